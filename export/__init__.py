@@ -1,0 +1,33 @@
+"""PyTorch to ONNX with explicit loops: ``export`` writes one verified file that :mod:`rnncore.runtime` runs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rnncore.export.exporter import ExportReport, export
+    from rnncore.export.forms import Form
+
+__all__ = ["ExportReport", "Form", "export"]
+
+_HOME = {"ExportReport": "exporter", "export": "exporter", "Form": "forms"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rnncore.export' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(f"rnncore.export.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "onnx", "onnx_ir", "onnxscript"):
+            raise
+        from rnncore.runtime.errors import MissingExtraError
+
+        raise MissingExtraError(str(error.name), "export", f"rnncore.export.{name}") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,58 @@
+"""Tidy a spliced graph: nothing unused, every name meaningful, nothing of the build left in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+from torch import nn
+
+
+def clean_up(model: ir.Model, module: nn.Module) -> None:
+    """Drop dead nodes and build-time metadata, name weights after the parameters they hold; in place."""
+    RemoveUnusedNodesPass()(model)
+    RemoveUnusedOpsetsPass()(model)
+    _name_weights(model.graph, module)
+    model.graph.name = type(module).__name__
+    for node in _all_nodes(model.graph):
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in [*model.graph.initializers.values(), *(v for n in _all_nodes(model.graph) for v in n.outputs)]:
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+
+
+def _all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
+    for node in graph:
+        yield node
+        for attribute in node.attributes.values():
+            if isinstance(attribute.value, ir.Graph):
+                yield from _all_nodes(attribute.value)
+
+
+def _name_weights(graph: ir.Graph, module: nn.Module) -> None:
+    """Constant folding leaves names like ``val_3``: give such a tensor its parameter's path, ``.T`` if transposed."""
+    known: dict[tuple[tuple[int, ...], bytes], str] = {}
+    for name, parameter in module.named_parameters():
+        array = parameter.detach().cpu().numpy() if parameter.dtype.is_floating_point else None
+        if array is not None and array.size > 1:
+            known.setdefault(_key(array), name)
+            if array.ndim == 2:
+                known.setdefault(_key(array.T), f"{name}.T")
+    taken = set(graph.initializers)
+    for value in list(graph.initializers.values()):
+        if value.const_value is None or str(value.name).startswith("const/"):
+            continue
+        name = known.get(_key(value.const_value.numpy()))
+        if name is not None and name not in taken:
+            value.name = name
+            taken.add(name)
+
+
+def _key(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    """Shape and a digest of the values."""
+    import hashlib
+
+    return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()

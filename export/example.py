@@ -1,0 +1,162 @@
+"""The example call: its named tensors, which axes are free, and other inputs of any size made like it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.nesting import named_tensors, with_tensors
+from rnncore.runtime.errors import ExportError, InputError, raise_all
+from rnncore.runtime.signature import BATCH, TIME
+
+LENGTHS_NAMES = ("lengths", "length", "lens", "seq_lens", "seq_lengths", "sequence_lengths", "x_lengths", "input_lengths")
+
+Axes = Mapping[str, Sequence[str | None]]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor the module takes: example value and the names of its free axes (None for a fixed one)."""
+
+    name: str
+    value: Tensor
+    axes: tuple[str | None, ...]
+
+    def resized(self, sizes: Mapping[str, int], generator: torch.Generator, vocabulary: int) -> Tensor:
+        """A random tensor like the example with ``sizes`` along its free axes.
+
+        Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
+        the example's spread, integers any value between the example's extremes (below ``vocabulary`` if it is constant).
+        """
+        value = self.value.detach().cpu()
+        shape = [sizes[axis] if axis else n for axis, n in zip(self.axes, value.shape, strict=True)]
+        for axis, size in enumerate(shape):
+            if self.axes[axis]:
+                picks = torch.randint(value.shape[axis], (size,), generator=generator)
+                value = value.index_select(axis, picks)
+        if value.is_floating_point():
+            spread = self.value.detach().float().std(correction=0).item() if self.value.numel() > 1 else 0.0
+            noise = torch.randn(value.shape, generator=generator)
+            value = value + (noise * (spread or 1.0)).to(value.dtype)
+        elif value.dtype == torch.bool:
+            value = torch.rand(value.shape, generator=generator) < 0.5
+        elif not value.is_complex():
+            low, high = int(self.value.min()), int(self.value.max())
+            high = max(high, vocabulary - 1) if low == high else high
+            value = torch.randint(low, high + 1, value.shape, generator=generator, dtype=value.dtype)
+        return value.to(self.value.device)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A call of the module, taken apart into tensors by name."""
+
+    inputs: tuple[Input, ...]
+    lengths: str | None
+    vocabulary: int
+    _arguments: inspect.BoundArguments
+
+    @classmethod
+    def of(cls, module: nn.Module, example: Any, axes: Axes | None, lengths: str | bool) -> Example:
+        """Read ``example``: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+
+        Raises:
+            InputError: the example does not fit the module's forward, or has no tensor with a batch and a time axis.
+        """
+        arguments = _bind(module, example)
+        axes = dict(axes or {})
+        named = [pair for name, value in arguments.arguments.items() for pair in named_tensors(value, name)]
+        problems = [f"axes names '{name}', the inputs are {[n for n, _ in named]}" for name in axes.keys() - dict(named)]
+        own = _lengths_input(dict(named), lengths, problems)
+        inputs = []
+        for name, value in named:
+            given = axes.get(name)
+            if given is not None and len(given) != value.dim():
+                problems.append(f"axes of '{name}' has {len(given)} entries, the tensor has {value.dim()} axes")
+                continue
+            chosen = tuple(given) if given is not None else default_axes(value)
+            if any(a and n == 0 for a, n in zip(chosen, value.shape, strict=True)):
+                problems.append(f"example input '{name}' has shape {tuple(value.shape)}: it needs at least one entry")
+            inputs.append(Input(name, value, chosen))
+        if not inputs:
+            problems.append("the example holds no tensor")
+        raise_all(problems)
+        sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
+        return cls(tuple(inputs), own, min(sizes, default=0), arguments)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the inputs in order."""
+        return [i.name for i in self.inputs]
+
+    def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
+        """Random inputs of the given sizes, all lengths full."""
+        return [
+            torch.full((sizes[BATCH],), sizes[TIME], dtype=i.value.dtype)
+            if i.name == self.lengths
+            else i.resized(sizes, generator, self.vocabulary)
+            for i in self.inputs
+        ]
+
+    def call(self, module: nn.Module, tensors: Sequence[Tensor]) -> Any:
+        """``module`` on flat tensors."""
+        source = iter(tensors)
+
+        def take() -> Tensor:
+            return next(source)
+
+        filled = {name: with_tensors(value, take) for name, value in self._arguments.arguments.items()}
+        bound = inspect.BoundArguments(self._arguments.signature, filled)  # type: ignore[arg-type]
+        return module(*bound.args, **bound.kwargs)
+
+
+def default_axes(value: Tensor) -> tuple[str | None, ...]:
+    """Batch first, then time; one value or one vector of floats for each sequence has no time axis."""
+    if value.dim() == 0:
+        return ()
+    timed = value.dim() >= 3 or (value.dim() == 2 and not value.is_floating_point())
+    return (BATCH, TIME if timed else None, *(None for _ in range(value.dim() - 2)))[: value.dim()]
+
+
+def _bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
+    signature = inspect.signature(module.forward)
+    args, kwargs = (example,), {}
+    if isinstance(example, Mapping):
+        args, kwargs = (), dict(example)
+    elif isinstance(example, tuple):
+        args = example
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"the example does not fit {type(module).__name__}.forward{signature}: {error}; pass a tensor, a tuple of "
+            "positional arguments, or a dict of keyword arguments"
+        ) from None
+
+
+def _lengths_input(named: Mapping[str, Tensor], lengths: str | bool, problems: list[str]) -> str | None:
+    """Name of the input that holds lengths, if the module takes one."""
+    if lengths is False:
+        return None
+    if isinstance(lengths, str) and lengths != "auto":
+        if lengths not in named:
+            problems.append(f"lengths='{lengths}' is no input; the inputs are {list(named)}")
+        return lengths
+    found = [n for n, v in named.items() if n in LENGTHS_NAMES and v.dim() == 1 and not v.is_floating_point()]
+    if len(found) > 1:
+        problems.append(f"inputs {found} all look like lengths; say which with lengths='name'")
+    return found[0] if found else None
+
+
+def check_runs(example: Example, module: nn.Module) -> Any:
+    """Run the user's own example once, so that a failure there is told apart from a failure of the export."""
+    try:
+        with torch.no_grad():
+            return example.call(module, [i.value for i in example.inputs])
+    except Exception as error:
+        raise ExportError(f"{type(module).__name__} fails on the example itself: {error}") from error

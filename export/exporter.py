@@ -1,0 +1,244 @@
+"""``export``: from a PyTorch module to one verified ONNX file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+from torch import nn
+
+from rnncore.cells import Cell
+from rnncore.convert import convert
+from rnncore.export.cleanup import clean_up
+from rnncore.export.example import Axes, Example, check_runs
+from rnncore.export.forms import FORMS, Form
+from rnncore.export.reference import Reference
+from rnncore.export.saving import replacing, write_model
+from rnncore.export.signature import signature_of, write_metadata, write_report
+from rnncore.export.splice import splice
+from rnncore.export.steps import StepGraph, export_steps
+from rnncore.export.structure import why_not_causal
+from rnncore.export.torch_onnx import OPSET
+from rnncore.export.tracing import Trace, trace
+from rnncore.export.verification import Case, Verdict, Verifier
+from rnncore.runtime.errors import InputError, NotStreamableError, VerificationError
+from rnncore.runtime.signature import Signature
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how it was checked.
+
+    path: the file.  size_bytes: its size.  signature: its inputs, outputs and states.  form: how the recurrence is
+    written.  verification: the plain data stored in the file (seed, tolerance, versions, cases); empty if not verified.
+    """
+
+    path: Path
+    size_bytes: int
+    signature: Signature
+    form: str
+    verification: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the file streams."""
+        return self.signature.causal
+
+    @property
+    def max_error(self) -> float:
+        """Largest absolute difference from PyTorch over all cases; 0 if not verified."""
+        return max((case["max_abs"] for case in self.verification.get("cases", [])), default=0.0)
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        data = {"path": str(self.path), "size_bytes": self.size_bytes, "form": self.form, "causal": self.causal}
+        return json.dumps({**data, "verification": self.verification})
+
+    def __str__(self) -> str:
+        cases = self.verification.get("cases", [])
+        checked = f"{len(cases)} cases verified, max error {self.max_error:.2g}" if cases else "not verified"
+        streams = "streams" if self.causal else f"batch only ({self.signature.not_causal_because})"
+        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    example: Any,
+    *,
+    form: Form = "loop",
+    streaming: bool | Literal["auto"] = "auto",
+    lengths: str | bool = "auto",
+    verify: bool = True,
+    axes: Axes | None = None,
+    output_names: Sequence[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> ExportReport:
+    """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
+
+    The module may hold ``torch.nn.RNN``, ``GRU`` and ``LSTM`` as well as rnncore layers and any :class:`rnncore.Cell`;
+    it is copied, never changed, and exported in eval mode.
+
+    Args:
+        model: any module that calls recurrent layers.
+        path: file to write; its folder must exist.  Nothing is written unless everything succeeds.
+        example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``.  Its sizes are not
+            baked in; its values tell the range of ids and the spread of floats that verification uses.
+        form: "loop" (ONNX ``Loop``) or "scan" (ONNX ``Scan``).
+        streaming: True: states become inputs and outputs of the file, an error if chunk by chunk would differ from the
+            whole; False: batch only; "auto": stream if that is proved, else batch only with the reason in the file.
+        lengths: "auto": the module's own input of that name, else a new input ``lengths`` for all recurrent layers if
+            padded batches then give what each row gives alone; True: that, or an error; False: none; a name: that
+            input of the module.
+        verify: compare the file with the module at other sizes, ragged, twice, and in chunks.  Without it "auto" means
+            False, because nothing was proved.
+        axes: free axes of inputs where the default is wrong, such as ``{"x": ("time", "batch", None)}``.  The default is
+            (batch, time, fixed, ...), without time for a vector of floats, and (batch,) for one number a sequence.
+        output_names: names for the tensors the module returns, in order.
+        metadata: further entries of the file's metadata, such as ``{"rnncore.tokenizer": ...}``.
+        seed: of the random inputs used in tracing and verification.
+
+    Returns:
+        The report, which is also stored in the file.
+
+    Raises:
+        InputError: an argument does not fit.
+        ExportError: the module cannot be traced or fixes an axis that must be free.
+        NotStreamableError: streaming=True for a module that is not causal; names the layer.
+        VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
+    """
+    if form not in FORMS:
+        raise InputError(f"form is {form!r}, expected one of {', '.join(map(repr, FORMS))}")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    target = Path(path)
+    reference = copy.deepcopy(model).eval()
+    exporter = _Exporter(reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, seed)
+    with replacing(target) as temporary:
+        report = exporter.run(temporary, streaming, lengths, verify)
+    return replace(report, path=target)
+
+
+@dataclass
+class _Plan:
+    """What the file shall offer; narrowed when verification proves that something does not hold."""
+
+    lift_lengths: bool
+    stream: bool
+    not_causal_because: str = ""
+
+
+class _Exporter:
+    def __init__(
+        self,
+        reference: nn.Module,
+        example: Example,
+        form: str,
+        output_names: Sequence[str] | None,
+        metadata: Mapping[str, str],
+        seed: int,
+    ) -> None:
+        self.reference = reference
+        self.example = example
+        self.form = form
+        self.output_names = output_names
+        self.metadata = metadata
+        self.seed = seed
+        check_runs(example, reference)
+        self.module = convert(reference)
+        self._steps: dict[Cell, StepGraph] = {}
+        self._trace: Trace | None = None
+
+    def run(self, path: Path, streaming: bool | str, lengths: str | bool, verify: bool) -> ExportReport:
+        wanted = (lengths is True or (lengths == "auto" and verify)) and self.example.lengths is None
+        plan = _Plan(lift_lengths=wanted, stream=streaming is True or (streaming == "auto" and verify))
+        if not plan.stream:
+            plan.not_causal_because = "exported with streaming=False" if streaming is False else "not verified"
+        while True:
+            signature, model = self._build(path, plan, streaming is True)
+            verdict = self._verify(path) if verify else Verdict(self.seed, 0.0)
+            if not self._narrow(plan, verdict, streaming is True, lengths is True):
+                break
+        report = verdict.to_dict() if verify else {}
+        write_report(model, report)
+        write_model(model, path)
+        return ExportReport(path, path.stat().st_size, signature, self.form, report)
+
+    def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
+        traced = self._traced(plan.lift_lengths)
+        if plan.stream:
+            plan.not_causal_because = why_not_causal(traced)
+            if plan.not_causal_because:
+                self._refuse_stream(plan, plan.not_causal_because, must_stream)
+        model = traced.model.clone()
+        states = splice(model, traced.calls, self._steps, form=self.form, lift=plan.stream)
+        clean_up(model, self.module)
+        signature = signature_of(
+            model.graph, states, traced.lengths, causal=plan.stream, not_causal_because=plan.not_causal_because
+        )
+        write_metadata(model, signature, self.form, _precision(self.reference), self.metadata)
+        write_model(model, path)
+        return signature, model
+
+    def _traced(self, lift_lengths: bool) -> Trace:
+        if self._trace is None or self._trace.lengths_lifted != lift_lengths:
+            self._trace = trace(
+                self.module,
+                self.example,
+                lift_lengths=lift_lengths,
+                output_names=self.output_names,
+                seed=self.seed,
+                opset=OPSET,
+            )
+            self._steps = export_steps(list(self._trace.calls.values()), OPSET)
+        return self._trace
+
+    def _verify(self, path: Path) -> Verdict:
+        assert self._trace is not None
+        example = self._trace.example
+        verifier = Verifier(Reference(self.reference, example), example, _precision(self.reference), self.seed + 1)
+        return verifier.verify(path)
+
+    def _narrow(self, plan: _Plan, verdict: Verdict, must_stream: bool, must_lengths: bool) -> bool:
+        """Take from the plan what verification disproved; True if the file must be built again."""
+        changed = False
+        wrong = verdict.failures("whole", *(() if plan.lift_lengths else ("ragged",)))
+        if wrong:
+            raise VerificationError(_message("the exported file and the PyTorch module disagree", wrong))
+        ragged = verdict.failures("ragged")
+        if ragged:
+            if must_lengths:
+                raise VerificationError(_message("a padded batch differs from each sequence alone", ragged))
+            plan.lift_lengths, changed = False, True
+        streams = verdict.failures("stream")
+        if streams:
+            reason = _message("fed in chunks the model answers differently", streams[:1]).replace("\n", " ")
+            self._refuse_stream(plan, f"{reason}; something in it looks along the time axis", must_stream)
+            changed = True
+        return changed
+
+    def _refuse_stream(self, plan: _Plan, reason: str, must_stream: bool) -> None:
+        if must_stream:
+            raise NotStreamableError(f"streaming=True, but {reason}")
+        plan.stream, plan.not_causal_because = False, reason
+
+
+def _message(title: str, cases: Sequence[Case]) -> str:
+    return title + ":\n" + "\n".join(f"  - {case}" for case in cases[:6])
+
+
+def _precision(module: nn.Module) -> str:
+    """dtype of most weights."""
+    sizes: dict[str, int] = {}
+    for parameter in module.parameters():
+        name = str(parameter.dtype).removeprefix("torch.")
+        sizes[name] = sizes.get(name, 0) + parameter.numel()
+    return max(sizes, key=lambda name: sizes[name], default="float32")
+
+

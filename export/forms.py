@@ -1,0 +1,108 @@
+"""How a recurrence is written in ONNX: a ``Loop`` or a ``Scan`` around a step graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from rnncore.export.builder import Builder
+from rnncore.export.steps import StepGraph
+
+Form = Literal["loop", "scan"]
+INT64_MIN = -(2**63)
+
+
+@dataclass
+class Recurrence:
+    """What one recurrent call is made of, as values of the main graph.
+
+    z is [batch, time, z size]; states are [batch, size]; valid is boolean [batch, time, 1] or None.
+    """
+
+    step: StepGraph
+    hoisted: dict[ir.Value, ir.Value]
+    z: ir.Value
+    states: Sequence[ir.Value]
+    state_sizes: Sequence[int]
+    dtype: ir.DataType
+    reverse: bool
+    valid: ir.Value | None = None
+
+    def take_step(self, builder: Builder, z_t: ir.Value, states: Sequence[ir.Value], keep: ir.Value | None) -> list[ir.Value]:
+        """One step written into ``builder``: [y_t, *states], states held where ``keep`` [batch, 1] is False."""
+        y, *new = self.step.emit(builder, (z_t, *states), self.hoisted)
+        if keep is not None:
+            new = [builder.op("Where", keep, value, old) for value, old in zip(new, states, strict=True)]
+        # A graph cannot list one value twice among its outputs.
+        seen: set[ir.Value] = set()
+        results = []
+        for value in (*new, y):
+            results.append(builder.op("Identity", value) if value in seen or value in states else value)
+            seen.add(value)
+        return [results[-1], *results[:-1]]
+
+    def state_inputs(self, builder: Builder) -> list[ir.Value]:
+        """Typed inputs of a loop body for the states."""
+        return [builder.input("state", self.dtype, ("batch", size)) for size in self.state_sizes]
+
+
+def emit_loop(builder: Builder, rec: Recurrence) -> list[ir.Value]:
+    """The recurrence as a ``Loop``: [y [batch, time, size], *final states].
+
+    The trip count and a constant-true condition are always given: onnx.reference runs no iteration without the latter.
+    """
+    zero, last = builder.constant([0]), builder.constant(1)
+    trips = builder.op("Squeeze", builder.op("Shape", rec.z, start=1, end=2), zero)
+    final = builder.op("Sub", trips, last) if rec.reverse else None
+    true = builder.constant(True, bool)
+
+    body = builder.nested()
+    index = body.input("i", ir.DataType.INT64, ())
+    condition = body.input("go_on", ir.DataType.BOOL, ())
+    states = rec.state_inputs(body)
+    t = body.op("Sub", final, index) if final is not None else index
+    z_t = body.op("Gather", rec.z, t, axis=1)
+    keep = body.op("Gather", rec.valid, t, axis=1) if rec.valid is not None else None
+    y_t, *new = rec.take_step(body, z_t, states, keep)
+    go_on = body.op("Identity", condition)
+    graph = body.subgraph([index, condition, *states], [go_on, *new, y_t], "body")
+
+    *finals, stacked = builder.ops("Loop", [trips, true, *rec.states], 1 + len(states), body=graph)
+    if rec.reverse:
+        ends = (builder.constant([v]) for v in (-1, INT64_MIN, 0, -1))
+        stacked = builder.op("Slice", stacked, *ends)
+    return [builder.op("Transpose", stacked, perm=[1, 0, 2]), *finals]
+
+
+def emit_scan(builder: Builder, rec: Recurrence) -> list[ir.Value]:
+    """The recurrence as a ``Scan`` over the time axis of z: [y [batch, time, size], *final states]."""
+    body = builder.nested()
+    states = rec.state_inputs(body)
+    z_t = body.input("z", rec.dtype, ("batch", rec.z.shape[2] if rec.z.shape is not None else None))
+    scanned, inputs = [rec.z], [*states, z_t]
+    keep = None
+    if rec.valid is not None:
+        keep = body.input("keep", ir.DataType.BOOL, ("batch", 1))
+        scanned.append(rec.valid)
+        inputs.append(keep)
+    y_t, *new = rec.take_step(body, z_t, states, keep)
+    graph = body.subgraph(inputs, [*new, y_t], "body")
+    direction = int(rec.reverse)
+    *finals, y = builder.ops(
+        "Scan",
+        [*rec.states, *scanned],
+        1 + len(states),
+        body=graph,
+        num_scan_inputs=len(scanned),
+        scan_input_axes=[1] * len(scanned),
+        scan_input_directions=[direction] * len(scanned),
+        scan_output_axes=[1],
+        scan_output_directions=[direction],
+    )
+    return [y, *finals]
+
+
+FORMS: dict[str, Callable[[Builder, Recurrence], list[ir.Value]]] = {"loop": emit_loop, "scan": emit_scan}

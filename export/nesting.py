@@ -1,0 +1,33 @@
+"""Nested arguments and results of a module as flat lists of named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor inside tuples, lists and dicts, named by its path: ``name``, ``name_0``, ``name_key``."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from named_tensors(item, f"{name}_{key}" if name else str(key))
+    elif isinstance(value, tuple | list):
+        fields = getattr(value, "_fields", range(len(value)))
+        for key, item in zip(fields, value, strict=True):
+            yield from named_tensors(item, f"{name}_{key}" if name else str(key))
+
+
+def with_tensors(value: Any, take: Callable[[], Any]) -> Any:
+    """``value`` with every tensor, in the order of :func:`named_tensors`, replaced by the result of ``take()``."""
+    if isinstance(value, Tensor):
+        return take()
+    if isinstance(value, Mapping):
+        return {key: with_tensors(item, take) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [with_tensors(item, take) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

@@ -1,0 +1,86 @@
+"""What stands in for recurrent layers while ``torch.export`` traces the user's module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rnncore.cells import Cell
+from rnncore.layers import Recurrent
+from rnncore.layers.base import check_lengths, check_state
+
+DOMAIN = "rnncore"
+OP_TYPE = "Recurrent"
+
+
+@dataclass
+class Call:
+    """One call of a recurrent layer seen in the traced module."""
+
+    name: str
+    layer: Recurrent
+    z_size: int
+    given_state: bool
+    lengths: bool
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that the layer runs."""
+        return self.layer.cell
+
+
+class PlaceholderRecorder:
+    """Emits one opaque node ``rnncore::Recurrent`` for each call of a recurrent layer.
+
+    Node inputs: z [batch, time, z size], lengths [batch] or absent, one initial state [batch, size] for each state.
+    Outputs: y [batch, time, output size], the final states.  Attribute ``call`` is the key into :attr:`calls`.
+
+    Args:
+        module: the module being traced; layer names are paths inside it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._paths = {layer: path for path, layer in module.named_modules() if isinstance(layer, Recurrent)}
+        self.calls: dict[str, Call] = {}
+        self.lifted_lengths: Tensor | None = None
+        self._input_axes: set[str] = set()
+
+    def start(self, lengths: Tensor | None, input_axes: set[str]) -> None:
+        """Begin a trace: ``lengths`` go to every layer that is given none and runs over an axis of the inputs."""
+        self.calls.clear()
+        self.lifted_lengths, self._input_axes = lengths, input_axes
+
+    def record(
+        self, layer: Recurrent, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See :class:`rnncore.placeholder.Recorder`."""
+        cell = layer.cell
+        batch, time = x.shape[0], x.shape[1]
+        if lengths is not None:
+            lengths = check_lengths(lengths, x, traced=True)
+        elif self.lifted_lengths is not None and str(time) in self._input_axes:
+            lengths = self.lifted_lengths
+        z = cell.project(x)
+        start = cell.initial_state(batch, x) if state is None else check_state(state, cell.state_sizes, x, self._name(layer))
+        name = self._fresh_name(layer)
+        self.calls[name] = Call(name, layer, int(z.shape[-1]), state is not None, lengths is not None)
+        y, *final = torch.onnx.ops.symbolic_multi_out(
+            f"{DOMAIN}::{OP_TYPE}",
+            [z, lengths, *start],
+            attrs={"call": name},
+            dtypes=[x.dtype] * (1 + len(start)),
+            shapes=[(batch, time, cell.output_size), *((batch, size) for size in cell.state_sizes.values())],
+            version=1,
+        )
+        return y, tuple(final)
+
+    def _name(self, layer: Recurrent) -> str:
+        return self._paths.get(layer) or type(layer.cell).__name__
+
+    def _fresh_name(self, layer: Recurrent) -> str:
+        """The layer's path; a layer called again gets a number, so that each call has states of its own."""
+        name = self._name(layer)
+        calls = sum(call.layer is layer for call in self.calls.values())
+        return f"{name}@{calls}" if calls else name

@@ -1,0 +1,77 @@
+"""The user's module as the reference: what the exported file must answer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.example import Example
+from rnncore.export.nesting import named_tensors
+
+Array = np.ndarray
+
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest error against PyTorch, as a part of the largest output (at least 1), by dtype of the weights.
+
+Rounding differs between two correct float32 backends by about 1e-7 a step and grows with depth and length; a wrong gate,
+a lost reversal or a frozen length is off by more than 1e-2.  Where a model amplifies rounding (a relu RNN that explodes),
+float64 decides: see :func:`Reference.excuses`.
+"""
+CHAOS = 20.0  # how much worse than PyTorch's own float32 error the file may be where float64 decides
+
+
+class Reference:
+    """Runs the module as it was before export: eval mode, no gradients, on its own device."""
+
+    def __init__(self, module: nn.Module, example: Example) -> None:
+        self._module = module
+        self._example = example
+        self._double: nn.Module | None = None
+
+    def __call__(self, tensors: Sequence[Tensor]) -> list[Array]:
+        """All outputs in the order of the signature."""
+        with torch.no_grad():
+            return _arrays(self._example.call(self._module, tensors))
+
+    def excuses(self, tensors: Sequence[Tensor], got: Sequence[Array], expected: Sequence[Array]) -> bool:
+        """True when PyTorch's own rounding error explains a difference: float64 is about as far from both."""
+        try:
+            if self._double is None:
+                self._double = copy.deepcopy(self._module).double()
+            wide = [t.double() if t.is_floating_point() else t for t in tensors]
+            with torch.no_grad():
+                exact = _arrays(self._example.call(self._double, wide))
+        except (RuntimeError, TypeError):
+            return False  # the module cannot run in float64, so nothing can excuse it
+        return all(
+            error(g, x)[0] <= CHAOS * error(e, x)[0] for g, e, x in zip(got, expected, exact, strict=True)
+        )
+
+
+def _arrays(outputs: object) -> list[Array]:
+    return [_array(value) for _, value in named_tensors(outputs, "")]
+
+
+def _array(value: Tensor) -> Array:
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def error(got: Array, expected: Array) -> tuple[float, float]:
+    """(max absolute error, the same as a part of the largest expected value or 1); NaN and inf must be in the same places."""
+    if got.shape != expected.shape:
+        return float("inf"), float("inf")
+    if not expected.size:
+        return 0.0, 0.0
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(expected)
+    if not np.array_equal(got[~finite], expected[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
+        return float("inf"), float("inf")
+    if not finite.any():
+        return 0.0, 0.0
+    worst = float(np.abs(got[finite] - expected[finite]).max())
+    return worst, worst / max(1.0, float(np.abs(expected[finite]).max()))

@@ -1,0 +1,68 @@
+"""The signature of a finished graph, and its other metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from rnncore.runtime.errors import ExportError, raise_all
+from rnncore.runtime.signature import BATCH, BLANK_FINGERPRINT, FORMAT_VERSION, PREFIX, TIME, Port, Signature, State
+
+
+def signature_of(
+    graph: ir.Graph, states: Sequence[State], lengths: str | None, *, causal: bool, not_causal_because: str
+) -> Signature:
+    """Describe every input and output of ``graph``.
+
+    Raises:
+        ExportError: an input or output has no batch axis, so the runtime could not batch it.
+    """
+    state_names = {s.name for s in states} | {s.output for s in states}
+    inputs = [_port(v) for v in graph.inputs if v.name not in state_names]
+    outputs = [_port(v) for v in graph.outputs if v.name not in state_names]
+    problems = [
+        f"{what} '{port.name}' of shape {list(port.shape)} has {port.shape.count(axis)} {axis} axes, expected {expected}"
+        for what, ports in (("input", inputs), ("output", outputs))
+        for port in ports
+        for axis, expected, wrong in ((BATCH, "exactly one", port.shape.count(BATCH) != 1), (TIME, "at most one", port.shape.count(TIME) > 1))
+        if wrong
+    ]
+    raise_all(problems, ExportError)
+    return Signature(
+        inputs=tuple(p for p in inputs if p.name != lengths),
+        outputs=tuple(outputs),
+        lengths=next((p for p in inputs if p.name == lengths), None),
+        states=tuple(states),
+        causal=causal,
+        not_causal_because=not_causal_because,
+    )
+
+
+def _port(value: ir.Value) -> Port:
+    if value.shape is None or value.dtype is None:
+        raise ExportError(f"'{value.name}' has no known shape or dtype")
+    shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
+    return Port(str(value.name), str(value.dtype.numpy()), shape)
+
+
+def write_metadata(model: ir.Model, signature: Signature, form: str, precision: str, extra: Mapping[str, str]) -> None:
+    """Put everything the runtime needs into ``model``; the fingerprint is filled in when the file is written."""
+    model.metadata_props.clear()
+    model.metadata_props.update(
+        {
+            **extra,
+            PREFIX + "format_version": str(FORMAT_VERSION),
+            PREFIX + "signature": signature.to_json(),
+            PREFIX + "form": form,
+            PREFIX + "precision": precision,
+            PREFIX + "report": "{}",
+            PREFIX + "fingerprint": BLANK_FINGERPRINT,
+        }
+    )
+
+
+def write_report(model: ir.Model, report: Mapping[str, object]) -> None:
+    """Put the verification report into ``model``."""
+    model.metadata_props[PREFIX + "report"] = json.dumps(report, separators=(",", ":"))

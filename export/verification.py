@@ -1,0 +1,231 @@
+"""Run an exported file against the module it came from, at sizes the export never saw."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnncore.export.example import Example
+from rnncore.export.reference import TOLERANCE, Array, Reference, error
+from rnncore.runtime import Model, load
+from rnncore.runtime.signature import BATCH, TIME
+
+WHOLE_SIZES = ((1, 1), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 5)
+RAGGED_SIZES = ((4, 11),)
+STREAM_STEPS = 13
+CHUNKINGS = ((1,) * STREAM_STEPS, (4, 0, 1, 8), (STREAM_STEPS - 1, 1))
+
+
+@dataclass
+class Case:
+    """One comparison of the file with the module.
+
+    kind: "whole", "ragged" or "stream".  max_abs is the largest difference, max_rel the same as a part of the largest
+    expected value (at least 1).
+    """
+
+    kind: str
+    batch: int
+    time: int
+    detail: str
+    max_abs: float
+    max_rel: float
+    passed: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.kind} (batch {self.batch}, time {self.time}{', ' + self.detail if self.detail else ''})"
+        return f"{what}: max error {self.max_abs:.2g}" + (f", {self.note}" if self.note else "")
+
+
+@dataclass
+class Verdict:
+    """All comparisons made on one file."""
+
+    seed: int
+    tolerance: float
+    cases: list[Case] = field(default_factory=list)
+
+    def failures(self, *kinds: str) -> list[Case]:
+        """Cases of the given kinds that did not pass."""
+        return [case for case in self.cases if not case.passed and case.kind in kinds]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the file's metadata."""
+        import onnx
+        import onnxruntime
+
+        versions = {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        }
+        return {
+            "seed": self.seed,
+            "tolerance": self.tolerance,
+            "versions": versions,
+            "cases": [asdict(case) for case in self.cases],
+        }
+
+
+class Verifier:
+    """Compares a file with a reference; every input comes from ``seed``."""
+
+    def __init__(self, reference: Reference, example: Example, precision: str, seed: int) -> None:
+        self.reference = reference
+        self.example = example
+        self.precision = precision
+        self.seed = seed
+        self.tolerance = TOLERANCE.get(precision, TOLERANCE["float32"])
+
+    def verify(self, path: Path) -> Verdict:
+        """Whole batches, ragged batches if the file takes lengths, streams if it is causal."""
+        model = load(path)
+        self._generator = torch.Generator().manual_seed(self.seed)
+        verdict = Verdict(self.seed, self.tolerance)
+        verdict.cases.extend(self._whole(model))
+        if model.signature.lengths is not None:
+            verdict.cases.extend(self._ragged(model))
+        if model.signature.causal:
+            verdict.cases.extend(self._streams(model))
+        return verdict
+
+    def _whole(self, model: Model) -> Iterator[Case]:
+        drawn = [self.example.draw({BATCH: b, TIME: t}, self._generator) for b, t in WHOLE_SIZES]
+        first = [self._run(model, tensors) for tensors in drawn]
+        # A second, interleaved round: an answer must not depend on what ran before (onnxruntime issue 18672).
+        second = [self._run(model, tensors) for tensors in drawn]
+        for (batch, time), tensors, got, again in zip(WHOLE_SIZES, drawn, first, second, strict=True):
+            case = self._judge("whole", batch, time, "", tensors, got)
+            if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, again, strict=True)):
+                case.passed, case.note = False, "a second run gave other bits"
+            yield case
+
+    def _ragged(self, model: Model) -> Iterator[Case]:
+        for batch, time in RAGGED_SIZES:
+            tensors = self.example.draw({BATCH: batch, TIME: time}, self._generator)
+            lengths = torch.randint(1, time + 1, (batch,), generator=self._generator)
+            lengths[-1] = time
+            detail = f"lengths {lengths.tolist()}"
+            got = self._run(model, tensors, lengths)
+            if self.example.lengths is not None:
+                tensors = self._with_lengths(tensors, lengths)
+                valid = lengths.numpy()
+                yield self._judge("ragged", batch, time, detail, tensors, self._valid(model, got, valid), valid, model)
+            else:
+                # The module knows no lengths: each row alone, cut to its length, is what the padded batch must equal.
+                for row, length in enumerate(lengths.tolist()):
+                    alone = [self._cut(t, i, row, length) for i, t in enumerate(tensors)]
+                    rows = [self._row(model, o, g, row, length) for o, g in enumerate(got)]
+                    yield self._judge("ragged", batch, length, f"row {row} of a batch padded to {time}", alone, rows)
+
+    def _streams(self, model: Model) -> Iterator[Case]:
+        tensors = self.example.draw({BATCH: 1, TIME: STREAM_STEPS}, self._generator)
+        for chunks in CHUNKINGS:
+            parts: list[list[Array]] = []
+            with model.stream() as stream:
+                start = 0
+                for size in chunks:
+                    chunk = {n: self._chunk(t, i, start, size) for i, (n, t) in enumerate(self._named(tensors))}
+                    parts.append(_outputs(model, stream.push(**chunk)))
+                    start += size
+            got = [self._join(model, o, [part[o] for part in parts]) for o in range(len(model.signature.outputs))]
+            yield self._judge("stream", 1, STREAM_STEPS, f"chunks {_short(chunks)}", tensors, got)
+
+    def _judge(
+        self,
+        kind: str,
+        batch: int,
+        time: int,
+        detail: str,
+        tensors: list[Tensor],
+        got: list[Array],
+        lengths: Array | None = None,
+        model: Model | None = None,
+    ) -> Case:
+        expected = self.reference(tensors)
+        if lengths is not None and model is not None:
+            expected = self._valid(model, expected, lengths)
+        errors = [error(g, e) for g, e in zip(got, expected, strict=True)]
+        max_abs, max_rel = max(e[0] for e in errors), max(e[1] for e in errors)
+        case = Case(kind, batch, time, detail, max_abs, max_rel, max_rel <= self.tolerance)
+        if not case.passed:
+            shapes = [(g.shape, e.shape) for g, e in zip(got, expected, strict=True) if g.shape != e.shape]
+            case.note = f"shape {shapes[0][0]} instead of {shapes[0][1]}" if shapes else ""
+            if np.isfinite(max_rel) and lengths is None and self.reference.excuses(tensors, got, expected):
+                case.passed, case.note = True, "the model amplifies rounding; float64 confirms the file"
+        return case
+
+    def _run(self, model: Model, tensors: Sequence[Tensor], lengths: Tensor | None = None) -> list[Array]:
+        arrays = {name: t.cpu().numpy() for name, t in self._named(tensors)}
+        return _outputs(model, model.run(**arrays, lengths=None if lengths is None else lengths.numpy()))
+
+    def _named(self, tensors: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
+        pairs = zip(self.example.names, tensors, strict=True)
+        return [(name, t) for name, t in pairs if name != self.example.lengths]
+
+    def _with_lengths(self, tensors: Sequence[Tensor], lengths: Tensor) -> list[Tensor]:
+        named = zip(self.example.inputs, tensors, strict=True)
+        return [lengths.to(i.value.dtype) if i.name == self.example.lengths else t for i, t in named]
+
+    def _cut(self, tensor: Tensor, index: int, row: int, length: int) -> Tensor:
+        """One row of an input, cut to ``length`` along time."""
+        for axis, role in enumerate(self.example.inputs[index].axes):
+            if role == BATCH:
+                tensor = tensor.narrow(axis, row, 1)
+            elif role == TIME:
+                tensor = tensor.narrow(axis, 0, length)
+        return tensor
+
+    def _chunk(self, tensor: Tensor, index: int, start: int, size: int) -> Array:
+        """What a stream takes: no batch axis, ``size`` steps from ``start``."""
+        axes = self.example.inputs[index].axes
+        if TIME in axes:
+            tensor = tensor.narrow(axes.index(TIME), start, size)
+        return tensor.select(axes.index(BATCH), 0).cpu().numpy()
+
+    def _row(self, model: Model, output: int, value: Array, row: int, length: int) -> Array:
+        port = model.signature.outputs[output]
+        value = np.take(value, [row], axis=port.batch_axis)
+        return value if port.time_axis is None else np.take(value, range(length), axis=port.time_axis)
+
+    def _valid(self, model: Model, outputs: list[Array], lengths: Array) -> list[Array]:
+        """Outputs with everything past each row's length set to zero."""
+        results = []
+        for port, value in zip(model.signature.outputs, outputs, strict=True):
+            if port.time_axis is not None and port.batch_axis is not None:
+                value = value.copy()
+                by_row = np.moveaxis(value, (port.batch_axis, port.time_axis), (0, 1))
+                for row, length in enumerate(lengths):
+                    by_row[row, length:] = 0
+            results.append(value)
+        return results
+
+    def _join(self, model: Model, output: int, parts: list[Array]) -> Array:
+        """The parts of a stream as one output with a batch axis; without a time axis the last part is the answer."""
+        port = model.signature.outputs[output]
+        assert port.batch_axis is not None
+        if port.time_axis is None:
+            return np.expand_dims(parts[-1], port.batch_axis)
+        axis = port.time_axis - (port.batch_axis < port.time_axis)
+        return np.expand_dims(np.concatenate(parts, axis), port.batch_axis)
+
+
+def _outputs(model: Model, result: Any) -> list[Array]:
+    if isinstance(result, Mapping):
+        return [result[port.name] for port in model.signature.outputs]
+    return [result]
+
+
+def _short(chunks: Sequence[int]) -> str:
+    return f"{len(chunks)} of 1" if set(chunks) == {1} else str(list(chunks))
+
+

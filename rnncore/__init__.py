@@ -1,0 +1,63 @@
+"""Write a recurrent cell once in PyTorch, train it, ship it as one ONNX file, run it without PyTorch.
+
+``rnncore`` holds cells, layers and training (needs torch), ``rnncore.export`` writes ONNX files (needs torch and onnx),
+``rnncore.runtime`` runs them (needs numpy and onnxruntime only).  Names below load when first used, so that importing
+``rnncore.runtime`` never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rnncore.cells import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell
+    from rnncore.convert import convert
+    from rnncore.layers import GRU, LSTM, RNN, Bidirectional, Recurrent, RecurrentLayer, Stacked
+    from rnncore.runtime.errors import RnncoreError
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "Cell",
+    "GRUCell",
+    "LSTMCell",
+    "MinGRUCell",
+    "MinLSTMCell",
+    "RNNCell",
+    "Recurrent",
+    "RecurrentLayer",
+    "RnncoreError",
+    "Stacked",
+    "convert",
+]
+
+_HOME = {
+    **dict.fromkeys(("Cell", "GRUCell", "LSTMCell", "MinGRUCell", "MinLSTMCell", "RNNCell"), "rnncore.cells"),
+    **dict.fromkeys(
+        ("GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "RecurrentLayer", "Stacked"), "rnncore.layers"
+    ),
+    "convert": "rnncore.convert",
+    "RnncoreError": "rnncore.runtime.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rnncore' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from rnncore.runtime.errors import MissingExtraError
+
+        raise MissingExtraError("torch", "train", f"rnncore.{name}") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

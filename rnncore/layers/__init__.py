@@ -1,0 +1,9 @@
+"""Recurrent layers: cells along time, in both directions, and on top of each other."""
+
+from rnncore.layers.base import RecurrentLayer, State
+from rnncore.layers.bidirectional import Bidirectional
+from rnncore.layers.recurrent import Recurrent
+from rnncore.layers.stacked import Stacked
+from rnncore.layers.torch_like import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "RecurrentLayer", "Stacked", "State"]

@@ -1,0 +1,82 @@
+"""torch's fused kernels for the cells whose equations they share: an optimisation, never a second definition.
+
+A property test holds every result and gradient here to :func:`rnncore.layers.loop.run_loop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from rnncore.cells import Cell, GRUCell, LSTMCell, RNNCell
+
+Kernel = Callable[..., Any]
+
+
+def fused_kernel(cell: Cell) -> Kernel | None:
+    """torch's kernel that computes exactly what ``cell`` defines, or None (a subclass may redefine anything)."""
+    if type(cell) is RNNCell:
+        return {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}.get(cell.activation)
+    if not isinstance(cell, GRUCell | LSTMCell) or (cell.gate_activation, cell.activation) != ("sigmoid", "tanh"):
+        return None
+    if type(cell) is GRUCell and cell.reset == "after":
+        return torch.gru
+    if type(cell) is LSTMCell and not (cell.peephole or cell.coupled or cell.layer_norm):
+        return torch.lstm
+    return None
+
+
+def run_fused(
+    kernel: Kernel, cell: Cell, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, *, reverse: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """As :func:`rnncore.layers.loop.run_loop`, with ``lengths`` [batch] in place of a mask.
+
+    x [batch, time, input_size] with time >= 1.  Outputs past a length are zero.
+    """
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+    weights = [w for w in (getattr(cell, name, None) for name in names) if w is not None]
+    options = (cell.bias, 1, 0.0, cell.training, False)
+    if reverse:
+        x = _reversed_in_time(x, lengths)
+    hidden = tuple(s.unsqueeze(0) for s in state)
+    hx = hidden if kernel is torch.lstm else hidden[0]
+    if lengths is None:
+        y, *final = kernel(x, hx, weights, *options, True)
+        new_state = tuple(f.squeeze(0) for f in final)
+    else:
+        y, new_state = _run_packed(kernel, x, hidden, lengths, weights, options)
+    return (_reversed_in_time(y, lengths) if reverse else y), new_state
+
+
+def _run_packed(
+    kernel: Kernel, x: Tensor, hidden: tuple[Tensor, ...], lengths: Tensor, weights: list[Tensor], options: Any
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    # Packing refuses a length of 0: such a row takes one step on zeros whose result is then thrown away.
+    packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+    order, back = packed.sorted_indices, packed.unsorted_indices
+    hidden = tuple(h.index_select(1, order) for h in hidden)
+    hx = hidden if kernel is torch.lstm else hidden[0]
+    data, *final = kernel(packed.data, packed.batch_sizes, hx, weights, *options)
+    y, _ = torch._VF._pad_packed_sequence(data, packed.batch_sizes, True, 0.0, x.shape[1])
+    y = y.index_select(0, back)
+    empty = (lengths == 0).unsqueeze(1)
+    y = y.masked_fill(empty.unsqueeze(2), 0.0)
+    new_state = tuple(
+        torch.where(empty, old.squeeze(0).index_select(0, back), new.squeeze(0).index_select(0, back))
+        for old, new in zip(hidden, final, strict=True)
+    )
+    return y, new_state
+
+
+def _reversed_in_time(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each row [time, ...] reversed within its length; the padding stays where it is."""
+    if lengths is None:
+        return x.flip(1)
+    steps = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
+    mirrored = lengths.unsqueeze(1) - 1 - steps
+    index = torch.where(mirrored >= 0, mirrored, steps).unsqueeze(2).expand_as(x)
+    return x.gather(1, index)

@@ -1,0 +1,76 @@
+"""``Recurrent``: any cell, along time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rnncore.cells.base import Cell
+from rnncore.layers.base import RecurrentLayer, State, check_lengths, check_state, valid_steps
+from rnncore.layers.fused import fused_kernel, run_fused
+from rnncore.layers.loop import run_loop
+from rnncore.placeholder import active_recorder
+from rnncore.runtime.errors import InputError
+
+
+class Recurrent(RecurrentLayer):
+    """Run a cell along the time axis.
+
+    Args:
+        cell: what one step computes.
+        reverse: run from the last valid step to the first; outputs keep their places in time.
+        fused: use torch's fused kernel where one computes exactly this cell (same numbers, faster); False always loops.
+
+    Shapes: x [batch, time, cell.input_size] -> y [batch, time, cell.output_size]; the state is a tuple with one
+    [batch, size] tensor for each of ``cell.state_sizes``.
+    """
+
+    def __init__(self, cell: Cell, *, reverse: bool = False, fused: bool = True) -> None:
+        super().__init__()
+        if not isinstance(cell, Cell):
+            raise InputError(f"cell is a {type(cell).__name__}, expected a rnncore Cell (subclass rnncore.Cell)")
+        self.cell = cell
+        self.reverse = reverse
+        self.fused = fused
+        self.input_size = cell.input_size
+        self.output_size = cell.output_size
+
+    def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> tuple[Tensor, ...]:
+        """The cell's initial state, each [batch, size]."""
+        return self.cell.initial_state(batch, like)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(y, state after the last valid step); see :class:`rnncore.layers.base.RecurrentLayer`.
+
+        Raises:
+            InputError: x or lengths of the wrong rank, width, dtype or range.
+            StateError: a state that does not fit the cell or the batch.
+        """
+        self.check_input(x)
+        recorder = active_recorder()
+        if recorder is not None:
+            return recorder.record(self, x, state, lengths)
+        valid = None
+        if lengths is not None:
+            lengths = check_lengths(lengths, x)
+            valid = valid_steps(lengths, x.shape[1])
+            # Zeroed once here: with NaN in the padding, masking afterwards keeps values finite but not weight gradients.
+            x = x.masked_fill(~valid, 0.0)
+        start = (
+            self.initial_state(x.shape[0], x)
+            if state is None
+            else check_state(state, self.cell.state_sizes, x, type(self.cell).__name__)
+        )
+        if x.shape[1] == 0 or x.shape[0] == 0:
+            return x.new_zeros(x.shape[0], x.shape[1], self.output_size), start
+        kernel = fused_kernel(self.cell) if self.fused else None
+        if kernel is not None:
+            return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
+        y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse)
+        return (y if valid is None else y.masked_fill(~valid, 0.0)), end
+
+    def extra_repr(self) -> str:
+        """Direction, as shown in ``repr``."""
+        return "reverse=True" if self.reverse else ""

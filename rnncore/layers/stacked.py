@@ -1,0 +1,87 @@
+"""``Stacked``: deep networks of recurrent and feed-forward layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rnncore.layers.base import RecurrentLayer, State, check_lengths, valid_steps
+from rnncore.runtime.errors import InputError, StateError
+
+
+class Stacked(RecurrentLayer):
+    """Layers on top of each other: any mixture of cells and directions, and feed-forward modules among or above them.
+
+    A layer that is no recurrent layer is called as ``module(y)`` on [batch, time, features] and must treat every time
+    step alike (``nn.Linear``, ``nn.LayerNorm``, an ``nn.Sequential`` of such, ...): it has no horizontal connections.
+
+    Its state is a tuple with one entry for each layer, ``()`` for feed-forward ones.
+
+    Args:
+        layers: bottom first; the first one must be recurrent.
+        dropout: probability of zeroing an output of each recurrent layer but the last, while training.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        if not 0.0 <= dropout < 1.0:
+            raise InputError(f"dropout is {dropout}, expected at least 0 and below 1")
+        if not self.layers or not isinstance(self.layers[0], RecurrentLayer):
+            raise InputError("the first layer of Stacked must be a recurrent layer, such as Recurrent(GRUCell(80, 128))")
+        self.dropout = dropout
+        self._check_widths()
+        recurrent = [i for i, layer in enumerate(self.layers) if isinstance(layer, RecurrentLayer)]
+        self._last_recurrent = recurrent[-1]
+        self.input_size = self.layers[0].input_size
+        top = self.layers[-1]
+        self.output_size = top.output_size if isinstance(top, RecurrentLayer) else self._width_after_head()
+
+    def _check_widths(self) -> None:
+        for below, above in zip(self.layers, list(self.layers)[1:], strict=False):
+            both = isinstance(below, RecurrentLayer) and isinstance(above, RecurrentLayer)
+            if both and below.output_size != above.input_size:
+                raise InputError(
+                    f"{type(below).__name__} gives {below.output_size} features, the {type(above).__name__} above it "
+                    f"takes {above.input_size}"
+                )
+
+    def _width_after_head(self) -> int:
+        """Features after the feed-forward modules on top: their widest-known last Linear, else the recurrent width."""
+        below = self.layers[self._last_recurrent]
+        width = int(below.output_size)
+        for layer in list(self.layers)[self._last_recurrent + 1 :]:
+            for module in layer.modules():
+                width = int(getattr(module, "out_features", width))
+        return width
+
+    def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> State:
+        """One initial state for each layer."""
+        return tuple(
+            layer.initial_state(batch, like) if isinstance(layer, RecurrentLayer) else () for layer in self.layers
+        )
+
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """(y [batch, time, output_size], one state for each layer)."""
+        if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.layers)):
+            got = len(state) if isinstance(state, tuple | list) else type(state).__name__
+            raise StateError(f"Stacked: state has {got} entries, expected one for each of its {len(self.layers)} layers")
+        states: list[State] = []
+        y = x
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, RecurrentLayer):
+                y, layer_state = layer(y, None if state is None else state[i], lengths)
+                states.append(layer_state)
+                if i < self._last_recurrent:
+                    y = functional.dropout(y, self.dropout, self.training)
+            else:
+                y = layer(y)
+                states.append(())
+        if lengths is not None and self._last_recurrent < len(self.layers) - 1:
+            traced = torch.compiler.is_exporting()
+            valid = valid_steps(check_lengths(lengths, y, traced=traced), y.shape[1])
+            y = y.masked_fill(~valid, 0.0)
+        return y, tuple(states)

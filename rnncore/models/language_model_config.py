@@ -1,0 +1,56 @@
+"""The size and shape of a language model, as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from rnncore.models.cell_config import CellConfig
+from rnncore.runtime.errors import InputError, raise_all
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """Everything that fixes a :class:`rnncore.models.LanguageModel` except its weights.
+
+    vocabulary_size: number of tokens.
+    embedding_size: features of one token.
+    cells: the stack, bottom first.
+    dropout: probability of zeroing a feature, while training: of the embedding, between the layers, before the head.
+    tied: the head shares the embedding's weights; the top layer must then give embedding_size features.
+
+    Raises:
+        InputError: lists every value that is out of range.
+    """
+
+    vocabulary_size: int
+    embedding_size: int
+    cells: tuple[CellConfig, ...]
+    dropout: float = 0.0
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {value!r}, expected an integer of at least 1"
+            for name, value in (("vocabulary_size", self.vocabulary_size), ("embedding_size", self.embedding_size))
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ]
+        if not self.cells:
+            problems.append("cells is empty: a language model needs at least one recurrent layer")
+        if not 0.0 <= self.dropout < 1.0:
+            problems.append(f"dropout is {self.dropout}, expected at least 0 and below 1")
+        raise_all(problems)
+
+    def to_json(self) -> str:
+        """JSON text; :meth:`from_json` reads it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> LanguageModelConfig:
+        """Read :meth:`to_json` text; raises InputError when it is not such a text."""
+        try:
+            data = json.loads(text)
+            cells = tuple(CellConfig(**cell) for cell in data.pop("cells"))
+            return cls(cells=cells, **data)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise InputError(f"not the JSON of a language model's configuration ({error!r})") from None

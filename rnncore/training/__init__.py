@@ -1,0 +1,27 @@
+"""Training: truncated back-propagation through time, checkpoints, evaluation."""
+
+from rnncore.training.batches import ContiguousBatches, token_stream
+from rnncore.training.checkpoint import Checkpoint, Position
+from rnncore.training.device import choose_device
+from rnncore.training.evaluate import Evaluation, evaluate
+from rnncore.training.interruption import TrainingInterrupted
+from rnncore.training.observer import EpochReport, Observer, StepReport
+from rnncore.training.settings import TrainingSettings
+from rnncore.training.trainer import Trainer, new_model
+
+__all__ = [
+    "Checkpoint",
+    "ContiguousBatches",
+    "EpochReport",
+    "Evaluation",
+    "Observer",
+    "Position",
+    "StepReport",
+    "Trainer",
+    "TrainingInterrupted",
+    "TrainingSettings",
+    "choose_device",
+    "evaluate",
+    "new_model",
+    "token_stream",
+]

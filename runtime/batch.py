@@ -1,0 +1,188 @@
+"""Many sequences in one call, whole: read the arguments, run, and leave nothing in the padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnncore.runtime.checking import agreed, read_array, read_item
+from rnncore.runtime.engine import Engine
+from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.items import no_steps_message
+from rnncore.runtime.layout import Array, Layout, Slot
+from rnncore.runtime.lengths import read_lengths
+from rnncore.runtime.padding import free_axes_problem, pack
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Checked inputs of one call.
+
+    arrays: whole arrays by input name, padded with zeros.
+    lengths: int64 [size], or None when every row has all ``steps``.
+    ragged: the caller handed in lists and gets lists back.
+    """
+
+    arrays: dict[str, Array]
+    size: int
+    steps: int
+    lengths: NDArray[np.int64] | None
+    ragged: bool
+
+
+def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
+    """Check the named arguments of a call; raises InputError that lists every problem."""
+    timed = [slot for slot in layout.inputs if slot.time_axis is not None]
+    lists = [slot.name for slot in timed if isinstance(given[slot.name], list | tuple)]
+    if not lists:
+        return _read_arrays(layout, given, lengths)
+    if len(lists) < len(timed):
+        others = ", ".join(repr(slot.name) for slot in timed if slot.name not in lists)
+        raise InputError(f"input {lists[0]!r} is a list of sequences, {others} is not: use lists for both")
+    if lengths is not None:
+        raise InputError("lengths do not go with a list of sequences: each item brings its own length")
+    return _read_lists(layout, timed, given)
+
+
+def run_batch(engine: Engine, batch: Batch) -> dict[str, Array]:
+    """Whole outputs by name; steps at or beyond the length of a row are zero."""
+    layout = engine.layout
+    if batch.steps == 0 and layout.timed:
+        return _run_without_steps(engine, batch)
+    if batch.lengths is None or layout.lengths is not None or _padding_is_harmless(layout):
+        states = engine.initial_states(batch.size)
+        values = engine.call(batch.arrays, states, batch.lengths, batch.size, batch.steps)
+        outputs = {slot.name: values[slot.name] for slot in layout.outputs}
+    else:
+        outputs = _run_by_length(engine, batch, batch.lengths)
+    if batch.lengths is not None:
+        padding = np.arange(batch.steps) >= batch.lengths[:, None]
+        for slot in layout.outputs:
+            if slot.time_axis is not None and padding.any():
+                slot.rows(outputs[slot.name])[padding] = 0
+    return outputs
+
+
+def _read_arrays(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
+    problems: list[str] = []
+    arrays: dict[str, Array] = {}
+    sizes: dict[str, int] = {}
+    steps: dict[str, int] = {}
+    for slot in layout.inputs:
+        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
+        if array is not None:
+            arrays[slot.name] = array
+            sizes[slot.name] = array.shape[slot.batch_axis]
+            if slot.time_axis is not None:
+                steps[slot.name] = array.shape[slot.time_axis]
+    size = agreed(sizes, "sequences", problems)
+    step_count = agreed(steps, "steps", problems)
+    raise_all(problems)
+    if size == 0:
+        raise InputError("the batch is empty: hand in at least one sequence")
+    if lengths is None:
+        return Batch(arrays, size, step_count, None, False)
+    if not layout.timed:
+        raise InputError("lengths were given, but no input of this model has a time axis")
+    checked = read_lengths(lengths, size, step_count)
+    return Batch(arrays, size, step_count, None if (checked == step_count).all() else checked, False)
+
+
+def _read_lists(layout: Layout, timed: Sequence[Slot], given: Mapping[str, Any]) -> Batch:
+    problems: list[str] = []
+    size = agreed({slot.name: len(given[slot.name]) for slot in timed}, "sequences", problems)
+    raise_all(problems)
+    if size == 0:
+        raise InputError("the list of sequences is empty: hand in at least one")
+    read = [
+        read_item(layout, {slot.name: given[slot.name][i] for slot in timed}, f", item {i}", problems)
+        for i in range(size)
+    ]
+    arrays: dict[str, Array] = {}
+    for slot in layout.inputs:
+        if slot.time_axis is not None:
+            continue
+        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
+        if array is not None:
+            arrays[slot.name] = array
+            agreed({timed[0].name: size, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
+    raise_all(problems)
+    lengths = np.array([steps for _, steps in read], np.int64)
+    most = int(lengths.max())
+    for slot in timed:
+        items = [item[slot.name] for item, _ in read]
+        problem = free_axes_problem(slot, items)
+        if problem:
+            raise InputError(problem)
+        arrays[slot.name] = pack(slot, items, most)
+    return Batch(arrays, size, most, None if (lengths == most).all() else lengths, True)
+
+
+def _padding_is_harmless(layout: Layout) -> bool:
+    """A causal model never looks ahead into the padding, and what it says there is cut off."""
+    return layout.signature.causal and not layout.timeless_outputs
+
+
+def _run_without_steps(engine: Engine, batch: Batch) -> dict[str, Array]:
+    """Outputs for no step at all, which onnxruntime's loops get wrong."""
+    layout = engine.layout
+    outputs = {slot.name: np.zeros(slot.full_shape(batch.size, 0), slot.dtype) for slot in layout.outputs}
+    if not layout.timeless_outputs:
+        return outputs
+    if layout.lengths is None:
+        raise InputError(no_steps_message(layout, range(batch.size)))
+    # One padded step and lengths of zero: the file itself knows what no step means.
+    arrays = {slot.name: _one_blank_step(slot, batch.arrays[slot.name]) for slot in layout.inputs}
+    nothing = np.zeros(batch.size, np.int64)
+    values = engine.call(arrays, engine.initial_states(batch.size), nothing, batch.size, 1)
+    return outputs | {name: values[name] for name in layout.timeless_outputs}
+
+
+def _one_blank_step(slot: Slot, array: Array) -> Array:
+    if slot.time_axis is None:
+        return array
+    return np.zeros([1 if axis == slot.time_axis else d for axis, d in enumerate(array.shape)], slot.dtype)
+
+
+def _run_by_length(engine: Engine, batch: Batch, lengths: NDArray[np.int64]) -> dict[str, Array]:
+    """One call for each distinct length, for a file that cannot tell padding from data."""
+    layout = engine.layout
+    empty = [int(row) for row in np.flatnonzero(lengths == 0)]
+    if empty and layout.timeless_outputs:
+        raise InputError(no_steps_message(layout, empty))
+    outputs: dict[str, Array] = {}
+    for steps in [int(n) for n in np.unique(lengths) if n > 0]:
+        rows = np.flatnonzero(lengths == steps)
+        arrays = {slot.name: _part(slot, batch.arrays[slot.name], rows, steps) for slot in layout.inputs}
+        values = engine.call(arrays, engine.initial_states(len(rows)), None, len(rows), steps)
+        for slot in layout.outputs:
+            value = values[slot.name]
+            if slot.name not in outputs:
+                outputs[slot.name] = _blank(slot, value.shape, batch)
+            if slot.time_axis is None:
+                slot.rows(outputs[slot.name])[rows] = slot.rows(value)
+            else:
+                slot.rows(outputs[slot.name])[rows, :steps] = slot.rows(value)
+    if not outputs:
+        return {slot.name: np.zeros(slot.full_shape(batch.size, batch.steps), slot.dtype) for slot in layout.outputs}
+    return outputs
+
+
+def _part(slot: Slot, array: Array, rows: NDArray[np.int64], steps: int) -> Array:
+    part = np.take(array, rows, axis=slot.batch_axis)
+    if slot.time_axis is None:
+        return part
+    return np.ascontiguousarray(part[(slice(None),) * slot.time_axis + (slice(steps),)])
+
+
+def _blank(slot: Slot, like: tuple[int, ...], batch: Batch) -> Array:
+    """Zeros for the whole batch, other axes as in the output of one group."""
+    shape = list(like)
+    shape[slot.batch_axis] = batch.size
+    if slot.time_axis is not None:
+        shape[slot.time_axis] = batch.steps
+    return np.zeros(shape, slot.dtype)

@@ -1,0 +1,95 @@
+"""Every error that rnncore raises on purpose, in one tree.
+
+::
+
+    RnncoreError
+    ├── InputError            a value handed in is wrong: rank, width, dtype, lengths, an empty list  (also ValueError)
+    │   └── UnknownTokenError     a character or token outside the model's vocabulary
+    ├── StateError            a recurrent state is wrong: of another model, of another batch, misused  (also ValueError)
+    │   └── StreamBusyError       one stream used by two callers at the same time
+    ├── NotStreamableError    a stream was asked of a model that is not causal  (also ValueError)
+    ├── ModelFileError        a file cannot be used  (also ValueError)
+    │   ├── NotOnnxError          no ONNX model: another kind of file, empty or truncated
+    │   ├── ForeignModelError     an ONNX model, but not one that rnncore wrote
+    │   ├── FormatVersionError    written by a newer rnncore than this one
+    │   └── TamperedModelError    weights or graph do not match the fingerprint in the file
+    ├── ExportError           a PyTorch module cannot be exported as asked
+    │   └── VerificationError     the exported file and the PyTorch module disagree; no file is left behind
+    └── MissingExtraError     an optional dependency is not installed; says which extra to install  (also ImportError)
+
+Catch :class:`RnncoreError` for all of them.  Errors of bad arguments are ``ValueError`` as well, so code that knows
+nothing of rnncore behaves as its author expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RnncoreError(Exception):
+    """Base of every error that rnncore raises on purpose."""
+
+
+class InputError(RnncoreError, ValueError):
+    """A value handed in has the wrong rank, width, dtype, range or number."""
+
+
+class UnknownTokenError(InputError):
+    """A character or token is not in the model's vocabulary."""
+
+
+class StateError(RnncoreError, ValueError):
+    """A recurrent state does not fit: another model, another batch size, or misuse of a stream."""
+
+
+class StreamBusyError(StateError):
+    """One stream was used by two callers at the same time."""
+
+
+class NotStreamableError(RnncoreError, ValueError):
+    """A stream was asked of a model whose answer at time t depends on inputs after t."""
+
+
+class ModelFileError(RnncoreError, ValueError):
+    """A model file cannot be used."""
+
+
+class NotOnnxError(ModelFileError):
+    """The file is no ONNX model, is empty, or is truncated."""
+
+
+class ForeignModelError(ModelFileError):
+    """The file is an ONNX model that rnncore did not write."""
+
+
+class FormatVersionError(ModelFileError):
+    """The file was written by a newer rnncore."""
+
+
+class TamperedModelError(ModelFileError):
+    """The weights or the graph do not match the fingerprint stored in the file."""
+
+
+class ExportError(RnncoreError):
+    """A PyTorch module cannot be exported as asked."""
+
+
+class VerificationError(ExportError):
+    """The exported file and the PyTorch module gave different answers."""
+
+
+class MissingExtraError(RnncoreError, ImportError):
+    """An optional dependency is missing."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package '{package}': pip install 'rnncore[{extra}]'")
+
+
+def raise_all(problems: Sequence[str], error: type[RnncoreError] = InputError, title: str = "") -> None:
+    """Raise one ``error`` that lists every problem, or return if there is none."""
+    if not problems:
+        return
+    if len(problems) == 1 and not title:
+        raise error(problems[0])
+    head = title or f"{len(problems)} problems"
+    raise error(head + ":\n" + "\n".join(f"  - {problem}" for problem in problems))

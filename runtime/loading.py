@@ -1,0 +1,105 @@
+"""From a file to a session: read once, check everything, and only then let onnxruntime see the bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnncore.runtime.container import FINGERPRINT_KEY, fingerprint_of, metadata_of
+from rnncore.runtime.contract import graph_problems, signature_problems
+from rnncore.runtime.engine import Engine, graph_values, open_session
+from rnncore.runtime.errors import (
+    ForeignModelError,
+    FormatVersionError,
+    ModelFileError,
+    NotOnnxError,
+    TamperedModelError,
+    raise_all,
+)
+from rnncore.runtime.layout import Layout
+from rnncore.runtime.signature import FORMAT_VERSION, PREFIX, Signature
+
+
+@dataclass(frozen=True)
+class LoadedFile:
+    """What a model file holds, checked.  ``metadata`` has the ``rnncore.*`` entries only."""
+
+    engine: Engine
+    metadata: dict[str, str]
+    report: dict[str, Any]
+    fingerprint: str
+
+
+def read_source(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
+    """Name and bytes of a model file; NotOnnxError when there is nothing to read."""
+    if isinstance(source, bytes):
+        return "model in memory", source
+    path = Path(source)
+    if not path.exists():
+        raise NotOnnxError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise NotOnnxError(f"{path}: this is a directory, expected an ONNX file")
+    try:
+        return str(path), path.read_bytes()
+    except OSError as error:
+        raise NotOnnxError(f"{path}: the file cannot be read: {error.strerror}") from error
+
+
+def open_model(data: bytes, *, threads: int, arena: bool) -> LoadedFile:
+    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
+    metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
+    if not metadata:
+        raise ForeignModelError("this ONNX model was not written by rnncore: export it with rnncore.export")
+    _check_format_version(metadata)
+    fingerprint = _checked_fingerprint(data, metadata)
+    signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
+    raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
+    session = open_session(data, threads=threads, arena=arena)
+    inputs, outputs = graph_values(session)
+    raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
+    return LoadedFile(Engine(session, Layout.of(signature)), metadata, _report(metadata), fingerprint)
+
+
+def _check_format_version(metadata: dict[str, str]) -> None:
+    """Comes before the fingerprint: a newer format may compute it in another way."""
+    text = _entry(metadata, "rnncore.format_version")
+    try:
+        version = int(text)
+    except ValueError:
+        raise ModelFileError(f"rnncore.format_version in the file is {text!r}, expected a number") from None
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"the file has format {version}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
+        )
+    if version < 1:
+        raise ModelFileError(f"rnncore.format_version in the file is {version}, expected 1 to {FORMAT_VERSION}")
+
+
+def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
+    stored = _entry(metadata, FINGERPRINT_KEY)
+    actual = fingerprint_of(data, stored)
+    if actual != stored:
+        raise TamperedModelError(
+            f"weights or graph were changed after export (fingerprint {actual[:12]}…, the file says {stored[:12]}…): "
+            "copy or export the file again"
+        )
+    return stored
+
+
+def _entry(metadata: dict[str, str], key: str) -> str:
+    if key not in metadata:
+        raise TamperedModelError(f"the metadata has no {key}: the file was cut or edited after export")
+    return metadata[key]
+
+
+def _report(metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        report = json.loads(metadata.get("rnncore.report", "{}"))
+    except ValueError:
+        raise ModelFileError("rnncore.report in the file is no JSON: export the model again") from None
+    if not isinstance(report, dict):
+        raise ModelFileError("rnncore.report in the file is no JSON object: export the model again")
+    return report

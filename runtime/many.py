@@ -1,0 +1,130 @@
+"""Many streams in one call: their states stacked, their chunks padded or grouped by length, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnncore.runtime.checking import bind_arguments, read_item
+from rnncore.runtime.engine import Engine
+from rnncore.runtime.errors import InputError, StateError, StreamBusyError, raise_all
+from rnncore.runtime.items import Items, no_steps_message, run_items
+from rnncore.runtime.layout import Array, Layout
+from rnncore.runtime.padding import free_axes_problem
+from rnncore.runtime.stream import Stream, one_or_all
+
+
+def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
+    """Push ``chunks[i]`` to ``streams[i]``; returns what each push would have returned.
+
+    Raises InputError, StateError or StreamBusyError before any state has changed.
+    """
+    _check_streams(engine, streams, chunks)
+    held: list[Stream] = []
+    try:
+        for i, stream in enumerate(streams):
+            if not stream._lock.acquire(blocking=False):
+                raise StreamBusyError(f"stream {i} is in use by another caller: no stream was moved")
+            held.append(stream)
+        return _push_held(engine, streams, chunks)
+    finally:
+        for stream in held:
+            stream._lock.release()
+
+
+def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> None:
+    if len(streams) != len(chunks):
+        raise InputError(f"{len(streams)} streams but {len(chunks)} chunks: hand in one chunk for each stream")
+    if not streams:
+        raise InputError("the list of streams is empty: hand in at least one")
+    first_at: dict[int, int] = {}
+    repeated = []
+    strangers = []
+    for i, stream in enumerate(streams):
+        if not isinstance(stream, Stream):
+            raise InputError(f"streams[{i}] is a {type(stream).__name__}, expected a Stream")
+        first = first_at.setdefault(id(stream), i)
+        if first != i:
+            repeated.append(f"streams[{i}] is streams[{first}] again: join its chunks or push twice")
+        if stream._engine is not engine:
+            strangers.append(f"streams[{i}] belongs to another model")
+    raise_all(repeated)
+    raise_all(strangers, StateError)
+
+
+def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
+    layout = engine.layout
+    raise_all([f"streams[{i}] is closed" for i, stream in enumerate(streams) if stream.closed], StateError)
+    items, lengths = _read_chunks(layout, chunks)
+    outputs: list[list[Array]] = [
+        [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs] for _ in streams
+    ]
+    finals: list[tuple[list[int], list[Array]]] = []
+    for group in _groups(layout, lengths):
+        group_lengths = [lengths[i] for i in group]
+        states = [streams[i]._sets[streams[i]._now] for i in group]
+        steps = max(1, *group_lengths) if layout.timed else 0
+        group_outputs, group_finals = run_items(engine, [items[i] for i in group], group_lengths, steps, states)
+        for i, own in zip(group, group_outputs, strict=True):
+            outputs[i] = own
+        finals.append((group, group_finals))
+    # Only now, after the last call that can fail, does any stream change.
+    for group, group_finals in finals:
+        for row, i in enumerate(group):
+            _move(streams[i], [final[row] for final in group_finals], lengths[i])
+    return [one_or_all(layout, own) for own in outputs]
+
+
+def _read_chunks(layout: Layout, chunks: Sequence[Any]) -> tuple[list[Items], list[int]]:
+    problems: list[str] = []
+    items: list[Items] = []
+    lengths: list[int] = []
+    for i, chunk in enumerate(chunks):
+        try:
+            given = bind_arguments(layout.inputs, *_arguments(layout, chunk))
+        except InputError as error:
+            problems.append(f"chunk {i}: {error}")
+            continue
+        item, steps = read_item(layout, given, f", chunk {i}", problems)
+        items.append(item)
+        lengths.append(steps)
+    raise_all(problems)
+    for slot in layout.inputs:
+        problem = free_axes_problem(slot, [item[slot.name] for item in items])
+        if problem:
+            raise InputError(problem)
+    return items, lengths
+
+
+def _arguments(layout: Layout, chunk: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """The arguments of ``push`` that a chunk stands for."""
+    if isinstance(chunk, Mapping):
+        return (), chunk
+    if len(layout.inputs) > 1 and isinstance(chunk, tuple | list):
+        return tuple(chunk), {}
+    return (chunk,), {}
+
+
+def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
+    """Which chunks share a call.  Chunks without steps need none, unless an output wants an answer from them."""
+    rows = list(range(len(lengths)))
+    if not layout.timed:
+        return [rows]
+    empty = [i for i in rows if lengths[i] == 0]
+    if empty and layout.timeless_outputs:
+        if layout.lengths is None:
+            raise InputError(no_steps_message(layout, empty))
+    else:
+        rows = [i for i in rows if lengths[i] > 0]
+    if layout.lengths is not None:
+        return [rows] if rows else []
+    return [[i for i in rows if lengths[i] == n] for n in sorted({lengths[i] for i in rows})]
+
+
+def _move(stream: Stream, finals: Sequence[Array], steps: int) -> None:
+    for buffer, final in zip(stream._sets[1 - stream._now], finals, strict=True):
+        buffer[0] = final
+    stream._now = 1 - stream._now
+    stream._steps += steps

@@ -1,0 +1,236 @@
+"""A stream: one sequence that arrives in chunks, and the recurrent state it has reached."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from rnncore.runtime.binding import Binding, StateSet, Step, state_set
+from rnncore.runtime.checking import bind_arguments, read_array, read_item, within
+from rnncore.runtime.engine import Engine
+from rnncore.runtime.errors import InputError, NotStreamableError, StateError, StreamBusyError, raise_all
+from rnncore.runtime.items import no_steps_message, run_items
+from rnncore.runtime.layout import Array, Layout, Slot
+from rnncore.runtime.signature import BATCH, Port
+
+_BUSY = "the stream is in use by another caller: one stream serves one caller at a time, use fork() for a second one"
+_CLOSED = "the stream is closed: open a new one with model.stream()"
+
+
+def check_streamable(layout: Layout) -> None:
+    """Raise NotStreamableError, with the reason stored at export, unless the model is causal."""
+    if not layout.signature.causal:
+        reason = layout.signature.not_causal_because or "its answers depend on inputs that come later"
+        raise NotStreamableError(f"this model does not stream: {reason}; use model.run() with whole sequences")
+
+
+class Stream:
+    """One sequence in chunks.  Opened by :meth:`Model.stream`; belongs to one caller at a time.
+
+    ``push`` in any chunks gives, joined together, what ``model.run`` gives for the whole sequence.  A push that fails
+    leaves the state as it was.  Two callers at the same time get StreamBusyError, a closed stream raises StateError.
+    """
+
+    __slots__ = ("__weakref__", "_binding", "_closed", "_engine", "_lock", "_now", "_sets", "_step", "_steps")
+
+    def __init__(self, engine: Engine) -> None:
+        check_streamable(engine.layout)
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._sets: tuple[StateSet, StateSet] = (state_set(engine), state_set(engine))
+        self._now = 0
+        self._steps = 0
+        self._closed = False
+        self._binding: Binding | None = None
+        self._step: Step | None = None
+
+    def push(self, /, *chunks: Any, **named: Any) -> Any:
+        """Run the next chunk and move the state on.
+
+        chunks: one array for each input in the order of the signature, or by name; shape [t, ...] with any t, 0
+        included, or [...] for an input without a time axis; lists of ints will do for token ids.
+
+        Returns [t, ...] for an output with a time axis, one value for the chunk otherwise; one array, or a dict by name
+        if the model has several outputs.  The arrays are the caller's own.  Raises InputError and leaves the state as
+        it was.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise StreamBusyError(_BUSY)
+        try:
+            step = self._step
+            if step is not None and not named and len(chunks) == 1:
+                chunk = chunks[0]
+                if (
+                    type(chunk) is np.ndarray
+                    and chunk.shape == step.shape
+                    and chunk.dtype == step.dtype
+                    and (step.limit is None or within(chunk, step.limit))
+                ):
+                    step.only_input[...] = chunk
+                    return self._finish(step.run(self._now), 1)
+            return self._push(chunks, named)
+        finally:
+            self._lock.release()
+
+    def fork(self) -> Stream:
+        """A second stream that goes on from here; the two do not share anything that changes."""
+        with self._held():
+            twin = Stream(self._engine)
+            twin._load(self._sets[self._now])
+            twin._steps = self._steps
+            return twin
+
+    def reset(self) -> None:
+        """Back to the initial state and step 0."""
+        with self._held():
+            self._load(tuple(state.initial for state in self._engine.layout.states))
+            self._steps = 0
+
+    def close(self) -> None:
+        """Free the buffers.  Closing twice does nothing."""
+        if self._closed:
+            return
+        with self._held():
+            self._closed = True
+            self._step = self._binding = None
+            self._sets = ((), ())
+
+    @property
+    def steps(self) -> int:
+        """Time steps pushed since the stream was opened or reset."""
+        return self._steps
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._closed
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Copies of the recurrent state, [size] each, by name."""
+        with self._held():
+            states = zip(self._engine.layout.states, self._sets[self._now], strict=True)
+            return {state.name: array[0].copy() for state, array in states}
+
+    def set_state(self, state: Mapping[str, Any], *, steps: int | None = None) -> None:
+        """Go on from ``state``, a mapping as :attr:`state` returns it; ``steps`` sets the counter if given.
+
+        Raises StateError that lists every missing, unknown and ill-shaped state; the stream is then as it was.
+        """
+        with self._held():
+            self._load(_read_state(self._engine.layout, state))
+            if steps is not None:
+                self._steps = steps
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return "<Stream closed>" if self._closed else f"<Stream at step {self._steps}>"
+
+    def _push(self, chunks: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        self._check_open()
+        layout = self._engine.layout
+        problems: list[str] = []
+        items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
+        raise_all(problems)
+        if steps == 0 and layout.timed:
+            return self._push_nothing(items)
+        if not layout.fixed:
+            return self._finish(self._run_unbound(items, steps, steps), steps)
+        if self._binding is None:
+            self._binding = Binding(self._engine, self._sets)
+        if steps == 1:
+            step = self._step = self._binding.step()
+            step.fill(items)
+            return self._finish(step.run(self._now), 1)
+        return self._finish(self._binding.run_chunk(self._now, items, steps), steps)
+
+    def _push_nothing(self, items: dict[str, Array]) -> Any:
+        """Answer to a chunk without steps; the state stays, so nothing is finished."""
+        layout = self._engine.layout
+        if not layout.timeless_outputs:
+            return one_or_all(layout, [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs])
+        if layout.lengths is None:
+            raise InputError(no_steps_message(layout, [0]))
+        return one_or_all(layout, self._run_unbound(items, 1, 0))
+
+    def _run_unbound(self, items: dict[str, Array], steps: int, length: int) -> list[Array]:
+        """Run without buffers of known shape: arrays padded to ``steps``, of which ``length`` count."""
+        outputs, finals = run_items(self._engine, [items], [length], steps, [self._sets[self._now]])
+        for buffer, final in zip(self._sets[1 - self._now], finals, strict=True):
+            buffer[...] = final
+        return outputs[0]
+
+    def _finish(self, outputs: list[Array], steps: int) -> Any:
+        """Everything went well: what was written becomes the state."""
+        self._now = 1 - self._now
+        self._steps += steps
+        return outputs[0] if len(outputs) == 1 else one_or_all(self._engine.layout, outputs)
+
+    def _load(self, values: tuple[Array, ...]) -> None:
+        for buffer, value in zip(self._sets[self._now], values, strict=True):
+            buffer[...] = value
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError(_CLOSED)
+
+    def _held(self) -> _Held:
+        return _Held(self)
+
+
+class _Held:
+    """Holds the lock of an open stream, or says why it cannot."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        if not self._stream._lock.acquire(blocking=False):
+            raise StreamBusyError(_BUSY)
+        try:
+            self._stream._check_open()
+        except StateError:
+            self._stream._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._stream._lock.release()
+
+
+def one_or_all(layout: Layout, outputs: list[Array]) -> Any:
+    """What the caller gets: the array itself if there is one output, a dict by name otherwise."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return {slot.name: output for slot, output in zip(layout.outputs, outputs, strict=True)}
+
+
+def _read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:
+    if not isinstance(state, Mapping):
+        raise StateError(f"a state is a mapping from name to array, got a {type(state).__name__}")
+    names = [slot.name for slot in layout.states]
+    problems = [f"state {name!r} is missing" for name in names if name not in state]
+    problems += [
+        f"there is no state {name!r}, expected {', '.join(names) or 'none'}" for name in state if name not in names
+    ]
+    values = []
+    for known in layout.states:
+        if known.name in state:
+            slot = Slot.of(Port(known.name, known.dtype.name, (BATCH, known.size)))
+            value = read_array(state[known.name], slot, slot.item_shape, f"state {known.name!r}", problems)
+            if value is not None:
+                values.append(value)
+    raise_all(problems, StateError)
+    return tuple(values)

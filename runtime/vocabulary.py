@@ -1,0 +1,143 @@
+"""``Vocabulary``: text to token ids and back, through the ``tokenizers`` library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+EOS = "<eos>"
+"""The special token that ends every text; a model reads it before the first token too."""
+
+# Encoding one long text is slower than many short ones, and holds an object for each character; a character-level text
+# may be cut anywhere.
+_BLOCK = 1 << 14
+_SHOWN = 5
+
+
+class Vocabulary:
+    """The tokens of a text model: every ``tokenizers`` tokenizer that has an ``<eos>`` token.
+
+    Special tokens are never read from text: the five characters ``<eos>`` in a text are five characters.
+
+    Raises:
+        ModelFileError: the tokenizer has no ``<eos>`` token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        eos = tokenizer.token_to_id(EOS)
+        if eos is None:
+            raise ModelFileError(
+                f"the tokenizer has no token {EOS!r}, which marks the end of a text: add it and export again"
+            )
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._ids = tokenizer.get_vocab(with_added_tokens=True)
+        self.eos_id: int = eos
+        ordinary = self._ids.keys() - {EOS}
+        self.is_character_level = all(len(token) == 1 for token in ordinary)
+        self._characters = frozenset(ordinary) if self.is_character_level else None
+
+    @classmethod
+    def from_json(cls, text: str) -> Vocabulary:
+        """Read the JSON of a tokenizer; raises ModelFileError when it is not one, MissingExtraError without ``tokenizers``."""
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise MissingExtraError("tokenizers", "text", "reading and writing text") from None
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises nothing more specific
+            raise ModelFileError(
+                f"the tokenizer in the file cannot be read ({error}): export the model again"
+            ) from None
+        return cls(tokenizer)
+
+    def to_json(self) -> str:
+        """The tokenizer as JSON; :meth:`from_json` reads it."""
+        text: str = self._tokenizer.to_str()
+        return text
+
+    def __len__(self) -> int:
+        """Number of tokens, ``<eos>`` included."""
+        return max(self._ids.values()) + 1
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._ids
+
+    def token(self, token_id: int) -> str:
+        """The token with this id; raises InputError when there is none."""
+        token: str | None = self._tokenizer.id_to_token(token_id) if 0 <= token_id < len(self) else None
+        if token is None:
+            raise InputError(f"token id is {token_id}, expected 0 to {len(self) - 1}")
+        return token
+
+    def token_id(self, token: str) -> int:
+        """The id of one token; raises UnknownTokenError when the vocabulary lacks it."""
+        if token not in self._ids:
+            self._check_characters(token)
+            raise UnknownTokenError(f"{token!r} is not one of the model's {len(self)} tokens")
+        return self._ids[token]
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids of ``text``, int64 [tokens], without ``<eos>``.
+
+        Raises:
+            UnknownTokenError: the text holds something the vocabulary lacks; names it and says where.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"text is a {type(text).__name__}, expected a str")
+        self._check_characters(text)
+        if self._characters is None:
+            blocks = [text]
+        else:
+            blocks = [text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK)]
+        try:
+            encodings = self._tokenizer.encode_batch_fast(blocks, add_special_tokens=False)
+        except Exception as error:  # a word-level model without an unknown token, say
+            raise UnknownTokenError(f"the text cannot be written in the model's {len(self)} tokens: {error}") from None
+        parts = [np.asarray(encoding.ids, np.int64) for encoding in encodings]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of token ids [tokens]; ``<eos>`` is left out.  Raises InputError for ids out of range."""
+        array = np.asarray(ids)
+        if array.size == 0:
+            return ""
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise InputError(f"token ids have dtype {array.dtype} and shape {array.shape}, expected integers [tokens]")
+        if array.min() < 0 or array.max() >= len(self):
+            raise InputError(f"token ids are {array.min()} to {array.max()}, expected 0 to {len(self) - 1}")
+        text: str = self._tokenizer.decode(array.tolist(), skip_special_tokens=True)
+        return text
+
+    def _check_characters(self, text: str) -> None:
+        if self._characters is None:
+            return
+        unknown = set(text) - self._characters
+        if unknown:
+            raise UnknownTokenError(_unknown_message(text, unknown, len(self._characters)))
+
+
+def _unknown_message(text: str, unknown: Iterable[str], known: int) -> str:
+    left = set(unknown)
+    total = len(left)
+    named = []
+    for place, character in enumerate(text):
+        if character in left:
+            left.remove(character)
+            named.append(f"{character!r} (U+{ord(character):04X}) at position {place}")
+            if len(named) == min(_SHOWN, total):
+                break
+    more = f" and {total - len(named)} more" if total > len(named) else ""
+    them = "it" if total == 1 else "them"
+    return (
+        f"unknown character{'' if total == 1 else 's'} {', '.join(named)}{more}: the model knows {known} characters; "
+        f"replace or remove {them}, or train on a text that has {them}"
+    )
