@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.cells import Cell
+from rnncore.convert import ConvertedLayer
 from rnncore.layers import Recurrent
 from rnncore.layers.base import check_lengths, check_state
 
@@ -42,8 +43,17 @@ class PlaceholderRecorder:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._paths = {layer: path for path, layer in module.named_modules() if isinstance(layer, Recurrent)}
+        # A converted torch layer holds its cells in ``stack``, an inner matter that names should not show.
+        inner = [f"{path}." * bool(path) + "stack." for path, m in module.named_modules() if isinstance(m, ConvertedLayer)]
+        self._paths: dict[Recurrent, str] = {}
+        for path, layer in module.named_modules():
+            if isinstance(layer, Recurrent):
+                for prefix in inner:
+                    if path.startswith(prefix):
+                        path = prefix.removesuffix("stack.") + path.removeprefix(prefix)
+                self._paths[layer] = path
         self.calls: dict[str, Call] = {}
+        self.output_names: list[str] = []
         self.lifted_lengths: Tensor | None = None
         self._input_axes: set[str] = set()
 

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from rnncore.cells import Cell
 from rnncore.export.builder import Builder
-from rnncore.export.forms import FORMS, Recurrence
+from rnncore.export.forms import FORMS, Recurrence, emit_ragged
 from rnncore.export.recorder import DOMAIN, OP_TYPE, Call
 from rnncore.export.steps import StepGraph
 from rnncore.runtime.signature import State
-
-
-@dataclass
-class LiftedState:
-    """A state that became an input and an output of the graph."""
-
-    state: State
-    call: Call
 
 
 def splice(
@@ -41,7 +32,6 @@ def splice(
     """
     graph = model.graph
     hoisted: dict[Cell, dict[ir.Value, ir.Value]] = {}
-    valid: dict[ir.Value, ir.Value] = {}
     lifted: list[State] = []
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
@@ -52,8 +42,6 @@ def splice(
         z, lengths, *states = node.inputs
         assert z is not None
         dtype = node.outputs[0].dtype or ir.DataType.FLOAT
-        if lengths is not None and lengths not in valid:
-            valid[lengths] = _valid_steps(builder, z, lengths)
         recurrence = Recurrence(
             step,
             hoisted[call.cell],
@@ -62,15 +50,13 @@ def splice(
             list(call.cell.state_sizes.values()),
             dtype,
             call.layer.reverse,
-            None if lengths is None else valid[lengths],
         )
         ports = _lift(graph, call, dtype) if lift and not call.given_state else []
         if ports:
             recurrence.states = [port[0] for port in ports]
             lifted.extend(port[1] for port in ports)
-        y, *finals = FORMS[form](builder, recurrence)
-        if recurrence.valid is not None:
-            y = builder.op("Where", recurrence.valid, y, builder.constant(0, dtype.numpy()))
+        emit = FORMS[form]
+        y, *finals = emit(builder, recurrence) if lengths is None else emit_ragged(builder, recurrence, lengths, emit)
         for (_, state), i in zip(ports, range(len(finals)), strict=False):
             finals[i] = _expose(graph, builder, finals[i], state)
         graph.insert_before(node, builder.nodes)
@@ -83,20 +69,10 @@ def splice(
     return lifted
 
 
-def _valid_steps(builder: Builder, z: ir.Value, lengths: ir.Value) -> ir.Value:
-    """Boolean [batch, time, 1]: True where t < length."""
-    time = builder.op("Squeeze", builder.op("Shape", z, start=1, end=2), builder.constant([0]))
-    steps = builder.op("Range", builder.constant(0), time, builder.constant(1))
-    column = builder.op("Unsqueeze", lengths, builder.constant([1]))
-    return builder.op("Unsqueeze", builder.op("Less", steps, column), builder.constant([2]))
-
-
 def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Value, State]]:
     """New graph inputs for the states of ``call``, named ``<layer path>.<state>``, and their descriptions."""
     ports = []
     like = next(call.cell.parameters(), None)
-    import torch
-
     initial = call.cell.initial_state(1, torch.zeros(1) if like is None else like.detach())
     for (name, size), value in zip(call.cell.state_sizes.items(), initial, strict=True):
         full = f"{call.name}.{name}" if call.name else name

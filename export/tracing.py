@@ -48,13 +48,12 @@ class _Traced(nn.Module):
         self.example = example
         self.recorder = recorder
         self.lift = lift
-        self.output_names: list[str] = []
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         tensors, lengths = (flat[:-1], flat[-1]) if self.lift else (flat, None)
         self.recorder.start(lengths, {str(n) for t in tensors for n in t.shape})
         outputs = list(named_tensors(self.example.call(self.module, tensors), ""))
-        self.output_names = [name for name, _ in outputs]
+        self.recorder.output_names = [name for name, _ in outputs]
         # An output that is an input, or listed twice, would be one ONNX value with two roles.
         seen: set[int] = {id(t) for t in flat}
         results = []
@@ -97,7 +96,7 @@ def trace(
     lengths = LIFTED_LENGTHS if lift_lengths else example.lengths
     for value, name in zip(model.graph.inputs, names, strict=True):
         value.name = name
-    _name_outputs(model.graph, _chosen_names(traced.output_names, output_names), set(names))
+    _name_outputs(model.graph, _chosen_names(recorder.output_names, output_names), set(names))
     _strip_module_prefix(model.graph)
     _name_axes(model.graph, dict(zip(names, axes, strict=True)), lengths)
     used = lift_lengths and any(call.lengths for call in recorder.calls.values())
