@@ -40,7 +40,12 @@ class Builder:
         return self.ops(op_type, inputs, 1, **attributes)[0]
 
     def append(
-        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Iterable[ir.Attr], outputs: int, domain: str = ""
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Iterable[ir.Attr],
+        outputs: int,
+        domain: str = "",
     ) -> list[ir.Value]:
         """Append a node with ready attributes."""
         node = ir.Node(domain, op_type, inputs, list(attributes), num_outputs=outputs, name=self.name(op_type))

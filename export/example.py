@@ -14,7 +14,16 @@ from rnncore.export.nesting import named_tensors, with_tensors
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.signature import BATCH, TIME
 
-LENGTHS_NAMES = ("lengths", "length", "lens", "seq_lens", "seq_lengths", "sequence_lengths", "x_lengths", "input_lengths")
+LENGTHS_NAMES = (
+    "lengths",
+    "length",
+    "lens",
+    "seq_lens",
+    "seq_lengths",
+    "sequence_lengths",
+    "x_lengths",
+    "input_lengths",
+)
 
 Axes = Mapping[str, Sequence[str | None]]
 
@@ -71,7 +80,9 @@ class Example:
         arguments = _bind(module, example)
         axes = dict(axes or {})
         named = [pair for name, value in arguments.arguments.items() for pair in named_tensors(value, name)]
-        problems = [f"axes names '{name}', the inputs are {[n for n, _ in named]}" for name in axes.keys() - dict(named)]
+        problems = [
+            f"axes names '{name}', the inputs are {[n for n, _ in named]}" for name in axes.keys() - dict(named)
+        ]
         own = _lengths_input(dict(named), lengths, problems)
         inputs = []
         for name, value in named:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.cells import Cell
-from rnncore.convert import convert
+from rnncore.conversion import convert
 from rnncore.export.cleanup import clean_up
 from rnncore.export.example import Axes, Example, check_runs
 from rnncore.export.forms import FORMS, Form
@@ -119,7 +119,9 @@ def export(
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     target = Path(path)
     reference = copy.deepcopy(model).eval()
-    exporter = _Exporter(reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, seed)
+    exporter = _Exporter(
+        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, seed
+    )
     with replacing(target) as temporary:
         report = exporter.run(temporary, streaming, lengths, verify)
     return replace(report, path=target)
@@ -240,5 +242,3 @@ def _precision(module: nn.Module) -> str:
         name = str(parameter.dtype).removeprefix("torch.")
         sizes[name] = sizes.get(name, 0) + parameter.numel()
     return max(sizes, key=lambda name: sizes[name], default="float32")
-
-

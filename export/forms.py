@@ -32,7 +32,9 @@ class Recurrence:
     reverse: bool
     valid: ir.Value | None = None
 
-    def take_step(self, builder: Builder, z_t: ir.Value, states: Sequence[ir.Value], keep: ir.Value | None) -> list[ir.Value]:
+    def take_step(
+        self, builder: Builder, z_t: ir.Value, states: Sequence[ir.Value], keep: ir.Value | None
+    ) -> list[ir.Value]:
         """One step written into ``builder``: [y_t, *states], states held where ``keep`` [batch, 1] is False."""
         y, *new = self.step.emit(builder, (z_t, *states), self.hoisted)
         if keep is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.cells import Cell
-from rnncore.convert import ConvertedLayer
+from rnncore.conversion import ConvertedLayer
 from rnncore.layers import Recurrent
 from rnncore.layers.base import check_lengths, check_state
 
@@ -44,7 +44,9 @@ class PlaceholderRecorder:
 
     def __init__(self, module: nn.Module) -> None:
         # A converted torch layer holds its cells in ``stack``, an inner matter that names should not show.
-        inner = [f"{path}." * bool(path) + "stack." for path, m in module.named_modules() if isinstance(m, ConvertedLayer)]
+        inner = [
+            f"{path}." * bool(path) + "stack." for path, m in module.named_modules() if isinstance(m, ConvertedLayer)
+        ]
         self._paths: dict[Recurrent, str] = {}
         for path, layer in module.named_modules():
             if isinstance(layer, Recurrent):
@@ -73,7 +75,11 @@ class PlaceholderRecorder:
         elif self.lifted_lengths is not None and str(time) in self._input_axes:
             lengths = self.lifted_lengths
         z = cell.project(x)
-        start = cell.initial_state(batch, x) if state is None else check_state(state, cell.state_sizes, x, self._name(layer))
+        start = (
+            cell.initial_state(batch, x)
+            if state is None
+            else check_state(state, cell.state_sizes, x, self._name(layer))
+        )
         name = self._fresh_name(layer)
         self.calls[name] = Call(name, layer, int(z.shape[-1]), state is not None, lengths is not None)
         y, *final = torch.onnx.ops.symbolic_multi_out(

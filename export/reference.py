@@ -47,9 +47,7 @@ class Reference:
                 exact = _arrays(self._example.call(self._double, wide))
         except (RuntimeError, TypeError):
             return False  # the module cannot run in float64, so nothing can excuse it
-        return all(
-            error(g, x)[0] <= CHAOS * error(e, x)[0] for g, e, x in zip(got, expected, exact, strict=True)
-        )
+        return all(error(g, x)[0] <= CHAOS * error(e, x)[0] for g, e, x in zip(got, expected, exact, strict=True))
 
 
 def _arrays(outputs: object) -> list[Array]:

@@ -26,7 +26,10 @@ def signature_of(
         f"{what} '{port.name}' of shape {list(port.shape)} has {port.shape.count(axis)} {axis} axes, expected {expected}"
         for what, ports in (("input", inputs), ("output", outputs))
         for port in ports
-        for axis, expected, wrong in ((BATCH, "exactly one", port.shape.count(BATCH) != 1), (TIME, "at most one", port.shape.count(TIME) > 1))
+        for axis, expected, wrong in (
+            (BATCH, "exactly one", port.shape.count(BATCH) != 1),
+            (TIME, "at most one", port.shape.count(TIME) > 1),
+        )
         if wrong
     ]
     raise_all(problems, ExportError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -79,7 +80,9 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
         port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape(("batch", size)))
         graph.inputs.append(port)
         array = value[0].detach().to("cpu").numpy()
-        ports.append((port, State(full, f"{full}.next", str(np.dtype(dtype.numpy())), size, State.encode_initial(array))))
+        ports.append(
+            (port, State(full, f"{full}.next", str(np.dtype(dtype.numpy())), size, State.encode_initial(array)))
+        )
     return ports
 
 

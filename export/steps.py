@@ -82,7 +82,9 @@ class _Steps(nn.Module):
 def _check_step(cell: Cell, result: tuple[Tensor, ...], state: Sequence[Tensor]) -> None:
     name = type(cell).__name__
     if not isinstance(result, tuple) or len(result) != 1 + len(state):
-        raise ExportError(f"{name}.step must return (y, {', '.join(cell.state_sizes)}), a tuple of {1 + len(state)} tensors")
+        raise ExportError(
+            f"{name}.step must return (y, {', '.join(cell.state_sizes)}), a tuple of {1 + len(state)} tensors"
+        )
     sizes = [cell.output_size, *cell.state_sizes.values()]
     for what, tensor, size in zip(("y", *cell.state_sizes), result, sizes, strict=True):
         if tensor.dim() != 2 or tensor.shape[1] != size:

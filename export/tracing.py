@@ -64,7 +64,13 @@ class _Traced(nn.Module):
 
 
 def trace(
-    module: nn.Module, example: Example, *, lift_lengths: bool, output_names: Sequence[str] | None, seed: int, opset: int
+    module: nn.Module,
+    example: Example,
+    *,
+    lift_lengths: bool,
+    output_names: Sequence[str] | None,
+    seed: int,
+    opset: int,
 ) -> Trace:
     """Trace ``module`` (already converted, in eval mode) at sizes of our own choice.
 
@@ -145,7 +151,9 @@ def _name_axes(graph: ir.Graph, axes: dict[str, Sequence[str | None]], lengths: 
     for value in graph.inputs:
         for dim, role in zip(_dims(value), axes[str(value.name)], strict=True):
             if role and isinstance(dim, int):
-                raise ExportError(f"the module fixes the {role} axis of input '{value.name}' to {dim}; it must stay free")
+                raise ExportError(
+                    f"the module fixes the {role} axis of input '{value.name}' to {dim}; it must stay free"
+                )
             # A symbol of its own means that torch saw no need for it to equal another; its role still names it.
             if role:
                 renames.setdefault(str(dim), role)

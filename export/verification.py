@@ -229,5 +229,3 @@ def _outputs(model: Model, result: Any) -> list[Array]:
 
 def _short(chunks: Sequence[int]) -> str:
     return f"{len(chunks)} of 1" if set(chunks) == {1} else str(list(chunks))
-
-

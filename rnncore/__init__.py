@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnncore.cells import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell
-    from rnncore.convert import convert
+    from rnncore.conversion import convert
     from rnncore.layers import GRU, LSTM, RNN, Bidirectional, Recurrent, RecurrentLayer, Stacked
+    from rnncore.models import CellConfig, LanguageModel, LanguageModelConfig
+    from rnncore.repacking import repack
     from rnncore.runtime.errors import RnncoreError
 
 __all__ = [
@@ -22,8 +24,11 @@ __all__ = [
     "RNN",
     "Bidirectional",
     "Cell",
+    "CellConfig",
     "GRUCell",
     "LSTMCell",
+    "LanguageModel",
+    "LanguageModelConfig",
     "MinGRUCell",
     "MinLSTMCell",
     "RNNCell",
@@ -32,6 +37,7 @@ __all__ = [
     "RnncoreError",
     "Stacked",
     "convert",
+    "repack",
 ]
 
 _HOME = {
@@ -39,7 +45,9 @@ _HOME = {
     **dict.fromkeys(
         ("GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "RecurrentLayer", "Stacked"), "rnncore.layers"
     ),
-    "convert": "rnncore.convert",
+    "convert": "rnncore.conversion",
+    **dict.fromkeys(("CellConfig", "LanguageModel", "LanguageModelConfig"), "rnncore.models"),
+    "repack": "rnncore.repacking",
     "RnncoreError": "rnncore.runtime.errors",
 }
 
