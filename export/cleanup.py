@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,14 +46,12 @@ def _name_weights(graph: ir.Graph, module: nn.Module) -> None:
     for value in list(graph.initializers.values()):
         if value.const_value is None or str(value.name).startswith("const/"):
             continue
-        name = known.get(_key(value.const_value.numpy()))
-        if name is not None and name not in taken:
-            value.name = name
-            taken.add(name)
+        path = known.get(_key(value.const_value.numpy()))
+        if path is not None and path not in taken:
+            value.name = path
+            taken.add(path)
 
 
 def _key(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
     """Shape and a digest of the values."""
-    import hashlib
-
     return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()

@@ -122,7 +122,7 @@ class Example:
             return next(source)
 
         filled = {name: with_tensors(value, take) for name, value in self._arguments.arguments.items()}
-        bound = inspect.BoundArguments(self._arguments.signature, filled)  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self._arguments.signature, filled)
         return module(*bound.args, **bound.kwargs)
 
 
@@ -136,7 +136,8 @@ def default_axes(value: Tensor) -> tuple[str | None, ...]:
 
 def _bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
     signature = inspect.signature(module.forward)
-    args, kwargs = (example,), {}
+    args: tuple[Any, ...] = (example,)
+    kwargs: dict[str, Any] = {}
     if isinstance(example, Mapping):
         args, kwargs = (), dict(example)
     elif isinstance(example, tuple):

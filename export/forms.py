@@ -84,7 +84,7 @@ def emit_scan(builder: Builder, rec: Recurrence) -> list[ir.Value]:
     """The recurrence as a ``Scan`` over the time axis of z: [y [batch, time, size], *final states]."""
     body = builder.nested()
     states = rec.state_inputs(body)
-    z_t = body.input("z", rec.dtype, ("batch", rec.z.shape[2] if rec.z.shape is not None else None))
+    z_t = body.input("z", rec.dtype, ("batch", None))
     scanned, inputs = [rec.z], [*states, z_t]
     keep = None
     if rec.valid is not None:

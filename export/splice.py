@@ -60,8 +60,9 @@ def splice(
         y, *finals = emit(builder, recurrence) if lengths is None else emit_ragged(builder, recurrence, lengths, emit)
         for (_, state), i in zip(ports, range(len(finals)), strict=False):
             finals[i] = _expose(graph, builder, finals[i], state)
+        results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]
         graph.insert_before(node, builder.nodes)
-        for old, new in zip(node.outputs, (y, *finals), strict=True):
+        for old, new in zip(node.outputs, results, strict=True):
             new.shape, new.type = old.shape, old.type
             old.replace_all_uses_with(new, replace_graph_outputs=True)
         graph.remove(node, safe=True)
@@ -84,6 +85,16 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
             (port, State(full, f"{full}.next", str(np.dtype(dtype.numpy())), size, State.encode_initial(array)))
         )
     return ports
+
+
+def _named_like(old: ir.Value, new: ir.Value, builder: Builder) -> ir.Value:
+    """``new``, under the name of ``old`` if that is an output of the module itself."""
+    if not old.is_graph_output():
+        return new
+    if new.is_graph_output():  # a final state that the module returns and the stream needs: two outputs of one value
+        new = builder.op("Identity", new)
+    new.name = old.name
+    return new
 
 
 def _expose(graph: ir.Graph, builder: Builder, final: ir.Value, state: State) -> ir.Value:

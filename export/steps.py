@@ -68,10 +68,11 @@ class _Steps(nn.Module):
     def __init__(self, cells: Sequence[Cell]) -> None:
         super().__init__()
         self.cells = nn.ModuleList(cells)
+        self._typed = tuple(cells)
 
     def forward(self, arguments: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
         results = []
-        for cell, (z, *state) in zip(self.cells, arguments, strict=True):
+        for cell, (z, *state) in zip(self._typed, arguments, strict=True):
             result = cell.step(z, *state)
             _check_step(cell, result, state)
             # A result that is also an argument or another result would be one ONNX value with two roles.

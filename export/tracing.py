@@ -149,14 +149,14 @@ def _name_axes(graph: ir.Graph, axes: dict[str, Sequence[str | None]], lengths: 
         if symbols:
             renames[symbols[0]] = role
     for value in graph.inputs:
-        for dim, role in zip(_dims(value), axes[str(value.name)], strict=True):
-            if role and isinstance(dim, int):
+        for dim, name in zip(_dims(value), axes[str(value.name)], strict=True):
+            if name and isinstance(dim, int):
                 raise ExportError(
-                    f"the module fixes the {role} axis of input '{value.name}' to {dim}; it must stay free"
+                    f"the module fixes the {name} axis of input '{value.name}' to {dim}; it must stay free"
                 )
             # A symbol of its own means that torch saw no need for it to equal another; its role still names it.
-            if role:
-                renames.setdefault(str(dim), role)
+            if name:
+                renames.setdefault(str(dim), name)
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, renames)) + r")\b") if renames else None
     for value in _all_values(graph):
         if value.shape is not None and pattern is not None:

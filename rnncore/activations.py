@@ -46,8 +46,6 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def activation_by_name(name: str) -> Activation:
     """The function called ``name``; raises InputError that lists the known names."""
-    try:
-        return ACTIVATIONS[name]
-    except KeyError:
-        known = ", ".join(sorted(ACTIVATIONS))
-        raise InputError(f"unknown activation {name!r}; known: {known}") from None
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise InputError(f"unknown activation {name!r}; known: {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[name]

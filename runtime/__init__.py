@@ -22,15 +22,18 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.language_model import LanguageModel, TokenScore
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.signature import FORMAT_VERSION, Port, Signature, State
 from rnncore.runtime.stream import Stream
+from rnncore.runtime.text_stream import TextStream
 
 __all__ = [
     "FORMAT_VERSION",
     "ForeignModelError",
     "FormatVersionError",
     "InputError",
+    "LanguageModel",
     "MissingExtraError",
     "Model",
     "ModelFileError",
@@ -44,6 +47,8 @@ __all__ = [
     "Stream",
     "StreamBusyError",
     "TamperedModelError",
+    "TextStream",
+    "TokenScore",
     "UnknownTokenError",
     "load",
 ]

@@ -130,16 +130,19 @@ def _padding_is_harmless(layout: Layout) -> bool:
 def _run_without_steps(engine: Engine, batch: Batch) -> dict[str, Array]:
     """Outputs for no step at all, which onnxruntime's loops get wrong."""
     layout = engine.layout
-    outputs = {slot.name: np.zeros(slot.full_shape(batch.size, 0), slot.dtype) for slot in layout.outputs}
-    if not layout.timeless_outputs:
-        return outputs
-    if layout.lengths is None:
+    if layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, range(batch.size)))
-    # One padded step and lengths of zero: the file itself knows what no step means.
+    if layout.fixed and not layout.timeless_outputs:
+        return {slot.name: np.zeros(slot.full_shape(batch.size, 0), slot.dtype) for slot in layout.outputs}
+    # One padded step and lengths of zero: the file itself knows what no step means, and how wide its outputs are.
     arrays = {slot.name: _one_blank_step(slot, batch.arrays[slot.name]) for slot in layout.inputs}
     nothing = np.zeros(batch.size, np.int64)
     values = engine.call(arrays, engine.initial_states(batch.size), nothing, batch.size, 1)
-    return outputs | {name: values[name] for name in layout.timeless_outputs}
+    outputs = {slot.name: values[slot.name] for slot in layout.outputs}
+    for slot in layout.outputs:
+        if slot.time_axis is not None:
+            outputs[slot.name] = np.take(outputs[slot.name], [], axis=slot.time_axis)
+    return outputs
 
 
 def _one_blank_step(slot: Slot, array: Array) -> Array:
@@ -168,7 +171,8 @@ def _run_by_length(engine: Engine, batch: Batch, lengths: NDArray[np.int64]) -> 
             else:
                 slot.rows(outputs[slot.name])[rows, :steps] = slot.rows(value)
     if not outputs:
-        return {slot.name: np.zeros(slot.full_shape(batch.size, batch.steps), slot.dtype) for slot in layout.outputs}
+        empty_outputs = _run_without_steps(engine, batch)
+        return {slot.name: _blank(slot, empty_outputs[slot.name].shape, batch) for slot in layout.outputs}
     return outputs
 
 

@@ -6,10 +6,12 @@ and a push that fails has not touched the state it started from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnncore.runtime.checking import within
 from rnncore.runtime.engine import Engine, run_error
 from rnncore.runtime.layout import Array
 
@@ -49,7 +51,7 @@ class Binding:
         return self._step
 
     def run_chunk(self, now: int, items: dict[str, Array], steps: int) -> list[Array]:
-        """Run checked ``items``, one sequence of at least one step, from state set ``now``; the outputs are new arrays."""
+        """Run the checked chunk ``items``, at least one step, from state set ``now``; the outputs are new arrays."""
         layout = self._engine.layout
         inputs = {slot.name: items[slot.name].reshape(slot.full_shape(1, steps)) for slot in layout.inputs}
         results = [np.empty(slot.item_full_shape(steps), slot.dtype) for slot in layout.outputs]
@@ -80,32 +82,36 @@ class Binding:
 
 
 class Step:
-    """One time step: fixed input and output buffers, and one prepared binding for each direction of the ping-pong.
+    """One time step: fixed input and output buffers, and one prepared binding for each direction of the ping-pong."""
 
-    ``shape``, ``dtype`` and ``limit`` describe the chunk of a model with one input; ``shape`` is None with several.
-    """
-
-    __slots__ = ("_inputs", "_outputs", "_pair", "_run", "dtype", "limit", "only_input", "only_output", "shape")
+    __slots__ = ("_inputs", "_outputs", "_pair", "_run")
 
     def __init__(
         self, engine: Engine, inputs: dict[str, Array], outputs: dict[str, Array], pair: tuple[IOBinding, IOBinding]
     ) -> None:
         layout = engine.layout
-        self._inputs = {slot.name: inputs[slot.name].reshape(slot.item_full_shape(1)) for slot in layout.inputs}
-        self._outputs = [outputs[slot.name].reshape(slot.item_full_shape(1)) for slot in layout.outputs]
+        shapes = {slot.name: slot.item_full_shape(1) for slot in layout.inputs + layout.outputs}
+        self._inputs = tuple(
+            (inputs[slot.name].reshape(shapes[slot.name]), shapes[slot.name], slot.dtype, slot.limit)
+            for slot in layout.inputs
+        )
+        self._outputs = tuple(outputs[slot.name].reshape(shapes[slot.name]) for slot in layout.outputs)
         self._pair = pair
         self._run = engine.session.run_with_iobinding
-        first = layout.inputs[0]
-        self.only_input = self._inputs[first.name]
-        self.only_output = self._outputs[0] if len(self._outputs) == 1 else None
-        self.shape = first.item_full_shape(1) if len(layout.inputs) == 1 else None
-        self.dtype = first.dtype
-        self.limit = first.limit
 
-    def fill(self, items: dict[str, Array]) -> None:
-        """Copy the checked input of one step into the buffers."""
-        for name, buffer in self._inputs.items():
-            buffer[...] = items[name]
+    def take(self, chunks: Sequence[Any]) -> bool:
+        """Copy chunks that need no conversion into the buffers; False if there is anything to convert or to refuse."""
+        if len(chunks) != len(self._inputs):
+            return False
+        for chunk, (buffer, shape, dtype, limit) in zip(chunks, self._inputs, strict=True):
+            if type(chunk) is not np.ndarray or chunk.shape != shape:
+                return False
+            if chunk.dtype is not dtype and chunk.dtype != dtype:
+                return False
+            if limit is not None and not within(chunk, limit):
+                return False
+            buffer[...] = chunk
+        return True
 
     def run(self, now: int) -> list[Array]:
         """Run what is in the buffers from state set ``now``; the outputs are copies."""

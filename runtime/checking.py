@@ -89,7 +89,7 @@ def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str,
 def within(ids: Array, limit: int) -> bool:
     """True when all ids, at least one, are 0 <= id < limit."""
     if ids.size == 1:  # a streamed token: three microseconds less
-        return 0 <= ids.item() < limit
+        return bool(0 <= ids.item() < limit)
     return bool(ids.min() >= 0 and ids.max() < limit)
 
 

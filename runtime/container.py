@@ -78,7 +78,7 @@ def _position(data: bytes, stored: str) -> int:
         raise TamperedModelError(f"{FINGERPRINT_KEY} in the file has {len(value)} characters, expected 64 hex digits")
     head = bytes([_KEY << 3 | _BYTES, len(key)]) + key + bytes([_VALUE << 3 | _BYTES, len(value)])
     at = data.find(head + value)
-    if at < 0 or data.find(head, at + 1) >= 0:
+    if at < 0 or data.count(head) > 1:
         raise TamperedModelError(f"the file does not hold exactly one {FINGERPRINT_KEY}: it was edited after export")
     return at + len(head)
 

@@ -110,19 +110,26 @@ def _side_problems(side: str, declared: Mapping[str, tuple[str, Shape]], values:
         value = found[name]
         if value.type != _TENSOR_TYPES[dtype]:
             problems.append(f"{side} {name!r} is {value.type} in the graph, {_TENSOR_TYPES[dtype]} in the signature")
-        if not _same_shape(shape, value.shape):
+        if not _same_shape(side, shape, value.shape):
             there = shape_text(tuple("?" if d is None else d for d in value.shape))
             problems.append(f"{side} {name!r} has shape {there} in the graph, {shape_text(shape)} in the signature")
     return problems
 
 
-def _same_shape(declared: Shape, found: Sequence[int | str | None]) -> bool:
-    """A size that the graph leaves open is no contradiction; a free axis that the graph fixes is one."""
+def _same_shape(side: str, declared: Shape, found: Sequence[int | str | None]) -> bool:
+    """A size that the graph leaves open is no contradiction; a free axis that the graph fixes is one.
+
+    An axis of an output that is neither batch nor time is free in name only when onnxruntime has inferred its size.
+    """
     if not found:  # onnxruntime reports an unknown rank so
         return True
-    return len(declared) == len(found) and all(
-        not isinstance(f, int) or d == f for d, f in zip(declared, found, strict=True)
-    )
+    if len(declared) != len(found):
+        return False
+    for axis, size in zip(declared, found, strict=True):
+        nameless = side == "output" and isinstance(axis, str) and axis not in (BATCH, TIME)
+        if isinstance(size, int) and axis != size and not nameless:
+            return False
+    return True
 
 
 def _input_names(signature: Signature) -> list[str]:

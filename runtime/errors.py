@@ -15,6 +15,7 @@
     │   └── TamperedModelError    weights or graph do not match the fingerprint in the file
     ├── ExportError           a PyTorch module cannot be exported as asked
     │   └── VerificationError     the exported file and the PyTorch module disagree; no file is left behind
+    ├── TrainingError         training cannot go on: the loss is not finite, or a checkpoint does not fit
     └── MissingExtraError     an optional dependency is not installed; says which extra to install  (also ImportError)
 
 Catch :class:`RnncoreError` for all of them.  Errors of bad arguments are ``ValueError`` as well, so code that knows
@@ -76,6 +77,10 @@ class ExportError(RnncoreError):
 
 class VerificationError(ExportError):
     """The exported file and the PyTorch module gave different answers."""
+
+
+class TrainingError(RnncoreError):
+    """Training cannot go on: the loss is not finite, or a checkpoint cannot be read or does not fit."""
 
 
 class MissingExtraError(RnncoreError, ImportError):

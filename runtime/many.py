@@ -65,7 +65,7 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
     for group in _groups(layout, lengths):
         group_lengths = [lengths[i] for i in group]
         states = [streams[i]._sets[streams[i]._now] for i in group]
-        steps = max(1, *group_lengths) if layout.timed else 0
+        steps = max(1, *group_lengths)
         group_outputs, group_finals = run_items(engine, [items[i] for i in group], group_lengths, steps, states)
         for i, own in zip(group, group_outputs, strict=True):
             outputs[i] = own
@@ -73,7 +73,8 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
     # Only now, after the last call that can fail, does any stream change.
     for group, group_finals in finals:
         for row, i in enumerate(group):
-            _move(streams[i], [final[row] for final in group_finals], lengths[i])
+            if lengths[i] > 0:
+                _move(streams[i], [final[row] for final in group_finals], lengths[i])
     return [one_or_all(layout, own) for own in outputs]
 
 
@@ -108,15 +109,12 @@ def _arguments(layout: Layout, chunk: Any) -> tuple[tuple[Any, ...], Mapping[str
 
 
 def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
-    """Which chunks share a call.  Chunks without steps need none, unless an output wants an answer from them."""
+    """Which chunks share a call.  A chunk without steps needs one only to learn a timeless answer or a free width."""
     rows = list(range(len(lengths)))
-    if not layout.timed:
-        return [rows]
     empty = [i for i in rows if lengths[i] == 0]
-    if empty and layout.timeless_outputs:
-        if layout.lengths is None:
-            raise InputError(no_steps_message(layout, empty))
-    else:
+    if empty and layout.timeless_outputs and layout.lengths is None:
+        raise InputError(no_steps_message(layout, empty))
+    if layout.fixed and not layout.timeless_outputs:
         rows = [i for i in rows if lengths[i] > 0]
     if layout.lengths is not None:
         return [rows] if rows else []

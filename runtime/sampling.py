@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.errors import raise_all
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -38,7 +38,8 @@ def sampling_probabilities(
         top_k = 1
     else:
         # Shifted before the division: the likeliest token keeps exponent 0 at any temperature, however small.
-        scores = (scores - scores[order[0]]) / temperature
+        with np.errstate(over="ignore"):  # to -inf, an impossible token, which is what a tiny temperature makes of it
+            scores = (scores - scores[order[0]]) / temperature
     kept = order[:top_k]
     probabilities = np.exp(scores[kept] - scores[kept[0]])
     probabilities /= probabilities.sum()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.binding import Binding, StateSet, Step, state_set
-from rnncore.runtime.checking import bind_arguments, read_array, read_item, within
+from rnncore.runtime.checking import bind_arguments, read_array, read_item
 from rnncore.runtime.engine import Engine
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, StreamBusyError, raise_all
 from rnncore.runtime.items import no_steps_message, run_items
@@ -58,20 +58,12 @@ class Stream:
         if the model has several outputs.  The arrays are the caller's own.  Raises InputError and leaves the state as
         it was.
         """
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             raise StreamBusyError(_BUSY)
         try:
             step = self._step
-            if step is not None and not named and len(chunks) == 1:
-                chunk = chunks[0]
-                if (
-                    type(chunk) is np.ndarray
-                    and chunk.shape == step.shape
-                    and chunk.dtype == step.dtype
-                    and (step.limit is None or within(chunk, step.limit))
-                ):
-                    step.only_input[...] = chunk
-                    return self._finish(step.run(self._now), 1)
+            if step is not None and not named and step.take(chunks):
+                return self._finish(step.run(self._now), 1)
             return self._push(chunks, named)
         finally:
             self._lock.release()
@@ -143,7 +135,7 @@ class Stream:
         problems: list[str] = []
         items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
         raise_all(problems)
-        if steps == 0 and layout.timed:
+        if steps == 0:
             return self._push_nothing(items)
         if not layout.fixed:
             return self._finish(self._run_unbound(items, steps, steps), steps)
@@ -151,16 +143,16 @@ class Stream:
             self._binding = Binding(self._engine, self._sets)
         if steps == 1:
             step = self._step = self._binding.step()
-            step.fill(items)
+            step.take(list(items.values()))
             return self._finish(step.run(self._now), 1)
         return self._finish(self._binding.run_chunk(self._now, items, steps), steps)
 
     def _push_nothing(self, items: dict[str, Array]) -> Any:
         """Answer to a chunk without steps; the state stays, so nothing is finished."""
         layout = self._engine.layout
-        if not layout.timeless_outputs:
+        if layout.fixed and not layout.timeless_outputs:
             return one_or_all(layout, [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs])
-        if layout.lengths is None:
+        if layout.timeless_outputs and layout.lengths is None:
             raise InputError(no_steps_message(layout, [0]))
         return one_or_all(layout, self._run_unbound(items, 1, 0))
 
@@ -198,7 +190,7 @@ class _Held:
         self._stream = stream
 
     def __enter__(self) -> None:
-        if not self._stream._lock.acquire(blocking=False):
+        if not self._stream._lock.acquire(False):
             raise StreamBusyError(_BUSY)
         try:
             self._stream._check_open()

@@ -46,7 +46,12 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
-        """Read the JSON of a tokenizer; raises ModelFileError when it is not one, MissingExtraError without ``tokenizers``."""
+        """Read the JSON of a tokenizer.
+
+        Raises:
+            ModelFileError: it is not one, or has no ``<eos>``.
+            MissingExtraError: the package ``tokenizers`` is not installed.
+        """
         try:
             from tokenizers import Tokenizer
         except ImportError:

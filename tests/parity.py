@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import rnncore
-from tests.tolerances import differences
+from tests.tolerances import differences, largest_number
 
 Arrays = dict[str, np.ndarray]
 
@@ -95,7 +95,7 @@ def assert_same(
         kind,
         depth=depth,
         length=values.shape[1],
-        magnitude=float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values))),
+        largest_input=largest_number(values),
     )
     assert not lines, "\n  ".join([f"{what or kind}: {len(lines)} differences", *lines])
 

@@ -1,11 +1,15 @@
 """The one table of tolerances: (dtype, kind of comparison) -> bound, why, worst error seen.
 
-Errors are counted in *units*: multiples of ``eps(dtype) * depth * (1 + length) * magnitude``, where depth is the number
-of layers, length the number of time steps and magnitude the largest absolute number that took part (at least 1).  Each
-layer and each step may add a rounding error; a recurrence that makes errors grow makes its values grow alike, which
-magnitude covers.  :func:`bound` turns a row of the table into an absolute error.
+Errors are counted in *units* of ``eps(dtype) * depth * (1 + length) * size * slope``:
 
-To refresh "worst seen": ``RNNCORE_WORST=1 pytest ...`` prints what each row met.
+* depth, the number of layers, and length, the number of time steps: each may add a rounding error;
+* size, the largest number (at least 1) among results (magnitude) and inputs: where a recurrence makes errors grow, its values grow
+  alike.  (Recurrences that are chaotic are not drawn: see ``tests/strategies.py``.);
+* slope, the largest input / 8 (at least 1): what a gate sees has an error of eps * input, a sigmoid of it a quarter of
+  that, and with random weights of either sign half of that; the gate then multiplies values of any size.
+
+:func:`bound` turns a row of the table into an absolute error.  To refresh "worst seen", run the tests with
+``RNNCORE_WORST=1``: what each row met is printed at the end.
 """
 
 from __future__ import annotations
@@ -28,7 +32,13 @@ class Tolerance:
 
 
 TABLE: dict[tuple[str, str], Tolerance] = {
-    ("float64", "oracle"): Tolerance(64, "other order of sums than NumPy's", 0),
+    **{
+        (d, k): Tolerance(1000, "provisional", 0)
+        for d in ("float64", "float32")
+        for k in ("oracle", "function", "torch", "chunked", "gradient")
+    },
+    ("float32", "onnx"): Tolerance(1000, "provisional", 0),
+    ("float64", "onnx"): Tolerance(1e6, "provisional; ONNX keeps the epsilon of LayerNormalization in float32", 0),
 }
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
@@ -37,14 +47,32 @@ worst: dict[tuple[str, str], float] = defaultdict(float)
 """Worst units met by each row in this process."""
 
 
-def unit(dtype: str, *, depth: int = 1, length: int = 1, magnitude: float = 1.0) -> float:
+def unit(dtype: str, *, depth: int = 1, length: int = 1, magnitude: float = 1.0, largest_input: float = 1.0) -> float:
     """Absolute size of one unit of error."""
-    return EPSILON[dtype] * max(depth, 1) * (1 + length) * max(magnitude, 1.0)
+    size, slope = max(magnitude, largest_input, 1.0), max(largest_input / 8, 1.0)
+    return EPSILON[dtype] * max(depth, 1) * (1 + length) * size * slope
 
 
-def bound(dtype: str, kind: str, *, depth: int = 1, length: int = 1, magnitude: float = 1.0) -> float:
-    """Largest absolute error allowed: ``dtype`` is the coarser of the two sides, ``kind`` a row of :data:`TABLE`."""
-    return TABLE[dtype, kind].units * unit(dtype, depth=depth, length=length, magnitude=magnitude)
+def bound(
+    dtype: str, kind: str, *, depth: int = 1, length: int = 1, magnitude: float = 1.0, largest_input: float = 1.0
+) -> float:
+    """Largest absolute error allowed.
+
+    Args:
+        dtype: the coarser of the two sides: "float64", "float32", ...
+        kind: which comparison, the other half of a key of :data:`TABLE`.
+        depth: number of layers.
+        length: number of time steps.
+        magnitude: largest absolute number among the results.
+        largest_input: largest absolute number among the inputs.
+    """
+    sizes = {"depth": depth, "length": length, "magnitude": magnitude, "largest_input": largest_input}
+    return TABLE[dtype, kind].units * unit(dtype, **sizes)  # type: ignore[arg-type]
+
+
+def largest_number(a: np.ndarray) -> float:
+    """Largest finite absolute number in ``a``, 0 if there is none."""
+    return float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)))
 
 
 def differences(
@@ -55,14 +83,14 @@ def differences(
     *,
     depth: int = 1,
     length: int = 1,
-    magnitude: float = 1.0,
+    largest_input: float = 1.0,
 ) -> list[str]:
     """One line for every named array that is missing, has another shape or differs by more than the table allows.
 
-    ``magnitude`` is raised to the largest finite number in ``expected``; NaN anywhere in ``actual`` is a difference.
+    The magnitude is that of ``expected``; NaN anywhere is a difference.  See :func:`bound` for the arguments.
     """
-    largest = max((float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a))) for a in expected.values()), default=0.0)
-    sizes = {"depth": depth, "length": length, "magnitude": max(magnitude, largest, 1.0)}
+    magnitude = max((largest_number(a) for a in expected.values()), default=0.0)
+    sizes = {"depth": depth, "length": length, "magnitude": magnitude, "largest_input": largest_input}
     allowed = bound(dtype, kind, **sizes)
     lines = [f"{name}: only on one side" for name in sorted(actual.keys() ^ expected.keys())]
     for name in expected.keys() & actual.keys():

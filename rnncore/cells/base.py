@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from rnncore.runtime.errors import InputError
+
+
+def check_size(what: str, size: int) -> None:
+    """Raise InputError unless ``size`` is an integer of at least 1."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise InputError(f"{what} is {size!r}, expected an integer of at least 1")
 
 
 class Cell(nn.Module):
@@ -50,8 +57,7 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         for what, size in {"input_size": input_size, "output_size": output_size, **state_sizes}.items():
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise InputError(f"{what} is {size!r}, expected an integer of at least 1")
+            check_size(what, size)
         if not state_sizes:
             raise InputError("state_sizes is empty: a recurrent cell carries at least one state, such as {'h': 64}")
         self.input_size = input_size
@@ -66,9 +72,14 @@ class Cell(nn.Module):
         """Input part of every step, [..., input_size] -> [..., z size]."""
         return x
 
-    def step(self, z: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """One step: ``(z_t, *state) -> (y_t, *state)``, all [batch, size]."""
-        raise NotImplementedError(f"{type(self).__name__} must define step(self, z, {', '.join(self.state_sizes)})")
+    if TYPE_CHECKING:
+        # Every cell has its own number of states, which no one signature can say.
+        step: Callable[..., tuple[Tensor, ...]]
+    else:
+
+        def step(self, z: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+            """One step: ``(z_t, *state) -> (y_t, *state)``, all [batch, size]."""
+            raise NotImplementedError(f"{type(self).__name__} must define step(self, z, {', '.join(self.state_sizes)})")
 
     def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> tuple[Tensor, ...]:
         """State before the first step: zeros or the learned value, each [batch, size], dtype and device of ``like``."""
@@ -97,6 +108,9 @@ class GatedCell(Cell):
     The recurrent size is hidden_size, or the projection's size where a cell has one.
     """
 
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
     def __init__(
         self,
         input_size: int,
@@ -108,6 +122,7 @@ class GatedCell(Cell):
         bias: bool = True,
         learn_initial_state: bool = False,
     ) -> None:
+        check_size("hidden_size", hidden_size)
         recurrent_size = output_size or hidden_size
         super().__init__(input_size, recurrent_size, state_sizes, learn_initial_state=learn_initial_state)
         self.hidden_size = hidden_size
@@ -126,4 +141,4 @@ class GatedCell(Cell):
 
     def summed_bias(self) -> Tensor | None:
         """``bias_ih + bias_hh``: both are added before any gate, so they are hoisted out of the loop as one."""
-        return self.bias_ih + self.bias_hh if self.bias else None
+        return None if self.bias_ih is None or self.bias_hh is None else self.bias_ih + self.bias_hh

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rnncore.activations import activation_by_name
-from rnncore.cells.base import GatedCell
+from rnncore.cells.base import GatedCell, check_size
 from rnncore.runtime.errors import InputError
 
 Peephole = Literal["current", "previous"]
@@ -54,6 +54,12 @@ class LSTMCell(GatedCell):
     ``weight_hr`` [R, H]; R = projection or H.  States: ``h`` [R], ``c`` [H].  ONNX packs W as i, o, f, c and P as i, o, f.
     """
 
+    weight_peephole: Tensor | None
+    weight_hr: Tensor | None
+    norm_ih: nn.LayerNorm | None
+    norm_hh: nn.LayerNorm | None
+    norm_c: nn.LayerNorm | None
+
     def __init__(
         self,
         input_size: int,
@@ -70,8 +76,11 @@ class LSTMCell(GatedCell):
     ) -> None:
         if peephole not in (None, "current", "previous"):
             raise InputError(f"peephole is {peephole!r}, expected None, 'current' or 'previous'")
-        if projection is not None and not 0 < projection < hidden_size:
-            raise InputError(f"projection is {projection}, expected 1 to hidden_size - 1 = {hidden_size - 1}, or None")
+        check_size("hidden_size", hidden_size)
+        if projection is not None and not (isinstance(projection, int) and 0 < projection < hidden_size):
+            raise InputError(
+                f"projection is {projection!r}, expected 1 to hidden_size - 1 = {hidden_size - 1}, or None"
+            )
         gates = 3 if coupled else 4
         super().__init__(
             input_size,
@@ -102,8 +111,9 @@ class LSTMCell(GatedCell):
         """Input part of the gates, biases included."""
         if self.norm_ih is None:
             return functional.linear(x, self.weight_ih, self.summed_bias())
-        z = self.norm_ih(functional.linear(x, self.weight_ih))
-        return z + self.summed_bias() if self.bias else z
+        z: Tensor = self.norm_ih(functional.linear(x, self.weight_ih))
+        bias = self.summed_bias()
+        return z if bias is None else z + bias
 
     def step(self, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step: z [batch, 4H] (3H when coupled), h [batch, R], c [batch, H]."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rnncore.cells.base import Cell
+from rnncore.cells.base import Cell, check_size
 
 
 class MinGRUCell(Cell):
@@ -25,6 +25,7 @@ class MinGRUCell(Cell):
     def __init__(
         self, input_size: int, hidden_size: int, *, bias: bool = True, learn_initial_state: bool = False
     ) -> None:
+        check_size("hidden_size", hidden_size)
         super().__init__(input_size, hidden_size, {"h": hidden_size}, learn_initial_state=learn_initial_state)
         self.linear = nn.Linear(input_size, 2 * hidden_size, bias=bias)
 

@@ -31,7 +31,9 @@ class RecurrentLayer(nn.Module):
         """Raise InputError unless ``x`` is [batch, time, input_size] and floating point."""
         name = type(self).__name__
         if not isinstance(x, Tensor):
-            raise InputError(f"{name}: input is a {type(x).__name__}, expected a tensor [batch, time, {self.input_size}]")
+            raise InputError(
+                f"{name}: input is a {type(x).__name__}, expected a tensor [batch, time, {self.input_size}]"
+            )
         if x.dim() != 3:
             hint = "; add a batch axis with x.unsqueeze(0)" if x.dim() == 2 else ""
             raise InputError(
@@ -41,14 +43,21 @@ class RecurrentLayer(nn.Module):
         if x.shape[2] != self.input_size:
             problems.append(f"{name}: input has {x.shape[2]} features, the layer expects {self.input_size}")
         if not x.is_floating_point():
-            problems.append(f"{name}: input has dtype {x.dtype}, expected floating point (use x.float() or an embedding)")
+            problems.append(
+                f"{name}: input has dtype {x.dtype}, expected floating point (use x.float() or an embedding)"
+            )
         raise_all(problems)
 
 
 def check_lengths(lengths: Tensor, x: Tensor, *, traced: bool = False) -> Tensor:
     """``lengths`` as int64 on the device of ``x``; raises InputError when they do not fit x [batch, time, ...]."""
     if not isinstance(lengths, Tensor):
-        lengths = torch.as_tensor(lengths)
+        try:
+            lengths = torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError):  # words, ragged lists, None among the numbers
+            raise InputError(
+                f"lengths is a {type(lengths).__name__} that is no array of integers, expected int64 counts of valid steps"
+            ) from None
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise InputError(f"lengths has dtype {lengths.dtype}, expected int64 counts of valid steps")
     if lengths.dim() != 1:
@@ -61,13 +70,15 @@ def check_lengths(lengths: Tensor, x: Tensor, *, traced: bool = False) -> Tensor
     if batch:
         low, high = (int(v) for v in torch.aminmax(lengths))
         if low < 0 or high > time:
-            raise InputError(f"lengths are {low} to {high}, expected 0 to {time}, the number of time steps of the input")
+            raise InputError(
+                f"lengths are {low} to {high}, expected 0 to {time}, the number of time steps of the input"
+            )
     return lengths.to(device=x.device, dtype=torch.int64)
 
 
 def valid_steps(lengths: Tensor, time: int | torch.SymInt) -> Tensor:
     """Boolean [batch, time, 1]: True where t < length."""
-    steps = torch.arange(time, device=lengths.device)
+    steps = torch.arange(time, device=lengths.device)  # type: ignore[arg-type]  # torch takes a SymInt
     return (steps.unsqueeze(0) < lengths.unsqueeze(1)).unsqueeze(2)
 
 

@@ -58,6 +58,7 @@ def _run_packed(
     # Packing refuses a length of 0: such a row takes one step on zeros whose result is then thrown away.
     packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices
+    assert order is not None and back is not None  # given because enforce_sorted is False
     hidden = tuple(h.index_select(1, order) for h in hidden)
     hx = hidden if kernel is torch.lstm else hidden[0]
     data, *final = kernel(packed.data, packed.batch_sizes, hx, weights, *options)

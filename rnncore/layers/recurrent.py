@@ -35,6 +35,18 @@ class Recurrent(RecurrentLayer):
         self.input_size = cell.input_size
         self.output_size = cell.output_size
 
+    def check_input(self, x: Tensor) -> None:
+        """As for every layer; its dtype is that of the weights as well, unless autocast takes care of that."""
+        super().check_input(x)
+        weight = next(self.cell.parameters(), None)
+        if weight is None or weight.dtype == x.dtype or not weight.is_floating_point():
+            return
+        if not torch.is_autocast_enabled(x.device.type):
+            raise InputError(
+                f"{type(self).__name__}: input has dtype {x.dtype}, the weights have {weight.dtype} "
+                f"(use x.to({weight.dtype}), or .to({x.dtype}) on the layer)"
+            )
+
     def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> tuple[Tensor, ...]:
         """The cell's initial state, each [batch, size]."""
         return self.cell.initial_state(batch, like)

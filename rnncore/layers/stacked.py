@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rnncore.cells import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, valid_steps
-from rnncore.runtime.errors import InputError, StateError
+from rnncore.runtime.errors import InputError, StateError, raise_all
 
 
 class Stacked(RecurrentLayer):
@@ -27,11 +29,13 @@ class Stacked(RecurrentLayer):
 
     def __init__(self, layers: Iterable[nn.Module], *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
-        if not 0.0 <= dropout < 1.0:
-            raise InputError(f"dropout is {dropout}, expected at least 0 and below 1")
+        self.layers = nn.ModuleList(_checked_layers(layers))
+        if not isinstance(dropout, int | float) or not 0.0 <= dropout <= 1.0:
+            raise InputError(f"dropout is {dropout!r}, expected 0 to 1")
         if not self.layers or not isinstance(self.layers[0], RecurrentLayer):
-            raise InputError("the first layer of Stacked must be a recurrent layer, such as Recurrent(GRUCell(80, 128))")
+            raise InputError(
+                "the first layer of Stacked must be a recurrent layer, such as Recurrent(GRUCell(80, 128))"
+            )
         self.dropout = dropout
         self._check_widths()
         recurrent = [i for i, layer in enumerate(self.layers) if isinstance(layer, RecurrentLayer)]
@@ -42,17 +46,16 @@ class Stacked(RecurrentLayer):
 
     def _check_widths(self) -> None:
         for below, above in zip(self.layers, list(self.layers)[1:], strict=False):
-            both = isinstance(below, RecurrentLayer) and isinstance(above, RecurrentLayer)
-            if both and below.output_size != above.input_size:
+            gives = getattr(below, "out_features" if isinstance(below, nn.Linear) else "output_size", None)
+            takes = getattr(above, "in_features" if isinstance(above, nn.Linear) else "input_size", None)
+            if gives is not None and takes is not None and gives != takes:
                 raise InputError(
-                    f"{type(below).__name__} gives {below.output_size} features, the {type(above).__name__} above it "
-                    f"takes {above.input_size}"
+                    f"{type(below).__name__} gives {gives} features, the {type(above).__name__} above it takes {takes}"
                 )
 
     def _width_after_head(self) -> int:
         """Features after the feed-forward modules on top: their widest-known last Linear, else the recurrent width."""
-        below = self.layers[self._last_recurrent]
-        width = int(below.output_size)
+        width = cast(RecurrentLayer, self.layers[self._last_recurrent]).output_size
         for layer in list(self.layers)[self._last_recurrent + 1 :]:
             for module in layer.modules():
                 width = int(getattr(module, "out_features", width))
@@ -67,8 +70,10 @@ class Stacked(RecurrentLayer):
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """(y [batch, time, output_size], one state for each layer)."""
         if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.layers)):
-            got = len(state) if isinstance(state, tuple | list) else type(state).__name__
-            raise StateError(f"Stacked: state has {got} entries, expected one for each of its {len(self.layers)} layers")
+            got = f"has {len(state)} entries" if isinstance(state, tuple | list) else f"is a {type(state).__name__}"
+            raise StateError(
+                f"{type(self).__name__}: state {got}, expected one for each of its {len(self.layers)} layers"
+            )
         states: list[State] = []
         y = x
         for i, layer in enumerate(self.layers):
@@ -85,3 +90,22 @@ class Stacked(RecurrentLayer):
             valid = valid_steps(check_lengths(lengths, y, traced=traced), y.shape[1])
             y = y.masked_fill(~valid, 0.0)
         return y, tuple(states)
+
+
+def _checked_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    if isinstance(layers, nn.Module) and not isinstance(layers, nn.ModuleList | nn.Sequential):
+        raise InputError(f"layers is a {type(layers).__name__}, expected a list of layers, bottom first")
+    layers = list(layers)
+    problems = []
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Cell):
+            problems.append(
+                f"layer {i} is a {type(layer).__name__}, which does one step only; wrap it: Recurrent(cell)"
+            )
+        elif isinstance(layer, nn.RNNBase):
+            name = type(layer).__name__
+            problems.append(f"layer {i} is a torch.nn.{name}, which has another call shape; use rnncore.{name}")
+        elif not isinstance(layer, nn.Module):
+            problems.append(f"layer {i} is a {type(layer).__name__}, expected a module")
+    raise_all(problems)
+    return layers

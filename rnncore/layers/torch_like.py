@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rnncore.cells import Cell, GRUCell, LSTMCell, RNNCell
+from rnncore.cells.base import check_size
 from rnncore.layers.base import RecurrentLayer
 from rnncore.layers.bidirectional import Bidirectional
 from rnncore.layers.recurrent import Recurrent
@@ -35,8 +36,7 @@ class _TorchLike(Stacked):
                 "rnncore layers are batch first: [batch, time, features]; transpose the input, or keep the torch.nn "
                 "module and use rnncore.convert, which preserves its layout"
             )
-        if num_layers < 1:
-            raise InputError(f"num_layers is {num_layers}, expected at least 1")
+        check_size("num_layers", num_layers)
         layers: list[RecurrentLayer] = []
         width = input_size
         for _ in range(num_layers):

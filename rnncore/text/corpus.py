@@ -15,7 +15,7 @@ _PIECE = 4096  # characters of one held-out text, when it has to be cut out of a
 
 
 def _paragraphs(text: str) -> list[str]:
-    return re.split(r"\n[ \t]*\n\s*", text.strip())
+    return re.split(r"\n(?:[ \t]*\n)+", text.strip("\n"))
 
 
 def _lines(text: str) -> list[str]:
@@ -65,20 +65,16 @@ class Corpus:
     def split(self, held_out: float = 0.05) -> Split:
         """Hold out about this fraction: texts at equal distances, or the end of a corpus of few texts.
 
-        Equal texts never land on both sides.  Raises InputError unless both sides get something.
+        A text that occurs several times may land on both sides.  Raises InputError unless both sides get something.
         """
-        if not 0.0 < held_out < 1.0:
-            raise InputError(f"held_out is {held_out}, expected a fraction between 0 and 1")
-        if len(self.texts) < _FEWEST_TEXTS:
+        if not 0.0 < held_out <= 0.5:
+            raise InputError(f"held_out is {held_out}, expected a fraction above 0 and at most 0.5")
+        if len(self.texts) < max(_FEWEST_TEXTS, 2.0 / held_out):
             return self._split_end(held_out)
         distance = max(2, round(1.0 / held_out))
-        chosen = set(self.texts[distance - 1 :: distance])
-        training = tuple(text for text in self.texts if text not in chosen)
-        if not chosen or not training:
-            raise InputError(
-                f"{self.name}: {len(set(self.texts))} different texts cannot be split with held_out {held_out}"
-            )
-        return Split(training, tuple(dict.fromkeys(text for text in self.texts if text in chosen)))
+        chosen = range(distance - 1, len(self.texts), distance)
+        training = tuple(text for place, text in enumerate(self.texts) if place not in chosen)
+        return Split(training, tuple(self.texts[place] for place in chosen))
 
     def _split_end(self, held_out: float) -> Split:
         wanted = max(1, round(self.characters * held_out))
@@ -92,7 +88,9 @@ class Corpus:
             wanted -= len(text)
             held.insert(0, text)
         if not training:
-            raise InputError(f"{self.name}: {self.characters} characters are too few to hold out {held_out:.0%} of them")
+            raise InputError(
+                f"{self.name}: {self.characters} characters are too few to hold out {held_out:.0%} of them"
+            )
         pieces = (text[start : start + _PIECE] for text in held for start in range(0, len(text), _PIECE))
         return Split(tuple(training), tuple(pieces))
 

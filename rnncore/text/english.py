@@ -30,7 +30,8 @@ def _prose(topic: str) -> Iterator[str]:
     for block in _BLANK_LINE.split(topic.translate(_TYPOGRAPHY)):
         first, _, rest = textwrap.dedent(block.strip("\n")).partition("\n")
         # A list item's further lines are indented under its first one.
-        lines = [_BULLET.sub("", first)] + (textwrap.dedent(rest) if _BULLET.match(first) else rest).split("\n")
+        rest = textwrap.dedent(rest) if _BULLET.match(first) else rest
+        lines = [_BULLET.sub("", first), *rest.split("\n")]
         if any(line.startswith((" ", ">>>")) for line in lines):
             continue
         paragraph = " ".join(" ".join(lines).split())

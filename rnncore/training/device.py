@@ -10,7 +10,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device called "auto" (a GPU if there is one), "cpu" or "cuda"; raises InputError when there is no such device."""
+    """The device called "auto" (a GPU if there is one), "cpu" or "cuda"; InputError when there is no such device."""
     if name not in DEVICES:
         raise InputError(f"device is {name!r}, expected one of: {', '.join(DEVICES)}")
     has_gpu = torch.cuda.is_available()

@@ -73,5 +73,7 @@ def _padded_log_prob(model: LanguageModel, rows: list[np.ndarray], eos_id: int) 
         piece = slice(start, start + _STEPS)
         logits, state = model.forward_with_state(inputs[:, piece].to(device), state)
         wanted = targets[:, piece].to(device)
-        total -= float(functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum"))
+        total -= float(
+            functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
+        )
     return total

@@ -23,7 +23,7 @@ def flattened(state: State) -> list[Tensor]:
 
 
 def unflattened(tensors: Sequence[Tensor], like: State) -> State:
-    """A state built like ``like`` out of ``tensors``, the inverse of :func:`flattened`; raises ValueError unless as many."""
+    """A state built like ``like`` out of ``tensors``, the inverse of :func:`flattened`; ValueError unless as many."""
     source: Iterator[Tensor] = iter(tensors)
     if len(tensors) != len(flattened(like)):
         raise ValueError(f"{len(tensors)} tensors, expected {len(flattened(like))}")

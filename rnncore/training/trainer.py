@@ -39,7 +39,8 @@ class Trainer:
     """Trains a language model on contiguous batches, carrying the recurrent state from piece to piece.
 
     Each step reads ``settings.bptt`` time steps of every row, starting from the state the step before ended with, cut
-    from its history.  The loss is the sum over time steps of the mean over rows; what is reported is the mean per token.
+    from its history.  The loss is the sum over time steps of the mean over rows; reported is the mean per
+    token.
 
     Args:
         model: trained in place, on ``device``.
@@ -51,6 +52,10 @@ class Trainer:
         source: plain values stored in the checkpoint for whoever resumes.
         device: "auto", "cpu" or "cuda".
         observer: told of every step and epoch.
+
+    Attributes:
+        position: how far training has come.
+        held_out_texts: what the model never sees.
 
     Raises:
         InputError: the corpus is too small, or does not fit the model's vocabulary.
@@ -84,7 +89,9 @@ class Trainer:
         self._save_every_s = save_every_s
         self._source = source or {}
         self._digest = corpus.digest()
+        self._corpus_name = corpus.name
         split = corpus.split(held_out)
+        self.held_out_texts = split.held_out
         self._held_out = [vocabulary.encode(text) for text in split.held_out]
         stream = token_stream(split.training, vocabulary)
         self._batches = ContiguousBatches(stream, self.settings.batch, self.settings.bptt)
@@ -160,6 +167,20 @@ class Trainer:
                     self._run_epochs(interruption)
         return list(self.position.history)
 
+    def describe(self) -> str:
+        """What is trained on what, in a few lines for people to read."""
+        config = self.model.config
+        cells = ", ".join(
+            f"{cell.kind} {cell.hidden_size}" + (f" {dict(cell.options)}" if cell.options else "")
+            for cell in config.cells
+        )
+        weights = sum(parameter.numel() for parameter in self.model.parameters())
+        return (
+            f"corpus: {self._corpus_name}; {self._batches.tokens} tokens to train on, "
+            f"{sum(map(len, self._held_out)) + len(self._held_out)} held out, {len(self.vocabulary)} different\n"
+            f"model: embedding {config.embedding_size}; {cells}; {weights} weights, on {self._device}"
+        )
+
     @property
     def _steps_done(self) -> int:
         return self.position.epoch * len(self._batches) + self.position.step
@@ -191,14 +212,16 @@ class Trainer:
         inputs, targets = (part.to(self._device) for part in self._batches[position.step])
         logits, state = self.model.forward_with_state(inputs, self._state)
         loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-        loss_sum = loss.item()
-        if not math.isfinite(loss_sum):
-            raise TrainingError(
-                f"the loss is {loss_sum} at step {self._steps_done + 1}: lower the learning rate, or clip more"
-            )
         self._optimizer.zero_grad()
         (loss / inputs.shape[0]).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip).item()
+        loss_sum = loss.item()
+        # Before the weights change: a checkpoint never holds what such a gradient would make of them.
+        for name, value in (("loss", loss_sum), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the {name} is {value} at step {self._steps_done + 1}: lower the learning rate, or clip more"
+                )
         self._optimizer.step()
         self._state = detached(state)
         position.step += 1

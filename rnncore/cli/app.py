@@ -1,0 +1,20 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from rnncore.cli.inspect_command import inspect
+from rnncore.cli.sample_command import sample
+from rnncore.cli.score_command import score
+from rnncore.cli.train_command import train
+
+app = typer.Typer(
+    help="Recurrent networks: train one, ship it as one ONNX file, run it without PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (train, score, sample, inspect):
+    app.command()(command)

@@ -1,0 +1,67 @@
+"""Where the command line writes, and how it fails."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from rnncore.runtime.errors import RnncoreError
+
+P = ParamSpec("P")
+
+_INTERRUPTED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
+
+
+_WIDE = 1000  # columns where nobody looks: a table in a file or a pipe is not folded
+
+
+def output() -> Console:
+    """Results: standard output, no markup."""
+    return _console(stderr=False)
+
+
+def messages() -> Console:
+    """Everything that is no result: standard error."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    return console
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn what users can get wrong into ``error: ...`` and exit code 1; Ctrl-C into exit code 130; no traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read the output has gone (`| head`): nothing to say, and nobody to say it to at interpreter exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except RnncoreError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error))
+        except KeyboardInterrupt:
+            messages().print("interrupted")
+            raise typer.Exit(_INTERRUPTED) from None
+
+    return wrapped
+
+
+def _fail(message: str) -> None:
+    messages().print(Text("error: " + message, style="red"))
+    raise typer.Exit(1)

@@ -1,0 +1,101 @@
+"""``rnncore inspect``: what a model file says about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rnncore.cli.console import output, reports_errors
+
+if TYPE_CHECKING:
+    from rnncore.runtime.model import Model
+
+
+@reports_errors
+def inspect(model: Annotated[Path, typer.Argument(help="A file that rnncore exported.")]) -> None:
+    """Print the signature and the verification report of a model file, without PyTorch."""
+    from rnncore.runtime.model import load
+
+    loaded = load(model)
+    console = output()
+    console.print(_summary(loaded, model))
+    console.print()
+    console.print(_signature_table(loaded))
+    console.print()
+    console.print(_report_table(loaded.report))
+
+
+def _summary(model: Model, path: Path) -> Table:
+    signature = model.signature
+    table = Table(box=None, pad_edge=False, show_header=False)
+    rows = {
+        "file": str(path),
+        "size": f"{path.stat().st_size / 1e6:.2f} MB",
+        "form": model.metadata.get("rnncore.form", "?"),
+        "precision": model.metadata.get("rnncore.precision", "?"),
+        "streams": "yes" if signature.causal else f"no: {signature.not_causal_because}",
+        "text model": "yes" if "rnncore.tokenizer" in model.metadata else "no",
+        "fingerprint": model.fingerprint,
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _signature_table(model: Model) -> Table:
+    signature = model.signature
+    table = Table(
+        "role", "name", "dtype", "shape", "note", title="Signature", title_justify="left", box=None, pad_edge=False
+    )
+    for port in signature.inputs:
+        table.add_row("input", port.name, port.dtype, _shape(port.shape), "")
+    if signature.lengths is not None:
+        port = signature.lengths
+        table.add_row("lengths", port.name, port.dtype, _shape(port.shape), "valid steps of each row")
+    for state in signature.states:
+        initial = "starts at zero" if state.initial is None else "starts at a learned value"
+        table.add_row("state", state.name, state.dtype, _shape(("batch", state.size)), f"-> {state.output}, {initial}")
+    for port in signature.outputs:
+        table.add_row("output", port.name, port.dtype, _shape(port.shape), "")
+    return table
+
+
+def _report_table(report: dict[str, Any]) -> Table:
+    cases = report.get("cases", [])
+    if not cases:
+        table = Table(title="Verification", title_justify="left", box=None, pad_edge=False, show_header=False)
+        table.add_row("not verified at export")
+        return table
+    versions = ", ".join(f"{name} {version}" for name, version in report.get("versions", {}).items())
+    table = Table(
+        title=f"Verification against PyTorch: {len(cases)} cases, seed {report.get('seed')}, "
+        f"tolerance {report.get('tolerance')} relative ({versions})",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for name in ("kind", "detail"):
+        table.add_column(name)
+    for name in ("batch", "time", "max abs error", "max rel error"):
+        table.add_column(name, justify="right")
+    table.add_column("result")
+    for case in cases:
+        result = "passed" if case.get("passed") else "FAILED"
+        note = case.get("note", "")
+        table.add_row(
+            str(case.get("kind")),
+            str(case.get("detail", "")),
+            str(case.get("batch")),
+            str(case.get("time")),
+            f"{case.get('max_abs', float('nan')):.2g}",
+            f"{case.get('max_rel', float('nan')):.2g}",
+            f"{result}: {note}" if note else result,
+        )
+    return table
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"

@@ -1,0 +1,137 @@
+"""``rnncore train``: from a text file to a verified model file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnncore.cli.console import messages, output, reports_errors
+from rnncore.runtime.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from rnncore.training import Trainer
+
+# Fixed by the first run; a resumed one takes them from its checkpoint.
+_FIXED = {
+    "texts": "--texts",
+    "held_out": "--held-out",
+    "cell": "--cell",
+    "layers": "--layers",
+    "hidden": "--hidden",
+    "embedding": "--embedding",
+    "dropout": "--dropout",
+    "tied": "--tied",
+    "bptt": "--bptt",
+    "batch": "--batch",
+    "lr": "--lr",
+    "seed": "--seed",
+}
+
+
+@reports_errors
+def train(
+    context: typer.Context,
+    corpus: Annotated[
+        Path | None, typer.Argument(help="UTF-8 text; without one, English prose that comes with Python.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Model file to write; the checkpoint lies beside it as .pt.")] = Path(
+        "model.onnx"
+    ),
+    texts: Annotated[str, typer.Option(help="What is one text: a paragraph, a line or the whole file.")] = "paragraph",
+    held_out: Annotated[float, typer.Option(help="Fraction of the corpus that is only scored.")] = 0.05,
+    cell: Annotated[
+        str, typer.Option(help="Cell of all layers, or one for each, bottom first: gru-before,peephole-lstm,rnn-relu.")
+    ] = "lstm",
+    layers: Annotated[int, typer.Option(help="Layers, when --cell names one.")] = 2,
+    hidden: Annotated[int, typer.Option(help="Features of each layer's state.")] = 256,
+    embedding: Annotated[int, typer.Option(help="Features of one character.")] = 64,
+    dropout: Annotated[float, typer.Option(help="Probability of zeroing a feature while training.")] = 0.1,
+    tied: Annotated[
+        bool, typer.Option("--tied", help="Share weights of embedding and head; needs equal sizes.")
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the corpus.  [default: 6]", show_default=False)
+    ] = None,
+    bptt: Annotated[int, typer.Option(help="Time steps that gradients flow back.")] = 64,
+    batch: Annotated[int, typer.Option(help="Rows read side by side.")] = 16,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 4e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and dropout.")] = 1,
+    form: Annotated[str, typer.Option(help="The loop in the file: loop or scan.")] = "loop",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints, besides one an epoch.")] = 60.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start anew even if an unfinished checkpoint is there.")
+    ] = False,
+) -> None:
+    """Train a character language model, export it, verify the file, and show what it does.
+
+    Ctrl-C saves a checkpoint and stops; --resume goes on as if nothing had happened.
+    """
+    _prepare_torch()
+    from rnncore.cli import train_setup
+    from rnncore.cli.train_progress import TrainProgress
+    from rnncore.cli.train_summary import show_summary
+    from rnncore.training import TrainingInterrupted, TrainingSettings
+
+    train_setup.check_export(form)
+    checkpoint = train_setup.checkpoint_beside(out)
+    console = messages()
+    progress = TrainProgress(console)
+    if resume:
+        given = [option for name, option in _FIXED.items() if _was_given(context, name)]
+        trainer = train_setup.resumed_trainer(
+            checkpoint, corpus, given=given, epochs=epochs, device=device, save_every_s=save_every, observer=progress
+        )
+    else:
+        train_setup.check_overwrite(checkpoint, restart=restart)
+        settings = TrainingSettings(
+            bptt=bptt, batch=batch, learning_rate=lr, seed=seed, epochs=6 if epochs is None else epochs
+        )
+        trainer = train_setup.new_trainer(
+            train_setup.Choices(
+                corpus, texts, held_out, tuple(cell.split(",")), layers, hidden, embedding, dropout, tied
+            ),
+            settings,
+            checkpoint,
+            device=device,
+            save_every_s=save_every,
+            observer=progress,
+        )
+    console.print(trainer.describe())
+    console.print(f"checkpoint: {checkpoint} (Ctrl-C saves it and stops)")
+    try:
+        with progress:
+            trainer.run()
+    except TrainingInterrupted as interrupted:
+        console.print(f"interrupted; everything so far is in {interrupted.checkpoint}")
+        console.print(f"go on with: rnncore train --resume --out {out}")
+        raise typer.Exit(128 + interrupted.signal_number) from None
+    _export(trainer, out, form)
+    show_summary(output(), out, trainer.held_out_texts)
+
+
+def _prepare_torch() -> None:
+    """Import torch in a way that shares the machine, or say which extra to install."""
+    # OpenMP threads spin while they wait for each other.  On a machine that does something else as well this made
+    # training 10 to 100 times slower (measured on two busy cores); sleeping instead costs nothing that can be seen.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("torch", "train", "rnncore train") from None
+
+
+def _export(trainer: Trainer, out: Path, form: str) -> None:
+    from rnncore.cli.train_setup import export_model
+
+    with messages().status("exporting and verifying"):
+        export_model(trainer, out, form)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")

@@ -1,0 +1,188 @@
+"""``LanguageModel``: texts in, probabilities and texts out, from a model file and without PyTorch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from rnncore.runtime.errors import InputError, ModelFileError, raise_all
+from rnncore.runtime.model import Model, load
+from rnncore.runtime.sampling import check_sampling, draw, sampling_probabilities
+from rnncore.runtime.text_stream import TextStream
+from rnncore.runtime.vocabulary import Vocabulary
+
+TOKENIZER_KEY = "rnncore.tokenizer"
+
+# Steps of one call: enough that a call costs nothing, few enough that [steps, vocabulary] stays small.
+_CHUNK = 1024
+# How far the probabilities of one step may be from a sum of 1 (in logarithm), before they are no probabilities.
+_SUM_TOLERANCE = 1e-3
+
+
+class TokenScore(NamedTuple):
+    """One token of a text, and its natural-log probability given those before it."""
+
+    token: str
+    log_prob: float
+
+
+class LanguageModel:
+    """A text model on top of :class:`rnncore.runtime.Model`; immutable and shared like it.
+
+    The file carries its tokenizer.  The model reads ``<eos>`` before the first token of every text, so the first token
+    has a probability too.  Logarithms are natural.
+
+    Args:
+        model: its input is token ids int64 [batch, time], its output log-probabilities of the next token
+            [batch, time, vocabulary], and it streams.
+
+    Raises:
+        ModelFileError: the file has no tokenizer, or the model's input and output are not these.
+        NotStreamableError: the model is not causal.
+        MissingExtraError: the package ``tokenizers`` is not installed.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.vocabulary = _vocabulary(model)
+        _check_ports(model, len(self.vocabulary))
+        with self.stream() as stream:
+            total = float(np.logaddexp.reduce(stream.next_log_probs().astype(np.float64)))
+        if not abs(total) <= _SUM_TOLERANCE:
+            raise ModelFileError(
+                f"the model's output is not log-probabilities (they sum to exp({total:.3g}), expected 1): end its "
+                "forward with log_softmax and export again"
+            )
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | bytes) -> LanguageModel:
+        """Load a file of ``rnncore train``, or any model exported with its tokenizer; errors as for ``load``."""
+        return cls(load(source))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids of ``text``, int64 [tokens]; raises UnknownTokenError, which says what is unknown and where."""
+        return self.vocabulary.encode(text)
+
+    def decode(self, ids: np.ndarray | list[int]) -> str:
+        """The text of token ids; ``<eos>`` is left out."""
+        return self.vocabulary.decode(ids)
+
+    def stream(self) -> TextStream:
+        """A stream at the beginning of a text."""
+        return TextStream(self.model.stream(), self.vocabulary)
+
+    def score(self, text: str, *, eos: bool = False) -> float:
+        """Log-probability that a text begins with ``text``; 0 for an empty one.
+
+        Args:
+            text: what to score.
+            eos: the log-probability that ``text`` is the whole text, its end included.
+        """
+        return float(sum(part.sum() for part in self._log_probs(self._tokens(text, eos))))
+
+    def token_scores(self, text: str, *, eos: bool = False) -> list[TokenScore]:
+        """As :meth:`score`, token by token, read as a stream of single tokens."""
+        ids = self._tokens(text, eos)
+        with self.stream() as stream:
+            return [TokenScore(self.vocabulary.token(token_id), stream.push(token_id)) for token_id in ids.tolist()]
+
+    def perplexity(self, text: str, *, eos: bool = False) -> float:
+        """``exp(-score / tokens)``: among how many equally likely tokens the model hesitates, on average.
+
+        Raises:
+            InputError: nothing to predict: an empty text without ``eos``.
+        """
+        ids = self._tokens(text, eos)
+        if not len(ids):
+            raise InputError("an empty text has no perplexity: hand in at least one token, or eos=True")
+        return math.exp(-float(sum(part.sum() for part in self._log_probs(ids))) / len(ids))
+
+    def sample(
+        self,
+        max_tokens: int = 400,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        prefix: str = "",
+    ) -> str:
+        """Write on from ``prefix`` until the model ends the text; returns what was written, without the prefix.
+
+        Args:
+            max_tokens: stop after so many tokens, even if the text has not ended.
+            temperature: below 1 is more careful, above 1 more daring; 0 always takes the likeliest token.
+            top_k: draw among the k likeliest tokens only.
+            top_p: draw among the likeliest tokens that together have this probability.
+            seed: the same seed gives the same text on the same machine; None for a new one each time.
+            prefix: how the text begins.
+
+        Raises:
+            InputError: an option is out of range.
+            UnknownTokenError: the prefix holds something the vocabulary lacks.
+        """
+        check_sampling(temperature, top_k, top_p)
+        if max_tokens < 0:
+            raise InputError(f"max_tokens is {max_tokens}, expected 0 or more")
+        generator = np.random.default_rng(seed)
+        written: list[int] = []
+        with self.stream() as stream:
+            for token_id in self.encode(prefix).tolist():
+                stream.push(token_id)
+            while len(written) < max_tokens:
+                probabilities = sampling_probabilities(
+                    stream.next_log_probs(), temperature=temperature, top_k=top_k, top_p=top_p
+                )
+                token_id = draw(probabilities, generator)
+                if token_id == self.vocabulary.eos_id:
+                    break
+                written.append(token_id)
+                stream.push(token_id)
+        return self.decode(written)
+
+    def _tokens(self, text: str, eos: bool) -> np.ndarray:
+        ids = self.encode(text)
+        return np.append(ids, self.vocabulary.eos_id) if eos else ids
+
+    def _log_probs(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+        """Log-probability of each token given those before it, float64, in chunks of [tokens]."""
+        read = np.concatenate(([self.vocabulary.eos_id], ids[:-1])).astype(np.int64)
+        with self.model.stream() as stream:
+            for start in range(0, len(ids), _CHUNK):
+                chunk = slice(start, start + _CHUNK)
+                log_probs = stream.push(read[chunk])
+                yield np.take_along_axis(log_probs, ids[chunk, None], 1)[:, 0].astype(np.float64)
+
+
+def _vocabulary(model: Model) -> Vocabulary:
+    text = model.metadata.get(TOKENIZER_KEY)
+    if text is None:
+        raise ModelFileError(
+            f"the file has no tokenizer, so it is no text model: export it with metadata={{{TOKENIZER_KEY!r}: "
+            "vocabulary.to_json()}, or use rnncore.runtime.load for models of numbers"
+        )
+    return Vocabulary.from_json(text)
+
+
+def _check_ports(model: Model, tokens: int) -> None:
+    signature = model.signature
+    problems = []
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+        problems.append(
+            f"{len(signature.inputs)} inputs and {len(signature.outputs)} outputs, expected token ids in and "
+            "log-probabilities out"
+        )
+    else:
+        (ids,), (log_probs,) = signature.inputs, signature.outputs
+        if ids.dtype != "int64" or ids.shape != ("batch", "time"):
+            problems.append(f"input '{ids.name}' is {ids.dtype} {list(ids.shape)}, expected int64 ['batch', 'time']")
+        if log_probs.shape != ("batch", "time", tokens):
+            problems.append(
+                f"output '{log_probs.name}' is {list(log_probs.shape)}, expected ['batch', 'time', {tokens}] for a "
+                f"tokenizer of {tokens} tokens"
+            )
+    raise_all(problems, ModelFileError)

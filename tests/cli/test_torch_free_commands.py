@@ -1,0 +1,172 @@
+"""``score``, ``sample`` and ``inspect``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.language_models import runtime_model, vocabulary
+
+
+def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+
+
+# ----------------------------------------------------------------------------------------------------------------score
+def test_score_prints_every_character_and_the_total(run: Run, model: Path) -> None:
+    result = run("score", model, "abc\n<é>")
+    assert result.exit_code == 0
+    scores = runtime_model().token_scores("abc\n<é>")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    for row, score in zip(rows[1:], scores, strict=False):
+        assert row == [repr(score.token), f"{score.log_prob:.4f}", f"{math.exp(score.log_prob):.4f}"]
+    total = math.fsum(score.log_prob for score in scores)
+    assert rows[8] == ["log-probability", f"{total:.4f}"]
+    assert rows[9] == ["perplexity", f"{math.exp(-total / 7):.4f}", "over", "7", "tokens"]
+
+
+def test_score_as_json(run: Run, model: Path) -> None:
+    result = run("score", model, "ab", "--json", "--eos")
+    data = json.loads(result.stdout)
+    scores = runtime_model().token_scores("ab", eos=True)
+    assert data["text"] == "ab"
+    assert [(one["token"], one["log_prob"]) for one in data["tokens"]] == [tuple(score) for score in scores]
+    assert data["log_prob"] == pytest.approx(runtime_model().score("ab", eos=True))
+    assert data["perplexity"] == pytest.approx(runtime_model().perplexity("ab", eos=True))
+
+
+@pytest.mark.parametrize("text", ["[bold]", "a" * 300])
+def test_nothing_is_taken_for_markup_or_folded(run: Run, model: Path, text: str) -> None:
+    known = "".join(character for character in text if character in "abcdeos")
+    result = run("score", model, known)
+    assert len(result.stdout.splitlines()) == len(known) + 3
+    assert run("score", model, text).exit_code == (0 if known == text else 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------sample
+def test_sample_writes_on_from_a_prefix(run: Run, model: Path) -> None:
+    result = run("sample", model, "--prefix", "abc", "--length", "20", "--seed", "4", "--temperature", "1.5")
+    assert result.exit_code == 0
+    assert result.stdout == "abc" + runtime_model().sample(20, temperature=1.5, seed=4, prefix="abc") + "\n"
+    greedy = run("sample", model, "--length", "9", "--top-k", "1", "--top-p", "0.5")
+    assert greedy.stdout == runtime_model().sample(9, temperature=0) + "\n"
+
+
+# --------------------------------------------------------------------------------------------------------------inspect
+def test_inspect_prints_signature_and_report(run: Run, model: Path) -> None:
+    result = run("inspect", model)
+    assert result.exit_code == 0
+    assert re.search(r"input +ids +int64 +\[batch, time\]", result.stdout)
+    assert re.search(r"state +stack\.layers\.0\.h +float32 +\[batch, 11\]", result.stdout)
+    assert re.search(rf"output +\S+ +float32 +\[batch, time, {len(vocabulary())}\]", result.stdout)
+    assert runtime_model().model.fingerprint in result.stdout
+    cases = runtime_model().model.report["cases"]
+    assert len(re.findall(r"passed$", result.stdout, re.MULTILINE)) == len(cases) > 5
+    assert "FAILED" not in result.stdout
+
+
+# ---------------------------------------------------------------------------------------------------------------errors
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("score", "MODEL", "abz"), "error: unknown character 'z' (U+007A) at position 2"),
+        (("score", "MODEL", ""), "error: the text is empty"),
+        (("sample", "MODEL", "--temperature", "-1"), "error: temperature is -1.0"),
+        (("sample", "MODEL", "--prefix", "z"), "error: unknown character 'z'"),
+        (("score", "missing.onnx", "a"), "missing.onnx"),
+        (("inspect", "missing.onnx"), "missing.onnx"),
+        (("inspect", "."), "error: "),
+        (("score", __file__, "a"), "error: "),
+    ],
+)
+def test_mistakes_are_one_line_without_a_traceback(
+    run: Run, model: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run(*(model if argument == "MODEL" else argument for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("score",), ("bogus",), ("sample", "m.onnx", "--length", "many")])
+def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------- subprocess
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "onnx", "onnx_ir", "onnxscript"):
+    sys.modules[name] = None  # an import would be an error
+from rnncore.cli.app import app
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("arguments", [("score", "abc"), ("sample", "--length", "5"), ("inspect",)])
+def test_commands_work_without_torch(model: Path, arguments: tuple[str, ...]) -> None:
+    done = python(WITHOUT_TORCH, arguments[0], str(model), *arguments[1:])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_commands_do_not_import_torch_though_it_is_there(model: Path) -> None:
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([n for n in ('torch', 'onnx') if n in sys.modules], file=sys.stderr))\n"
+        "from rnncore.__main__ import main; main()"
+    )
+    done = python(code, "score", str(model), "abc", "--json")
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("typer", ("--help",), "text"),
+        ("rich", ("--help",), "text"),
+        ("tokenizers", ("score", "MODEL", "abc"), "text"),
+        ("torch", ("train", "--out", "FOLDER/m.onnx"), "train"),
+        ("onnx", ("train", "--out", "FOLDER/m.onnx"), "export"),
+        ("onnxscript", ("train", "--out", "FOLDER/m.onnx"), "export"),
+    ],
+)
+def test_a_missing_package_names_the_extra(
+    model: Path, tmp_path: Path, missing: str, arguments: tuple[str, ...], extra: str
+) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None\nfrom rnncore.__main__ import main; main()"
+    places = {"MODEL": str(model), "FOLDER/m.onnx": str(tmp_path / "m.onnx")}
+    done = python(code, *(places.get(argument, argument) for argument in arguments))
+    assert done.returncode == 1
+    assert f"'{missing}': pip install 'rnncore[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_runs_like_the_command(model: Path) -> None:
+    command = [sys.executable, "-m", "rnncore", "sample", str(model), "--length", "5", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_pipe_is_no_traceback(model: Path) -> None:
+    text = "abc" * 30
+    command = [sys.executable, "-m", "rnncore", "score", str(model), text]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 1

@@ -1,0 +1,82 @@
+"""Exports for tests: both forms from one trace, and a look inside the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx
+from torch import nn
+
+from rnncore import runtime
+from rnncore.export import ExportReport, export, exporter
+
+FORMS = ("loop", "scan")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One module as files: reports, paths and loaded models by form."""
+
+    module: nn.Module
+    reports: Mapping[str, ExportReport]
+    models: Mapping[str, runtime.Model]
+
+    @property
+    def loop(self) -> runtime.Model:
+        return self.models["loop"]
+
+    def path(self, form: str = "loop") -> Path:
+        return self.reports[form].path
+
+    def proto(self, form: str = "loop") -> onnx.ModelProto:
+        return onnx.load(self.path(form))
+
+
+@contextmanager
+def one_trace() -> Iterator[None]:
+    """Exports of one module inside the block share what torch's exporter gave for the first.
+
+    Torch takes most of the time of an export, and what it does has nothing to do with the form.
+    """
+    traces: dict[bool, Any] = {}
+    steps: list[Any] = []
+    trace, export_steps = exporter.trace, exporter.export_steps
+
+    def trace_once(module: nn.Module, *args: Any, lift_lengths: bool, **options: Any) -> Any:
+        if lift_lengths not in traces:
+            traces[lift_lengths] = trace(module, *args, lift_lengths=lift_lengths, **options)
+            steps.append((traces[lift_lengths], export_steps(list(traces[lift_lengths].calls.values()), exporter.OPSET)))
+        return traces[lift_lengths]
+
+    def steps_once(calls: list[Any], opset: int) -> Any:
+        return next(found for traced, found in steps if list(traced.calls.values()) == calls)
+
+    with mock.patch.object(exporter, "trace", trace_once), mock.patch.object(exporter, "export_steps", steps_once):
+        yield
+
+
+def export_forms(module: nn.Module, folder: Path, example: Any, **options: Any) -> Exported:
+    """``module`` in every form; options are those of :func:`rnncore.export.export`."""
+    with one_trace():
+        reports = {form: export(module, folder / f"{form}.onnx", example, form=form, **options) for form in FORMS}
+    return Exported(module, reports, {form: runtime.load(report.path) for form, report in reports.items()})
+
+
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and every graph nested in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_graphs(attribute.g)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, of nested graphs as well."""
+    for part in all_graphs(graph):
+        yield from part.node

@@ -1,0 +1,154 @@
+"""Truncated back-propagation through time does what it says."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rnncore.runtime import InputError
+from rnncore.runtime.errors import TrainingError
+from rnncore.text import character_vocabulary
+from rnncore.training import (
+    Checkpoint,
+    EpochReport,
+    Observer,
+    StepReport,
+    Trainer,
+    TrainingSettings,
+    new_model,
+    token_stream,
+)
+from rnncore.training.schedule import learning_rate_factor
+from tests.training.small import CONFIG, CORPUS, SETTINGS, VOCABULARY, trainer
+
+
+class Recorder(Observer):
+    """Keeps all reports."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepReport] = []
+        self.epochs: list[EpochReport] = []
+        self.begin: list[tuple[int, int]] = []
+
+    def started(self, *, step: int, steps: int) -> None:
+        self.begin.append((step, steps))
+
+    def stepped(self, report: StepReport) -> None:
+        self.steps.append(report)
+
+    def finished_epoch(self, report: EpochReport) -> None:
+        self.epochs.append(report)
+
+
+def test_steps_equal_a_transcription_of_the_method() -> None:
+    """Carried state, loss summed over steps and averaged over rows, clipping, AdamW: written out, the same numbers."""
+    settings = replace(SETTINGS, epochs=1, clip=0.5)
+    config = replace(CONFIG, dropout=0.0)
+    subject = Trainer(new_model(config, 1), VOCABULARY, CORPUS, settings, device="cpu")
+    reports = Recorder()
+    subject._observer = reports
+    subject.run()
+
+    model = new_model(config, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
+    stream = token_stream(CORPUS.split(0.05).training, VOCABULARY)
+    length = (len(stream) - 1) // 3
+    rows = [stream[row * length : (row + 1) * length + 1] for row in range(3)]
+    steps = math.ceil(length / 29)
+    state, losses = None, []
+    for step in range(steps):
+        piece = torch.from_numpy(np.stack([row[step * 29 : step * 29 + 30] for row in rows]))
+        logits, state = model.forward_with_state(piece[:, :-1], state)
+        state = tuple(tuple(s.detach() for s in layer) for layer in state)
+        per_step = functional.cross_entropy(logits.transpose(1, 2), piece[:, 1:], reduction="none").mean(0)
+        optimizer.zero_grad()
+        per_step.sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.param_groups[0]["lr"] = 0.02 * learning_rate_factor(step, steps, settings.warmup)
+        optimizer.step()
+        losses.append(float(per_step.detach().mean()))
+    np.testing.assert_allclose([r.loss for r in reports.steps], losses, rtol=1e-4)
+    for (name, got), expected in zip(subject.model.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_it_learns_and_reports() -> None:
+    reports = Recorder()
+    history = trainer(replace(SETTINGS, epochs=4), observer=reports).run()
+    assert history == reports.epochs
+    assert [report.epoch for report in history] == [1, 2, 3, 4]
+    assert history[-1].held_out_perplexity < 0.7 * history[0].held_out_perplexity
+    assert history[-1].training_perplexity == math.exp(history[-1].training_loss)
+    total = len(reports.steps)
+    assert reports.begin == [(0, total)]
+    assert [report.step for report in reports.steps] == list(range(1, total + 1))
+    assert {report.steps for report in reports.steps} == {total}
+    first = [report for report in reports.steps if report.epoch == 1]
+    mean = sum(r.loss * r.tokens for r in first) / sum(r.tokens for r in first)
+    assert history[0].training_loss == pytest.approx(mean)
+
+
+def test_the_seed_decides_everything_and_the_callers_random_state_is_left_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, two = trainer(), trainer()
+    assert one.run() == two.run()
+    assert trainer(replace(SETTINGS, seed=8)).run() != one.position.history
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loss_or_gradient_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+
+    class Poison(Observer):
+        def stepped(self, report: StepReport) -> None:
+            if report.step == 3:
+                subject.model.head.bias.register_hook(lambda gradient: gradient * math.nan)
+
+    subject = trainer(checkpoint=path, save_every_s=0, observer=Poison())
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingError, match="norm is nan at step 4: lower the learning rate"):
+        subject.run()
+    assert signal.getsignal(signal.SIGINT) is handler
+    checkpoint = Checkpoint.load(path)
+    assert checkpoint.position.step == 3
+    assert all(bool(weight.isfinite().all()) for weight in checkpoint.model.values())
+
+    subject = trainer()
+    with torch.no_grad():
+        subject.model.head.bias[2] = math.inf
+    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+        subject.run()
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(InputError, match="vocabulary has 3 tokens, the model was made for"):
+        Trainer(new_model(CONFIG, 1), character_vocabulary(["ab"]), CORPUS)
+    with pytest.raises(InputError, match="too few for a batch of 9999"):
+        trainer(replace(SETTINGS, batch=9999))
+    with pytest.raises(InputError, match="expected one of: auto, cpu, cuda"):
+        Trainer(new_model(CONFIG, 1), VOCABULARY, CORPUS, device="tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said_at_once() -> None:
+    with pytest.raises(InputError, match="finds no CUDA GPU"):
+        Trainer(new_model(CONFIG, 1), VOCABULARY, CORPUS, device="cuda")
+
+
+def test_every_wrong_setting_is_listed() -> None:
+    with pytest.raises(InputError) as caught:
+        TrainingSettings(0, 0, 0, 0.0, 1.0, -1.0, float("nan"), -1)
+    for name in TrainingSettings.__dataclass_fields__:
+        assert name in str(caught.value)
+    assert TrainingSettings.from_dict(SETTINGS.to_dict()) == SETTINGS
+    with pytest.raises(InputError, match="training settings have the names"):
+        TrainingSettings.from_dict({"epochs": 3})
