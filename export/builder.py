@@ -72,7 +72,9 @@ class Builder:
 
 
 def _value(name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
+    return ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+    )
 
 
 def initializer(main: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:

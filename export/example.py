@@ -108,15 +108,16 @@ class Example:
     def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
         """Random inputs of the given sizes, all lengths full."""
         return [
-            torch.full((sizes[BATCH],), sizes[TIME], dtype=i.value.dtype)
+            torch.full((sizes[BATCH],), sizes[TIME], dtype=torch.int64)
             if i.name == self.lengths
             else i.resized(sizes, generator, self.vocabulary)
             for i in self.inputs
         ]
 
     def call(self, module: nn.Module, tensors: Sequence[Tensor]) -> Any:
-        """``module`` on flat tensors."""
-        source = iter(tensors)
+        """``module`` on flat tensors; lengths, int64 in every file, get the dtype that the module is made for."""
+        named = zip(self.inputs, tensors, strict=True)
+        source = iter([t.to(i.value.dtype) if i.name == self.lengths else t for i, t in named])
 
         def take() -> Tensor:
             return next(source)

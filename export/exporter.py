@@ -17,6 +17,7 @@ from rnncore.conversion import convert
 from rnncore.export.cleanup import clean_up
 from rnncore.export.example import Axes, Example, check_runs
 from rnncore.export.forms import FORMS, Form
+from rnncore.export.fused import check_fusable
 from rnncore.export.reference import Reference
 from rnncore.export.saving import replacing, write_model
 from rnncore.export.signature import signature_of, write_metadata, write_report
@@ -90,7 +91,8 @@ def export(
         path: file to write; its folder must exist.  Nothing is written unless everything succeeds.
         example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``.  Its sizes are not
             baked in; its values tell the range of ids and the spread of floats that verification uses.
-        form: "loop" (ONNX ``Loop``) or "scan" (ONNX ``Scan``).
+        form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), or "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
+            sizes; only for cells that those operators compute exactly, an error for others).
         streaming: True: states become inputs and outputs of the file, an error if chunk by chunk would differ from the
             whole; False: batch only; "auto": stream if that is proved, else batch only with the reason in the file.
         lengths: "auto": the module's own input of that name, else a new input ``lengths`` for all recurrent layers if
@@ -173,7 +175,7 @@ class _Exporter:
         return ExportReport(path, path.stat().st_size, signature, self.form, report)
 
     def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
-        traced = self._traced(plan.lift_lengths)
+        traced = self._traced(plan)
         if plan.stream:
             plan.not_causal_because = why_not_causal(traced)
             if plan.not_causal_because:
@@ -188,17 +190,24 @@ class _Exporter:
         write_model(model, path)
         return signature, model
 
-    def _traced(self, lift_lengths: bool) -> Trace:
-        if self._trace is None or self._trace.lengths_lifted != lift_lengths:
+    def _traced(self, plan: _Plan) -> Trace:
+        if self._trace is None or self._trace.lengths_lifted != plan.lift_lengths:
             self._trace = trace(
                 self.module,
                 self.example,
-                lift_lengths=lift_lengths,
+                lift_lengths=plan.lift_lengths,
                 output_names=self.output_names,
                 seed=self.seed,
                 opset=OPSET,
             )
-            self._steps = export_steps(list(self._trace.calls.values()), OPSET)
+            if plan.lift_lengths and not self._trace.lengths_lifted:  # no layer runs over the time axis of the inputs
+                plan.lift_lengths = False
+                return self._traced(plan)
+            calls = list(self._trace.calls.values())
+            if self.form == "fused":
+                check_fusable(calls)
+            else:
+                self._steps = export_steps(calls, OPSET)
         return self._trace
 
     def _verify(self, path: Path) -> Verdict:

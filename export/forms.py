@@ -1,55 +1,32 @@
-"""How a recurrence is written in ONNX: a ``Loop`` or a ``Scan`` around a step graph."""
+"""How a recurrence is written in ONNX: a ``Loop`` or a ``Scan`` around a step graph, or a fused operator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import onnx_ir as ir
 
 from rnncore.export.builder import Builder
-from rnncore.export.steps import StepGraph
+from rnncore.export.fused import emit_fused
+from rnncore.export.recurrence import Recurrence
 
-Emit = Callable[[Builder, "Recurrence"], list[ir.Value]]
-Form = Literal["loop", "scan"]
+Emit = Callable[[Builder, Recurrence], list[ir.Value]]
+Form = Literal["loop", "scan", "fused"]
+FORMS = ("loop", "scan", "fused")
 INT64_MIN = -(2**63)
 
 
-@dataclass
-class Recurrence:
-    """What one recurrent call is made of, as values of the main graph.
+def write_recurrence(builder: Builder, rec: Recurrence, lengths: ir.Value | None, form: str) -> list[ir.Value]:
+    """The recurrence in the given form: [y [batch, time, size], *final states]; ``lengths`` int64 [batch] or None.
 
-    z is [batch, time, z size]; states are [batch, size]; valid is boolean [batch, time, 1] or None.
+    At t >= length the state is held and the output is zero.
     """
-
-    step: StepGraph
-    hoisted: dict[ir.Value, ir.Value]
-    z: ir.Value
-    states: Sequence[ir.Value]
-    state_sizes: Sequence[int]
-    dtype: ir.DataType
-    reverse: bool
-    valid: ir.Value | None = None
-
-    def take_step(
-        self, builder: Builder, z_t: ir.Value, states: Sequence[ir.Value], keep: ir.Value | None
-    ) -> list[ir.Value]:
-        """One step written into ``builder``: [y_t, *states], states held where ``keep`` [batch, 1] is False."""
-        y, *new = self.step.emit(builder, (z_t, *states), self.hoisted)
-        if keep is not None:
-            new = [builder.op("Where", keep, value, old) for value, old in zip(new, states, strict=True)]
-        # A graph cannot list one value twice among its outputs.
-        seen: set[ir.Value] = set()
-        results = []
-        for value in (*new, y):
-            results.append(builder.op("Identity", value) if value in seen or value in states else value)
-            seen.add(value)
-        return [results[-1], *results[:-1]]
-
-    def state_inputs(self, builder: Builder) -> list[ir.Value]:
-        """Typed inputs of a loop body for the states."""
-        return [builder.input("state", self.dtype, ("batch", size)) for size in self.state_sizes]
+    if form == "fused":
+        return emit_fused(builder, rec, lengths)
+    emit = {"loop": emit_loop, "scan": emit_scan}[form]
+    return emit(builder, rec) if lengths is None else emit_ragged(builder, rec, lengths, emit)
 
 
 def emit_loop(builder: Builder, rec: Recurrence) -> list[ir.Value]:
@@ -134,6 +111,3 @@ def _valid_steps(builder: Builder, lengths: ir.Value, time: ir.Value) -> ir.Valu
     steps = builder.op("Range", builder.constant(0), time, builder.constant(1))
     column = builder.op("Unsqueeze", lengths, builder.constant([1]))
     return builder.op("Unsqueeze", builder.op("Less", steps, column), builder.constant([2]))
-
-
-FORMS: dict[str, Emit] = {"loop": emit_loop, "scan": emit_scan}

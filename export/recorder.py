@@ -31,11 +31,17 @@ class Call:
         """The cell that the layer runs."""
         return self.layer.cell
 
+    @property
+    def owner(self) -> str:
+        """Path of the cell, which names its weights; the same for every call of a layer."""
+        return self.name.partition("@")[0] + ".cell"
+
 
 class PlaceholderRecorder:
     """Emits one opaque node ``rnncore::Recurrent`` for each call of a recurrent layer.
 
-    Node inputs: z [batch, time, z size], lengths [batch] or absent, one initial state [batch, size] for each state.
+    Node inputs: x [batch, time, input size], z [batch, time, z size], lengths [batch] or absent, one initial state
+    [batch, size] for each state.
     Outputs: y [batch, time, output size], the final states.  Attribute ``call`` is the key into :attr:`calls`.
 
     Args:
@@ -84,7 +90,7 @@ class PlaceholderRecorder:
         self.calls[name] = Call(name, layer, int(z.shape[-1]), state is not None, lengths is not None)
         y, *final = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{OP_TYPE}",
-            [z, lengths, *start],
+            [x, z, lengths, *start],
             attrs={"call": name},
             dtypes=[x.dtype] * (1 + len(start)),
             shapes=[(batch, time, cell.output_size), *((batch, size) for size in cell.state_sizes.values())],

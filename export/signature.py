@@ -47,7 +47,18 @@ def _port(value: ir.Value) -> Port:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"'{value.name}' has no known shape or dtype")
     shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
-    return Port(str(value.name), str(value.dtype.numpy()), shape)
+    return Port(str(value.name), str(value.dtype.numpy()), shape, _limit(value))
+
+
+def _limit(value: ir.Value) -> int | None:
+    """Rows of the smallest embedding that ``value`` looks up, or None: onnxruntime reads negative ids from its end."""
+    rows = [
+        node.inputs[0].shape[0]
+        for node in value.consumers()
+        if node.op_type == "Gather" and node.inputs[1] is value and node.inputs[0] is not None
+        if node.inputs[0].const_value is not None and node.inputs[0].shape is not None
+    ]
+    return min((int(n) for n in rows if isinstance(n, int)), default=None)
 
 
 def write_metadata(model: ir.Model, signature: Signature, form: str, precision: str, extra: Mapping[str, str]) -> None:

@@ -10,9 +10,11 @@ import torch
 
 from rnncore.cells import Cell
 from rnncore.export.builder import Builder
-from rnncore.export.forms import FORMS, Recurrence, emit_ragged
+from rnncore.export.forms import write_recurrence
 from rnncore.export.recorder import DOMAIN, OP_TYPE, Call
+from rnncore.export.recurrence import Recurrence
 from rnncore.export.steps import StepGraph
+from rnncore.export.zeros import always_zero
 from rnncore.runtime.signature import State
 
 
@@ -24,9 +26,9 @@ def splice(
     Args:
         model: main graph with ``rnncore::Recurrent`` placeholders.
         calls: what each placeholder stands for.
-        steps: step graph of each cell.
-        form: "loop" or "scan".
-        lift: make the initial state of every call that got none a graph input, its final state a graph output.
+        steps: step graph of each cell; the fused form needs none.
+        form: "loop", "scan" or "fused".
+        lift: make the initial state of every call that got none, or zeros, a graph input, its final state a graph output.
 
     Returns:
         The lifted states.
@@ -37,27 +39,31 @@ def splice(
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
         builder = Builder(call.name, graph)
-        step = steps[call.cell]
-        if call.cell not in hoisted:
+        step = steps.get(call.cell)
+        if step is not None and call.cell not in hoisted:
             hoisted[call.cell] = step.emit_hoisted(builder)
-        z, lengths, *states = node.inputs
-        assert z is not None
+        x, z, lengths, *states = node.inputs
+        assert x is not None and z is not None
         dtype = node.outputs[0].dtype or ir.DataType.FLOAT
         recurrence = Recurrence(
-            step,
-            hoisted[call.cell],
-            z,
-            states,  # type: ignore[arg-type]
-            list(call.cell.state_sizes.values()),
-            dtype,
-            call.layer.reverse,
+            name=call.name,
+            owner=call.owner,
+            cell=call.cell,
+            x=x,
+            step=step,
+            hoisted=hoisted.get(call.cell, {}),
+            z=z,
+            states=states,  # type: ignore[arg-type]
+            dtype=dtype,
+            reverse=call.layer.reverse,
         )
-        ports = _lift(graph, call, dtype) if lift and not call.given_state else []
+        # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
+        free = not call.given_state or all(always_zero(state) for state in states)
+        ports = _lift(graph, call, dtype) if lift and free else []
         if ports:
             recurrence.states = [port[0] for port in ports]
             lifted.extend(port[1] for port in ports)
-        emit = FORMS[form]
-        y, *finals = emit(builder, recurrence) if lengths is None else emit_ragged(builder, recurrence, lengths, emit)
+        y, *finals = write_recurrence(builder, recurrence, lengths, form)
         for (_, state), i in zip(ports, range(len(finals)), strict=False):
             finals[i] = _expose(graph, builder, finals[i], state)
         results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]
@@ -76,6 +82,8 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
     ports = []
     like = next(call.cell.parameters(), None)
     initial = call.cell.initial_state(1, torch.zeros(1) if like is None else like.detach())
+    if call.given_state:
+        initial = tuple(torch.zeros_like(value) for value in initial)
     for (name, size), value in zip(call.cell.state_sizes.items(), initial, strict=True):
         full = f"{call.name}.{name}" if call.name else name
         port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape(("batch", size)))

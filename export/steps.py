@@ -105,7 +105,7 @@ def export_steps(calls: Sequence[Call], opset: int) -> dict[Cell, StepGraph]:
     for cell, args in zip(cells, arguments, strict=True):
         mine, inputs = inputs[: len(args)], inputs[len(args) :]
         results, outputs = outputs[: len(args)], outputs[len(args) :]
-        graphs[cell] = _cut(first[cell].name.partition("@")[0] + ".cell", mine, results, list(model.graph))
+        graphs[cell] = _cut(first[cell].owner, mine, results, list(model.graph))
     return graphs
 
 

@@ -1,0 +1,53 @@
+"""One recurrent call as values of the main graph: what every form of the loop is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from rnncore.cells import Cell
+from rnncore.export.builder import Builder
+from rnncore.export.steps import StepGraph
+
+
+@dataclass
+class Recurrence:
+    """What one recurrent call is made of, as values of the main graph.
+
+    name: of the call, for messages.  owner: path of the cell, prefix of its weights.  x is [batch, time, input size];
+    z is [batch, time, z size]; states are [batch, size]; valid is boolean [batch, time, 1] or None.
+    """
+
+    name: str
+    owner: str
+    cell: Cell
+    x: ir.Value
+    step: StepGraph | None
+    hoisted: dict[ir.Value, ir.Value]
+    z: ir.Value
+    states: Sequence[ir.Value]
+    dtype: ir.DataType
+    reverse: bool
+    valid: ir.Value | None = None
+
+    def take_step(
+        self, builder: Builder, z_t: ir.Value, states: Sequence[ir.Value], keep: ir.Value | None
+    ) -> list[ir.Value]:
+        """One step written into ``builder``: [y_t, *states], states held where ``keep`` [batch, 1] is False."""
+        assert self.step is not None  # only the fused form goes without
+        y, *new = self.step.emit(builder, (z_t, *states), self.hoisted)
+        if keep is not None:
+            new = [builder.op("Where", keep, value, old) for value, old in zip(new, states, strict=True)]
+        # A graph cannot list one value twice among its outputs.
+        seen: set[ir.Value] = set()
+        results = []
+        for value in (*new, y):
+            results.append(builder.op("Identity", value) if value in seen or value in states else value)
+            seen.add(value)
+        return [results[-1], *results[:-1]]
+
+    def state_inputs(self, builder: Builder) -> list[ir.Value]:
+        """Typed inputs of a loop body for the states."""
+        return [builder.input("state", self.dtype, ("batch", size)) for size in self.cell.state_sizes.values()]

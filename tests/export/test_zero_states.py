@@ -1,0 +1,50 @@
+"""An initial state written out as zeros, as most torch code does, still streams; any other given state does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnncore.export import export
+from rnncore.runtime import load
+from tests.strategies import randomize
+
+INPUT, HIDDEN, LAYERS = 3, 5, 2
+
+
+class ByHand(nn.Module):
+    """The classic torch recipe: zeros of [layers, batch, hidden], made in forward."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(INPUT, HIDDEN, LAYERS, batch_first=True)
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        h0 = torch.full((LAYERS, x.size(0), HIDDEN), self.value)
+        c0 = torch.zeros(LAYERS, x.size(0), HIDDEN)
+        y, _ = self.lstm(x, (h0, c0))
+        return y
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_zeros_given_by_hand_stream(tmp_path: Path, value: float) -> None:
+    module = randomize(ByHand(value).eval(), seed=3)
+    path = tmp_path / "model.onnx"
+    report = export(module, path, torch.randn(1, 4, INPUT))
+    assert report.causal == (value == 0.0)
+    x = torch.randn(3, 7, INPUT, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = module(x).numpy()
+    model = load(path)
+    np.testing.assert_allclose(model.run(x.numpy()), expected, atol=1e-6)
+    if value == 0.0:
+        assert [s.name for s in report.signature.states] == [f"lstm.layers.{i}.{s}" for i in range(2) for s in "hc"]
+        with model.stream() as stream:
+            parts = [stream.push(x[0, a:b].numpy()) for a, b in ((0, 3), (3, 4), (4, 7))]
+        np.testing.assert_allclose(np.concatenate(parts), expected[0], atol=1e-6)
