@@ -183,7 +183,7 @@ def _check_convertible(layer: nn.RNNBase, path: str) -> None:
             f"'{path}' is a {type(layer).__name__}, a subclass of torch.nn.{base.__name__} whose own "
             "behaviour would be lost; use the torch.nn class itself (remove weight_norm and other parametrizations first)"
         )
-    expected = set(layer._flat_weights_names)  # type: ignore[arg-type]
+    expected = set(layer._flat_weights_names)
     present = {*layer._parameters, *layer._buffers}
     if expected != present:
         raise InputError(

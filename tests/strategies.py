@@ -171,9 +171,9 @@ def _draw_cell(draw: st.DrawFn, sizes: Sizes, kinds: Sequence[CellKind], learned
     if kind in ("rnn", "gru", "lstm"):
         options["activation"] = draw(st.sampled_from(BOUNDED if bounded else BOUNDED + UNBOUNDED))
     if kind == "lstm":
-        options["layer_norm"] = draw(st.booleans())
+        options["layer_norm"] = not bounded and draw(st.booleans())
     if kind in ("gru", "lstm"):
-        tame = options["activation"] in BOUNDED and not options.get("layer_norm")
+        tame = not bounded and options["activation"] in BOUNDED and not options.get("layer_norm")
         options["gate_activation"] = draw(st.sampled_from(GATES if tame else SIGMOIDS))
     if kind == "gru":
         options["reset"] = draw(st.sampled_from(("after", "before", None)))
@@ -206,7 +206,7 @@ def architectures(
         kinds: cells to draw from, keys of :data:`CELLS`.
         learned: learned initial states as well.
         dropout: dropout between layers as well (networks are built in eval mode).
-        bounded: bounded activations only: for long inputs, on which the others are chaotic.
+        bounded: bounded activations, gates in [0, 1] and no layer norm: for long inputs, on which the rest is chaotic.
     """
     sizes = Sizes(draw)
     input_size = sizes.next()

@@ -7,8 +7,10 @@ import pytest
 
 from tests.tolerances import TABLE, bound, differences
 
+SETTLED = [key for key, row in TABLE.items() if not row.why.startswith("provisional")]
 
-@pytest.mark.parametrize("key", TABLE, ids=" ".join)
+
+@pytest.mark.parametrize("key", SETTLED, ids=" ".join)
 def test_bound_has_a_reason_and_room(key: tuple[str, str]) -> None:
     row = TABLE[key]
     assert len(row.why) > 10 and 0 < row.worst_seen < row.units <= 100 * row.worst_seen + 4

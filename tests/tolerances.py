@@ -3,8 +3,8 @@
 Errors are counted in *units* of ``eps(dtype) * depth * (1 + length) * size * slope``:
 
 * depth, the number of layers, and length, the number of time steps: each may add a rounding error;
-* size, the largest number (at least 1) among results (magnitude) and inputs: where a recurrence makes errors grow, its values grow
-  alike.  (Recurrences that are chaotic are not drawn: see ``tests/strategies.py``.);
+* size, the largest number (at least 1) among results (magnitude) and inputs: where a recurrence makes errors grow, its
+  values grow alike (recurrences that are chaotic are not drawn, see ``tests/strategies.py``);
 * slope, the largest input / 8 (at least 1): what a gate sees has an error of eps * input, a sigmoid of it a quarter of
   that, and with random weights of either sign half of that; the gate then multiplies values of any size.
 
@@ -32,11 +32,21 @@ class Tolerance:
 
 
 TABLE: dict[tuple[str, str], Tolerance] = {
-    **{
-        (d, k): Tolerance(1000, "provisional", 0)
-        for d in ("float64", "float32")
-        for k in ("oracle", "function", "torch", "chunked", "gradient")
-    },
+    # The oracle is NumPy in float64.  Its worst cases were searched for (hypothesis.target, 1500 examples).
+    ("float64", "oracle"): Tolerance(32, "sums in another order", 2.0),
+    ("float32", "oracle"): Tolerance(32, "rounding of float32, which gates and layer norm pass on", 1.3),
+    ("float64", "function"): Tolerance(1, "one activation: the last bits of exp, tanh and erf differ", 0.29),
+    ("float32", "function"): Tolerance(1, "one activation: the last bits of exp, tanh and erf differ", 0.32),
+    ("float64", "torch"): Tolerance(4, "torch.nn itself: same kernels, biases added in another order", 0.089),
+    ("float32", "torch"): Tolerance(4, "torch.nn itself: same kernels, biases added in another order", 0.03),
+    ("float64", "chunked"): Tolerance(8, "same steps, other batch size or length: products of other shapes", 0.53),
+    ("float32", "chunked"): Tolerance(8, "same steps, other batch size or length: products of other shapes", 0.14),
+    ("float64", "gradient"): Tolerance(
+        16, "fused kernel against loop: gradients summed over time in another order", 0.7
+    ),
+    ("float32", "gradient"): Tolerance(
+        16, "fused kernel against loop: gradients summed over time in another order", 1.3
+    ),
     ("float32", "onnx"): Tolerance(1000, "provisional", 0),
     ("float64", "onnx"): Tolerance(1e6, "provisional; ONNX keeps the epsilon of LayerNormalization in float32", 0),
 }

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rnncore.cli.console import messages, output, reports_errors
 from rnncore.runtime.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from rnncore.training import Trainer
 
 # Fixed by the first run; a resumed one takes them from its checkpoint.
 _FIXED = {
@@ -110,7 +107,8 @@ def train(
         console.print(f"interrupted; everything so far is in {interrupted.checkpoint}")
         console.print(f"go on with: rnncore train --resume --out {out}")
         raise typer.Exit(128 + interrupted.signal_number) from None
-    _export(trainer, out, form)
+    console.print("exporting and verifying")
+    train_setup.export_model(trainer, out, form)
     show_summary(output(), out, trainer.held_out_texts)
 
 
@@ -123,13 +121,6 @@ def _prepare_torch() -> None:
         import torch  # noqa: F401
     except ImportError:
         raise MissingExtraError("torch", "train", "rnncore train") from None
-
-
-def _export(trainer: Trainer, out: Path, form: str) -> None:
-    from rnncore.cli.train_setup import export_model
-
-    with messages().status("exporting and verifying"):
-        export_model(trainer, out, form)
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

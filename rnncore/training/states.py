@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rnncore.layers import State
@@ -28,6 +29,12 @@ def unflattened(tensors: Sequence[Tensor], like: State) -> State:
     if len(tensors) != len(flattened(like)):
         raise ValueError(f"{len(tensors)} tensors, expected {len(flattened(like))}")
     return _mapped(like, lambda _: next(source))
+
+
+def chosen(rows: Tensor, when_true: State, when_false: State) -> State:
+    """Row b of each state from ``when_true`` where ``rows[b]`` (bool [batch]) is True, else from ``when_false``."""
+    others = iter(flattened(when_false))
+    return _mapped(when_true, lambda tensor: torch.where(rows.unsqueeze(1), tensor, next(others)))
 
 
 def _mapped(state: State, function: Callable[[Tensor], Tensor]) -> Any:

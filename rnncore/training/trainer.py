@@ -17,7 +17,7 @@ from rnncore.models import LanguageModel, LanguageModelConfig
 from rnncore.runtime.errors import InputError, TrainingError
 from rnncore.runtime.vocabulary import Vocabulary
 from rnncore.text import Corpus
-from rnncore.training.batches import ContiguousBatches, token_stream
+from rnncore.training.batches import IGNORED, ContiguousBatches, token_stream
 from rnncore.training.checkpoint import Checkpoint, Position
 from rnncore.training.device import choose_device
 from rnncore.training.evaluate import evaluate
@@ -25,7 +25,7 @@ from rnncore.training.interruption import Interruption, TrainingInterrupted, def
 from rnncore.training.observer import EpochReport, Observer, StepReport
 from rnncore.training.schedule import learning_rate_factor
 from rnncore.training.settings import TrainingSettings
-from rnncore.training.states import detached, flattened, unflattened
+from rnncore.training.states import chosen, detached, flattened, unflattened
 
 
 def new_model(config: LanguageModelConfig, seed: int) -> LanguageModel:
@@ -39,8 +39,8 @@ class Trainer:
     """Trains a language model on contiguous batches, carrying the recurrent state from piece to piece.
 
     Each step reads ``settings.bptt`` time steps of every row, starting from the state the step before ended with, cut
-    from its history.  The loss is the sum over time steps of the mean over rows; reported is the mean per
-    token.
+    from its history, or from the initial state where a new text begins (:class:`ContiguousBatches`).  The loss is the
+    sum over time steps of the mean over rows; reported is the mean per token.
 
     Args:
         model: trained in place, on ``device``.
@@ -94,7 +94,7 @@ class Trainer:
         self.held_out_texts = split.held_out
         self._held_out = [vocabulary.encode(text) for text in split.held_out]
         stream = token_stream(split.training, vocabulary)
-        self._batches = ContiguousBatches(stream, self.settings.batch, self.settings.bptt)
+        self._batches = ContiguousBatches(stream, vocabulary.eos_id, self.settings.batch, self.settings.bptt)
         self._steps = self.settings.epochs * len(self._batches)
         self._state: State | None = None
         self._random_state: Tensor | None = None
@@ -209,11 +209,14 @@ class Trainer:
         rate = self.settings.learning_rate * learning_rate_factor(self._steps_done, self._steps, self.settings.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = (part.to(self._device) for part in self._batches[position.step])
-        logits, state = self.model.forward_with_state(inputs, self._state)
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        inputs, targets, fresh = (part.to(self._device) for part in self._batches[position.step])
+        initial = self.model.stack.initial_state(len(inputs), self.model.embedding.weight)
+        state = initial if self._state is None else chosen(fresh, initial, self._state)
+        logits, state = self.model.forward_with_state(inputs, state)
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=IGNORED)
+        tokens = int((targets != IGNORED).sum())
         self._optimizer.zero_grad()
-        (loss / inputs.shape[0]).backward()
+        (loss / len(inputs)).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip).item()
         loss_sum = loss.item()
         # Before the weights change: a checkpoint never holds what such a gradient would make of them.
@@ -226,14 +229,14 @@ class Trainer:
         self._state = detached(state)
         position.step += 1
         position.loss_sum += loss_sum
-        position.tokens += targets.numel()
+        position.tokens += tokens
         return StepReport(
             step=self._steps_done,
             steps=self._steps,
             epoch=position.epoch + 1,
             epochs=self.settings.epochs,
-            loss=loss_sum / targets.numel(),
-            tokens=targets.numel(),
+            loss=loss_sum / tokens,
+            tokens=tokens,
             learning_rate=rate,
         )
 

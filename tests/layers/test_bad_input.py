@@ -228,3 +228,10 @@ def test_nan_in_valid_steps_is_an_answer_not_an_error() -> None:
     x[2, 5] = float("nan")
     y, _ = LAYERS["recurrent loop"]()(x)
     assert torch.isnan(y[2, 5:]).all() and torch.isfinite(y[2, :5]).all() and torch.isfinite(y[3:]).all()
+
+
+def test_autocast_is_not_taken_for_a_wrong_dtype() -> None:
+    layer = LAYERS["recurrent loop"]()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = layer(X.to(torch.bfloat16))
+    assert torch.allclose(y.float(), layer(X)[0], atol=0.05)
