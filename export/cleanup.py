@@ -10,6 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 from torch import nn
 
+from rnncore.cells import GatedCell
+
 
 def clean_up(model: ir.Model, module: nn.Module) -> None:
     """Drop dead nodes and build-time metadata, name weights after the parameters they hold; in place."""
@@ -20,7 +22,8 @@ def clean_up(model: ir.Model, module: nn.Module) -> None:
     for node in _all_nodes(model.graph):
         node.metadata_props.clear()
         node.doc_string = None
-    for value in [*model.graph.initializers.values(), *(v for n in _all_nodes(model.graph) for v in n.outputs)]:
+    computed = [value for node in _all_nodes(model.graph) for value in node.outputs]
+    for value in [*model.graph.inputs, *model.graph.initializers.values(), *computed]:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
 
@@ -34,7 +37,10 @@ def _all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 
 
 def _name_weights(graph: ir.Graph, module: nn.Module) -> None:
-    """Constant folding leaves names like ``val_3``: give such a tensor its parameter's path, ``.T`` if transposed."""
+    """Constant folding leaves names like ``val_3``: give such a tensor its parameter's path, ``.T`` if transposed.
+
+    The sum of the two biases of a cell, which is folded as well, is ``<path>.bias_ih+bias_hh``.
+    """
     known: dict[tuple[tuple[int, ...], bytes], str] = {}
     for name, parameter in module.named_parameters():
         array = parameter.detach().cpu().numpy() if parameter.dtype.is_floating_point else None
@@ -42,6 +48,10 @@ def _name_weights(graph: ir.Graph, module: nn.Module) -> None:
             known.setdefault(_key(array), name)
             if array.ndim == 2:
                 known.setdefault(_key(array.T), f"{name}.T")
+    for path, cell in module.named_modules():
+        bias = cell.summed_bias() if isinstance(cell, GatedCell) else None
+        if bias is not None:
+            known.setdefault(_key(bias.detach().cpu().numpy()), f"{path}.bias_ih+bias_hh")
     taken = set(graph.initializers)
     for value in list(graph.initializers.values()):
         if value.const_value is None or str(value.name).startswith("const/"):

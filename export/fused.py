@@ -82,7 +82,7 @@ def emit_fused(builder: Builder, rec: Recurrence, lengths: ir.Value | None) -> l
 
 
 def _kind(cell: Cell) -> str:
-    return {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}[type(cell)]  # type: ignore[index]
+    return {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}[type(cell)]
 
 
 def _activations(cell: Cell) -> list[str]:
@@ -119,9 +119,9 @@ def _weights(cell: Cell) -> dict[str, np.ndarray]:
     own = {name: p.detach().cpu().numpy() for name, p in cell.named_parameters() if not name.startswith("initial_")}
     if isinstance(cell, LSTMCell) and cell.coupled:
         own = _uncoupled(own)
-    size, gates = cell.hidden_size, len(own["weight_ih"]) // cell.hidden_size
+    weight = own["weight_ih"]
     for name in ("bias_ih", "bias_hh"):
-        own.setdefault(name, np.zeros(gates * size, own["weight_ih"].dtype))
+        own.setdefault(name, np.zeros(len(weight), weight.dtype))
     packed = repack(own, _kind(cell), "torch", "onnx")  # type: ignore[arg-type]
     return {name: packed[name] for name in ("W", "R", "B", "P") if name in packed}
 

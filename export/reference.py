@@ -19,8 +19,8 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-7, "float16": 2e-2, "bfloat16": 1e-1
 
 Rounding differs between two correct float32 backends by about 1e-7 a step and grows with depth and length; a wrong gate,
 a lost reversal or a frozen length is off by more than 1e-2.  In float64 what differs most is the epsilon of ONNX's
-LayerNormalization, which is a float32 (1.6e-9 seen on a layer-normed LSTM).  Where a model amplifies rounding (a relu RNN that explodes),
-float64 decides: see :func:`Reference.excuses`.
+LayerNormalization, which is a float32 (1.6e-9 seen on a layer-normed LSTM).  Where a model amplifies rounding (a relu
+RNN that explodes), float64 decides: see :func:`Reference.excuses`.
 """
 CHAOS = 20.0  # how much worse than PyTorch's own float32 error the file may be where float64 decides
 

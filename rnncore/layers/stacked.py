@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import cast
 
@@ -54,12 +55,26 @@ class Stacked(RecurrentLayer):
                 )
 
     def _width_after_head(self) -> int:
-        """Features after the feed-forward modules on top: their widest-known last Linear, else the recurrent width."""
-        width = cast(RecurrentLayer, self.layers[self._last_recurrent]).output_size
-        for layer in list(self.layers)[self._last_recurrent + 1 :]:
-            for module in layer.modules():
-                width = int(getattr(module, "out_features", width))
-        return width
+        """Features after the feed-forward modules on top: what they make of one step, since no attribute tells."""
+        below = cast(RecurrentLayer, self.layers[self._last_recurrent])
+        like = next(self.parameters(), torch.zeros(()))
+        y = torch.zeros(1, 1, below.output_size, dtype=like.dtype, device=like.device)
+        # On copies in eval mode: neither running statistics nor the random generator may notice.
+        for i, layer in list(enumerate(self.layers))[self._last_recurrent + 1 :]:
+            try:
+                with torch.no_grad():
+                    y = copy.deepcopy(layer).eval()(y)
+            except Exception as error:
+                raise InputError(
+                    f"layer {i}, a {type(layer).__name__}, fails on what comes from below, [batch, time, {y.shape[-1]}]: "
+                    f"{error}"
+                ) from error
+            if not isinstance(y, Tensor) or y.shape[:2] != (1, 1) or y.dim() != 3:
+                got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+                raise InputError(
+                    f"layer {i}, a {type(layer).__name__}, gives {got} for one step, expected [batch, time, features]"
+                )
+        return y.shape[2]
 
     def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> State:
         """One initial state for each layer."""
