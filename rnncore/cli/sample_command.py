@@ -15,7 +15,7 @@ def sample(
     model: Annotated[Path, typer.Argument(help="Model file of `rnncore train`.")],
     prefix: Annotated[str, typer.Option(help="How the text begins.")] = "",
     length: Annotated[int, typer.Option(help="Most tokens to write; the model may end the text earlier.")] = 400,
-    temperature: Annotated[float, typer.Option(help="Below 1 is more careful, 0 takes the likeliest token.")] = 0.8,
+    temperature: Annotated[float, typer.Option(help="Below 1 is more careful, 0 takes the likeliest token.")] = 0.7,
     top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest tokens only.")] = None,
     top_p: Annotated[
         float | None, typer.Option(help="Draw among the tokens that together have this probability.")

@@ -45,16 +45,16 @@ def train(
     layers: Annotated[int, typer.Option(help="Layers, when --cell names one.")] = 2,
     hidden: Annotated[int, typer.Option(help="Features of each layer's state.")] = 256,
     embedding: Annotated[int, typer.Option(help="Features of one character.")] = 64,
-    dropout: Annotated[float, typer.Option(help="Probability of zeroing a feature while training.")] = 0.1,
+    dropout: Annotated[float, typer.Option(help="Probability of zeroing a feature while training.")] = 0.05,
     tied: Annotated[
         bool, typer.Option("--tied", help="Share weights of embedding and head; needs equal sizes.")
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the corpus.  [default: 6]", show_default=False)
+        int | None, typer.Option(help="Passes over the corpus.  [default: 5]", show_default=False)
     ] = None,
     bptt: Annotated[int, typer.Option(help="Time steps that gradients flow back.")] = 64,
     batch: Annotated[int, typer.Option(help="Rows read side by side.")] = 16,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 4e-3,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 8e-3,
     seed: Annotated[int, typer.Option(help="Of weights and dropout.")] = 1,
     form: Annotated[str, typer.Option(help="The loop in the file: loop or scan.")] = "loop",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -86,7 +86,7 @@ def train(
     else:
         train_setup.check_overwrite(checkpoint, restart=restart)
         settings = TrainingSettings(
-            bptt=bptt, batch=batch, learning_rate=lr, seed=seed, epochs=6 if epochs is None else epochs
+            bptt=bptt, batch=batch, learning_rate=lr, seed=seed, epochs=5 if epochs is None else epochs
         )
         trainer = train_setup.new_trainer(
             train_setup.Choices(

@@ -13,7 +13,7 @@ from rnncore.runtime.language_model import LanguageModel
 _SHOWN_CHARACTERS = 72
 _SAMPLES = 3
 _SAMPLE_TOKENS = 300
-_TEMPERATURE = 0.7
+_TEMPERATURE = 0.5
 
 
 def show_summary(console: Console, path: Path, held_out: Sequence[str]) -> None:

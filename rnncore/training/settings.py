@@ -22,10 +22,10 @@ class TrainingSettings:
     seed: of the weights and of dropout.
     """
 
-    epochs: int = 6
+    epochs: int = 5
     batch: int = 16
     bptt: int = 64
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     warmup: float = 0.05
     weight_decay: float = 0.01
     clip: float = 10.0

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from rnncore.runtime import InputError
 from rnncore.runtime.errors import TrainingError
 from rnncore.text import character_vocabulary
 from rnncore.training import (
     Checkpoint,
+    ContiguousBatches,
     EpochReport,
     Observer,
     StepReport,
@@ -59,22 +59,25 @@ def test_steps_equal_a_transcription_of_the_method() -> None:
 
     model = new_model(config, 1)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
-    stream = token_stream(CORPUS.split(0.05).training, VOCABULARY)
-    length = (len(stream) - 1) // 3
-    rows = [stream[row * length : (row + 1) * length + 1] for row in range(3)]
-    steps = math.ceil(length / 29)
+    batches = ContiguousBatches(token_stream(CORPUS.split(0.05).training, VOCABULARY), 0, 3, 29)
     state, losses = None, []
-    for step in range(steps):
-        piece = torch.from_numpy(np.stack([row[step * 29 : step * 29 + 30] for row in rows]))
-        logits, state = model.forward_with_state(piece[:, :-1], state)
-        state = tuple(tuple(s.detach() for s in layer) for layer in state)
-        per_step = functional.cross_entropy(logits.transpose(1, 2), piece[:, 1:], reduction="none").mean(0)
+    for step in range(len(batches)):
+        inputs, targets, fresh = batches[step]
+        if state is not None:
+            for row in fresh.nonzero().flatten():
+                for layer in state:
+                    for tensor in layer:
+                        tensor[row] = 0.0
+        logits, state = model.forward_with_state(inputs, state)
+        state = tuple(tuple(s.detach().clone() for s in layer) for layer in state)
+        log_probs = logits.log_softmax(2).gather(2, targets.clamp(min=0).unsqueeze(2)).squeeze(2)
+        per_step = -(log_probs * (targets >= 0)).mean(0)
         optimizer.zero_grad()
         per_step.sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-        optimizer.param_groups[0]["lr"] = 0.02 * learning_rate_factor(step, steps, settings.warmup)
+        optimizer.param_groups[0]["lr"] = 0.02 * learning_rate_factor(step, len(batches), settings.warmup)
         optimizer.step()
-        losses.append(float(per_step.detach().mean()))
+        losses.append(float(per_step.detach().sum()) * 3 / int((targets >= 0).sum()))
     np.testing.assert_allclose([r.loss for r in reports.steps], losses, rtol=1e-4)
     for (name, got), expected in zip(subject.model.named_parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4, msg=name)
