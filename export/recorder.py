@@ -14,6 +14,7 @@ from rnncore.layers.base import check_lengths, check_state
 
 DOMAIN = "rnncore"
 OP_TYPE = "Recurrent"
+_PATH = "_path_in_export"  # attribute of a layer in the module being traced
 
 
 @dataclass
@@ -53,13 +54,15 @@ class PlaceholderRecorder:
         inner = [
             f"{path}." * bool(path) + "stack." for path, m in module.named_modules() if isinstance(m, ConvertedLayer)
         ]
-        self._paths: dict[Recurrent, str] = {}
+        self._layers: dict[str, Recurrent] = {}
         for path, layer in module.named_modules():
             if isinstance(layer, Recurrent):
                 for prefix in inner:
                     if path.startswith(prefix):
                         path = prefix.removesuffix("stack.") + path.removeprefix(prefix)
-                self._paths[layer] = path
+                # torch.export calls clones of modules that share a submodule; what a layer carries, its clone does.
+                layer.__dict__[_PATH] = path
+                self._layers[path] = layer
         self.calls: dict[str, Call] = {}
         self.output_names: list[str] = []
         self.lifted_lengths: Tensor | None = None
@@ -74,7 +77,8 @@ class PlaceholderRecorder:
         self, layer: Recurrent, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See :class:`rnncore.placeholder.Recorder`."""
-        cell = layer.cell
+        cell = layer.cell  # the clone's, if there is one: its weights are those of the trace
+        layer = self._layers.get(str(layer.__dict__.get(_PATH)), layer)
         batch, time = x.shape[0], x.shape[1]
         if lengths is not None:
             lengths = check_lengths(lengths, x, traced=True)
@@ -99,7 +103,7 @@ class PlaceholderRecorder:
         return y, tuple(final)
 
     def _name(self, layer: Recurrent) -> str:
-        return self._paths.get(layer) or type(layer.cell).__name__
+        return layer.__dict__.get(_PATH) or type(layer.cell).__name__
 
     def _fresh_name(self, layer: Recurrent) -> str:
         """The layer's path; a layer called again gets a number, so that each call has states of its own."""

@@ -10,7 +10,7 @@ import torch
 
 from rnncore.cells import Cell
 from rnncore.export.builder import Builder
-from rnncore.export.forms import write_recurrence
+from rnncore.export.forms import Lengths, write_recurrence
 from rnncore.export.recorder import DOMAIN, OP_TYPE, Call
 from rnncore.export.recurrence import Recurrence
 from rnncore.export.steps import StepGraph
@@ -36,6 +36,7 @@ def splice(
     graph = model.graph
     hoisted: dict[Cell, dict[ir.Value, ir.Value]] = {}
     lifted: list[State] = []
+    spans: dict[tuple[ir.Value, int | str], Lengths] = {}
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
         builder = Builder(call.name, graph)
@@ -63,7 +64,15 @@ def splice(
         if ports:
             recurrence.states = [port[0] for port in ports]
             lifted.extend(port[1] for port in ports)
-        y, *finals = write_recurrence(builder, recurrence, lengths, form)
+        shared = None
+        if lengths is not None:
+            # Named free axes are equal where their names are, so one comparison serves all layers over the axis.
+            axis = z.shape[1] if z.shape is not None else None
+            key = (lengths, getattr(axis, "value", axis) or call.name)
+            if key not in spans:
+                spans[key] = Lengths.of(builder, lengths, z)
+            shared = spans[key]
+        y, *finals = write_recurrence(builder, recurrence, shared, form)
         for (_, state), i in zip(ports, range(len(finals)), strict=False):
             finals[i] = _expose(graph, builder, finals[i], state)
         results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]

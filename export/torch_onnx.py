@@ -10,11 +10,21 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript import opset20 as op
 from torch import nn
 
 from rnncore.runtime.errors import ExportError, RnncoreError
 
 OPSET = 20
+
+
+def _log_sigmoid(x: Any) -> Any:
+    """min(x, 0) + log(sigmoid(|x|)): torch writes log(sigmoid(x)), -inf below -104 and NaN once two are subtracted."""
+    return op.Sub(op.Log(op.Sigmoid(op.Abs(x))), op.Relu(op.Neg(x)))
+
+
+TRANSLATIONS = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
+"""Operators that torch translates into something else than it computes."""
 
 
 @contextmanager
@@ -56,7 +66,9 @@ def to_onnx(
         except Exception as error:
             raise ExportError(_explain(error, what)) from error
         try:
-            result = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+            result = torch.onnx.export(
+                program, dynamo=True, verbose=False, opset_version=opset, custom_translation_table=TRANSLATIONS
+            )
         except Exception as error:
             raise ExportError(f"torch.onnx cannot write {what}: {_first_lines(error)}") from error
     assert result is not None

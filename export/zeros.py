@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-_MOVES = {"Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose"}
+_MOVES = {
+    "Cast",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+}
 _MOVES |= {"Unsqueeze"}  # operators whose output holds only entries of their first input
 
 
