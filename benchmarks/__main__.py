@@ -1,4 +1,4 @@
-"""Run benchmarks and keep their tables: ``python -m benchmarks [NAME ...]`` (all by default) writes benchmarks/results/NAME.md."""
+"""Run benchmarks and keep their tables: ``python -m benchmarks [NAME ...]`` writes benchmarks/results/NAME.md; all by default."""
 
 from __future__ import annotations
 

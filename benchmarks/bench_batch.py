@@ -53,5 +53,5 @@ def run() -> Table:
             )
         )
     header = ("layer", "fused", "loop", "scan", "torch", "loop/fused", "scan/fused", "loop/torch", "scan/torch")
-    note = f"Time {TIME}, input size = hidden size, µs a time step, one thread, medians of interleaved runs; parity checked first."
+    note = f"Time {TIME}, input size = hidden size, µs a step, one thread, interleaved medians; parity checked first."
     return Table("Batch inference", note, header, tuple(rows))

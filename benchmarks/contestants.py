@@ -65,7 +65,10 @@ def fused_session(kind: str, size: int) -> onnxruntime.InferenceSession:
     graph = helper.make_graph(
         [node],
         kind,
-        [info("x", TensorProto.FLOAT, ["time", "batch", size]), *(info(s, TensorProto.FLOAT, state_shape) for s in states)],
+        [
+            info("x", TensorProto.FLOAT, ["time", "batch", size]),
+            *(info(s, TensorProto.FLOAT, state_shape) for s in states),
+        ],
         [
             info("y", TensorProto.FLOAT, ["time", 1, "batch", size]),
             *(info(f"{s}.next", TensorProto.FLOAT, state_shape) for s in states),

@@ -18,6 +18,7 @@ from rnncore.export.cleanup import clean_up
 from rnncore.export.example import Axes, Example, check_runs
 from rnncore.export.forms import FORMS, Form
 from rnncore.export.fused import check_fusable
+from rnncore.export.pick import add_pick
 from rnncore.export.reference import Reference
 from rnncore.export.saving import replacing, write_model
 from rnncore.export.signature import signature_of, write_metadata, write_report
@@ -79,6 +80,7 @@ def export(
     axes: Axes | None = None,
     output_names: Sequence[str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    pick: bool = False,
     seed: int = 0,
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
@@ -104,6 +106,8 @@ def export(
             (batch, time, fixed, ...), without time for a vector of floats, and (batch,) for one number a sequence.
         output_names: names for the tensors the module returns, in order.
         metadata: further entries of the file's metadata, such as ``{"rnncore.tokenizer": ...}``.
+        pick: let callers ask for some numbers of the only output [batch, time, size] instead of all of it, by index; a
+            language model scores texts with that without copying its vocabulary out of the file.
         seed: of the random inputs used in tracing and verification.
 
     Returns:
@@ -122,7 +126,7 @@ def export(
     target = Path(path)
     reference = copy.deepcopy(model).eval()
     exporter = _Exporter(
-        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, seed
+        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed
     )
     with replacing(target) as temporary:
         report = exporter.run(temporary, streaming, lengths, verify)
@@ -146,6 +150,7 @@ class _Exporter:
         form: str,
         output_names: Sequence[str] | None,
         metadata: Mapping[str, str],
+        pick: bool,
         seed: int,
     ) -> None:
         self.reference = reference
@@ -153,6 +158,7 @@ class _Exporter:
         self.form = form
         self.output_names = output_names
         self.metadata = metadata
+        self.pick = pick
         self.seed = seed
         check_runs(example, reference)
         self.module = convert(reference)
@@ -186,6 +192,9 @@ class _Exporter:
         signature = signature_of(
             model.graph, states, traced.lengths, causal=plan.stream, not_causal_because=plan.not_causal_because
         )
+        if self.pick:
+            pick = add_pick(model.graph, {state.output for state in states})
+            signature = replace(signature, pick=pick)
         write_metadata(model, signature, self.form, _precision(self.reference), self.metadata)
         write_model(model, path)
         return signature, model

@@ -36,7 +36,7 @@ def splice(
     graph = model.graph
     hoisted: dict[Cell, dict[ir.Value, ir.Value]] = {}
     lifted: list[State] = []
-    spans: dict[tuple[ir.Value, int | str], Lengths] = {}
+    spans: dict[tuple[ir.Value, object], Lengths] = {}
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
         builder = Builder(call.name, graph)

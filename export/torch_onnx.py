@@ -23,7 +23,7 @@ def _log_sigmoid(x: Any) -> Any:
     return op.Sub(op.Log(op.Sigmoid(op.Abs(x))), op.Relu(op.Neg(x)))
 
 
-TRANSLATIONS = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
+TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
 """Operators that torch translates into something else than it computes."""
 
 

@@ -20,6 +20,7 @@ from rnncore.runtime.signature import BATCH, TIME
 
 WHOLE_SIZES = ((1, 1), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 5)
 RAGGED_SIZES = ((4, 11),)
+PICK_SIZES = ((1, 1, 1), (2, 7, 3))  # (batch, time, picks)
 STREAM_STEPS = 13
 CHUNKINGS = ((1,) * STREAM_STEPS, (4, 0, 1, 8), (STREAM_STEPS - 1, 1))
 
@@ -93,6 +94,8 @@ class Verifier:
         self._generator = torch.Generator().manual_seed(self.seed)
         verdict = Verdict(self.seed, self.tolerance)
         verdict.cases.extend(self._whole(model))
+        if model.signature.pick is not None:
+            verdict.cases.extend(self._picks(model))
         if model.signature.lengths is not None:
             verdict.cases.extend(self._ragged(model))
         if model.signature.causal:
@@ -108,6 +111,19 @@ class Verifier:
             case = self._judge("whole", batch, time, "", tensors, got)
             if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, again, strict=True)):
                 case.passed, case.note = False, "a second run gave other bits"
+            yield case
+
+    def _picks(self, model: Model) -> Iterator[Case]:
+        """What is asked for by index is what the whole output has there, and that is what the module gives."""
+        (port,) = model.signature.outputs
+        for batch, time, picks in PICK_SIZES:
+            tensors = self.example.draw({BATCH: batch, TIME: time}, self._generator)
+            at = torch.randint(int(port.shape[2]), (batch, time, picks), generator=self._generator).numpy()
+            whole = self._run(model, tensors)
+            picked = model.run_picked(at=at, **{name: t.cpu().numpy() for name, t in self._named(tensors)})
+            case = self._judge("whole", batch, time, f"{picks} picked a step", tensors, whole)
+            if not np.array_equal(picked, np.take_along_axis(whole[0], at, 2), equal_nan=True):
+                case.passed, case.note = False, f"the picks are not what output '{port.name}' has there"
             yield case
 
     def _ragged(self, model: Model) -> Iterator[Case]:

@@ -1,21 +1,20 @@
-"""Many sequences in one call, whole: read the arguments, run, and leave nothing in the padding."""
+"""Padded sequences in one call, whole: read the arguments, run, and leave nothing in the padding."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.checking import agreed, read_array, read_item
+from rnncore.runtime.checking import agreed, apparent_steps, read_array, too_many_steps
 from rnncore.runtime.engine import Engine
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.items import no_steps_message
 from rnncore.runtime.layout import Array, Layout, Slot
 from rnncore.runtime.lengths import read_lengths
-from rnncore.runtime.padding import free_axes_problem, pack
 
 
 @dataclass(frozen=True)
@@ -24,28 +23,43 @@ class Batch:
 
     arrays: whole arrays by input name, padded with zeros.
     lengths: int64 [size], or None when every row has all ``steps``.
-    ragged: the caller handed in lists and gets lists back.
     """
 
     arrays: dict[str, Array]
     size: int
     steps: int
     lengths: NDArray[np.int64] | None
-    ragged: bool
 
 
 def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
-    """Check the named arguments of a call; raises InputError that lists every problem."""
-    timed = [slot for slot in layout.inputs if slot.time_axis is not None]
-    lists = [slot.name for slot in timed if isinstance(given[slot.name], list | tuple)]
-    if not lists:
-        return _read_arrays(layout, given, lengths)
-    if len(lists) < len(timed):
-        others = ", ".join(repr(slot.name) for slot in timed if slot.name not in lists)
-        raise InputError(f"input {lists[0]!r} is a list of sequences, {others} is not: use lists for both")
-    if lengths is not None:
-        raise InputError("lengths do not go with a list of sequences: each item brings its own length")
-    return _read_lists(layout, timed, given)
+    """Check the named arrays of a call; raises InputError that lists every problem."""
+    problems: list[str] = []
+    arrays: dict[str, Array] = {}
+    sizes: dict[str, int] = {}
+    steps: dict[str, int] = {}
+    for slot in layout.inputs:
+        too_many = too_many_steps(layout, apparent_steps(given[slot.name], slot.time_axis))
+        if too_many:  # told before anything is copied
+            problems.extend(too_many)
+            continue
+        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
+        if array is not None:
+            arrays[slot.name] = array
+            sizes[slot.name] = array.shape[slot.batch_axis]
+            if slot.time_axis is not None:
+                steps[slot.name] = array.shape[slot.time_axis]
+    size = agreed(sizes, "sequences", problems)
+    step_count = agreed(steps, "steps", problems)
+    problems.extend(too_many_steps(layout, step_count))
+    raise_all(problems)
+    if size == 0:
+        raise InputError("the batch is empty: hand in at least one sequence")
+    if lengths is None:
+        return Batch(arrays, size, step_count, None)
+    if not layout.timed:
+        raise InputError("lengths were given, but no input of this model has a time axis")
+    checked = read_lengths(lengths, size, step_count)
+    return Batch(arrays, size, step_count, None if (checked == step_count).all() else checked)
 
 
 def run_batch(engine: Engine, batch: Batch) -> dict[str, Array]:
@@ -65,61 +79,6 @@ def run_batch(engine: Engine, batch: Batch) -> dict[str, Array]:
             if slot.time_axis is not None and padding.any():
                 slot.rows(outputs[slot.name])[padding] = 0
     return outputs
-
-
-def _read_arrays(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
-    problems: list[str] = []
-    arrays: dict[str, Array] = {}
-    sizes: dict[str, int] = {}
-    steps: dict[str, int] = {}
-    for slot in layout.inputs:
-        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
-        if array is not None:
-            arrays[slot.name] = array
-            sizes[slot.name] = array.shape[slot.batch_axis]
-            if slot.time_axis is not None:
-                steps[slot.name] = array.shape[slot.time_axis]
-    size = agreed(sizes, "sequences", problems)
-    step_count = agreed(steps, "steps", problems)
-    raise_all(problems)
-    if size == 0:
-        raise InputError("the batch is empty: hand in at least one sequence")
-    if lengths is None:
-        return Batch(arrays, size, step_count, None, False)
-    if not layout.timed:
-        raise InputError("lengths were given, but no input of this model has a time axis")
-    checked = read_lengths(lengths, size, step_count)
-    return Batch(arrays, size, step_count, None if (checked == step_count).all() else checked, False)
-
-
-def _read_lists(layout: Layout, timed: Sequence[Slot], given: Mapping[str, Any]) -> Batch:
-    problems: list[str] = []
-    size = agreed({slot.name: len(given[slot.name]) for slot in timed}, "sequences", problems)
-    raise_all(problems)
-    if size == 0:
-        raise InputError("the list of sequences is empty: hand in at least one")
-    read = [
-        read_item(layout, {slot.name: given[slot.name][i] for slot in timed}, f", item {i}", problems)
-        for i in range(size)
-    ]
-    arrays: dict[str, Array] = {}
-    for slot in layout.inputs:
-        if slot.time_axis is not None:
-            continue
-        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
-        if array is not None:
-            arrays[slot.name] = array
-            agreed({timed[0].name: size, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
-    raise_all(problems)
-    lengths = np.array([steps for _, steps in read], np.int64)
-    most = int(lengths.max())
-    for slot in timed:
-        items = [item[slot.name] for item, _ in read]
-        problem = free_axes_problem(slot, items)
-        if problem:
-            raise InputError(problem)
-        arrays[slot.name] = pack(slot, items, most)
-    return Batch(arrays, size, most, None if (lengths == most).all() else lengths, True)
 
 
 def _padding_is_harmless(layout: Layout) -> bool:

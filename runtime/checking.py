@@ -20,6 +20,8 @@ def bind_arguments(slots: Sequence[Slot], args: Sequence[Any], named: Mapping[st
     Raises InputError that lists every missing, unknown and doubled one.
     """
     names = [slot.name for slot in slots]
+    if not named and len(args) == len(names):
+        return dict(zip(names, args, strict=True))
     expected = "expected " + ", ".join(names)
     problems = []
     if len(args) > len(names):
@@ -50,12 +52,35 @@ def read_item(
         if slot.name not in given:
             continue
         label = f"input {slot.name!r}{where}"
+        too_many = too_many_steps(layout, apparent_steps(given[slot.name], slot.item_time_axis), where)
+        if too_many:  # told before anything is copied
+            problems.extend(too_many)
+            continue
         array = read_array(given[slot.name], slot, slot.item_shape, label, problems)
         if array is not None:
             arrays[slot.name] = array
             if slot.item_time_axis is not None:
                 steps[slot.name] = array.shape[slot.item_time_axis]
-    return arrays, agreed(steps, f"steps{where}", problems)
+    count = agreed(steps, f"steps{where}", problems)
+    problems.extend(too_many_steps(layout, count, where))  # of a value that did not say so before it was read
+    return arrays, count
+
+
+def too_many_steps(layout: Layout, steps: int, where: str = "") -> list[str]:
+    """The problem with a sequence of so many steps, if there is one."""
+    if layout.max_steps is None or steps <= layout.max_steps:
+        return []
+    return [f"{steps} steps{where}, this model was loaded with max_steps={layout.max_steps}: use shorter parts"]
+
+
+def apparent_steps(value: Any, time_axis: int | None) -> int:
+    """Steps of a value that was not read yet, 0 if it does not say."""
+    if time_axis is None:
+        return 0
+    if isinstance(value, list | tuple):
+        return len(value) if time_axis == 0 else 0
+    shape = getattr(value, "shape", ())
+    return int(shape[time_axis]) if isinstance(shape, tuple) and len(shape) > time_axis else 0
 
 
 def agreed(sizes: Mapping[str, int], what: str, problems: list[str]) -> int:
@@ -118,15 +143,15 @@ def _as_array(value: Any, dtype: np.dtype[Any], label: str, problems: list[str])
 
 
 def _shape_problem(found: tuple[int, ...], expected: tuple[int | str, ...]) -> str | None:
-    wanted = f"the model expects {shape_text(expected)}"
     if len(found) != len(expected):
-        return f"has shape {shape_text(found)}, {wanted}{_rank_advice(found, expected)}"
+        advice = _rank_advice(found, expected)
+        return f"has shape {shape_text(found)}, the model expects {shape_text(expected)}{advice}"
     wrong = [axis for axis, size in enumerate(expected) if isinstance(size, int) and found[axis] != size]
     if not wrong:
         return None
     if len(expected) > 1 and wrong == [len(expected) - 1]:
         return f"has {found[-1]} features, the model expects {expected[-1]}"
-    return f"has shape {shape_text(found)}, {wanted}"
+    return f"has shape {shape_text(found)}, the model expects {shape_text(expected)}"
 
 
 def _rank_advice(found: tuple[int, ...], expected: tuple[int | str, ...]) -> str:

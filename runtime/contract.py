@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnncore.runtime.layout import shape_text
-from rnncore.runtime.signature import BATCH, TIME, Port, Signature, State
+from rnncore.runtime.signature import BATCH, PICKS, TIME, Port, Signature, State
 
 Shape = tuple[int | str, ...]
 
@@ -53,6 +53,7 @@ def signature_problems(signature: Signature) -> list[str]:
         )
     for state in signature.states:
         problems += [f"state {state.name!r} {problem}" for problem in _state_problems(state)]
+    problems += _pick_problems(signature)
     if signature.states and not signature.causal:
         problems.append("there are states, but the model is not marked causal")
     if signature.causal and not any(port.time_axis is not None for port in signature.inputs):
@@ -72,6 +73,9 @@ def graph_problems(
         inputs[signature.lengths.name] = (signature.lengths.dtype, signature.lengths.shape)
     for state in signature.states:
         inputs[state.name] = outputs[state.output] = (state.dtype, (BATCH, state.size))
+    if signature.pick is not None:
+        inputs[signature.pick.at] = ("int64", (BATCH, TIME, PICKS))
+        outputs[signature.pick.picked] = (outputs[signature.pick.of][0], (BATCH, TIME, PICKS))
     return _side_problems("input", inputs, graph_inputs) + _side_problems("output", outputs, graph_outputs)
 
 
@@ -86,6 +90,19 @@ def _port_problems(port: Port) -> list[str]:
     if any(isinstance(d, int) and d < 0 for d in port.shape):
         problems.append(f"has shape {shape_text(port.shape)}, expected no negative size")
     return problems
+
+
+def _pick_problems(signature: Signature) -> list[str]:
+    if signature.pick is None:
+        return []
+    of = next((port for port in signature.outputs if port.name == signature.pick.of), None)
+    if of is None:
+        return [f"there are picks of {signature.pick.of!r}, which is no output"]
+    if len(signature.outputs) > 1:
+        return [f"there are picks of output {of.name!r}, but there are other outputs too"]
+    if len(of.shape) == 3 and of.shape[:2] == (BATCH, TIME) and isinstance(of.shape[2], int):
+        return []
+    return [f"there are picks of output {of.name!r} {shape_text(of.shape)}, expected [batch, time, a fixed size]"]
 
 
 def _state_problems(state: State) -> list[str]:
@@ -134,8 +151,10 @@ def _same_shape(side: str, declared: Shape, found: Sequence[int | str | None]) -
 
 def _input_names(signature: Signature) -> list[str]:
     names = [port.name for port in signature.inputs] + [state.name for state in signature.states]
-    return names if signature.lengths is None else [*names, signature.lengths.name]
+    names += [] if signature.lengths is None else [signature.lengths.name]
+    return names if signature.pick is None else [*names, signature.pick.at]
 
 
 def _output_names(signature: Signature) -> list[str]:
-    return [port.name for port in signature.outputs] + [state.output for state in signature.states]
+    names = [port.name for port in signature.outputs] + [state.output for state in signature.states]
+    return names if signature.pick is None else [*names, signature.pick.picked]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rnncore.runtime.contract import GraphValue
 from rnncore.runtime.errors import InputError, ModelFileError
+from rnncore.runtime.forks import abandon, watch
 from rnncore.runtime.layout import Array, Layout
+from rnncore.runtime.processors import check_threads, share_threads
+from rnncore.runtime.quick import QuickReader
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -18,14 +23,22 @@ _FATAL_ONLY = 4
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
 
-def open_session(data: bytes, *, threads: int, arena: bool) -> onnxruntime.InferenceSession:
-    """A CPU session over the bytes of a model; ModelFileError when onnxruntime does not accept them."""
+def open_session(data: bytes, *, threads: int | None, arena: bool) -> onnxruntime.InferenceSession:
+    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
+
+    Raises ModelFileError when onnxruntime does not accept the model.
+    """
     import onnxruntime  # takes longer than all the rest of this package: wait until a model is loaded
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    check_threads(threads)
+    if threads is None:
+        share_threads()
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = arena
     # onnxruntime keeps one memory plan for every input shape it ever saw; streams bring new chunk lengths for ever.
     options.enable_mem_pattern = False
@@ -40,21 +53,53 @@ def open_session(data: bytes, *, threads: int, arena: bool) -> onnxruntime.Infer
 
 
 def graph_values(session: onnxruntime.InferenceSession) -> tuple[list[GraphValue], list[GraphValue]]:
-    """Inputs and outputs of the graph."""
-    inputs = [GraphValue(arg.name, arg.type, tuple(arg.shape)) for arg in session.get_inputs()]
+    """Inputs and outputs of the graph; inputs with a default are inputs too."""
+    arguments = [*session.get_inputs(), *session.get_overridable_initializers()]
+    inputs = [GraphValue(arg.name, arg.type, tuple(arg.shape)) for arg in arguments]
     outputs = [GraphValue(arg.name, arg.type, tuple(arg.shape)) for arg in session.get_outputs()]
     return inputs, outputs
 
 
 class Engine:
-    """A session with its layout.  Immutable, and safe to call from many threads at once."""
+    """A session with its layout.  Immutable, and safe to call from many threads at once.
 
-    __slots__ = ("_outputs", "layout", "session")
+    reopen: makes the session anew in a forked child, which cannot use the one it inherited.
+    """
 
-    def __init__(self, session: onnxruntime.InferenceSession, layout: Layout) -> None:
-        self.session = session
+    __slots__ = ("__weakref__", "_lock", "_outputs", "_reopen", "_session", "fingerprint", "layout", "quick")
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        layout: Layout,
+        fingerprint: str,
+        reopen: Callable[[], onnxruntime.InferenceSession],
+    ) -> None:
+        self._session: onnxruntime.InferenceSession | None = session
+        self._reopen = reopen
+        self._lock = threading.Lock()
         self.layout = layout
+        self.fingerprint = fingerprint
+        self.quick = QuickReader(layout)
+        watch(self)
         self._outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
+
+    @property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The session of this process."""
+        session = self._session
+        if session is None:
+            with self._lock:
+                if self._session is None:
+                    self._session = self._reopen()
+                session = self._session
+        return session
+
+    def after_fork(self) -> None:
+        """Forget the session of the parent process."""
+        abandon(self._session)
+        self._session = None
+        self._lock = threading.Lock()
 
     def call(
         self, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, batch: int, steps: int
@@ -68,11 +113,34 @@ class Engine:
         feeds = {**arrays, **states}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = np.full(batch, steps, np.int64) if lengths is None else lengths
+        return self._run(self._outputs, feeds)
+
+    def call_picked(self, arrays: dict[str, Array], states: dict[str, Array], at: Array) -> dict[str, Array]:
+        """As :meth:`call` with full lengths, but of the one output only the numbers ``at`` [batch, time, picks].
+
+        They are found under the name of that output.  A file that cannot be asked for them gives all, to be cut here.
+        """
+        pick = self.layout.signature.pick
+        batch, steps, _ = at.shape
+        if pick is None:
+            values = self.call(arrays, states, None, batch, steps)
+            name = self.layout.outputs[0].name
+            values[name] = np.take_along_axis(values[name], at, 2)
+            return values
+        feeds = {**arrays, **states, pick.at: at}
+        if self.layout.lengths is not None:
+            feeds[self.layout.lengths] = np.full(batch, steps, np.int64)
+        values = self._run([pick.picked, *self._outputs[1:]], feeds)
+        values[pick.of] = values.pop(pick.picked)
+        return values
+
+    def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
+        session = self.session
         try:
-            values = self.session.run(self._outputs, feeds)
+            values = session.run(names, feeds)
         except Exception as error:
             raise run_error(error) from error
-        return dict(zip(self._outputs, values, strict=True))
+        return dict(zip(names, values, strict=True))
 
     def initial_states(self, batch: int) -> dict[str, Array]:
         """Initial value of every state, [batch, size]."""

@@ -6,7 +6,13 @@
     ├── InputError            a value handed in is wrong: rank, width, dtype, lengths, an empty list  (also ValueError)
     │   └── UnknownTokenError     a character or token outside the model's vocabulary
     ├── StateError            a recurrent state is wrong: of another model, of another batch, misused  (also ValueError)
-    │   └── StreamBusyError       one stream used by two callers at the same time
+    │   ├── StreamBusyError       one stream used by two callers at the same time
+    │   ├── StreamEvictedError    a pool gave the stream's state to its on_evict callback: restore it from there
+    │   └── SnapshotError         a saved state is foreign, cut short, altered, newer, or of another model
+    ├── PoolError             a pool did not do what was asked; the stream's state is as it was
+    │   ├── Overloaded            more pushes pending, or more streams open, than the pool may hold
+    │   ├── DeadlineExceeded      a push waited longer than its timeout  (also TimeoutError)
+    │   └── PoolClosedError       the pool is closed, or belongs to the process that this one was forked from
     ├── NotStreamableError    a stream was asked of a model that is not causal  (also ValueError)
     ├── ModelFileError        a file cannot be used  (also ValueError)
     │   ├── NotOnnxError          no ONNX model: another kind of file, empty or truncated
@@ -45,6 +51,30 @@ class StateError(RnncoreError, ValueError):
 
 class StreamBusyError(StateError):
     """One stream was used by two callers at the same time."""
+
+
+class StreamEvictedError(StateError):
+    """A pool gave the state of an idle stream to its ``on_evict`` callback."""
+
+
+class SnapshotError(StateError):
+    """A saved state cannot be restored: foreign, cut short, altered, of a newer format, or of another model."""
+
+
+class PoolError(RnncoreError):
+    """A pool did not do what was asked of it; the stream's state is as it was."""
+
+
+class Overloaded(PoolError):
+    """More pushes are pending, or more streams open, than the pool may hold."""
+
+
+class DeadlineExceeded(PoolError, TimeoutError):
+    """A push waited longer than its timeout and was not applied."""
+
+
+class PoolClosedError(PoolError):
+    """The pool is closed, or belongs to the process that this one was forked from."""
 
 
 class NotStreamableError(RnncoreError, ValueError):

@@ -8,7 +8,7 @@ import numpy as np
 
 from rnncore.runtime.binding import StateSet
 from rnncore.runtime.engine import Engine
-from rnncore.runtime.layout import Array, Layout
+from rnncore.runtime.layout import Array, Layout, Slot
 from rnncore.runtime.padding import pack
 
 Items = dict[str, Array]
@@ -22,16 +22,29 @@ def run_items(
 
     Returns the outputs of each chunk, own arrays cut to its length, and every final state as [batch, size].
     """
+    stacked = {state.name: np.concatenate([own[k] for own in states]) for k, state in enumerate(engine.layout.states)}
+    return run_stacked(engine, items, lengths, steps, stacked)
+
+
+def run_stacked(
+    engine: Engine, items: Sequence[Items], lengths: Sequence[int], steps: int, states: dict[str, Array]
+) -> tuple[list[list[Array]], list[Array]]:
+    """As :func:`run_items`, from states that are stacked already: [batch, size] each, by name."""
     layout = engine.layout
     arrays = {slot.name: pack(slot, [item[slot.name] for item in items], steps) for slot in layout.inputs}
-    stacked = {state.name: np.concatenate([own[k] for own in states]) for k, state in enumerate(layout.states)}
-    values = engine.call(arrays, stacked, np.array(lengths, np.int64), len(items), steps)
-    rows = [(slot, slot.rows(values[slot.name])) for slot in layout.outputs]
-    outputs = [
-        [row[i].copy() if slot.time_axis is None else slot.item_from_row(row[i, :length]).copy() for slot, row in rows]
-        for i, length in enumerate(lengths)
-    ]
-    return outputs, [values[state.output] for state in layout.states]
+    values = engine.call(arrays, states, np.array(lengths, np.int64), len(items), steps)
+    columns = [_own_arrays(slot, values[slot.name], lengths, steps) for slot in layout.outputs]
+    return [list(own) for own in zip(*columns, strict=True)], [values[state.output] for state in layout.states]
+
+
+def _own_arrays(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
+    """The part of a whole output that belongs to each sequence, cut to its length; copies."""
+    rows = slot.rows(output)
+    if slot.time_axis is None:
+        return [row.copy() for row in rows]
+    if slot.item_time_axis == 0 and min(lengths) == steps:
+        return [row.copy() for row in rows]
+    return [slot.item_from_row(rows[i, :length]).copy() for i, length in enumerate(lengths)]
 
 
 def no_steps_message(layout: Layout, rows: Sequence[int]) -> str:

@@ -99,6 +99,7 @@ class Layout:
     timed: some input has a time axis.
     fixed: batch and time are the only free axes, so buffers can be made before a run.
     timeless_outputs: names of outputs with one value for the whole sequence.
+    max_steps: longest sequence or chunk that is accepted, None for no limit.
     """
 
     signature: Signature
@@ -109,9 +110,10 @@ class Layout:
     timed: bool
     fixed: bool
     timeless_outputs: tuple[str, ...]
+    max_steps: int | None = None
 
     @classmethod
-    def of(cls, signature: Signature) -> Layout:
+    def of(cls, signature: Signature, max_steps: int | None = None) -> Layout:
         """The layout of a signature in which :func:`rnncore.runtime.contract.signature_problems` finds nothing."""
         inputs = tuple(Slot.of(port) for port in signature.inputs)
         outputs = tuple(Slot.of(port) for port in signature.outputs)
@@ -124,6 +126,7 @@ class Layout:
             any(slot.time_axis is not None for slot in inputs),
             all(slot.fixed for slot in inputs + outputs),
             tuple(slot.name for slot in outputs if slot.time_axis is None),
+            max_steps,
         )
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.container import FINGERPRINT_KEY, fingerprint_of, metadata_of
 from rnncore.runtime.contract import graph_problems, signature_problems
@@ -20,7 +20,12 @@ from rnncore.runtime.errors import (
     raise_all,
 )
 from rnncore.runtime.layout import Layout
+from rnncore.runtime.origin import Origin, logger
+from rnncore.runtime.processors import check_threads
 from rnncore.runtime.signature import FORMAT_VERSION, PREFIX, Signature
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class LoadedFile:
     metadata: dict[str, str]
     report: dict[str, Any]
     fingerprint: str
+    origin: Origin
 
 
 def read_source(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
@@ -48,8 +54,9 @@ def read_source(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
         raise NotOnnxError(f"{path}: the file cannot be read: {error.strerror}") from error
 
 
-def open_model(data: bytes, *, threads: int, arena: bool) -> LoadedFile:
+def open_model(data: bytes, origin: Origin) -> LoadedFile:
     """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
+    options = origin.options
     metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
     if not metadata:
         raise ForeignModelError("this ONNX model was not written by rnncore: export it with rnncore.export")
@@ -57,10 +64,36 @@ def open_model(data: bytes, *, threads: int, arena: bool) -> LoadedFile:
     fingerprint = _checked_fingerprint(data, metadata)
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
-    session = open_session(data, threads=threads, arena=arena)
+    session = open_session(data, threads=options.threads, arena=options.arena)
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
-    return LoadedFile(Engine(session, Layout.of(signature)), metadata, _report(metadata), fingerprint)
+    layout = Layout.of(signature, options.max_steps)
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint))
+    return LoadedFile(engine, metadata, _report(metadata), fingerprint, origin)
+
+
+def read_again(origin: Origin, fingerprint: str) -> bytes:
+    """The bytes of a model that was loaded before; ModelFileError when the file has changed or is gone."""
+    name, data = read_source(origin.source)
+    try:
+        found = metadata_of(data).get(FINGERPRINT_KEY, "")
+        if found == fingerprint and fingerprint_of(data, found) == found:
+            return data
+    except ModelFileError as error:
+        raise type(error)(f"{name}: {error}") from None
+    raise TamperedModelError(
+        f"{name}: the file has changed since it was loaded (fingerprint {found[:12]}… instead of "
+        f"{fingerprint[:12]}…): give a new model a new name, then load it"
+    )
+
+
+def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:
+    """A session for a forked child."""
+    options = origin.options
+    check_threads(options.threads)
+    session = open_session(read_again(origin, fingerprint), threads=options.threads, arena=options.arena)
+    logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
+    return session
 
 
 def _check_format_version(metadata: dict[str, str]) -> None:

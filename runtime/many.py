@@ -10,10 +10,11 @@ import numpy as np
 from rnncore.runtime.checking import bind_arguments, read_item
 from rnncore.runtime.engine import Engine
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, raise_all
+from rnncore.runtime.hooks import apply_hooks, one_or_all
 from rnncore.runtime.items import Items, no_steps_message, run_items
 from rnncore.runtime.layout import Array, Layout
 from rnncore.runtime.padding import free_axes_problem
-from rnncore.runtime.stream import Stream, one_or_all
+from rnncore.runtime.stream import Stream
 
 
 def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
@@ -57,10 +58,8 @@ def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[A
 def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
     layout = engine.layout
     raise_all([f"streams[{i}] is closed" for i, stream in enumerate(streams) if stream.closed], StateError)
-    items, lengths = _read_chunks(layout, chunks)
-    outputs: list[list[Array]] = [
-        [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs] for _ in streams
-    ]
+    items, lengths = _read_chunks(engine, chunks)
+    outputs: list[list[Array]] = [[] for _ in streams]
     finals: list[tuple[list[int], list[Array]]] = []
     for group in _groups(layout, lengths):
         group_lengths = [lengths[i] for i in group]
@@ -70,19 +69,33 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
         for i, own in zip(group, group_outputs, strict=True):
             outputs[i] = own
         finals.append((group, group_finals))
+    for own, steps in zip(outputs, lengths, strict=True):
+        if not own:
+            own.extend(np.zeros(slot.item_full_shape(steps), slot.dtype) for slot in layout.outputs)
+    outputs = [
+        apply_hooks(stream._hooks, layout, own) if stream._hooks and steps else own
+        for stream, own, steps in zip(streams, outputs, lengths, strict=True)
+    ]
     # Only now, after the last call that can fail, does any stream change.
     for group, group_finals in finals:
         for row, i in enumerate(group):
             if lengths[i] > 0:
-                _move(streams[i], [final[row] for final in group_finals], lengths[i])
+                _move(streams[i], row, group_finals, lengths[i])
     return [one_or_all(layout, own) for own in outputs]
 
 
-def _read_chunks(layout: Layout, chunks: Sequence[Any]) -> tuple[list[Items], list[int]]:
+def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], list[int]]:
+    layout = engine.layout
+    several = len(layout.inputs) > 1
     problems: list[str] = []
     items: list[Items] = []
     lengths: list[int] = []
     for i, chunk in enumerate(chunks):
+        read = engine.quick.read(chunk if several and type(chunk) is tuple else (chunk,))
+        if read is not None:
+            items.append(read[0])
+            lengths.append(read[1])
+            continue
         try:
             given = bind_arguments(layout.inputs, *_arguments(layout, chunk))
         except InputError as error:
@@ -121,8 +134,9 @@ def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
     return [[i for i in rows if lengths[i] == n] for n in sorted({lengths[i] for i in rows})]
 
 
-def _move(stream: Stream, finals: Sequence[Array], steps: int) -> None:
-    for buffer, final in zip(stream._sets[1 - stream._now], finals, strict=True):
-        buffer[0] = final
-    stream._now = 1 - stream._now
+def _move(stream: Stream, row: int, finals: Sequence[Array], steps: int) -> None:
+    other = 1 - stream._now
+    for buffer, final in zip(stream._sets[other], finals, strict=True):
+        buffer[0] = final[row]
+    stream._now = other
     stream._steps += steps

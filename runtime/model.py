@@ -4,45 +4,64 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from rnncore.runtime.batch import Batch, read_batch, run_batch
+from rnncore.runtime.batch import read_batch, run_batch
+from rnncore.runtime.buckets import BATCH_SIZE, PADDING_BUDGET
 from rnncore.runtime.checking import bind_arguments
-from rnncore.runtime.errors import InputError, ModelFileError
-from rnncore.runtime.layout import Layout, Slot
-from rnncore.runtime.loading import LoadedFile, open_model, read_source
+from rnncore.runtime.corpus import Progress, check_windows, run_windows
+from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
+from rnncore.runtime.eviction import OnEvict
+from rnncore.runtime.hooks import one_or_all
+from rnncore.runtime.layout import Array, Layout
+from rnncore.runtime.loading import LoadedFile, open_model, read_again, read_source
 from rnncore.runtime.many import push_many
-from rnncore.runtime.padding import split
+from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
+from rnncore.runtime.picks import run_picked
+from rnncore.runtime.pool import OnOverload, Pool
+from rnncore.runtime.ragged import read_ragged, run_ragged
 from rnncore.runtime.signature import Signature
-from rnncore.runtime.stream import Stream, one_or_all
+from rnncore.runtime.snapshot import decode, read_file
+from rnncore.runtime.stream import Stream
 
 
-def load(source: str | os.PathLike[str] | bytes, *, threads: int = 1, arena: bool = True) -> Model:
+def load(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    threads: Threads = 1,
+    arena: bool = True,
+    max_steps: int | None = None,
+) -> Model:
     """Load a model that ``rnncore.export`` wrote.
 
     source: path of the file, or its bytes.
     threads: threads inside one call.  1 is right for a service that runs many calls side by side; a single caller with
-        a wide model gains from one for each core.  Threads never spin while they wait.
+        a wide model gains from one for each core: ``"auto"`` or None for as many as the cpuset and the cgroup of this
+        process allow.  Threads never spin while they wait.  ``"shared"``: one pool of threads for all models of the
+        process, see :func:`rnncore.runtime.share_threads`; onnxruntime lets these spin for a moment after a call.
     arena: keep memory between calls.  False gives it back after each call, which costs time and saves memory where
         calls are rare or of very different sizes.
+    max_steps: longest sequence or chunk that is accepted; a longer one is an InputError before any memory is taken.
 
     Raises NotOnnxError (no such file, a directory, empty, truncated, not ONNX), ForeignModelError (not written by
     rnncore), FormatVersionError (written by a newer rnncore), TamperedModelError (changed after export), or their base
     ModelFileError when signature and graph disagree.
     """
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InputError(f"threads is {threads!r}, expected an integer of at least 1")
+    origin = origin_of(source, read_options(threads, arena, max_steps))
     name, data = read_source(source)
-    try:
-        return Model(name, open_model(data, threads=threads, arena=arena))
-    except ModelFileError as error:
-        raise type(error)(f"{name}: {error}") from error.__cause__
+    model = _opened(name, data, origin)
+    logger.info("loaded %r", model)
+    return model
 
 
 class Model:
-    """A loaded model file.  Immutable, and safe to use from many threads; made by :func:`load`."""
+    """A loaded model file.  Immutable, and safe to use from many threads; made by :func:`load`.
+
+    A forked child opens the file again when it first uses the model, and so does a process that unpickles one
+    (``multiprocessing``, Ray); both refuse a file that has changed since.
+    """
 
     __slots__ = ("__weakref__", "_engine", "_file", "_name")
 
@@ -66,13 +85,73 @@ class Model:
         Raises InputError that lists every problem.
         """
         layout = self._engine.layout
-        batch = read_batch(layout, bind_arguments(layout.inputs, inputs, named), lengths)
-        outputs = run_batch(self._engine, batch)
-        return one_or_all(layout, [_handed_out(slot, outputs[slot.name], batch) for slot in layout.outputs])
+        given = bind_arguments(layout.inputs, inputs, named)
+        ragged = read_ragged(layout, given)
+        if ragged is None:
+            outputs = run_batch(self._engine, read_batch(layout, given, lengths))
+            return one_or_all(layout, [outputs[slot.name] for slot in layout.outputs])
+        if lengths is not None:
+            raise InputError("lengths do not go with a list of sequences: each item brings its own length")
+        return one_or_all(layout, run_ragged(self._engine, ragged))
+
+    def run_picked(self, /, *inputs: Any, at: Any, **named: Any) -> Array:
+        """Run whole padded sequences, and return only some numbers of the one output [batch, time, size].
+
+        inputs: arrays as for :meth:`run`.
+        at: integers [batch, time, picks], indices of the output's last axis, of each step.
+
+        Returns [batch, time, picks].  A file exported with ``pick=True`` copies no others out.  Raises InputError.
+        """
+        return run_picked(self._engine, bind_arguments(self._engine.layout.inputs, inputs, named), at)
+
+    def run_iter(
+        self,
+        sequences: Iterable[Any],
+        *,
+        batch_size: int = BATCH_SIZE,
+        window: int = 1024,
+        padding_budget: float = PADDING_BUDGET,
+        progress: Progress | None = None,
+    ) -> Iterator[Any]:
+        """Run any number of sequences, and yield the answer to each, in order: for what does not fit in memory.
+
+        sequences: each one what ``Stream.push`` takes, whole: an array [time, ...]; with several inputs a tuple in their
+            order, or a dict by name.
+        batch_size: most sequences of one call.
+        window: so many sequences are read ahead, to find those of similar length.  Memory is that of one window.
+        padding_budget: padded steps of a call as a share of its real ones, at most.
+        progress: called after each window with the number of sequences and of steps run so far.
+
+        Raises InputError, which names the sequence, when it comes to one that is wrong; the windows before it were
+        answered.
+        """
+        check_windows(batch_size, window, padding_budget)
+        return run_windows(
+            self._engine,
+            sequences,
+            batch_size=batch_size,
+            window=window,
+            padding_budget=padding_budget,
+            progress=progress,
+        )
 
     def stream(self) -> Stream:
         """Open a stream at the initial state; NotStreamableError, with the reason, if the model is not causal."""
         return Stream(self._engine)
+
+    def restore(self, blob: bytes) -> Stream:
+        """Open a stream where ``Stream.save`` left one.
+
+        Raises SnapshotError for bytes that are foreign, cut short, altered, of a newer format or of another model.
+        """
+        return Stream(self._engine, decode(blob, self.fingerprint, self._engine.layout))
+
+    def restore_file(self, path: str | os.PathLike[str]) -> Stream:
+        """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""
+        try:
+            return self.restore(read_file(path))
+        except SnapshotError as error:
+            raise SnapshotError(f"{path}: {error}") from error.__cause__
 
     def push_many(self, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
         """Push ``chunks[i]`` to ``streams[i]`` in one call, and return what each push would have returned.
@@ -83,6 +162,46 @@ class Model:
         StreamBusyError no stream has moved.
         """
         return push_many(self._engine, streams, chunks)
+
+    def pool(
+        self,
+        *,
+        max_batch: int = 64,
+        max_wait_ms: float = 2.0,
+        max_pending: int = 1024,
+        on_overload: OnOverload = "error",
+        slice_steps: int = 32,
+        max_streams: int | None = None,
+        max_idle_s: float | None = None,
+        on_evict: OnEvict | None = None,
+    ) -> Pool:
+        """Open a pool, which batches the pushes of many streams; use it in ``with``, or close it.
+
+        max_batch: most rows of one call.
+        max_wait_ms: how long a push may wait for others to fill its batch.  Nobody waits when all streams are there.
+        max_pending: how many pushes may be unanswered at the same time.
+        on_overload: what happens to a push beyond that: ``"error"`` raises Overloaded; ``"wait"`` lets it queue, so that
+            whoever pushes is slowed down to what the pool can do.
+        slice_steps: most time steps that run before other pushes get their turn.  Longer chunks take several turns.
+        max_streams: how many streams may have their state in the batch arrays; opening one more evicts the one that
+            has been idle longest, or raises Overloaded.
+        max_idle_s: evict streams that have not pushed for so long.
+        on_evict: called with key and saved state of an evicted stream, which is then at its end (StreamEvictedError);
+            ``pool.restore`` goes on.  Without it an evicted stream is only parked, and comes back with its next push.
+
+        Raises NotStreamableError if the model is not causal, InputError for an option out of range.
+        """
+        return Pool(
+            self._engine,
+            max_batch=max_batch,
+            max_wait_ms=max_wait_ms,
+            max_pending=max_pending,
+            on_overload=on_overload,
+            slice_steps=slice_steps,
+            max_streams=max_streams,
+            max_idle_s=max_idle_s,
+            on_evict=on_evict,
+        )
 
     @property
     def signature(self) -> Signature:
@@ -119,14 +238,28 @@ class Model:
         """True when the model streams."""
         return self.signature.causal
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self._name, self._file.origin, self.fingerprint)
+
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self
+
     def __repr__(self) -> str:
         return f"<Model {self._name}: {_summary(self._engine.layout)}>"
 
 
-def _handed_out(slot: Slot, output: Any, batch: Batch) -> Any:
-    if not batch.ragged or slot.time_axis is None:
-        return output
-    return split(slot, output, [batch.steps] * batch.size if batch.lengths is None else batch.lengths.tolist())
+def _opened(name: str, data: bytes, origin: Origin) -> Model:
+    try:
+        return Model(name, open_model(data, origin))
+    except ModelFileError as error:
+        raise type(error)(f"{name}: {error}") from error.__cause__
+
+
+def _unpickled(name: str, origin: Origin, fingerprint: str) -> Model:
+    return _opened(name, read_again(origin, fingerprint), origin)
 
 
 def _summary(layout: Layout) -> str:

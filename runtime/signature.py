@@ -29,6 +29,7 @@ PREFIX = "rnncore."
 BLANK_FINGERPRINT = "0" * 64
 BATCH = "batch"
 TIME = "time"
+PICKS = "picks"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,19 @@ class State:
 
 
 @dataclass(frozen=True)
+class Pick:
+    """A way to ask for some numbers of an output instead of all, such as the log-probability of one token.
+
+    The graph input ``at``, int64 [batch, time, picks], holds indices of the last axis of the output ``of``; the graph
+    output ``picked`` [batch, time, picks] has the numbers found there.  Both are optional: the input has a default.
+    """
+
+    of: str
+    at: str
+    picked: str
+
+
+@dataclass(frozen=True)
 class Signature:
     """All inputs and outputs of a model file.
 
@@ -96,6 +110,7 @@ class Signature:
     states: empty unless the model streams.
     causal: True when chunk by chunk equals the whole (checked at export).
     not_causal_because: why a model does not stream, naming the layer; empty when causal.
+    pick: how to ask for some numbers of an output, or None when the file cannot be asked.
     """
 
     inputs: tuple[Port, ...]
@@ -104,6 +119,7 @@ class Signature:
     states: tuple[State, ...] = field(default=())
     causal: bool = False
     not_causal_because: str = ""
+    pick: Pick | None = None
 
     def to_json(self) -> str:
         """JSON text, stable for equal signatures."""
@@ -115,6 +131,7 @@ class Signature:
         try:
             data = json.loads(text)
             lengths = data["lengths"]
+            pick = data.get("pick")  # files written before there were picks have none
             return cls(
                 inputs=tuple(_port(p) for p in data["inputs"]),
                 outputs=tuple(_port(p) for p in data["outputs"]),
@@ -122,6 +139,7 @@ class Signature:
                 states=tuple(State(**s) for s in data["states"]),
                 causal=bool(data["causal"]),
                 not_causal_because=str(data["not_causal_because"]),
+                pick=None if pick is None else Pick(str(pick["of"]), str(pick["at"]), str(pick["picked"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,9 +14,12 @@ from rnncore.runtime.binding import Binding, StateSet, Step, state_set
 from rnncore.runtime.checking import bind_arguments, read_array, read_item
 from rnncore.runtime.engine import Engine
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, StreamBusyError, raise_all
+from rnncore.runtime.forks import abandon, watch
+from rnncore.runtime.hooks import Hook, apply_hooks, one_or_all
 from rnncore.runtime.items import no_steps_message, run_items
 from rnncore.runtime.layout import Array, Layout, Slot
 from rnncore.runtime.signature import BATCH, Port
+from rnncore.runtime.snapshot import Snapshot, encode, write_file
 
 _BUSY = "the stream is in use by another caller: one stream serves one caller at a time, use fork() for a second one"
 _CLOSED = "the stream is closed: open a new one with model.stream()"
@@ -35,18 +39,22 @@ class Stream:
     leaves the state as it was.  Two callers at the same time get StreamBusyError, a closed stream raises StateError.
     """
 
-    __slots__ = ("__weakref__", "_binding", "_closed", "_engine", "_lock", "_now", "_sets", "_step", "_steps")
+    __slots__ = ("__weakref__", "_binding", "_closed", "_engine", "_hooks", "_lock", "_now", "_sets", "_step", "_steps")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, start: Snapshot | None = None) -> None:
         check_streamable(engine.layout)
         self._engine = engine
         self._lock = threading.Lock()
         self._sets: tuple[StateSet, StateSet] = (state_set(engine), state_set(engine))
         self._now = 0
-        self._steps = 0
+        self._steps = 0 if start is None else start.steps
         self._closed = False
         self._binding: Binding | None = None
         self._step: Step | None = None
+        self._hooks: tuple[Hook, ...] = ()
+        if start is not None:
+            self._load(start.states)
+        watch(self)
 
     def push(self, /, *chunks: Any, **named: Any) -> Any:
         """Run the next chunk and move the state on.
@@ -75,6 +83,35 @@ class Stream:
             twin._load(self._sets[self._now])
             twin._steps = self._steps
             return twin
+
+    def save(self) -> bytes:
+        """The state as bytes, to go on from with :meth:`Model.restore`, in this process or another one.
+
+        Plain data with a checksum and the fingerprint of the model; see :mod:`rnncore.runtime.snapshot`.
+        """
+        with self._held():
+            states = tuple(array[0] for array in self._sets[self._now])
+            return encode(self._engine.fingerprint, self._engine.layout, Snapshot(self._steps, states))
+
+    def save_file(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`save` to a file that is, whatever happens, the old one or the whole new one."""
+        write_file(path, self.save())
+
+    def on_output(self, callback: Hook) -> Callable[[], None]:
+        """Have ``callback`` called with what every push is about to return; returns a function that stops this.
+
+        The callback may return None, or arrays of the same shapes to be returned instead.  It runs before the state
+        moves on: if it raises, the push fails with that error and the stream is as it was.  It changes nothing but
+        outputs, the state least of all, and must not use the stream, which is busy.  Several are called in the order
+        in which they were added.  Chunks without steps are not shown; a fork starts without callbacks.
+        """
+        with self._held():
+            self._hooks = (*self._hooks, callback)
+
+        def remove() -> None:
+            self._hooks = tuple(hook for hook in self._hooks if hook is not callback)
+
+        return remove
 
     def reset(self) -> None:
         """Back to the initial state and step 0."""
@@ -114,9 +151,19 @@ class Stream:
         Raises StateError that lists every missing, unknown and ill-shaped state; the stream is then as it was.
         """
         with self._held():
-            self._load(_read_state(self._engine.layout, state))
+            self._load(read_state(self._engine.layout, state))
             if steps is not None:
                 self._steps = steps
+
+    def after_fork(self) -> None:
+        """In a forked child: go on from the last finished push, with a lock and bindings of this process."""
+        abandon(self._step)
+        abandon(self._binding)
+        self._step = self._binding = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Stream cannot be pickled or copied: use save() and model.restore(), or fork()")
 
     def __enter__(self) -> Stream:
         return self
@@ -165,6 +212,8 @@ class Stream:
 
     def _finish(self, outputs: list[Array], steps: int) -> Any:
         """Everything went well: what was written becomes the state."""
+        if self._hooks:
+            outputs = apply_hooks(self._hooks, self._engine.layout, outputs)
         self._now = 1 - self._now
         self._steps += steps
         return outputs[0] if len(outputs) == 1 else one_or_all(self._engine.layout, outputs)
@@ -202,14 +251,8 @@ class _Held:
         self._stream._lock.release()
 
 
-def one_or_all(layout: Layout, outputs: list[Array]) -> Any:
-    """What the caller gets: the array itself if there is one output, a dict by name otherwise."""
-    if len(outputs) == 1:
-        return outputs[0]
-    return {slot.name: output for slot, output in zip(layout.outputs, outputs, strict=True)}
-
-
-def _read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:
+def read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:
+    """The checked arrays of a state, [size] each, in the order of the signature; StateError lists every problem."""
     if not isinstance(state, Mapping):
         raise StateError(f"a state is a mapping from name to array, got a {type(state).__name__}")
     names = [slot.name for slot in layout.states]

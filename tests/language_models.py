@@ -46,11 +46,17 @@ def runtime_model() -> RuntimeLanguageModel:
     return RuntimeLanguageModel.load(model_file())
 
 
-def exported(model: torch.nn.Module, tokens: Vocabulary | None, *, streaming: bool = True) -> bytes:
+@cache
+def model_file_without_pick() -> bytes:
+    """The same, of which only whole vocabularies can be asked, as older files."""
+    return exported(torch_model(), vocabulary(), pick=False)
+
+
+def exported(model: torch.nn.Module, tokens: Vocabulary | None, *, streaming: bool = True, pick: bool = True) -> bytes:
     """The file of any model of token ids, with a tokenizer or without."""
     metadata = {} if tokens is None else {TOKENIZER_KEY: tokens.to_json()}
     example = torch.tensor([[0, 1, len(vocabulary()) - 1], [1, 0, 1]])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export(model, path, example, streaming=streaming, metadata=metadata)
+        export(model, path, example, streaming=streaming, metadata=metadata, pick=pick)
         return path.read_bytes()

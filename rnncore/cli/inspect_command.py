@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from rnncore.cli.console import output, reports_errors
+from rnncore.runtime.signature import PICKS
 
 if TYPE_CHECKING:
     from rnncore.runtime.model import Model
@@ -60,6 +61,11 @@ def _signature_table(model: Model) -> Table:
         table.add_row("state", state.name, state.dtype, _shape(("batch", state.size)), f"-> {state.output}, {initial}")
     for port in signature.outputs:
         table.add_row("output", port.name, port.dtype, _shape(port.shape), "")
+    if signature.pick is not None:
+        shape = _shape(("batch", "time", PICKS))
+        of = signature.pick.of
+        table.add_row("optional input", signature.pick.at, "int64", shape, f"which numbers of {of} are asked")
+        table.add_row("optional output", signature.pick.picked, signature.outputs[0].dtype, shape, f"these of {of}")
     return table
 
 

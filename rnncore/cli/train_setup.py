@@ -154,6 +154,7 @@ def export_model(trainer: Trainer, out: Path, form: str) -> None:
         streaming=True,
         output_names=["log_probs"],
         metadata={TOKENIZER_KEY: trainer.vocabulary.to_json()},
+        pick=True,
     )
 
 

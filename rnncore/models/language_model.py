@@ -37,7 +37,7 @@ class LanguageModel(nn.Module):
             layers.append(layer)
         self.stack = Stacked(layers, dropout=config.dropout)
         self.head = nn.Linear(width, config.vocabulary_size)
-        nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5)
+        nn.init.normal_(self.embedding.weight, std=1.0)
         nn.init.zeros_(self.head.bias)
         if config.tied:
             if width != config.embedding_size:

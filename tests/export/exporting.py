@@ -30,6 +30,9 @@ class Exported:
     def loop(self) -> runtime.Model:
         return self.models["loop"]
 
+    def __repr__(self) -> str:
+        return f"<{type(self.module).__name__} exported>"
+
     def path(self, form: str = "loop") -> Path:
         return self.reports[form].path
 
@@ -44,17 +47,20 @@ def one_trace() -> Iterator[None]:
     Torch takes most of the time of an export, and what it does has nothing to do with the form.
     """
     traces: dict[bool, Any] = {}
-    steps: list[Any] = []
+    steps: list[tuple[list[Any], Any]] = []
     trace, export_steps = exporter.trace, exporter.export_steps
 
     def trace_once(module: nn.Module, *args: Any, lift_lengths: bool, **options: Any) -> Any:
         if lift_lengths not in traces:
             traces[lift_lengths] = trace(module, *args, lift_lengths=lift_lengths, **options)
-            steps.append((traces[lift_lengths], export_steps(list(traces[lift_lengths].calls.values()), exporter.OPSET)))
         return traces[lift_lengths]
 
     def steps_once(calls: list[Any], opset: int) -> Any:
-        return next(found for traced, found in steps if list(traced.calls.values()) == calls)
+        for known, found in steps:
+            if known == calls:
+                return found
+        steps.append((calls, export_steps(calls, opset)))
+        return steps[-1][1]
 
     with mock.patch.object(exporter, "trace", trace_once), mock.patch.object(exporter, "export_steps", steps_once):
         yield

@@ -65,6 +65,42 @@ def ids(batch: int, time: int, seed: int = 0) -> Tensor:
     return torch.randint(VOCABULARY, (batch, time), generator=torch.Generator().manual_seed(seed))
 
 
+class Around(nn.Module):
+    """A GRU with something that looks along time around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 11, batch_first=True)
+
+
+class MeanPool(Around):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0].mean(1)
+
+
+class Convolution(Around):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(5, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(self.conv(x.transpose(1, 2)).transpose(1, 2))[0]
+
+
+class FutureSum(Around):
+    """Each step sees the sum of all steps from here to the end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x.flip(1).cumsum(1).flip(1))[0]
+
+
+class LastStep(Around):
+    """One answer for the sequence: that of its last step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0][:, -1]
+
+
 def mixed_stack(*, learned: bool = True, seed: int = 2) -> rnncore.Stacked:
     """GRU with the reset before the product, peephole LSTM, relu RNN: 5 features -> 7."""
     layers = [

@@ -48,7 +48,13 @@ OTHERS = {
     "lstm, learned": CellSpec("lstm", 11, {"learn_initial_state": True, "projection": 3}),
 }
 SPECS = {**{name: VARIANTS[name] for name in CHOSEN}, **OTHERS}
-REVERSED = ("rnn relu", "gru reset=before", "lstm peephole=current projection=3 coupled=True", "min_lstm", "lstm, learned")
+REVERSED = (
+    "rnn relu",
+    "gru reset=before",
+    "lstm peephole=current projection=3 coupled=True",
+    "min_lstm",
+    "lstm, learned",
+)
 
 
 class SideBySide(nn.Module):
@@ -97,18 +103,19 @@ def by_notes(module: nn.Module, x: np.ndarray, lengths: np.ndarray | None) -> di
     return answers
 
 
-def example() -> np.ndarray:
-    return np.random.default_rng(7).standard_normal((7, TIME, INPUT)).astype(np.float32)
+def example(scale: float = 1.0) -> np.ndarray:
+    return (scale * np.random.default_rng(7).standard_normal((7, TIME, INPUT))).astype(np.float32)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4], ids=["plain", "large"])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "ragged"])
 @pytest.mark.parametrize("form", ["loop", "scan"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_variants_equal_the_notes(
-    direction: str, form: str, lengths: np.ndarray | None, request: pytest.FixtureRequest
+    direction: str, form: str, lengths: np.ndarray | None, scale: float, request: pytest.FixtureRequest
 ) -> None:
     exported: Exported = request.getfixturevalue(direction)
-    x = example()
+    x = example(scale)
     got = by_runtime(exported.models[form])(x, lengths)
     expected = by_notes(exported.module, x, lengths)
     assert_same(got, expected, torch.float32, "onnx", depth=1, x=x, what=f"{direction} {form}")
@@ -123,9 +130,7 @@ def test_variants_stream(form: str, forward: Exported) -> None:
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "ragged"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_variants_in_onnx_reference(
-    direction: str, lengths: np.ndarray | None, request: pytest.FixtureRequest
-) -> None:
+def test_variants_in_onnx_reference(direction: str, lengths: np.ndarray | None, request: pytest.FixtureRequest) -> None:
     """onnx's own evaluator in Python shares no code with onnxruntime: both branches of the If, and the Loop in each.
 
     ================  =======================================================================================
@@ -150,3 +155,5 @@ def test_what_onnx_reference_cannot_do(forward: Exported) -> None:
         by_onnx_reference(forward.models["scan"], forward.proto("scan"))(x, None)
     with pytest.raises(ValueError, match="at least one array"):
         by_onnx_reference(forward.loop, forward.proto())(x[:, :0], None)
+    with pytest.raises(RuntimeError, match="Inconsistent permutation"):
+        by_onnx_reference(forward.loop, forward.proto(), mended=False)(x, None)

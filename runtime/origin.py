@@ -1,0 +1,52 @@
+"""Where a model came from: enough to open it again in another process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.processors import usable_processors
+
+logger = logging.getLogger("rnncore")
+logger.addHandler(logging.NullHandler())  # quiet unless the application configures logging
+
+Threads = int | Literal["auto", "shared"] | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is run.  ``threads`` is a number, or None for the pool that models share."""
+
+    threads: int | None = 1
+    arena: bool = True
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A path, made absolute, or the bytes of a file, and the options it was loaded with."""
+
+    source: str | bytes
+    options: Options
+
+
+def read_options(threads: Threads, arena: bool, max_steps: int | None) -> Options:
+    """The checked options of :func:`rnncore.runtime.load`; raises InputError that lists every problem."""
+    problems = []
+    if threads is None or threads == "auto":
+        threads = usable_processors()
+        logger.info("threads='auto' is %d here", threads)
+    if threads != "shared" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        problems.append(f"threads is {threads!r}, expected an integer of at least 1, 'auto' or 'shared'")
+    if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1):
+        problems.append(f"max_steps is {max_steps!r}, expected an integer of at least 1, or None for no limit")
+    raise_all(problems, InputError)
+    return Options(threads if isinstance(threads, int) else None, arena, max_steps)
+
+
+def origin_of(source: str | os.PathLike[str] | bytes, options: Options) -> Origin:
+    """The origin of what was handed to ``load``; a path stays right when the working directory changes."""
+    return Origin(source if isinstance(source, bytes) else os.path.abspath(source), options)

@@ -1,0 +1,84 @@
+"""Lengths: the module's own, lifted to an input, or dropped because padding would show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rnncore
+from rnncore import runtime
+from rnncore.export import export
+from rnncore.runtime.errors import ExportError, VerificationError
+from tests.export.modules import LastStep, MeanPool, Network
+from tests.strategies import randomize
+
+pytestmark = pytest.mark.slow
+
+LENGTHS = np.array([9, 1, 4, 9, 2])
+
+
+class MaskedMean(nn.Module):
+    """Mean over the valid steps; lengths are an input of the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = rnncore.Bidirectional(rnncore.LSTMCell(5, 7), rnncore.GRUCell(5, 3))
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        return self.layer(x, None, n)[0].sum(1) / n.clamp(min=1).unsqueeze(1)
+
+
+@pytest.mark.parametrize("kind", [LastStep, MeanPool])
+def test_lengths_are_dropped_where_padding_would_show(kind: type[nn.Module], folder: Path) -> None:
+    """The file takes no lengths, and the runtime answers ragged batches all the same, one length after the other."""
+    module = randomize(kind().eval(), 3)
+    model = runtime.load(export(module, folder / "model.onnx", torch.randn(2, 4, 5)).path)
+    assert model.signature.lengths is None
+    x = torch.randn(5, 9, 5)
+    got = model.run(x.numpy(), lengths=LENGTHS)
+    with torch.no_grad():
+        expected = torch.cat([module(x[i : i + 1, :n]) for i, n in enumerate(LENGTHS)])
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def test_lengths_demanded_where_padding_would_show(folder: Path) -> None:
+    with pytest.raises(
+        VerificationError, match=r"a padded batch differs from each sequence alone:\n  - ragged \(batch"
+    ):
+        export(randomize(MeanPool().eval(), 3), folder / "model.onnx", torch.randn(2, 4, 5), lengths=True)
+    assert list(folder.iterdir()) == []
+
+
+def test_lengths_not_wanted(folder: Path) -> None:
+    module = Network(rnncore.Recurrent(rnncore.GRUCell(5, 11))).eval()
+    model = runtime.load(export(module, folder / "model.onnx", torch.randn(2, 4, 5), lengths=False).path)
+    assert model.signature.lengths is None and model.causal
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_own_lengths_by_name(dtype: torch.dtype, folder: Path) -> None:
+    """A name that does not look like lengths, and the dtype that the module takes."""
+    module = randomize(MaskedMean().eval(), 3)
+    example = (torch.randn(2, 4, 5), torch.tensor([4, 2], dtype=dtype))
+    model = runtime.load(export(module, folder / "model.onnx", example, lengths="n").path)
+    port = model.signature.lengths
+    assert port is not None and port.name == "n" and model.inputs == ("x",)
+    x = torch.randn(5, 9, 5)
+    lengths = torch.tensor([9, 0, 4, 9, 1])
+    with torch.no_grad():
+        expected = module(x, lengths)
+    np.testing.assert_allclose(model.run(x.numpy(), lengths=lengths.numpy()), expected, rtol=0, atol=1e-6)
+
+
+def test_name_of_lengths_is_taken(folder: Path) -> None:
+    class Taken(MeanPool):
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            return self.gru(x * lengths)[0]
+
+    with pytest.raises(ExportError, match="an input is called 'lengths' already"):
+        export(Taken().eval(), folder / "model.onnx", (torch.randn(2, 4, 5), torch.randn(2, 4, 1)))
+    assert list(folder.iterdir()) == []

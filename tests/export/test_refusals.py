@@ -1,0 +1,200 @@
+"""What cannot be exported: a clear error of the documented class, and nothing left on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rnncore
+from rnncore.export import export, forms
+from rnncore.export.builder import Builder
+from rnncore.export.recurrence import Recurrence
+from rnncore.runtime.errors import ExportError, InputError, RnncoreError, VerificationError
+from tests.export.modules import Network
+from tests.strategies import randomize
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 3, batch_first=True)
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        return self.gru(x)[0] * scale
+
+
+X = torch.randn(2, 4, 5)
+
+ARGUMENTS: dict[str, tuple[Callable[[], Any], dict[str, Any], type[RnncoreError], str]] = {
+    "unknown form": (Words, {"form": "spiral"}, InputError, r"form is 'spiral', expected one of 'loop', 'scan'"),
+    "no module": (lambda: "model.pt", {}, InputError, r"model is a str, expected a torch.nn.Module"),
+    "too many arguments": (
+        Words,
+        {"example": (X, X)},
+        InputError,
+        r"the example does not fit Words.forward.*too many positional.*pass a tensor, a tuple",
+    ),
+    "unknown keyword": (Words, {"example": {"y": X}}, InputError, r"does not fit Words.forward.*; pass a tensor"),
+    "no tensor": (Words, {"example": "x"}, InputError, r"the example holds no tensor"),
+    "empty axis": (Words, {"example": X[:, :0]}, InputError, r"'x' has shape \(2, 0, 5\): it needs at least one entry"),
+    "fails on its own example": (
+        Words,
+        {"example": torch.randn(2, 4, 7)},
+        ExportError,
+        r"Words fails on the example itself: .*5.*7",
+    ),
+    "axes of no input": (
+        Words,
+        {"axes": {"z": ("batch", "time", None)}},
+        InputError,
+        r"axes names 'z', the inputs are",
+    ),
+    "axes too few": (Words, {"axes": {"x": ("batch",)}}, InputError, r"axes of 'x' has 1 entries, the tensor has 3"),
+    "lengths of no input": (Words, {"lengths": "n"}, InputError, r"lengths='n' is no input; the inputs are \['x'\]"),
+}
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_bad_arguments(case: str, folder: Path) -> None:
+    make, options, error, message = ARGUMENTS[case]
+    with pytest.raises(error, match=r"(?s)" + message):
+        export(make(), folder / "model.onnx", **{"example": X, **options})
+    assert list(folder.iterdir()) == []
+
+
+def test_missing_folder(folder: Path) -> None:
+    with pytest.raises(ExportError, match=r"the folder .*nowhere does not exist; create it first"):
+        export(Words(), folder / "nowhere" / "model.onnx", X)
+    assert list(folder.iterdir()) == []
+
+
+class StepByStep(nn.Module):
+    """A loop over time by hand, which torch unrolls to the length of the example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.GRU(5, 3, batch_first=True)
+        self.cell = nn.GRUCell(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.below(x)[0]
+        h = y.new_zeros(y.shape[0], 3)
+        steps = []
+        for t in range(y.shape[1]):
+            h = self.cell(y[:, t], h)
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+class NoRecurrence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+class Flattened(nn.Module):
+    """No output has a batch axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0].mean((0, 1))
+
+
+class WideCell(rnncore.Cell):
+    """A step that puts out the wrong size."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 3, {"h": 3})
+
+    def step(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return z, h
+
+
+UNTRACEABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
+    "loop over time by hand": (
+        StepByStep,
+        {},
+        r"The code fixes an axis that must stay free.*wrap a loop over time in rnncore.Recurrent with a Cell",
+    ),
+    "no recurrent layer": (
+        NoRecurrence,
+        {},
+        r"NoRecurrence calls no recurrent layer .*torch.onnx.export alone is enough",
+    ),
+    "output without a batch": (Flattened, {}, r"output 'output' of shape \[3\] has 0 batch axes, expected exactly one"),
+    "step of the wrong size": (
+        lambda: Network(rnncore.Recurrent(WideCell())),
+        {},
+        r"WideCell.step gives y of shape .*5\), expected \[batch, 3\]",
+    ),
+    "gelu in float64": (
+        lambda: Network(rnncore.Recurrent(rnncore.RNNCell(5, 3, activation="gelu"))).double(),
+        {"example": X.double()},
+        r"the file would not load: onnxruntime .* does not accept the model: Could not find .* Erf",
+    ),
+    "wrong number of output names": (
+        Words,
+        {"output_names": ("a", "b")},
+        r"output_names has 2 names, the module returns 1 tensors",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", UNTRACEABLE)
+def test_modules_that_cannot_be_exported(case: str, folder: Path) -> None:
+    make, options, message = UNTRACEABLE[case]
+    with pytest.raises(ExportError, match=r"(?s)" + message):
+        export(make().eval(), folder / "model.onnx", **{"example": X, **options})
+    assert list(folder.iterdir()) == []
+
+
+def reversal_lost(emit: forms.Emit) -> forms.Emit:
+    def wrong(builder: Builder, recurrence: Recurrence) -> list[ir.Value]:
+        recurrence.reverse = not recurrence.reverse
+        return emit(builder, recurrence)
+
+    return wrong
+
+
+def state_not_moved(emit: forms.Emit) -> forms.Emit:
+    def wrong(builder: Builder, recurrence: Recurrence) -> list[ir.Value]:
+        take_step = recurrence.take_step
+
+        def stuck(body: Builder, z: ir.Value, states: list[ir.Value], keep: ir.Value | None) -> list[ir.Value]:
+            y, *_ = take_step(body, z, states, keep)
+            return [y, *(body.op("Identity", state) for state in states)]
+
+        recurrence.take_step = stuck  # type: ignore[method-assign, assignment]
+        return emit(builder, recurrence)
+
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["loop", "scan"])
+@pytest.mark.parametrize("fault", [reversal_lost, state_not_moved])
+def test_wrong_graphs_are_caught_and_leave_no_file(
+    fault: Callable[[forms.Emit], forms.Emit], form: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, f"emit_{form}", fault(getattr(forms, f"emit_{form}")))
+    target = folder / "model.onnx"
+    target.write_bytes(b"what was here before")
+    with pytest.raises(
+        VerificationError, match=r"the exported file and the PyTorch module disagree:\n  - whole \(batch"
+    ):
+        export(randomize(Words().eval(), 1), target, X, form=form)  # type: ignore[arg-type]
+    assert target.read_bytes() == b"what was here before"
+    assert list(folder.iterdir()) == [target]

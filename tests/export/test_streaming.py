@@ -1,0 +1,104 @@
+"""What streams, what does not, and what the caller is told about it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rnncore
+from rnncore import runtime
+from rnncore.export import ExportReport, export
+from rnncore.runtime import NotStreamableError
+from tests.export.exporting import Exported
+from tests.export.modules import Around, Convolution, FutureSum, LastStep, MeanPool, Network, ids, tagger
+from tests.strategies import randomize
+
+pytestmark = pytest.mark.slow
+
+
+def written(module: nn.Module, folder: Path, **options: object) -> tuple[ExportReport, runtime.Model]:
+    report = export(module, folder / "model.onnx", torch.randn(2, 4, 5), **options)  # type: ignore[arg-type]
+    return report, runtime.load(report.path)
+
+
+def test_bidirectional_refuses_and_keeps_the_old_file(folder: Path) -> None:
+    old = folder / "model.onnx"
+    old.write_bytes(b"what was here before")
+    with pytest.raises(
+        NotStreamableError, match=r"streaming=True, but layer 'layer\.layers\.0\.backward_layer' reads back"
+    ):
+        export(tagger("lstm bidirectional"), old, ids(2, 6), streaming=True)
+    assert old.read_bytes() == b"what was here before"
+    assert list(folder.iterdir()) == [old]
+
+
+def test_bidirectional_says_so_when_a_stream_is_asked_for(both_ways: Exported) -> None:
+    signature = both_ways.loop.signature
+    assert not signature.causal and not signature.states
+    assert "layer 'layer.layers.0.backward_layer' reads backward in time" in signature.not_causal_because
+    with pytest.raises(NotStreamableError, match=re.escape(signature.not_causal_because)):
+        both_ways.loop.stream()
+
+
+@pytest.mark.parametrize("kind", [MeanPool, Convolution, FutureSum])
+def test_models_that_look_along_time_are_batch_only(kind: type[Around], folder: Path) -> None:
+    module = randomize(kind().eval(), 3)
+    report, model = written(module, folder)
+    assert not report.causal and not model.signature.states
+    assert "fed in chunks the model answers differently" in model.signature.not_causal_because
+    assert "looks along the time axis" in str(report)
+    with pytest.raises(NotStreamableError, match=re.escape(model.signature.not_causal_because)):
+        model.stream()
+    x = torch.randn(3, 9, 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(model.run(x.numpy()), module(x), rtol=0, atol=1e-5)
+
+
+def test_streaming_demanded_of_a_convolution_over_time(folder: Path) -> None:
+    with pytest.raises(NotStreamableError, match=r"streaming=True, but fed in chunks .*\n?.*looks along the time axis"):
+        written(randomize(Convolution().eval(), 3), folder, streaming=True)
+    assert list(folder.iterdir()) == []
+
+
+def test_last_step_head_streams(folder: Path) -> None:
+    """The answer of each push is the answer for all that was pushed."""
+    module = randomize(LastStep().eval(), 3)
+    _, model = written(module, folder)
+    x = torch.randn(1, 9, 5)
+    with model.stream() as stream, torch.no_grad():
+        for start, end in ((0, 1), (1, 4), (4, 9)):
+            got = stream.push(x[0, start:end].numpy())
+            np.testing.assert_allclose(got, module(x[:, :end])[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options, reason", [({"streaming": False}, "streaming=False"), ({"verify": False}, "not verified")]
+)
+def test_streaming_not_wanted_or_not_proved(options: dict[str, bool], reason: str, folder: Path) -> None:
+    report, model = written(Network(rnncore.Recurrent(rnncore.GRUCell(5, 11))).eval(), folder, **options)
+    assert not report.causal and reason in model.signature.not_causal_because
+    assert bool(report.verification.get("cases")) is options.get("verify", True)
+    with pytest.raises(NotStreamableError, match=reason):
+        model.stream()
+
+
+def test_learned_initial_states_are_in_the_file(causal: Exported) -> None:
+    states = {state.name: state.initial_value() for state in causal.loop.signature.states}
+    cells = {path: layer.cell for path, layer in causal.module.named_modules() if isinstance(layer, rnncore.Recurrent)}
+    learned = {
+        f"{path}.{name}" for path, cell in cells.items() for name in cell.state_sizes if cell.learn_initial_state
+    }
+    assert learned == {"stack.layers.0.h", "stack.layers.1.h", "stack.layers.1.c"}
+    for path, cell in cells.items():
+        for name, start in zip(cell.state_sizes, cell.initial_state(1, torch.zeros(())), strict=True):
+            np.testing.assert_array_equal(states[f"{path}.{name}"], start[0].detach())
+    assert states["stack.layers.0.h"].all() and not states["stack.layers.2.h"].any()
+    with causal.loop.stream() as stream:
+        assert {name: value.tolist() for name, value in stream.state.items()} == {
+            k: v.tolist() for k, v in states.items()
+        }

@@ -1,0 +1,62 @@
+"""How pushes of different lengths share calls."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnncore.runtime.buckets import buckets
+from rnncore.runtime.slices import PADDING_BUDGET, plan_slice, plan_whole
+
+LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=30)
+
+
+def padding(lengths: list[int], steps: int) -> tuple[int, int]:
+    real = sum(min(n, steps) for n in lengths)
+    return steps * len(lengths) - real, real
+
+
+@given(LENGTHS)
+def test_slices_without_padding_waste_nothing(remaining: list[int]) -> None:
+    chosen, steps = plan_slice(remaining, paddable=False)
+    assert chosen and all(remaining[i] >= steps for i in chosen)
+    if steps == 0:
+        assert chosen == [i for i, n in enumerate(remaining) if n == 0]
+    else:
+        assert chosen == list(range(len(remaining)))
+
+
+@given(LENGTHS)
+def test_slices_with_padding_keep_to_the_budget_and_finish_somebody(remaining: list[int]) -> None:
+    chosen, steps = plan_slice(remaining, paddable=True)
+    assert chosen == list(range(len(remaining)))
+    assert steps in remaining
+    longer = sorted({n for n in remaining if n > steps})
+    padded, real = padding(remaining, steps)
+    smallest = min((n for n in remaining if n > 0), default=0)
+    assert padded <= PADDING_BUDGET * real or steps == smallest
+    if longer:
+        padded, real = padding(remaining, longer[0])
+        assert padded > PADDING_BUDGET * real, "one more length would have fitted"
+
+
+@given(LENGTHS, st.booleans())
+def test_whole_chunks_serve_the_first_within_the_budget(steps_of: list[int], paddable: bool) -> None:
+    chosen, steps = plan_whole(steps_of, paddable=paddable)
+    assert chosen[0] == 0 and steps == steps_of[0]
+    assert len(set(chosen)) == len(chosen)
+    padded, real = padding([steps_of[i] for i in chosen], steps)
+    assert all(steps_of[i] <= steps for i in chosen)
+    assert padded <= (PADDING_BUDGET * real if paddable else 0)
+
+
+@given(LENGTHS, st.integers(1, 8), st.sampled_from([0.0, 0.1, 0.25, 3.0]))
+def test_buckets_hold_everybody_once_within_the_budget(lengths: list[int], batch_size: int, budget: float) -> None:
+    groups = buckets(lengths, batch_size=batch_size, padding_budget=budget)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for group in groups:
+        own = [lengths[i] for i in group]
+        assert len(group) <= batch_size
+        padded, real = padding(own, max(own))
+        assert padded <= budget * real
+        assert (0 in own) == (max(own) == 0)
