@@ -20,7 +20,7 @@ from rnncore.export.forms import FORMS, Form
 from rnncore.export.fused import check_fusable
 from rnncore.export.pick import add_pick
 from rnncore.export.reference import Reference
-from rnncore.export.saving import replacing, write_model
+from rnncore.export.saving import write_model
 from rnncore.export.signature import signature_of, write_metadata, write_report
 from rnncore.export.splice import splice
 from rnncore.export.steps import StepGraph, export_steps
@@ -28,7 +28,8 @@ from rnncore.export.structure import why_not_causal
 from rnncore.export.torch_onnx import OPSET
 from rnncore.export.tracing import Trace, trace
 from rnncore.export.verification import Case, Verdict, Verifier
-from rnncore.runtime.errors import InputError, NotStreamableError, VerificationError
+from rnncore.runtime.atomic import replacing
+from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError
 from rnncore.runtime.signature import Signature
 
 
@@ -124,6 +125,8 @@ def export(
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     target = Path(path)
+    if not target.parent.is_dir():
+        raise ExportError(f"the folder {target.parent} does not exist; create it first")
     reference = copy.deepcopy(model).eval()
     exporter = _Exporter(
         reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed

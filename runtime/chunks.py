@@ -23,13 +23,14 @@ def read_chunk(engine: Engine, chunks: Sequence[Any], named: Mapping[str, Any]) 
     read = None if named else engine.quick.read(chunks)
     if read is None:
         problems: list[str] = []
-        items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
+        read = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
         raise_all(problems)
-    else:
-        items, steps = read
+    items, steps = read
     if steps == 0 and layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, [0]))
-    return {name: array.copy() for name, array in items.items()}, steps
+    for name, array in items.items():
+        items[name] = array.copy()
+    return items, steps
 
 
 def empty_outputs(layout: Layout) -> list[Array] | None:

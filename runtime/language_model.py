@@ -214,6 +214,9 @@ class LanguageModel:
                 stream.push(token_id)
         return self.decode(written)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LanguageModel, (self.model,)
+
     def _tokens(self, text: str, eos: bool) -> np.ndarray:
         ids = self.encode(text)
         return np.append(ids, self.vocabulary.eos_id) if eos else ids

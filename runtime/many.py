@@ -85,6 +85,9 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
 
 
 def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], list[int]]:
+    alike = engine.quick.read_alike(chunks)
+    if alike is not None:
+        return alike[0], [alike[1]] * len(chunks)
     layout = engine.layout
     several = len(layout.inputs) > 1
     problems: list[str] = []

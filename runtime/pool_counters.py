@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,10 @@ class PoolCounters:
         self._wait_total_s = 0.0
         self._call_total_s = 0.0
 
-    def waited(self, seconds: float) -> None:
-        """A push waited so long until it was first run."""
-        self._waits_s.append(seconds)
-        self._wait_total_s += seconds
+    def waited(self, seconds: Sequence[float]) -> None:
+        """So long pushes waited until they were first run."""
+        self._waits_s.extend(seconds)
+        self._wait_total_s += sum(seconds)
 
     def called(self, batch: int, steps: int, real_steps: int, seconds: float) -> None:
         """A call of ``batch`` rows and ``steps`` steps took so long."""

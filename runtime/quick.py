@@ -52,3 +52,17 @@ class QuickReader:
         if self._max_steps is not None and steps > self._max_steps:
             return None
         return items, steps
+
+    def read_alike(self, chunks: Sequence[Any]) -> tuple[list[dict[str, Array]], int] | None:
+        """All of ``chunks`` at once if each is the one array of its stream and all have the same shape, else None."""
+        first = self.read((chunks[0],)) if self._count == 1 else None
+        if first is None:
+            return None
+        name, dtype, _, _, _, limit = self._specs[0]
+        shape, array = chunks[0].shape, np.ndarray
+        for chunk in chunks:
+            if type(chunk) is not array or chunk.dtype is not dtype or chunk.shape != shape:
+                return None
+            if limit is not None and chunk.size and not within(chunk, limit):
+                return None
+        return [{name: chunk} for chunk in chunks], first[1]

@@ -198,6 +198,7 @@ class Scheduler:
                 now = time.monotonic()
                 while self._ready and len(tickets) < self._max_batch:
                     self._take_first(self._ready.popleft(), now, tickets, expired)
+                self.counters.waited([now - ticket.queued_at for ticket in tickets if ticket.done == 0])
         settle(expired)
         return tickets
 
@@ -229,8 +230,6 @@ class Scheduler:
                 self._drop(ticket, DeadlineExceeded(_EXPIRED), "expired")
                 expired.append(ticket)
                 continue
-            if ticket.done == 0:
-                self.counters.waited(now - ticket.queued_at)
             ticket.stage = Stage.RUNNING
             tickets.append(ticket)
             return
@@ -241,10 +240,10 @@ class Scheduler:
         active = tickets
         while active and (left > 0 or not self._sliceable):
             if self._sliceable:
-                chosen, steps = plan_slice([min(t.remaining, left) for t in active], paddable=self._paddable)
+                chosen, steps = plan_slice([min(t.steps - t.done, left) for t in active], paddable=self._paddable)
                 left -= max(steps, 1)
             else:
-                chosen, steps = plan_whole([t.remaining for t in active], paddable=self._paddable)
+                chosen, steps = plan_whole([t.steps - t.done for t in active], paddable=self._paddable)
             chosen = self._alike(active, chosen)
             self._run([active[i] for i in chosen], steps)
             active = [ticket for ticket in active if ticket.stage is Stage.RUNNING]
@@ -276,11 +275,11 @@ class Scheduler:
                 return
             logger.info("a batch of %d pushes failed, they are run one by one: %s", len(tickets), error)
             for ticket in tickets:
-                self._run([ticket], min(steps, ticket.remaining))
+                self._run([ticket], min(steps, ticket.steps - ticket.done))
 
     def _call(self, tickets: list[Ticket], steps: int) -> None:
         engine, layout = self.engine, self.engine.layout
-        lengths = [min(ticket.remaining, steps) for ticket in tickets]
+        lengths = [min(ticket.steps - ticket.done, steps) for ticket in tickets]
         states = self._gather(tickets)
         items = [ticket.slice(layout, length) for ticket, length in zip(tickets, lengths, strict=True)]
         started = time.monotonic()
@@ -302,13 +301,17 @@ class Scheduler:
         """Move what is finished on, and keep what is not for the next call; returns the tickets that are over."""
         over: list[Ticket] = []
         moved: list[int] = []
+        now = time.monotonic()
         for i, (ticket, length) in enumerate(zip(tickets, lengths, strict=True)):
             ticket.done += length
             if ticket.outputs is not None:
                 if ticket.steps:
                     moved.append(i)
                     ticket.lane.steps += ticket.steps
-            elif not ticket.abandoned:
+            elif ticket.abandoned:
+                ticket.error = PoolError(_CANCELLED)
+                self.counters.totals["cancelled"] += 1
+            else:
                 ticket.parts.append(outputs[i])
                 ticket.carry = tuple([final[i].copy() for final in finals])
                 continue
@@ -316,10 +319,7 @@ class Scheduler:
         if moved:
             rows = np.array([tickets[i].lane.row for i in moved], np.intp)
             self.resident.scatter(rows, finals if len(moved) == len(tickets) else [final[moved] for final in finals])
-        for ticket in over:
-            if ticket.outputs is None:
-                self.counters.totals["cancelled"] += 1
-            self._finish(ticket, None if ticket.outputs is not None else PoolError(_CANCELLED))
+        self._finish(over, now)
         return over
 
     def _gather(self, tickets: Sequence[Ticket]) -> dict[str, Array]:
@@ -339,23 +339,23 @@ class Scheduler:
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         with self.lock:
             self.counters.totals["failed"] += 1
-            self._finish(ticket, error)
+            ticket.error = error
+            self._finish([ticket], time.monotonic())
             self._moved.notify_all()
         settle([ticket])
 
-    def _finish(self, ticket: Ticket, error: Exception | None) -> None:
-        """The ticket is over, and its lane is ready for the next one; with the lock held."""
-        lane = ticket.lane
-        ticket.stage = Stage.OVER
-        ticket.error = error
-        ticket.carry = None
-        ticket.parts = []
-        lane.tickets.popleft()
-        lane.last_used = time.monotonic()
-        self._pending -= 1
-        if lane.tickets:
-            self._ready.append(lane)
-        else:
-            lane.queued = False
-            if lane.closed:
-                self._forget(lane)
+    def _finish(self, tickets: Sequence[Ticket], now: float) -> None:
+        """These tickets are over, and their lanes are ready for the next ones; with the lock held."""
+        for ticket in tickets:
+            ticket.stage = Stage.OVER
+            lane = ticket.lane
+            queue = lane.tickets
+            queue.popleft()
+            lane.last_used = now
+            if queue:
+                self._ready.append(lane)
+            else:
+                lane.queued = False
+                if lane.closed:
+                    self._forget(lane)
+        self._pending -= len(tickets)

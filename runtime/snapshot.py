@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.atomic import replacing
 from rnncore.runtime.errors import SnapshotError
 from rnncore.runtime.layout import Array, Layout
 
@@ -91,22 +91,10 @@ def decode(blob: bytes, fingerprint: str, layout: Layout) -> Snapshot:
 def write_file(path: str | os.PathLike[str], blob: bytes) -> None:
     """Write a file that is either the old one or the whole new one, whenever the process or the machine stops.
 
-    A process that is killed may leave a file ``.NAME.….part`` beside it, which nothing reads.  The file is readable
-    by its owner only.
+    The file is readable by its owner only; see :func:`rnncore.runtime.atomic.replacing`.
     """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())  # on disk before it has a name, or a power cut leaves an empty file
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+    with replacing(path, private=True) as temporary:
+        temporary.write_bytes(blob)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -149,17 +137,3 @@ def _opened(blob: bytes) -> tuple[dict[str, Any], bytes]:
 
 def _described(layout: Layout) -> list[Sequence[Any]]:
     return [[state.name, state.dtype.name, state.size] for state in layout.states]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)

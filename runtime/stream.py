@@ -70,8 +70,16 @@ class Stream:
             raise StreamBusyError(_BUSY)
         try:
             step = self._step
-            if step is not None and not named and step.take(chunks):
-                return self._finish(step.run(self._now), 1)
+            if step is not None and not named:
+                if len(chunks) == 1 and not self._hooks:
+                    now = self._now
+                    output = step.quick(chunks[0], now)
+                    if output is not None:
+                        self._now = 1 - now
+                        self._steps += 1
+                        return output
+                if step.take(chunks):
+                    return self._finish(step.run(self._now), 1)
             return self._push(chunks, named)
         finally:
             self._lock.release()

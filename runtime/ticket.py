@@ -89,11 +89,6 @@ class Ticket:
         self.future: asyncio.Future[None] | None = None
         self.gate: threading.Lock | None = None
 
-    @property
-    def remaining(self) -> int:
-        """Steps that have not been run."""
-        return self.steps - self.done
-
     def wait_in_thread(self) -> None:
         """Make the ticket one that a thread waits for, at ``gate``."""
         self.gate = threading.Lock()
@@ -101,9 +96,10 @@ class Ticket:
 
     def wait_in_loop(self) -> asyncio.Future[None]:
         """Make the ticket one that a coroutine of the running loop waits for; returns what it awaits."""
-        self.loop = asyncio.get_running_loop()
-        self.future = self.loop.create_future()
-        return self.future
+        loop = self.loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self.future = future
+        return future
 
     def result(self) -> list[Array]:
         """Outputs of the whole chunk; raises what went wrong.  Only when the ticket is over."""

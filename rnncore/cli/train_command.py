@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def train(
         bool, typer.Option("--tied", help="Share weights of embedding and head; needs equal sizes.")
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the corpus.  [default: 5]", show_default=False)
+        int | None, typer.Option(help="Passes over the corpus.  [default: 4]", show_default=False)
     ] = None,
     bptt: Annotated[int, typer.Option(help="Time steps that gradients flow back.")] = 64,
     batch: Annotated[int, typer.Option(help="Rows read side by side.")] = 16,
@@ -85,9 +86,9 @@ def train(
         )
     else:
         train_setup.check_overwrite(checkpoint, restart=restart)
-        settings = TrainingSettings(
-            bptt=bptt, batch=batch, learning_rate=lr, seed=seed, epochs=5 if epochs is None else epochs
-        )
+        settings = TrainingSettings(bptt=bptt, batch=batch, learning_rate=lr, seed=seed)
+        if epochs is not None:
+            settings = replace(settings, epochs=epochs)
         trainer = train_setup.new_trainer(
             train_setup.Choices(
                 corpus, texts, held_out, tuple(cell.split(",")), layers, hidden, embedding, dropout, tied

@@ -37,7 +37,8 @@ class LanguageModel(nn.Module):
             layers.append(layer)
         self.stack = Stacked(layers, dropout=config.dropout)
         self.head = nn.Linear(width, config.vocabulary_size)
-        nn.init.normal_(self.embedding.weight, std=1.0)
+        # As wide as other inputs of a cell: with 1 / sqrt(embedding_size), training stood still for a whole epoch.
+        nn.init.normal_(self.embedding.weight)
         nn.init.zeros_(self.head.bias)
         if config.tied:
             if width != config.embedding_size:

@@ -22,7 +22,7 @@ class TrainingSettings:
     seed: of the weights and of dropout.
     """
 
-    epochs: int = 5
+    epochs: int = 4
     batch: int = 16
     bptt: int = 64
     learning_rate: float = 8e-3

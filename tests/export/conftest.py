@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.export.exporting import Exported, export_forms
-from tests.export.modules import Network, ids, mixed_stack, tagger
+from tests.export.modules import LastStep, MeanPool, Network, ids, mixed_stack, tagger
+from tests.strategies import randomize
 
 torch.set_num_threads(1)
 # pytest hangs its handler on loggers that do not propagate; torch.export then believes that somebody wants its trace,
@@ -29,6 +30,18 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Three mixed layers with learned initial states; outputs y and the final states."""
     network = Network(mixed_stack(), with_states=True).eval()
     return export_forms(network, tmp_path_factory.mktemp("causal"), torch.randn(2, 4, 5))
+
+
+@pytest.fixture(scope="session")
+def last_step(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A torch.nn GRU whose answer is that of the last step."""
+    return export_forms(randomize(LastStep().eval(), 3), tmp_path_factory.mktemp("last_step"), torch.randn(2, 4, 5))
+
+
+@pytest.fixture(scope="session")
+def mean_pool(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A torch.nn GRU whose answer is the mean over time."""
+    return export_forms(randomize(MeanPool().eval(), 3), tmp_path_factory.mktemp("mean_pool"), torch.randn(2, 4, 5))
 
 
 @pytest.fixture

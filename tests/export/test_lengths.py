@@ -13,7 +13,8 @@ import rnncore
 from rnncore import runtime
 from rnncore.export import export
 from rnncore.runtime.errors import ExportError, VerificationError
-from tests.export.modules import LastStep, MeanPool, Network
+from tests.export.exporting import FORMS, Exported
+from tests.export.modules import MeanPool
 from tests.strategies import randomize
 
 pytestmark = pytest.mark.slow
@@ -32,16 +33,17 @@ class MaskedMean(nn.Module):
         return self.layer(x, None, n)[0].sum(1) / n.clamp(min=1).unsqueeze(1)
 
 
-@pytest.mark.parametrize("kind", [LastStep, MeanPool])
-def test_lengths_are_dropped_where_padding_would_show(kind: type[nn.Module], folder: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("which", ["last_step", "mean_pool"])
+def test_lengths_are_dropped_where_padding_would_show(which: str, form: str, request: pytest.FixtureRequest) -> None:
     """The file takes no lengths, and the runtime answers ragged batches all the same, one length after the other."""
-    module = randomize(kind().eval(), 3)
-    model = runtime.load(export(module, folder / "model.onnx", torch.randn(2, 4, 5)).path)
+    exported: Exported = request.getfixturevalue(which)
+    model = exported.models[form]
     assert model.signature.lengths is None
     x = torch.randn(5, 9, 5)
     got = model.run(x.numpy(), lengths=LENGTHS)
     with torch.no_grad():
-        expected = torch.cat([module(x[i : i + 1, :n]) for i, n in enumerate(LENGTHS)])
+        expected = torch.cat([exported.module(x[i : i + 1, :n]) for i, n in enumerate(LENGTHS)])
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
@@ -53,20 +55,13 @@ def test_lengths_demanded_where_padding_would_show(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_lengths_not_wanted(folder: Path) -> None:
-    module = Network(rnncore.Recurrent(rnncore.GRUCell(5, 11))).eval()
-    model = runtime.load(export(module, folder / "model.onnx", torch.randn(2, 4, 5), lengths=False).path)
-    assert model.signature.lengths is None and model.causal
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_own_lengths_by_name(dtype: torch.dtype, folder: Path) -> None:
-    """A name that does not look like lengths, and the dtype that the module takes."""
+def test_own_lengths_by_name(folder: Path) -> None:
+    """A name that does not look like lengths, and a dtype of the module's own; in the file lengths are int64."""
     module = randomize(MaskedMean().eval(), 3)
-    example = (torch.randn(2, 4, 5), torch.tensor([4, 2], dtype=dtype))
+    example = (torch.randn(2, 4, 5), torch.tensor([4, 2], dtype=torch.int32))
     model = runtime.load(export(module, folder / "model.onnx", example, lengths="n").path)
     port = model.signature.lengths
-    assert port is not None and port.name == "n" and model.inputs == ("x",)
+    assert port is not None and port.name == "n" and port.dtype == "int64" and model.inputs == ("x",)
     x = torch.randn(5, 9, 5)
     lengths = torch.tensor([9, 0, 4, 9, 1])
     with torch.no_grad():

@@ -14,8 +14,8 @@ import rnncore
 from rnncore import runtime
 from rnncore.export import ExportReport, export
 from rnncore.runtime import NotStreamableError
-from tests.export.exporting import Exported
-from tests.export.modules import Around, Convolution, FutureSum, LastStep, MeanPool, Network, ids, tagger
+from tests.export.exporting import FORMS, Exported
+from tests.export.modules import Around, Convolution, FutureSum, Network, ids, tagger
 from tests.strategies import randomize
 
 pytestmark = pytest.mark.slow
@@ -45,10 +45,7 @@ def test_bidirectional_says_so_when_a_stream_is_asked_for(both_ways: Exported) -
         both_ways.loop.stream()
 
 
-@pytest.mark.parametrize("kind", [MeanPool, Convolution, FutureSum])
-def test_models_that_look_along_time_are_batch_only(kind: type[Around], folder: Path) -> None:
-    module = randomize(kind().eval(), 3)
-    report, model = written(module, folder)
+def check_batch_only(report: ExportReport, model: runtime.Model, module: nn.Module) -> None:
     assert not report.causal and not model.signature.states
     assert "fed in chunks the model answers differently" in model.signature.not_causal_because
     assert "looks along the time axis" in str(report)
@@ -59,29 +56,41 @@ def test_models_that_look_along_time_are_batch_only(kind: type[Around], folder: 
         np.testing.assert_allclose(model.run(x.numpy()), module(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_mean_over_time_is_batch_only(form: str, mean_pool: Exported) -> None:
+    check_batch_only(mean_pool.reports[form], mean_pool.models[form], mean_pool.module)
+
+
+@pytest.mark.parametrize("kind", [Convolution, FutureSum])
+def test_models_that_look_along_time_are_batch_only(kind: type[Around], folder: Path) -> None:
+    module = randomize(kind().eval(), 3)
+    check_batch_only(*written(module, folder), module)
+
+
 def test_streaming_demanded_of_a_convolution_over_time(folder: Path) -> None:
     with pytest.raises(NotStreamableError, match=r"streaming=True, but fed in chunks .*\n?.*looks along the time axis"):
         written(randomize(Convolution().eval(), 3), folder, streaming=True)
     assert list(folder.iterdir()) == []
 
 
-def test_last_step_head_streams(folder: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_last_step_head_streams(form: str, last_step: Exported) -> None:
     """The answer of each push is the answer for all that was pushed."""
-    module = randomize(LastStep().eval(), 3)
-    _, model = written(module, folder)
     x = torch.randn(1, 9, 5)
-    with model.stream() as stream, torch.no_grad():
+    with last_step.models[form].stream() as stream, torch.no_grad():
         for start, end in ((0, 1), (1, 4), (4, 9)):
             got = stream.push(x[0, start:end].numpy())
-            np.testing.assert_allclose(got, module(x[:, :end])[0], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(got, last_step.module(x[:, :end])[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "options, reason", [({"streaming": False}, "streaming=False"), ({"verify": False}, "not verified")]
+    "options, reason",
+    [({"streaming": False, "lengths": False}, "streaming=False"), ({"verify": False}, "not verified")],
 )
 def test_streaming_not_wanted_or_not_proved(options: dict[str, bool], reason: str, folder: Path) -> None:
     report, model = written(Network(rnncore.Recurrent(rnncore.GRUCell(5, 11))).eval(), folder, **options)
     assert not report.causal and reason in model.signature.not_causal_because
+    assert model.signature.lengths is None  # lifted only where it is wanted and proved
     assert bool(report.verification.get("cases")) is options.get("verify", True)
     with pytest.raises(NotStreamableError, match=reason):
         model.stream()

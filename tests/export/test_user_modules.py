@@ -80,7 +80,8 @@ class CounterCell(rnncore.Cell):
         return memory * torch.sigmoid(z), memory, age + 1
 
 
-@pytest.mark.parametrize("form", [pytest.param("loop"), pytest.param("scan", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_own_cell_exports_and_streams(form: str, tmp_path: Path) -> None:
     layer = randomize(rnncore.Recurrent(CounterCell(5, 7)).eval(), 8)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from dataclasses import replace
 from functools import cache
 
@@ -286,3 +287,10 @@ def test_a_model_that_is_not_causal_is_refused() -> None:
 def test_a_model_can_be_wrapped_after_loading() -> None:
     model = load(model_file())
     assert LanguageModel(model).model is model
+
+
+def test_a_language_model_can_be_sent_to_another_process() -> None:
+    twin = pickle.loads(pickle.dumps(runtime_model()))
+    assert twin.score("abc") == runtime_model().score("abc")
+    states = pickle.loads(pickle.dumps(runtime_model().initial_states(2)))
+    np.testing.assert_array_equal(twin.next_log_probs(states)[0], runtime_model().stream().next_log_probs())

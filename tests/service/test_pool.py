@@ -426,7 +426,7 @@ def test_snapshot_files(tmp_path: Any) -> None:
 def test_a_long_chunk_does_not_hold_up_short_ones() -> None:
     with model(SPEC).pool(slice_steps=4, max_wait_ms=0) as pool, ThreadPoolExecutor(1) as executor:
         long, short = pool.open(), pool.open()
-        whole = chunk(40_000)
+        whole = chunk(6_000)
         running = executor.submit(long.push, whole)
         answered = 0
         while not running.done():

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rnncore.runtime.atomic import replacing
 from rnncore.runtime.errors import TrainingError
 from rnncore.training import Checkpoint, Trainer
-from rnncore.training.atomic import replacing
 from tests.training.small import CORPUS, assert_same_bits, trainer
 
 
