@@ -79,7 +79,7 @@ def run() -> Table:
         f"{HYPOTHESES} hypotheses of {WORDS} words; half of the places have three competitors of up to three changed "
         "letters, the hypotheses are the cheapest paths. Characters, two LSTM layers of 256, one thread, medians of "
         f"interleaved runs; scores compared first. The last row is a beam search of {BEAMS} texts that asks for "
-        f"{CANDIDATES} candidates each, {STEPS} steps: `score_tokens` against a `TextStream` forked for every candidate."
+        f"{CANDIDATES} candidates each, {STEPS} steps: `score_tokens` against a `TextStream` forked for every text that is kept."
     )
     return Table("Scoring", note, header, tuple(rows))
 
@@ -116,10 +116,12 @@ def _fusion(model: RuntimeLanguageModel) -> tuple[str, ...]:
     def one_by_one() -> float:
         beams, total = [model.stream() for _ in range(BEAMS)], 0.0
         for step in range(STEPS):
-            twins = [beams[parent].fork() for parent in parents]
-            log_probs = [twin.push(int(token)) for twin, token in zip(twins, candidates[step], strict=True)]
-            beams = [twins[k].fork() for k in kept[step]]
-            total += sum(log_probs[k] for k in kept[step])
+            following = [beam.next_log_probs() for beam in beams]
+            log_probs = [following[parent][token] for parent, token in zip(parents, candidates[step], strict=True)]
+            beams = [beams[parents[k]].fork() for k in kept[step]]
+            for beam, k in zip(beams, kept[step], strict=True):
+                beam.push(int(candidates[step, k]))
+            total += float(sum(float(log_probs[k]) for k in kept[step]))
         return total
 
     assert math.isclose(together(), one_by_one(), rel_tol=1e-5)

@@ -18,6 +18,8 @@ from rnncore.runtime.layout import Array
 if TYPE_CHECKING:
     from onnxruntime import IOBinding
 
+_ndarray = np.ndarray
+
 StateSet = tuple[Array, ...]
 """Every state, [1, size] each, in the order of the signature."""
 
@@ -107,7 +109,7 @@ class Step:
         if not self._one:
             return None
         buffer, shape, dtype, _ = self._inputs[0]
-        if type(chunk) is not np.ndarray or chunk.dtype is not dtype or chunk.shape != shape:
+        if type(chunk) is not _ndarray or chunk.dtype is not dtype or chunk.shape != shape:
             return None
         buffer[...] = chunk
         try:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rnncore.runtime.token_scorer import Ids, Scored, States, TokenScorer, take
 
 # Rows of one call: matrix products gain little beyond, and what they work on still fits the cache.
-_ROWS = 64
+_ROWS = 128
 # Rows times steps of one call: its log-probabilities of the whole vocabulary exist inside onnxruntime.
 _CELLS = 4096
 # One tree: hypotheses, and hypotheses times the length of the longest.

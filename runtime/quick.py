@@ -14,11 +14,13 @@ import numpy as np
 from rnncore.runtime.checking import within
 from rnncore.runtime.layout import Array, Layout
 
+_ndarray = np.ndarray
+
 
 class QuickReader:
     """Recognises chunks that :func:`rnncore.runtime.checking.read_item` would hand back unchanged."""
 
-    __slots__ = ("_count", "_max_steps", "_specs")
+    __slots__ = ("_alone", "_count", "_max_steps", "_specs")
 
     def __init__(self, layout: Layout) -> None:
         simple = layout.fixed and layout.timed and all(slot.item_time_axis in (None, 0) for slot in layout.inputs)
@@ -28,11 +30,24 @@ class QuickReader:
             (slot.name, slot.dtype, slot.item_time_axis, slot.item_full_shape(0), len(slot.item_shape), slot.limit)
             for slot in layout.inputs
         )
+        # One input that only its shape and dtype can make wrong: the shortest way through.
+        slot = layout.inputs[0]
+        short = self._count == 1 and slot.limit is None and self._max_steps is None
+        self._alone = (slot.name, slot.dtype, len(slot.item_shape), slot.item_full_shape(0)[1:]) if short else None
 
     def read(self, chunks: Sequence[Any]) -> tuple[dict[str, Array], int] | None:
         """Arrays by input name and the number of steps, or None if somebody has to take a closer look."""
         if len(chunks) != self._count:
             return None
+        if self._alone is not None:
+            name, dtype, rank, rest = self._alone
+            chunk = chunks[0]
+            if type(chunk) is not _ndarray or chunk.dtype is not dtype:
+                return None
+            found = chunk.shape
+            if len(found) != rank or found[1:] != rest:
+                return None
+            return {name: chunk}, found[0]
         items: dict[str, Array] = {}
         steps = -1
         for chunk, (name, dtype, time_axis, shape, rank, limit) in zip(chunks, self._specs, strict=True):
