@@ -32,6 +32,8 @@ Row = tuple[str, str, str, str]
 def run() -> Table:
     torch.set_num_threads(1)
     model = exported("lstm", SIZE, "loop")
+    gc.collect()
+    gc.freeze()  # a service has no torch to walk through at every collection: 0.3 s here
     rows = [*batching(model), latency(model), lossless(model), *overhead(), *ragged(model), soak()]
     note = (
         f"LSTM, H = {SIZE} unless it says otherwise, steps of one frame, one thread for the model; medians of interleaved "
@@ -106,8 +108,6 @@ def latency(model: Model) -> Row:
     """Pushes that arrive by chance (Poisson) at 80 % of what the pool can do; capacity and latency take turns."""
     frame = np.zeros((1, SIZE), np.float32)
     medians_ms, p99s_ms, rates = [], [], []
-    gc.collect()
-    gc.freeze()  # a service has no torch to walk through at every collection: 0.3 s here
     with model.pool(on_overload="wait") as pool:
         pool.warm_up()
         streams = [pool.open() for _ in range(STREAMS)]

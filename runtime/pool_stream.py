@@ -193,7 +193,7 @@ class PoolStream:
             raise InputError(f"timeout_s is {timeout_s!r}, expected seconds of at least 0, or None")
         self._check_usable()
         engine = self._scheduler.engine
-        items, steps = read_chunk(engine, chunks, named)
+        items, steps = read_chunk(engine, chunks, named)  # copies: the caller may use its arrays again at once
         if steps == 0:
             nothing = empty_outputs(engine.layout)
             if nothing is not None:
