@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from rnncore.cells.deferred import deferring
 from rnncore.runtime.errors import InputError
 
 
@@ -110,6 +111,16 @@ class GatedCell(Cell):
 
     bias_ih: Tensor | None
     bias_hh: Tensor | None
+
+    @property
+    def adds_recurrent(self) -> bool:
+        """Whether every use of ``weight_hh`` in a step is one :meth:`add_recurrent` of all of z and the first state."""
+        return False
+
+    def add_recurrent(self, z: Tensor, h: Tensor) -> Tensor:
+        """``z + W_hh h``, [batch, gates * hidden_size]."""
+        weight = self.weight_hh.detach() if deferring.get() is self else self.weight_hh
+        return torch.addmm(z, h, weight.t())
 
     def __init__(
         self,

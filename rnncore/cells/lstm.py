@@ -107,6 +107,11 @@ class LSTMCell(GatedCell):
         self.norm_c = nn.LayerNorm(hidden_size) if layer_norm else None
         self.reset_parameters()
 
+    @property
+    def adds_recurrent(self) -> bool:
+        """True unless the product is normalised first."""
+        return not self.layer_norm
+
     def project(self, x: Tensor) -> Tensor:
         """Input part of the gates, biases included."""
         if self.norm_ih is None:
@@ -118,7 +123,7 @@ class LSTMCell(GatedCell):
     def step(self, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step: z [batch, 4H] (3H when coupled), h [batch, R], c [batch, H]."""
         if self.norm_hh is None:
-            gates = torch.addmm(z, h, self.weight_hh.t())
+            gates = self.add_recurrent(z, h)
         else:
             gates = z + self.norm_hh(functional.linear(h, self.weight_hh))
         *before, candidate, output = gates.chunk(3 if self.coupled else 4, 1)

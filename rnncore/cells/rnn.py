@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,11 +42,16 @@ class RNNCell(GatedCell):
         self._activate = activation_by_name(activation)
         self.reset_parameters()
 
+    @property
+    def adds_recurrent(self) -> bool:
+        """Always."""
+        return True
+
     def project(self, x: Tensor) -> Tensor:
         """W_ih x + b_ih + b_hh."""
         return functional.linear(x, self.weight_ih, self.summed_bias())
 
     def step(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """One step, all [batch, H]."""
-        h = self._activate(torch.addmm(z, h, self.weight_hh.t()))
+        h = self._activate(self.add_recurrent(z, h))
         return h, h

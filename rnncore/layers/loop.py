@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rnncore.cells.base import Cell
+from rnncore.cells import Cell, LSTMCell, RNNCell
+from rnncore.cells.deferred import DeferredGradient, deferring
 
 
 def run_loop(
-    cell: Cell, x: Tensor, state: tuple[Tensor, ...], valid: Tensor | None, *, reverse: bool
+    cell: Cell, x: Tensor, state: tuple[Tensor, ...], valid: Tensor | None, *, reverse: bool, defer: bool = False
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run ``cell`` along time.
 
@@ -19,16 +20,41 @@ def run_loop(
         state: one [batch, size] tensor for each of the cell's states.
         valid: boolean [batch, time, 1]; where False the state is held.  None when every step is valid.
         reverse: go from the last step to the first.
+        defer: take the gradient of the recurrent weight out of the loop where the cell allows (faster; no second
+            derivatives).
 
     Returns:
         (y [batch, time, output_size], not masked; state after the last step taken).
     """
     # Time first, so that each z_t is one contiguous block and the loop does no strided reads.
-    z_steps = cell.project(x.transpose(0, 1)).contiguous().unbind(0)
+    z = cell.project(x.transpose(0, 1)).contiguous()
+    hidden: list[Tensor] | None = None
+    if defer and torch.is_grad_enabled() and type(cell) in (LSTMCell, RNNCell) and cell.adds_recurrent:
+        hidden = []
+        z = DeferredGradient.apply(z, cell.weight_hh, hidden)
+    token = deferring.set(None if hidden is None else cell)
+    try:
+        return _steps(cell, z, state, valid, hidden, reverse=reverse)
+    finally:
+        deferring.reset(token)
+
+
+def _steps(
+    cell: Cell,
+    z: Tensor,
+    state: tuple[Tensor, ...],
+    valid: Tensor | None,
+    hidden: list[Tensor] | None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    z_steps = z.unbind(0)
     keeps = valid.transpose(0, 1).unbind(0) if valid is not None else None
     order = range(len(z_steps))
     outputs = []
     for t in reversed(order) if reverse else order:
+        if hidden is not None:
+            hidden.append(state[0].detach())
         y, *new_state = cell.step(z_steps[t], *state)
         if keeps is not None:
             new_state = [torch.where(keeps[t], new, old) for new, old in zip(new_state, state, strict=True)]
@@ -36,4 +62,6 @@ def run_loop(
         outputs.append(y)
     if reverse:
         outputs.reverse()
+        if hidden is not None:
+            hidden.reverse()
     return torch.stack(outputs, 1), state

@@ -19,7 +19,8 @@ class Recurrent(RecurrentLayer):
     Args:
         cell: what one step computes.
         reverse: run from the last valid step to the first; outputs keep their places in time.
-        fused: use torch's fused kernel where one computes exactly this cell (same numbers, faster); False always loops.
+        fused: use torch's fused kernel where one computes exactly this cell (same numbers, faster),
+            and take weight gradients out of the loop; False always loops step by step, second derivatives included.
 
     Shapes: x [batch, time, cell.input_size] -> y [batch, time, cell.output_size]; the state is a tuple with one
     [batch, size] tensor for each of ``cell.state_sizes``.
@@ -80,7 +81,7 @@ class Recurrent(RecurrentLayer):
         kernel = fused_kernel(self.cell) if self.fused else None
         if kernel is not None:
             return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
-        y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse)
+        y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=self.fused)
         return (y if valid is None else y.masked_fill(~valid, 0.0)), end
 
     def extra_repr(self) -> str:

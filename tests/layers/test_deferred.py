@@ -1,0 +1,91 @@
+"""Recurrent weight gradients taken out of the loop are those of plain autograd, whatever is differentiated."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import rnncore
+from tests.strategies import randomize
+
+INPUT, HIDDEN, BATCH, TIME = 3, 5, 7, 11
+
+CELLS = {
+    "peephole": lambda: rnncore.LSTMCell(INPUT, HIDDEN, peephole="current", learn_initial_state=True),
+    "coupled, projected": lambda: rnncore.LSTMCell(INPUT, HIDDEN, coupled=True, projection=2, peephole="previous"),
+    "other activations": lambda: rnncore.LSTMCell(INPUT, HIDDEN, gate_activation="hard_sigmoid", bias=False),
+    "layer norm": lambda: rnncore.LSTMCell(INPUT, HIDDEN, layer_norm=True),
+    "rnn": lambda: rnncore.RNNCell(INPUT, HIDDEN, activation="softsign"),
+}
+
+
+def pair(name: str, reverse: bool) -> tuple[rnncore.Recurrent, rnncore.Recurrent]:
+    cell = randomize(CELLS[name]().double(), seed=3)
+    return rnncore.Recurrent(cell, reverse=reverse), rnncore.Recurrent(
+        copy.deepcopy(cell), reverse=reverse, fused=False
+    )
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(BATCH, TIME, INPUT, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return x.requires_grad_(), torch.tensor([11, 0, 1, 4, 9, 11, 2])
+
+
+def loss(layer: rnncore.Recurrent, x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    y, state = layer(x, lengths=lengths)
+    weights = torch.linspace(-1, 2, y.numel(), dtype=torch.float64).view_as(y)
+    return (y * weights).sum() + sum((i + 2) * s.square().sum() for i, s in enumerate(state))
+
+
+def gradients(layer: rnncore.Recurrent, x: torch.Tensor, lengths: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    names = ["x", *(name for name, _ in layer.named_parameters())]
+    found = torch.autograd.grad(loss(layer, x, lengths), [x, *layer.parameters()])
+    return dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_gradients_are_those_of_the_plain_loop(name: str, reverse: bool, ragged: bool) -> None:
+    deferred, plain = pair(name, reverse)
+    x, lengths = inputs()
+    got, expected = (gradients(layer, x, lengths if ragged else None) for layer in (deferred, plain))
+    for key, value in expected.items():
+        torch.testing.assert_close(got[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_asking_for_some_gradients_leaves_nothing_behind() -> None:
+    deferred, plain = pair("peephole", False)
+    x, _ = inputs()
+    value = loss(deferred, x, None)
+    torch.autograd.grad(value, x, retain_graph=True)
+    torch.autograd.grad(value, deferred.cell.weight_hh, retain_graph=True)
+    (again,) = torch.autograd.grad(value, deferred.cell.weight_hh)
+    torch.testing.assert_close(again, gradients(plain, x, None)["cell.weight_hh"], rtol=1e-10, atol=1e-10)
+
+
+def test_a_frozen_recurrent_weight_gets_no_gradient() -> None:
+    deferred, _ = pair("peephole", False)
+    deferred.cell.weight_hh.requires_grad_(False)
+    x, _ = inputs()
+    loss(deferred, x, None).backward()
+    assert deferred.cell.weight_hh.grad is None and deferred.cell.weight_ih.grad is not None
+
+
+def test_second_derivatives_need_the_plain_loop_and_say_so() -> None:
+    deferred, plain = pair("peephole", False)
+    x, _ = inputs()
+    (first,) = torch.autograd.grad(loss(plain, x, None), x, create_graph=True)
+    assert first.square().sum().requires_grad
+    (first,) = torch.autograd.grad(loss(deferred, x, None), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+
+
+def test_autocast_trains() -> None:
+    layer = rnncore.Recurrent(rnncore.LSTMCell(INPUT, HIDDEN, peephole="current"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(torch.randn(BATCH, TIME, INPUT))[0].float().sum().backward()
+    assert layer.cell.weight_hh.grad is not None and layer.cell.weight_hh.grad.dtype == torch.float32
