@@ -10,7 +10,8 @@ import torch
 
 from rnncore.cells import Cell
 from rnncore.export.builder import Builder
-from rnncore.export.forms import Lengths, write_recurrence
+from rnncore.export.forms import Extent, write_recurrence
+from rnncore.export.portable import emit_portable
 from rnncore.export.recorder import DOMAIN, OP_TYPE, Call
 from rnncore.export.recurrence import Recurrence
 from rnncore.export.steps import StepGraph
@@ -19,7 +20,7 @@ from rnncore.runtime.signature import State
 
 
 def splice(
-    model: ir.Model, calls: Mapping[str, Call], steps: Mapping[Cell, StepGraph], *, form: str, lift: bool
+    model: ir.Model, calls: Mapping[str, Call], steps: Mapping[Cell, StepGraph], *, form: str | Mapping[str, str], lift: bool
 ) -> list[State]:
     """Write the recurrences into ``model`` in place.
 
@@ -27,7 +28,7 @@ def splice(
         model: main graph with ``rnncore::Recurrent`` placeholders.
         calls: what each placeholder stands for.
         steps: step graph of each cell; the fused form needs none.
-        form: "loop", "scan" or "fused".
+        form: "loop", "scan", "fused" or "portable", for all calls or by name of the call.
         lift: make the initial state of every call that got none, or zeros, a graph input, its final state a graph output.
 
     Returns:
@@ -36,7 +37,7 @@ def splice(
     graph = model.graph
     hoisted: dict[Cell, dict[ir.Value, ir.Value]] = {}
     lifted: list[State] = []
-    spans: dict[tuple[ir.Value, object], Lengths] = {}
+    extents: dict[tuple[object, ...], Extent] = {}
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
         builder = Builder(call.name, graph)
@@ -64,15 +65,18 @@ def splice(
         if ports:
             recurrence.states = [port[0] for port in ports]
             lifted.extend(port[1] for port in ports)
-        shared = None
-        if lengths is not None:
-            # Named free axes are equal where their names are, so one comparison serves all layers over the axis.
-            axis = z.shape[1] if z.shape is not None else None
-            key = (lengths, getattr(axis, "value", axis) or call.name)
-            if key not in spans:
-                spans[key] = Lengths.of(builder, lengths, z)
-            shared = spans[key]
-        y, *finals = write_recurrence(builder, recurrence, shared, form)
+        # Named free axes are equal where their names are, so one extent serves all layers over the axis.
+        axes = (
+            [getattr(axis, "value", axis) or call.name for axis in z.shape[:2]] if z.shape is not None else [call.name]
+        )
+        key = (lengths, *axes)
+        if key not in extents:
+            extents[key] = Extent.of(builder, lengths)
+        own = form if isinstance(form, str) else form[call.name]
+        if own == "portable":
+            y, *finals = emit_portable(builder, recurrence, lengths)
+        else:
+            y, *finals = write_recurrence(builder, recurrence, extents[key], own, streams=lift)
         for (_, state), i in zip(ports, range(len(finals)), strict=False):
             finals[i] = _expose(graph, builder, finals[i], state)
         results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]

@@ -31,11 +31,43 @@ class StepGraph:
     hoisted: list[ir.Node]
     nodes: list[ir.Node]
 
-    def emit(self, builder: Builder, arguments: Sequence[ir.Value], outer: dict[ir.Value, ir.Value]) -> list[ir.Value]:
-        """Write one step into ``builder``; ``outer`` is what :meth:`emit_hoisted` gave."""
+    def emit(
+        self,
+        builder: Builder,
+        arguments: Sequence[ir.Value],
+        outer: dict[ir.Value, ir.Value],
+        copies: Builder | None = None,
+    ) -> list[ir.Value]:
+        """Write one step into ``builder``; ``outer`` is what :meth:`emit_hoisted` gave.
+
+        With ``copies``, matrix products read copies of their weights that are written there.
+        """
         mapping = {**outer, **dict(zip(self.inputs, arguments, strict=True))}
+        if copies is not None:
+            mapping.update(self._copied(copies, mapping))
         _emit(self.nodes, builder, mapping, self.owner)
         return [mapping[value] if value in mapping else _weight(value, builder, self.owner) for value in self.outputs]
+
+    def matrices(self) -> list[ir.Value]:
+        """Each weight matrix that some matrix product has on its right."""
+        rights = dict.fromkeys(n.inputs[1] for n in self.nodes if n.op_type in ("MatMul", "Gemm"))
+        constant = {value for node in self.hoisted for value in node.outputs}
+        return [
+            value
+            for value in rights
+            if value is not None
+            and (value.const_value is not None or value in constant)
+            and value.shape is not None
+            and len(value.shape) == 2
+        ]
+
+    def _copied(self, copies: Builder, mapping: dict[ir.Value, ir.Value]) -> dict[ir.Value, ir.Value]:
+        return {
+            value: copies.op(
+                "Flatten", mapping[value] if value in mapping else _weight(value, copies, self.owner), axis=1
+            )
+            for value in self.matrices()
+        }
 
     def emit_hoisted(self, builder: Builder) -> dict[ir.Value, ir.Value]:
         """Write what depends on weights only; returns where each such value now is."""

@@ -1,0 +1,119 @@
+"""Each recurrence stands in one branch for each way of calling; all give PyTorch's numbers, and onnxruntime packs weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx.helper import get_attribute_value
+
+import rnncore
+from rnncore import runtime
+from rnncore.export import export, forms
+from tests.export.exporting import FORMS, Exported, all_graphs, all_nodes, export_forms, one_trace
+from tests.strategies import randomize
+
+SIZE = 3
+
+
+class Pair(torch.nn.Module):
+    """Two layers of different cells, so that they share an extent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = rnncore.LSTM(SIZE, 5, peephole="previous")
+        self.second = rnncore.GRU(5, 7, reset="before")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x)[0])[0]
+
+
+@pytest.fixture(scope="module")
+def module() -> Pair:
+    return randomize(Pair().eval(), 3)
+
+
+@pytest.fixture(scope="module")
+def with_lengths(module: Pair, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_forms(module, tmp_path_factory.mktemp("lengths"), torch.randn(2, 4, SIZE))
+
+
+@pytest.fixture(scope="module")
+def without_lengths(module: Pair, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_forms(module, tmp_path_factory.mktemp("plain"), torch.randn(2, 4, SIZE), lengths=False)
+
+
+def branch_names(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in all_nodes(graph):
+        if node.op_type == "If":
+            yield from (get_attribute_value(a).name.split("/")[-1].rstrip("_0123456789") for a in node.attribute)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_way_of_calling_has_its_branch(form: str, with_lengths: Exported, without_lengths: Exported) -> None:
+    common = ["one_step", "steps", "one_row", "rows"]
+    assert sorted(branch_names(with_lengths.proto(form).graph)) == sorted(2 * [*common, "full", "masked"])
+    assert sorted(branch_names(without_lengths.proto(form).graph)) == sorted(2 * common)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(data=st.data(), batch=st.integers(1, 4), time=st.integers(1, 4), seed=st.integers(0, 2**31))
+def test_every_branch_gives_pytorchs_numbers(
+    form: str,
+    data: st.DataObject,
+    batch: int,
+    time: int,
+    seed: int,
+    module: Pair,
+    with_lengths: Exported,
+    without_lengths: Exported,
+) -> None:
+    x = torch.randn(batch, time, SIZE, generator=torch.Generator().manual_seed(seed))
+    lengths = data.draw(st.lists(st.integers(0, time), min_size=batch, max_size=batch))
+    with torch.no_grad():
+        np.testing.assert_allclose(without_lengths.models[form].run(x.numpy()), module(x), atol=1e-5)
+        for steps in (lengths, [time] * batch):
+            got = with_lengths.models[form].run(x.numpy(), lengths=np.array(steps))
+            for row, length in enumerate(steps):
+                np.testing.assert_allclose(got[row, :length], module(x[row : row + 1, :length])[0], atol=1e-5)
+                assert not got[row, length:].any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_copies_for_packing_are_constants_once_onnxruntime_has_loaded_them(
+    form: str, with_lengths: Exported, tmp_path: Path
+) -> None:
+    """Where a loop reads its weight from two graphs further out, onnxruntime packs it anew at every step."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard operators stay
+    onnxruntime.InferenceSession(with_lengths.path(form), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    assert not any(node.op_type == "Flatten" for node in all_nodes(graph))
+    packed = [part for part in all_graphs(graph) if part.name.split("/")[-1].startswith(("full", "masked"))]
+    assert len(packed) == 4
+    for part in packed:
+        here = {tensor.name for tensor in part.initializer}
+        products = [node for node in all_nodes(part) if node.op_type in ("MatMul", "Gemm")]
+        assert products and all(node.input[1] in here for node in products)
+
+
+def test_a_large_cell_keeps_its_loop_for_one_step(
+    module: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "SMALL", 5 * 20)  # the LSTM's, not the GRU's
+    with one_trace():
+        export(module, tmp_path / "large.onnx", torch.randn(2, 4, SIZE))
+    names = list(branch_names(onnx.load(tmp_path / "large.onnx").graph))
+    assert (names.count("one_step"), names.count("one_row")) == (1, 2)
+    x = torch.randn(6, SIZE, generator=torch.Generator().manual_seed(1))
+    with runtime.load(tmp_path / "large.onnx").stream() as stream, torch.no_grad():
+        got = np.concatenate([stream.push(step[None].numpy()) for step in x])
+        np.testing.assert_allclose(got, module(x[None])[0], atol=1e-5)
