@@ -9,6 +9,7 @@ from rnncore.cells.base import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, check_state, valid_steps
 from rnncore.layers.fused import fused_kernel, run_fused
 from rnncore.layers.loop import run_loop
+from rnncore.layers.peephole import is_plain_peephole, run_peephole
 from rnncore.placeholder import active_recorder
 from rnncore.runtime.errors import InputError
 
@@ -81,7 +82,10 @@ class Recurrent(RecurrentLayer):
         kernel = fused_kernel(self.cell) if self.fused else None
         if kernel is not None:
             return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
-        y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=self.fused)
+        if self.fused and is_plain_peephole(self.cell):
+            y, end = run_peephole(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
+        else:
+            y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=self.fused)
         return (y if valid is None else y.masked_fill(~valid, 0.0)), end
 
     def extra_repr(self) -> str:

@@ -1,8 +1,9 @@
-"""Recurrent weight gradients taken out of the loop are those of plain autograd, whatever is differentiated."""
+"""Gradients taken out of the loop, or written by hand, are those of plain autograd, whatever is differentiated."""
 
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ INPUT, HIDDEN, BATCH, TIME = 3, 5, 7, 11
 
 CELLS = {
     "peephole": lambda: rnncore.LSTMCell(INPUT, HIDDEN, peephole="current", learn_initial_state=True),
+    "peephole, previous": lambda: rnncore.LSTMCell(INPUT, HIDDEN, peephole="previous", bias=False),
+    "peephole, other activations": lambda: rnncore.LSTMCell(INPUT, HIDDEN, peephole="current", activation="softsign"),
     "coupled, projected": lambda: rnncore.LSTMCell(INPUT, HIDDEN, coupled=True, projection=2, peephole="previous"),
     "other activations": lambda: rnncore.LSTMCell(INPUT, HIDDEN, gate_activation="hard_sigmoid", bias=False),
     "layer norm": lambda: rnncore.LSTMCell(INPUT, HIDDEN, layer_norm=True),
@@ -43,6 +46,43 @@ def gradients(layer: rnncore.Recurrent, x: torch.Tensor, lengths: torch.Tensor |
     names = ["x", *(name for name, _ in layer.named_parameters())]
     found = torch.autograd.grad(loss(layer, x, lengths), [x, *layer.parameters()])
     return dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_values_are_those_of_the_plain_loop(name: str, reverse: bool, ragged: bool) -> None:
+    fast, plain = pair(name, reverse)
+    x, lengths = inputs()
+    (y, state), (expected, last) = (layer(x, lengths=lengths if ragged else None) for layer in (fast, plain))
+    for got, value in zip((y, *state), (expected, *last), strict=True):
+        torch.testing.assert_close(got, value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("peephole", ["current", "previous"])
+def test_the_gradient_written_by_hand_is_the_numerical_one(peephole: Literal["current", "previous"]) -> None:
+    layer = rnncore.Recurrent(randomize(rnncore.LSTMCell(2, 3, peephole=peephole).double(), seed=7))
+    x = torch.randn(2, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    names, weights = zip(*layer.named_parameters(), strict=True)
+
+    def answers(x: torch.Tensor, *weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(names, weights, strict=True))
+        y, state = torch.func.functional_call(layer, given, (x, None, torch.tensor([4, 2])))
+        return (y, *state)
+
+    assert torch.autograd.gradcheck(answers, (x, *weights))
+
+
+def test_what_a_caller_writes_into_a_result_does_not_reach_the_gradient() -> None:
+    fast, plain = pair("peephole", False)
+    found = []
+    for layer in (fast, plain):
+        x, _ = inputs()
+        y, state = layer(x)
+        y.detach().zero_()
+        state[0].detach().zero_()
+        found.append(torch.autograd.grad(state[1].sum(), x)[0])
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("name", CELLS)
