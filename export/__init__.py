@@ -8,10 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnncore.export.exporter import ExportReport, export
     from rnncore.export.forms import Form
+    from rnncore.export.generator import GeneratorReport, export_generator
+    from rnncore.export.tasks import export_model
+    from rnncore.export.translator import TranslatorReport, export_translator
 
-__all__ = ["ExportReport", "Form", "export"]
+__all__ = [
+    "ExportReport",
+    "Form",
+    "GeneratorReport",
+    "TranslatorReport",
+    "export",
+    "export_generator",
+    "export_model",
+    "export_translator",
+]
 
-_HOME = {"ExportReport": "exporter", "export": "exporter", "Form": "forms"}
+_HOME = {
+    "ExportReport": "exporter",
+    "Form": "forms",
+    "GeneratorReport": "generator",
+    "TranslatorReport": "translator",
+    "export": "exporter",
+    "export_generator": "generator",
+    "export_model": "tasks",
+    "export_translator": "translator",
+}
 
 
 def __getattr__(name: str) -> Any:

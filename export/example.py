@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from rnncore.export.nesting import named_tensors, with_tensors
+from rnncore.export.observing import observing
+from rnncore.export.packing import REWRITE
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.signature import BATCH, TIME
 
@@ -25,6 +28,7 @@ LENGTHS_NAMES = (
     "input_lengths",
 )
 
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 Axes = Mapping[str, Sequence[str | None]]
 
 
@@ -69,6 +73,7 @@ class Example:
     lengths: str | None
     vocabulary: int
     _arguments: inspect.BoundArguments
+    sorted_lengths: bool = False  # the module takes its lengths in decreasing order only
 
     @classmethod
     def of(cls, module: nn.Module, example: Any, axes: Axes | None, lengths: str | bool) -> Example:
@@ -78,6 +83,7 @@ class Example:
             InputError: the example does not fit the module's forward, or has no tensor with a batch and a time axis.
         """
         arguments = _bind(module, example)
+        _refuse_packed(arguments)
         axes = dict(axes or {})
         named = [pair for name, value in arguments.arguments.items() for pair in named_tensors(value, name)]
         problems = [
@@ -98,7 +104,23 @@ class Example:
             problems.append("the example holds no tensor")
         raise_all(problems)
         sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
-        return cls(tuple(inputs), own, min(sizes, default=0), arguments)
+        found = cls(tuple(inputs), own, min(sizes, default=0), arguments)
+        return found._observed(module, set(axes), lengths)
+
+    def _observed(self, module: nn.Module, given_axes: set[str], lengths: str | bool) -> Example:
+        """The same with what a run of the module tells: the lengths it packs with, states in torch's layout."""
+        tensors = [i.value for i in self.inputs]
+        with observing(module) as seen, torch.no_grad():
+            try:
+                self.call(module, tensors)
+            except Exception:
+                return self  # ``check_runs`` says what is wrong
+        packed = None if lengths is False else seen.lengths_among(list(zip(self.names, tensors, strict=True)))
+        inputs = tuple(
+            replace(i, axes=(None, BATCH, None)) if i.name not in given_axes and seen.is_state(i.value) else i
+            for i in self.inputs
+        )
+        return replace(self, inputs=inputs, lengths=self.lengths or packed, sorted_lengths=seen.packs.sorted)
 
     @property
     def names(self) -> list[str]:
@@ -152,6 +174,11 @@ def _bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
         ) from None
 
 
+def _refuse_packed(arguments: inspect.BoundArguments) -> None:
+    packed = [name for name, value in arguments.arguments.items() if isinstance(value, PackedSequence)]
+    raise_all([f"'{name}' is a PackedSequence, which no file takes: {REWRITE}" for name in packed])
+
+
 def _lengths_input(named: Mapping[str, Tensor], lengths: str | bool, problems: list[str]) -> str | None:
     """Name of the input that holds lengths, if the module takes one."""
     if lengths is False:
@@ -164,6 +191,22 @@ def _lengths_input(named: Mapping[str, Tensor], lengths: str | bool, problems: l
     if len(found) > 1:
         problems.append(f"inputs {found} all look like lengths; say which with lengths='name'")
     return found[0] if found else None
+
+
+def check_dtypes(module: nn.Module, example: Example) -> None:
+    """Raise ExportError for dtypes in which onnxruntime's CPU kernels do not run; float16 and float64 do."""
+    tensors = {
+        **dict(module.named_parameters()),
+        **dict(module.named_buffers()),
+        **{i.name: i.value for i in example.inputs},
+    }
+    found = [name for name, tensor in tensors.items() if tensor.dtype in (torch.bfloat16, *_FLOAT8)]
+    if found:
+        raise ExportError(
+            f"{found[0]} is {str(tensors[found[0]].dtype).removeprefix('torch.')} (and {len(found) - 1} more), for which "
+            "onnxruntime has no CPU kernels; export a copy in float32, copy.deepcopy(module).float(), with an example in "
+            "float32, or .half() for a file of half the size"
+        )
 
 
 def check_runs(example: Example, module: nn.Module) -> Any:

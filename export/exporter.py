@@ -14,22 +14,38 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.conversion import convert
+from rnncore.export.accuracy import AccuracyReport
+from rnncore.export.carried import splice_carried
 from rnncore.export.cleanup import clean_up
-from rnncore.export.example import Axes, Example, check_runs
+from rnncore.export.example import Axes, Example, check_dtypes, check_runs
 from rnncore.export.forms import FORMS, Form
 from rnncore.export.fused import check_fusable
+from rnncore.export.golden import GoldenRecorder
 from rnncore.export.pick import add_pick
+from rnncore.export.portable import fold_constants, spell_out
+from rnncore.export.quantization import Quantization, check_form
 from rnncore.export.reference import Reference
-from rnncore.export.saving import write_model
-from rnncore.export.signature import signature_of, write_metadata, write_report
+from rnncore.export.saving import write_entries, write_model
+from rnncore.export.signature import REPORT_KEY, signature_of, write_metadata
 from rnncore.export.splice import splice
 from rnncore.export.steps import StepGraph, export_steps
-from rnncore.export.structure import why_not_causal
+from rnncore.export.structure import why_chunks_differ, why_not_causal
+from rnncore.export.targets import (
+    CHOICES_KEY,
+    TARGETS,
+    Choice,
+    Target,
+    choices_json,
+    choose_forms,
+    describe,
+    form_text,
+)
 from rnncore.export.torch_onnx import OPSET
 from rnncore.export.tracing import Trace, trace
 from rnncore.export.verification import Case, Verdict, Verifier
 from rnncore.runtime.atomic import replacing
-from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError
+from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
+from rnncore.runtime.golden import GOLDEN_KEY
 from rnncore.runtime.signature import Signature
 
 
@@ -38,7 +54,9 @@ class ExportReport:
     """What was written and how it was checked.
 
     path: the file.  size_bytes: its size.  signature: its inputs, outputs and states.  form: how the recurrence is
-    written.  verification: the plain data stored in the file (seed, tolerance, versions, cases); empty if not verified.
+    written, such as "loop" or "fused+loop".  verification: the plain data stored in the file (seed, tolerance, versions,
+    cases); empty if not verified.  accuracy: what int8 costs, None in full precision.  form_choices: the form of each
+    recurrent layer, and why.
     """
 
     path: Path
@@ -46,6 +64,8 @@ class ExportReport:
     signature: Signature
     form: str
     verification: dict[str, Any] = field(default_factory=dict)
+    accuracy: AccuracyReport | None = None
+    form_choices: dict[str, Choice] = field(default_factory=dict)
 
     @property
     def causal(self) -> bool:
@@ -66,7 +86,9 @@ class ExportReport:
         cases = self.verification.get("cases", [])
         checked = f"{len(cases)} cases verified, max error {self.max_error:.2g}" if cases else "not verified"
         streams = "streams" if self.causal else f"batch only ({self.signature.not_causal_because})"
-        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
+        line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
+        line += "".join(f"\n  {text}" for text in describe(self.form_choices))
+        return line if self.accuracy is None else f"{line}\n{self.accuracy}"
 
 
 def export(
@@ -74,7 +96,7 @@ def export(
     path: str | Path,
     example: Any,
     *,
-    form: Form = "loop",
+    form: Form | Literal["portable", "auto"] = "loop",
     streaming: bool | Literal["auto"] = "auto",
     lengths: str | bool = "auto",
     verify: bool = True,
@@ -83,6 +105,10 @@ def export(
     metadata: Mapping[str, str] | None = None,
     pick: bool = False,
     seed: int = 0,
+    quantize: Literal["int8"] | None = None,
+    accuracy_data: Sequence[Any] | None = None,
+    target: Target | None = None,
+    external_data: bool | Literal["auto"] = "auto",
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
@@ -94,8 +120,10 @@ def export(
         path: file to write; its folder must exist.  Nothing is written unless everything succeeds.
         example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``.  Its sizes are not
             baked in; its values tell the range of ids and the spread of floats that verification uses.
-        form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), or "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
-            sizes; only for cells that those operators compute exactly, an error for others).
+        form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
+            sizes; only for cells that those operators compute exactly, an error for others), "portable" (a plain ``Scan``
+            that onnxruntime, OpenVINO, onnx.reference and tract all run), or "auto": for each layer what ``target`` runs
+            right and fastest; the report says what that is, and why.
         streaming: True: states become inputs and outputs of the file, an error if chunk by chunk would differ from the
             whole; False: batch only; "auto": stream if that is proved, else batch only with the reason in the file.
         lengths: "auto": the module's own input of that name, else a new input ``lengths`` for all recurrent layers if
@@ -110,6 +138,15 @@ def export(
         pick: let callers ask for some numbers of the only output [batch, time, size] instead of all of it, by index; a
             language model scores texts with that without copying its vocabulary out of the file.
         seed: of the random inputs used in tracing and verification.
+        quantize: "int8": weights of matrix products and embeddings in 8 bits, in standard operators, see
+            :mod:`rnncore.export.int8`.  The file is a quarter of the size and faster where layers are wide (from about
+            256 units).  It is verified in float32 first, then in int8.
+        accuracy_data: calls of the module like ``example`` on which the report says what int8 costs; by default the
+            example alone.
+        target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
+            "portable" for all of them.  docs/conformance.md shows what each can run.
+        external_data: True: weights in a second file beside ``path``, named like it with ``.data`` added, which goes
+            wherever the first one goes; "auto": only if they would not fit in one file (2 GB).
 
     Returns:
         The report, which is also stored in the file.
@@ -120,20 +157,35 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
-    if form not in FORMS:
-        raise InputError(f"form is {form!r}, expected one of {', '.join(map(repr, FORMS))}")
+    _check_choices(form, target, external_data)
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ExportError(f"the folder {target.parent} does not exist; create it first")
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise ExportError(f"the folder {file.parent} does not exist; create it first")
     reference = copy.deepcopy(model).eval()
     exporter = _Exporter(
         reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed
     )
-    with replacing(target) as temporary:
+    exporter.target = target or "onnxruntime"
+    exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
+    with replacing(file) as temporary:
         report = exporter.run(temporary, streaming, lengths, verify)
-    return replace(report, path=target)
+    return replace(report, path=file)
+
+
+def _check_choices(form: str, target: str | None, external_data: bool | str) -> None:
+    forms = (*FORMS, "portable", "auto")
+    problems = []
+    if form not in forms:
+        problems.append(f"form is {form!r}, expected one of {', '.join(map(repr, forms))}")
+    if target is not None and target not in TARGETS:
+        problems.append(f"target is {target!r}, expected one of {', '.join(map(repr, TARGETS))}")
+    elif target is not None and form != "auto":
+        problems.append(f"target is {target!r}, but only form='auto' chooses by target; form is {form!r}")
+    if external_data not in (True, False, "auto"):
+        problems.append(f"external_data is {external_data!r}, expected True, False or 'auto'")
+    raise_all(problems)
 
 
 @dataclass
@@ -159,29 +211,40 @@ class _Exporter:
         self.reference = reference
         self.example = example
         self.form = form
+        self.target: str = "onnxruntime"
+        self.choices: dict[str, Choice] = {}
         self.output_names = output_names
         self.metadata = metadata
         self.pick = pick
         self.seed = seed
+        check_dtypes(reference, example)
         check_runs(example, reference)
         self.module = convert(reference)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
+        self.quantization: Quantization | None = None
 
     def run(self, path: Path, streaming: bool | str, lengths: str | bool, verify: bool) -> ExportReport:
-        wanted = (lengths is True or (lengths == "auto" and verify)) and self.example.lengths is None
+        wanted = lengths is True or (lengths == "auto" and verify)
         plan = _Plan(lift_lengths=wanted, stream=streaming is True or (streaming == "auto" and verify))
         if not plan.stream:
             plan.not_causal_because = "exported with streaming=False" if streaming is False else "not verified"
         while True:
             signature, model = self._build(path, plan, streaming is True)
             verdict = self._verify(path) if verify else Verdict(self.seed, 0.0)
-            if not self._narrow(plan, verdict, streaming is True, lengths is True):
+            must_lengths = lengths is True and self.example.lengths is None
+            if not self._narrow(plan, verdict, streaming is True, must_lengths):
                 break
         report = verdict.to_dict() if verify else {}
-        write_report(model, report)
-        write_model(model, path)
-        return ExportReport(path, path.stat().st_size, signature, self.form, report)
+        accuracy = None
+        if self.quantization is not None:
+            assert self._trace is not None
+            report, accuracy = self.quantization.apply(
+                model, path, signature, self.reference, self._trace.example, verdict if verify else None
+            )
+        write_entries(path, self._findings(path, report, verify=verify))
+        form = form_text(self.choices)
+        return ExportReport(path, path.stat().st_size, signature, form, report, accuracy, self.choices)
 
     def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
         traced = self._traced(plan)
@@ -190,7 +253,12 @@ class _Exporter:
             if plan.not_causal_because:
                 self._refuse_stream(plan, plan.not_causal_because, must_stream)
         model = traced.model.clone()
-        states = splice(model, traced.calls, self._steps, form=self.form, lift=plan.stream)
+        states = splice_carried(model, traced.carried, lift=plan.stream)
+        forms = {name: choice.form for name, choice in self.choices.items()}
+        states += splice(model, traced.calls, self._steps, form=forms, lift=plan.stream)
+        if "portable" in forms.values():
+            fold_constants(model)
+        spell_out(model)
         clean_up(model, self.module)
         signature = signature_of(
             model.graph, states, traced.lengths, causal=plan.stream, not_causal_because=plan.not_causal_because
@@ -198,7 +266,9 @@ class _Exporter:
         if self.pick:
             pick = add_pick(model.graph, {state.output for state in states})
             signature = replace(signature, pick=pick)
-        write_metadata(model, signature, self.form, _precision(self.reference), self.metadata)
+        chosen = {} if self.form != "auto" else {CHOICES_KEY: choices_json(self.choices)}
+        metadata = {**self.metadata, **chosen}
+        write_metadata(model, signature, form_text(self.choices), _precision(self.reference), metadata)
         write_model(model, path)
         return signature, model
 
@@ -216,10 +286,13 @@ class _Exporter:
                 plan.lift_lengths = False
                 return self._traced(plan)
             calls = list(self._trace.calls.values())
+            if self.quantization is not None:
+                check_form(self.form, [call.name for call in calls])
             if self.form == "fused":
                 check_fusable(calls)
-            else:
-                self._steps = export_steps(calls, OPSET)
+            self.choices = choose_forms(calls, self.form, self.target, int8=self.quantization is not None)
+            looped = [call for call in calls if self.choices[call.name].form != "fused"]
+            self._steps = export_steps(looped, OPSET) if looped else {}
         return self._trace
 
     def _verify(self, path: Path) -> Verdict:
@@ -227,6 +300,18 @@ class _Exporter:
         example = self._trace.example
         verifier = Verifier(Reference(self.reference, example), example, _precision(self.reference), self.seed + 1)
         return verifier.verify(path)
+
+    def _findings(self, path: Path, report: dict[str, Any], *, verify: bool) -> dict[str, str]:
+        """The metadata entries that tell what was found out about the finished file."""
+        entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
+        if verify:
+            assert self._trace is not None
+            example = self._trace.example
+            recorder = GoldenRecorder(
+                Reference(self.reference, example), example, _precision(self.reference), self.seed + 2
+            )
+            entries[GOLDEN_KEY] = recorder.record(path, int8=self.quantization is not None).to_json()
+        return entries
 
     def _narrow(self, plan: _Plan, verdict: Verdict, must_stream: bool, must_lengths: bool) -> bool:
         """Take from the plan what verification disproved; True if the file must be built again."""
@@ -241,8 +326,8 @@ class _Exporter:
             plan.lift_lengths, changed = False, True
         streams = verdict.failures("stream")
         if streams:
-            reason = _message("fed in chunks the model answers differently", streams[:1]).replace("\n", " ")
-            self._refuse_stream(plan, f"{reason}; something in it looks along the time axis", must_stream)
+            assert self._trace is not None
+            self._refuse_stream(plan, why_chunks_differ(self._trace, streams[0]), must_stream)
             changed = True
         return changed
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rnncore.export.example import Example
 from rnncore.export.nesting import named_tensors
+from rnncore.runtime.comparison import error as error  # the measure that goes with TOLERANCE
 
 Array = np.ndarray
 
@@ -38,6 +39,14 @@ class Reference:
         with torch.no_grad():
             return _arrays(self._example.call(self._module, tensors))
 
+    def failure(self, tensors: Sequence[Tensor]) -> str:
+        """Why the module cannot run on ``tensors`` (too few steps for a convolution, say), empty if it can."""
+        try:
+            self(tensors)
+        except Exception as failure:
+            return first_line(failure)
+        return ""
+
     def excuses(self, tensors: Sequence[Tensor], got: Sequence[Array], expected: Sequence[Array]) -> bool:
         """True when PyTorch's own rounding error explains a difference: float64 is about as far from both."""
         try:
@@ -51,6 +60,11 @@ class Reference:
         return all(error(g, x)[0] <= CHAOS * error(e, x)[0] for g, e, x in zip(got, expected, exact, strict=True))
 
 
+def first_line(failure: Exception) -> str:
+    """What an exception says, in one line."""
+    return str(failure).strip().partition("\n")[0] or type(failure).__name__
+
+
 def _arrays(outputs: object) -> list[Array]:
     return [_array(value) for _, value in named_tensors(outputs, "")]
 
@@ -58,19 +72,3 @@ def _arrays(outputs: object) -> list[Array]:
 def _array(value: Tensor) -> Array:
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-
-
-def error(got: Array, expected: Array) -> tuple[float, float]:
-    """(max absolute error, the same as a part of the largest expected value or 1); NaN and inf must be in the same places."""
-    if got.shape != expected.shape:
-        return float("inf"), float("inf")
-    if not expected.size:
-        return 0.0, 0.0
-    got, expected = got.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(expected)
-    if not np.array_equal(got[~finite], expected[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
-        return float("inf"), float("inf")
-    if not finite.any():
-        return 0.0, 0.0
-    worst = float(np.abs(got[finite] - expected[finite]).max())
-    return worst, worst / max(1.0, float(np.abs(expected[finite]).max()))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from rnncore.runtime.container import stamp
+from rnncore.runtime.container import FINGERPRINT_KEY, replace_metadata, stamp
 from rnncore.runtime.errors import ExportError
+from rnncore.runtime.signature import BLANK_FINGERPRINT
 
 
 def write_model(model: ir.Model, path: Path) -> None:
@@ -19,3 +21,9 @@ def write_model(model: ir.Model, path: Path) -> None:
     except Exception as error:
         raise ExportError(f"onnx.checker rejects the graph: {error}") from error
     path.write_bytes(stamp(proto.SerializeToString()))
+
+
+def write_entries(path: Path, entries: Mapping[str, str]) -> None:
+    """Set metadata entries of the file at ``path``; the graph, which was checked, stays as it is, byte for byte."""
+    data = replace_metadata(path.read_bytes(), {**entries, FINGERPRINT_KEY: BLANK_FINGERPRINT})
+    path.write_bytes(stamp(data))

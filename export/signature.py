@@ -10,6 +10,8 @@ import onnx_ir as ir
 from rnncore.runtime.errors import ExportError, raise_all
 from rnncore.runtime.signature import BATCH, BLANK_FINGERPRINT, FORMAT_VERSION, PREFIX, TIME, Port, Signature, State
 
+REPORT_KEY = PREFIX + "report"
+
 
 def signature_of(
     graph: ir.Graph, states: Sequence[State], lengths: str | None, *, causal: bool, not_causal_because: str
@@ -71,7 +73,7 @@ def write_metadata(model: ir.Model, signature: Signature, form: str, precision: 
             PREFIX + "signature": signature.to_json(),
             PREFIX + "form": form,
             PREFIX + "precision": precision,
-            PREFIX + "report": "{}",
+            REPORT_KEY: "{}",
             PREFIX + "fingerprint": BLANK_FINGERPRINT,
         }
     )
@@ -79,4 +81,4 @@ def write_metadata(model: ir.Model, signature: Signature, form: str, precision: 
 
 def write_report(model: ir.Model, report: Mapping[str, object]) -> None:
     """Put the verification report into ``model``."""
-    model.metadata_props[PREFIX + "report"] = json.dumps(report, separators=(",", ":"))
+    model.metadata_props[REPORT_KEY] = json.dumps(report, separators=(",", ":"))

@@ -20,7 +20,12 @@ from rnncore.runtime.signature import State
 
 
 def splice(
-    model: ir.Model, calls: Mapping[str, Call], steps: Mapping[Cell, StepGraph], *, form: str | Mapping[str, str], lift: bool
+    model: ir.Model,
+    calls: Mapping[str, Call],
+    steps: Mapping[Cell, StepGraph],
+    *,
+    form: str | Mapping[str, str],
+    lift: bool,
 ) -> list[State]:
     """Write the recurrences into ``model`` in place.
 

@@ -12,10 +12,12 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset20 as op
 from torch import nn
+from torch.export import ExportedProgram
 
 from rnncore.runtime.errors import ExportError, RnncoreError
 
 OPSET = 20
+FIXES_AXIS = "The code fixes an axis that must stay free"
 
 
 def _log_sigmoid(x: Any) -> Any:
@@ -46,25 +48,38 @@ def _quiet() -> Iterator[None]:
 def to_onnx(
     module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str, opset: int = OPSET
 ) -> ir.Model:
-    """``module`` as an ONNX model in memory.
+    """``module`` as an ONNX model in memory: :func:`to_program`, then :func:`to_model`."""
+    return to_model(to_program(module, arguments, dynamic_shapes, what=what), what=what, opset=opset)
+
+
+def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ExportedProgram:
+    """``module`` as torch traces it.
 
     Args:
         module: in eval mode.
         arguments: example call; dynamic sizes must not be 0 or 1.
         dynamic_shapes: as for ``torch.export.export``.
         what: how to call the module in an error.
-        opset: ONNX opset version.
 
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
     with _quiet(), torch.no_grad():
         try:
-            program = torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
+            return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:
             raise
         except Exception as error:
             raise ExportError(_explain(error, what)) from error
+
+
+def to_model(program: ExportedProgram, *, what: str, opset: int = OPSET) -> ir.Model:
+    """What torch has traced, as an ONNX model in memory of the given opset version.
+
+    Raises:
+        ExportError: torch cannot write it; the message carries torch's own first lines.
+    """
+    with _quiet(), torch.no_grad():
         try:
             result = torch.onnx.export(
                 program, dynamo=True, verbose=False, opset_version=opset, custom_translation_table=TRANSLATIONS
@@ -78,10 +93,10 @@ def to_onnx(
 def _explain(error: Exception, what: str) -> str:
     text = _first_lines(error)
     message = f"torch.export cannot trace {what}: {text}"
-    if "Constraints violated" in str(error) or "specialized" in str(error) or "marked" in str(error):
+    if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):
         message += (
-            "\n  The code fixes an axis that must stay free (a size read as a Python number, a loop over time, a reshape "
-            "with literal sizes). Use tensor operations, or wrap a loop over time in rnncore.Recurrent with a Cell."
+            f"\n  {FIXES_AXIS} (a size read as a Python number, such as len(x) for x.shape[0], a loop over time, a reshape "
+            "with literal sizes, nn.MaxPool1d). Use tensor operations, or wrap a loop over time in rnncore.Recurrent with a Cell."
         )
     return message
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from rnncore.export.example import Example
 from rnncore.export.nesting import named_tensors
-from rnncore.export.recorder import DOMAIN, Call, PlaceholderRecorder
-from rnncore.export.torch_onnx import to_onnx
+from rnncore.export.packing import PaddedPacker, packing_by
+from rnncore.export.recorder import DOMAIN, Call, CarriedCall, PlaceholderRecorder
+from rnncore.export.suspects import find_suspects
+from rnncore.export.torch_onnx import FIXES_AXIS, to_model, to_program
+from rnncore.export.unrolled import CallCounter
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.signature import BATCH, TIME
 
-# Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1.
-TRACE_SIZES = {BATCH: 3, TIME: 5}
+# Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
+# not even after a convolution over time that shortens it.
+TRACE_SIZES = {BATCH: 3, TIME: 31}
 LIFTED_LENGTHS = "lengths"
 
 
@@ -29,6 +34,7 @@ LIFTED_LENGTHS = "lengths"
 class Trace:
     """A traced module: the graph, the recurrent calls in it, and the name of its lengths input.
 
+    carried: calls of layers that have a state and no loop.  suspects: what looks along the time axis, one line each.
     ``example`` has the axes that the graph turned out to have.
     """
 
@@ -37,10 +43,12 @@ class Trace:
     calls: dict[str, Call]
     lengths: str | None
     lengths_lifted: bool
+    carried: dict[str, CarriedCall] = field(default_factory=dict)
+    suspects: list[str] = field(default_factory=list)
 
 
 class _Traced(nn.Module):
-    """The module with flat inputs, and lengths as one more input when they are lifted."""
+    """The module with flat inputs, and lengths as one more input when they are lifted and it has none of its own."""
 
     def __init__(self, module: nn.Module, example: Example, recorder: PlaceholderRecorder, lift: bool) -> None:
         super().__init__()
@@ -50,7 +58,11 @@ class _Traced(nn.Module):
         self.lift = lift
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        tensors, lengths = (flat[:-1], flat[-1]) if self.lift else (flat, None)
+        tensors, lengths = flat, None
+        if self.lift and self.example.lengths is not None:
+            lengths = flat[self.example.names.index(self.example.lengths)].to(torch.int64)
+        elif self.lift:
+            tensors, lengths = flat[:-1], flat[-1]
         self.recorder.start(lengths, {str(n) for t in tensors for n in t.shape})
         outputs = list(named_tensors(self.example.call(self.module, tensors), ""))
         self.recorder.output_names = [name for name, _ in outputs]
@@ -81,7 +93,8 @@ def trace(
     tensors = example.draw(TRACE_SIZES, generator)
     axes = [i.axes for i in example.inputs]
     names = example.names
-    if lift_lengths:
+    added = lift_lengths and example.lengths is None
+    if added:
         if LIFTED_LENGTHS in names:
             raise ExportError(f"an input is called '{LIFTED_LENGTHS}' already; say lengths='{LIFTED_LENGTHS}' or False")
         tensors.append(torch.full((TRACE_SIZES[BATCH],), TRACE_SIZES[TIME], dtype=torch.int64))
@@ -90,25 +103,47 @@ def trace(
     recorder = PlaceholderRecorder(module)
     traced = _Traced(module, example, recorder, lift_lengths).eval()
     dynamic = (tuple({i: torch.export.Dim.DYNAMIC for i, a in enumerate(axis) if a} for axis in axes),)
-    with recording(recorder):
-        model = to_onnx(traced, tuple(tensors), dynamic, what=type(module).__name__, opset=opset)
-    if not recorder.calls:
+    what, counter = type(module).__name__, CallCounter(module)
+    with recording(recorder), packing_by(PaddedPacker()), counter.counting():
+        try:
+            program = to_program(traced, tuple(tensors), dynamic, what=what)
+        except ExportError as error:
+            loop = counter.explain_loop(TRACE_SIZES[TIME]) if FIXES_AXIS in str(error) else ""
+            if not loop:
+                raise
+            raise ExportError(f"{what}: {loop}") from error
+    suspects = find_suspects(program, module, _time_symbols(program, axes), "module")
+    model = to_model(program, what=what, opset=opset)
+    if not recorder.calls and not recorder.carried and not counter.has_cells:
         raise ExportError(
             f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's): torch.onnx.export "
             "alone is enough for it"
         )
     if len(model.graph.inputs) != len(names):
         raise ExportError(f"torch.onnx kept {len(model.graph.inputs)} of the {len(names)} inputs {names}")
-    lengths = LIFTED_LENGTHS if lift_lengths else example.lengths
+    lengths = LIFTED_LENGTHS if added else example.lengths
     for value, name in zip(model.graph.inputs, names, strict=True):
         value.name = name
     _name_outputs(model.graph, _chosen_names(recorder.output_names, output_names), set(names))
     _strip_module_prefix(model.graph)
     _name_axes(model.graph, dict(zip(names, axes, strict=True)), lengths)
-    used = lift_lengths and any(call.lengths for call in recorder.calls.values())
+    takes_lengths = [call.lengths for call in recorder.calls.values()]
+    takes_lengths += [call.lengths for call in recorder.carried.values()]
+    used = lift_lengths and any(takes_lengths)
+    if added and not used:
+        model.graph.inputs.pop()
+        lengths = None
     found = {str(v.name): _dims(v) for v in model.graph.inputs}
     inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
-    return Trace(model, replace(example, inputs=inputs), dict(recorder.calls), lengths, used)
+    example = replace(example, inputs=inputs)
+    return Trace(model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), suspects)
+
+
+def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:
+    """Symbols of the time axis in sizes of ``program``, whose last inputs are those that have ``axes``."""
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-len(axes) :]
+    pairs = [pair for value, roles in zip(inputs, axes, strict=True) for pair in zip(value.shape, roles, strict=True)]
+    return {size.node.expr for size, role in pairs if role == TIME and isinstance(size, torch.SymInt)}
 
 
 def _roles(axes: Sequence[str | None], dims: Sequence[int | str]) -> tuple[str | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,15 +14,17 @@ import torch
 from torch import Tensor
 
 from rnncore.export.example import Example
-from rnncore.export.reference import TOLERANCE, Array, Reference, error
+from rnncore.export.reference import TOLERANCE, Array, Reference, error, first_line
 from rnncore.runtime import Model, ModelFileError, load
-from rnncore.runtime.errors import ExportError
+from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.signature import BATCH, TIME
 
-WHOLE_SIZES = ((1, 1), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 5)
+WHOLE_SIZES = ((1, 1), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 31)
 RAGGED_SIZES = ((4, 11),)
 PICK_SIZES = ((1, 1, 1), (2, 7, 3))  # (batch, time, picks)
 STREAM_STEPS = 13
+TOGETHER = ((2, 9, 2), (4, 1, 8))  # chunks of streams that move in one call: the longer one is now one, now the other
+TOGETHER_DETAIL = "moved together"
 CHUNKINGS = ((1,) * STREAM_STEPS, (4, 0, 1, 8), (STREAM_STEPS - 1, 1))
 
 
@@ -99,15 +102,27 @@ class Verifier:
         if model.signature.lengths is not None:
             verdict.cases.extend(self._ragged(model))
         if model.signature.causal:
-            verdict.cases.extend(self._streams(model))
+            try:
+                verdict.cases.extend([*self._streams(model), *self._streams_together(model)])
+            except InputError as failure:  # what onnxruntime refuses: too few steps for a convolution, say
+                note = f"a chunk is refused: {first_line(failure)}"
+                verdict.cases.append(Case("stream", 1, STREAM_STEPS, "", math.inf, math.inf, False, note))
         return verdict
 
     def _whole(self, model: Model) -> Iterator[Case]:
         drawn = [self.example.draw({BATCH: b, TIME: t}, self._generator) for b, t in WHOLE_SIZES]
+        failures = [self.reference.failure(tensors) for tensors in drawn]
+        if all(failures):
+            raise ExportError(f"PyTorch itself fails at every size that was tried, such as: {failures[-1]}")
+        for (batch, time), why in zip(WHOLE_SIZES, failures, strict=True):
+            if why:
+                yield Case("whole", batch, time, "", 0.0, 0.0, True, f"left out, PyTorch itself fails: {why}")
+        possible = [i for i, why in enumerate(failures) if not why]
+        sizes, drawn = [WHOLE_SIZES[i] for i in possible], [drawn[i] for i in possible]
         first = [self._run(model, tensors) for tensors in drawn]
         # A second, interleaved round: an answer must not depend on what ran before (onnxruntime issue 18672).
         second = [self._run(model, tensors) for tensors in drawn]
-        for (batch, time), tensors, got, again in zip(WHOLE_SIZES, drawn, first, second, strict=True):
+        for (batch, time), tensors, got, again in zip(sizes, drawn, first, second, strict=True):
             case = self._judge("whole", batch, time, "", tensors, got)
             if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, again, strict=True)):
                 case.passed, case.note = False, "a second run gave other bits"
@@ -131,6 +146,8 @@ class Verifier:
             tensors = self.example.draw({BATCH: batch, TIME: time}, self._generator)
             lengths = torch.randint(1, time + 1, (batch,), generator=self._generator)
             lengths[-1] = time
+            if self.example.sorted_lengths:
+                lengths = lengths.sort(descending=True).values
             detail = f"lengths {lengths.tolist()}"
             got = self._run(model, tensors, lengths)
             if self.example.lengths is not None:
@@ -159,6 +176,26 @@ class Verifier:
             got = [self._join(model, o, [part[o] for part in parts]) for o in range(len(model.signature.outputs))]
             yield self._judge("stream", 1, STREAM_STEPS, f"chunks {_short(chunks)}", tensors, got)
 
+    def _streams_together(self, model: Model) -> Iterator[Case]:
+        """Streams that move in one call keep apart: a model that mixes or reorders the rows of its batch does not."""
+        tensors = self.example.draw({BATCH: len(TOGETHER), TIME: STREAM_STEPS}, self._generator)
+        rows = [[self._cut(t, i, row, STREAM_STEPS) for i, t in enumerate(tensors)] for row in range(len(TOGETHER))]
+        parts: list[list[list[Array]]] = [[] for _ in TOGETHER]
+        streams = [model.stream() for _ in TOGETHER]
+        starts = [0] * len(TOGETHER)
+        for sizes in zip(*TOGETHER, strict=True):
+            chunks = [
+                {n: self._chunk(t, i, start, size) for i, (n, t) in enumerate(self._named(row))}
+                for row, start, size in zip(rows, starts, sizes, strict=True)
+            ]
+            for answers, result in zip(parts, model.push_many(streams, chunks), strict=True):
+                answers.append(_outputs(model, result))
+            starts = [start + size for start, size in zip(starts, sizes, strict=True)]
+        for row, answers in enumerate(parts):
+            got = [self._join(model, o, [part[o] for part in answers]) for o in range(len(model.signature.outputs))]
+            detail = f"{TOGETHER_DETAIL}, row {row} of {len(TOGETHER)}, chunks {list(TOGETHER[row])}"
+            yield self._judge("stream", 1, STREAM_STEPS, detail, rows[row], got)
+
     def _judge(
         self,
         kind: str,
@@ -170,7 +207,11 @@ class Verifier:
         lengths: Array | None = None,
         model: Model | None = None,
     ) -> Case:
-        expected = self.reference(tensors)
+        try:
+            expected = self.reference(tensors)
+        except Exception as failure:
+            note = f"PyTorch itself fails: {first_line(failure)}"
+            return Case(kind, batch, time, detail, math.inf, math.inf, False, note)
         if lengths is not None and model is not None:
             expected = self._valid(model, expected, lengths)
         errors = [error(g, e) for g, e in zip(got, expected, strict=True)]

@@ -13,8 +13,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnncore.cells import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell
     from rnncore.conversion import convert
-    from rnncore.layers import GRU, LSTM, RNN, Bidirectional, Recurrent, RecurrentLayer, Stacked
-    from rnncore.models import CellConfig, LanguageModel, LanguageModelConfig
+    from rnncore.layers import (
+        GRU,
+        LSTM,
+        RNN,
+        Bidirectional,
+        CausalConv1d,
+        Recurrent,
+        RecurrentLayer,
+        Stacked,
+        StreamingLayer,
+    )
+    from rnncore.models import (
+        CellConfig,
+        Classifier,
+        Embedder,
+        EncoderDecoder,
+        EncoderDecoderConfig,
+        Generator,
+        LanguageModel,
+        LanguageModelConfig,
+        Rater,
+        ReaderConfig,
+        Recogniser,
+        Tagger,
+    )
     from rnncore.repacking import repack
     from rnncore.runtime.errors import RnncoreError
 
@@ -23,19 +46,30 @@ __all__ = [
     "LSTM",
     "RNN",
     "Bidirectional",
+    "CausalConv1d",
     "Cell",
     "CellConfig",
+    "Classifier",
+    "Embedder",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
     "GRUCell",
+    "Generator",
     "LSTMCell",
     "LanguageModel",
     "LanguageModelConfig",
     "MinGRUCell",
     "MinLSTMCell",
     "RNNCell",
+    "Rater",
+    "ReaderConfig",
+    "Recogniser",
     "Recurrent",
     "RecurrentLayer",
     "RnncoreError",
     "Stacked",
+    "StreamingLayer",
+    "Tagger",
     "convert",
     "repack",
 ]
@@ -43,10 +77,37 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Cell", "GRUCell", "LSTMCell", "MinGRUCell", "MinLSTMCell", "RNNCell"), "rnncore.cells"),
     **dict.fromkeys(
-        ("GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "RecurrentLayer", "Stacked"), "rnncore.layers"
+        (
+            "GRU",
+            "LSTM",
+            "RNN",
+            "Bidirectional",
+            "CausalConv1d",
+            "Recurrent",
+            "RecurrentLayer",
+            "Stacked",
+            "StreamingLayer",
+        ),
+        "rnncore.layers",
     ),
     "convert": "rnncore.conversion",
-    **dict.fromkeys(("CellConfig", "LanguageModel", "LanguageModelConfig"), "rnncore.models"),
+    **dict.fromkeys(
+        (
+            "CellConfig",
+            "Classifier",
+            "Embedder",
+            "EncoderDecoder",
+            "EncoderDecoderConfig",
+            "Generator",
+            "LanguageModel",
+            "LanguageModelConfig",
+            "Rater",
+            "ReaderConfig",
+            "Recogniser",
+            "Tagger",
+        ),
+        "rnncore.models",
+    ),
     "repack": "rnncore.repacking",
     "RnncoreError": "rnncore.runtime.errors",
 }

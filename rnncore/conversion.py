@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rnncore.cells import Cell
 from rnncore.layers import GRU, LSTM, RNN, State
 from rnncore.layers.torch_names import accept_torch_names, give_torch_names
+from rnncore.placeholder import active_recorder
 from rnncore.runtime.errors import InputError, StateError, raise_all
 
 M = TypeVar("M", bound=nn.Module)
@@ -80,6 +81,8 @@ class ConvertedLayer(nn.Module):
             StateError: hx that does not fit the layer or the batch.
         """
         if isinstance(input, PackedSequence):
+            if active_recorder() is not None:
+                return self._forward_padded(input, hx)
             return self._forward_packed(input, hx)
         self._check_rank(input)
         unbatched = input.dim() == 2
@@ -112,6 +115,12 @@ class ConvertedLayer(nn.Module):
         data = pack_padded_sequence(y, lengths, batch_first=True)
         result = PackedSequence(data.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
         return result, self._pack_state(state)
+
+    def _forward_padded(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        """In an export, a PackedSequence holds padded data [batch, time, features] and lengths for batch sizes."""
+        x, lengths = packed.data, packed.batch_sizes
+        y, state = self.stack(x, self._unpack_state(hx, x.shape[0]), lengths.to(x.device))
+        return PackedSequence(y, lengths), self._pack_state(state)
 
     def _unpack_state(self, hx: Any, batch: int | None) -> State | None:
         """[layers * directions, batch, size], without batch where that is None -> one state for each layer."""

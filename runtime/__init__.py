@@ -8,6 +8,10 @@
         y = stream.push(chunk)
 """
 
+from rnncore.runtime.beam import Found
+from rnncore.runtime.classifier import Classifier
+from rnncore.runtime.edit_distance import edit_distance
+from rnncore.runtime.embedder import Embedder, Neighbour, cosines, nearest
 from rnncore.runtime.errors import (
     DeadlineExceeded,
     ForeignModelError,
@@ -28,28 +32,44 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.generation import TextGenerator, Written
+from rnncore.runtime.generator import Generator
 from rnncore.runtime.language_model import LanguageModel, TokenScore
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.pool import Pool
 from rnncore.runtime.pool_stream import PoolStream
 from rnncore.runtime.processors import share_threads, usable_processors
+from rnncore.runtime.rater import Rater
+from rnncore.runtime.recogniser import Hypothesis, Recogniser, RecogniserStream
+from rnncore.runtime.reverify import CaseResult, VerifyReport, verify
 from rnncore.runtime.signature import FORMAT_VERSION, Pick, Port, Signature, State
 from rnncore.runtime.slot import ModelSlot
+from rnncore.runtime.spans import Span, SpanCounts, count_spans, spans_of
 from rnncore.runtime.stream import Stream
+from rnncore.runtime.tagger import Tagger
+from rnncore.runtime.task_stream import TaskStream
 from rnncore.runtime.text_states import TextStates
 from rnncore.runtime.text_stream import TextStream
+from rnncore.runtime.translator import Translator
 
 __all__ = [
     "FORMAT_VERSION",
+    "CaseResult",
+    "Classifier",
     "DeadlineExceeded",
+    "Embedder",
     "ForeignModelError",
     "FormatVersionError",
+    "Found",
+    "Generator",
+    "Hypothesis",
     "InputError",
     "LanguageModel",
     "MissingExtraError",
     "Model",
     "ModelFileError",
     "ModelSlot",
+    "Neighbour",
     "NotOnnxError",
     "NotStreamableError",
     "Overloaded",
@@ -59,20 +79,37 @@ __all__ = [
     "PoolError",
     "PoolStream",
     "Port",
+    "Rater",
+    "Recogniser",
+    "RecogniserStream",
     "RnncoreError",
     "Signature",
     "SnapshotError",
+    "Span",
+    "SpanCounts",
     "State",
     "StateError",
     "Stream",
     "StreamBusyError",
     "StreamEvictedError",
+    "Tagger",
     "TamperedModelError",
+    "TaskStream",
+    "TextGenerator",
     "TextStates",
     "TextStream",
     "TokenScore",
+    "Translator",
     "UnknownTokenError",
+    "VerifyReport",
+    "Written",
+    "cosines",
+    "count_spans",
+    "edit_distance",
     "load",
+    "nearest",
     "share_threads",
+    "spans_of",
     "usable_processors",
+    "verify",
 ]

@@ -38,7 +38,8 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     sizes: dict[str, int] = {}
     steps: dict[str, int] = {}
     for slot in layout.inputs:
-        too_many = too_many_steps(layout, apparent_steps(given[slot.name], slot.time_axis))
+        time_axis = slot.time_axis if slot.chunk is None else None
+        too_many = too_many_steps(layout, apparent_steps(given[slot.name], time_axis))
         if too_many:  # told before anything is copied
             problems.extend(too_many)
             continue

@@ -52,7 +52,8 @@ def read_item(
         if slot.name not in given:
             continue
         label = f"input {slot.name!r}{where}"
-        too_many = too_many_steps(layout, apparent_steps(given[slot.name], slot.item_time_axis), where)
+        time_axis = slot.item_time_axis if slot.chunk is None else None
+        too_many = too_many_steps(layout, apparent_steps(given[slot.name], time_axis), where)
         if too_many:  # told before anything is copied
             problems.extend(too_many)
             continue
@@ -94,10 +95,19 @@ def agreed(sizes: Mapping[str, int], what: str, problems: list[str]) -> int:
 def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str, problems: list[str]) -> Array | None:
     """``value`` as a C-contiguous array of the slot's dtype that fits ``shape``; None after adding to ``problems``."""
     if _is_right(value, slot, shape):
-        return np.ascontiguousarray(value)
+        return np.asarray(value, order="C")
     array = _as_array(value, slot.dtype, label, problems)
     if array is None:
         return None
+    if slot.chunk is not None and array.ndim == len(shape) - 1:
+        axis = shape.index(TIME)
+        samples = array.shape[axis]
+        if samples % slot.chunk:
+            problems.append(
+                f"{label} has {samples} samples, the model takes chunks of {slot.chunk}: hand in whole ones"
+            )
+            return None
+        array = array.reshape(*array.shape[:axis], samples // slot.chunk, slot.chunk, *array.shape[axis + 1 :])
     problem = _shape_problem(array.shape, shape)
     if problem:
         problems.append(f"{label} {problem}")
@@ -108,7 +118,7 @@ def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str,
     if slot.limit is not None and converted.size and not within(converted, slot.limit):
         problems.append(f"{label} {_limit_problem(converted, slot.limit)}")
         return None
-    return np.ascontiguousarray(converted)
+    return np.asarray(converted, order="C")
 
 
 def within(ids: Array, limit: int) -> bool:

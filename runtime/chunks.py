@@ -20,17 +20,12 @@ def read_chunk(engine: Engine, chunks: Sequence[Any], named: Mapping[str, Any]) 
     Raises InputError that lists every problem, the one of a chunk without steps that has no answer included.
     """
     layout = engine.layout
-    read = None if named else engine.quick.read(chunks)
-    if read is None:
-        problems: list[str] = []
-        read = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
-        raise_all(problems)
-    items, steps = read
+    problems: list[str] = []
+    items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
+    raise_all(problems)
     if steps == 0 and layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, [0]))
-    for name, array in items.items():
-        items[name] = array.copy()
-    return items, steps
+    return {name: array.copy() for name, array in items.items()}, steps
 
 
 def empty_outputs(layout: Layout) -> list[Array] | None:

@@ -7,7 +7,7 @@ one and to find the metadata, so bytes that fail here, or do not match their fin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rnncore.runtime.errors import ForeignModelError, NotOnnxError, TamperedModelError
 from rnncore.runtime.signature import BLANK_FINGERPRINT
@@ -44,6 +44,11 @@ def metadata_of(data: bytes) -> dict[str, str]:
     return metadata
 
 
+def digest(data: bytes) -> str:
+    """SHA-256 of a file, as 64 hex digits: the fingerprint of one that does not hold its own."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def fingerprint_of(data: bytes, stored: str) -> str:
     """SHA-256, as 64 hex digits, of a model file in which the fingerprint is replaced by 64 zeros.
 
@@ -69,6 +74,34 @@ def stamp(data: bytes) -> bytes:
         raise ForeignModelError(f"the metadata holds no {FINGERPRINT_KEY!r} of 64 zeros to fill in") from None
     real = fingerprint_of(data, BLANK_FINGERPRINT).encode()
     return data[:at] + real + data[at + len(real) :]
+
+
+def replace_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
+    """The same model file with these metadata entries in place of its own of those names, not stamped.
+
+    Nothing else is touched or even parsed, so it is cheap for a model of any size.
+    """
+    kept: list[bytes | memoryview] = []
+    view = memoryview(data)
+    begin = 0
+    for number, start, end in _fields(data, 0, len(data)):
+        own = {key: data[a:b].decode() for key, a, b in _fields(data, start, end)} if number == _METADATA_PROPS else {}
+        if own.get(_KEY) not in entries:
+            kept.append(view[begin:end])
+        begin = end
+    for name, text in entries.items():
+        pair = _field(_KEY, name.encode()) + _field(_VALUE, text.encode())
+        kept.append(_field(_METADATA_PROPS, pair))
+    return b"".join(kept)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes, as protobuf writes it."""
+    head, size = [number << 3 | _BYTES], len(content)
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*head, size]) + content
 
 
 def _position(data: bytes, stored: str) -> int:

@@ -13,7 +13,7 @@ from rnncore.runtime.signature import BATCH, PICKS, TIME, Port, Signature, State
 
 Shape = tuple[int | str, ...]
 
-_TENSOR_TYPES = {
+TENSOR_TYPES = {
     "float16": "tensor(float16)",
     "float32": "tensor(float)",
     "float64": "tensor(double)",
@@ -27,6 +27,7 @@ _TENSOR_TYPES = {
     "uint64": "tensor(uint64)",
     "bool": "tensor(bool)",
 }
+"""onnxruntime's names of tensor types by names of numpy dtypes."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def graph_problems(
 
 def _port_problems(port: Port) -> list[str]:
     problems = []
-    if port.dtype not in _TENSOR_TYPES:
+    if port.dtype not in TENSOR_TYPES:
         problems.append(f"has the unknown dtype {port.dtype!r}")
     if port.shape.count(BATCH) != 1:
         problems.append(f"has shape {shape_text(port.shape)}, expected exactly one batch axis")
@@ -106,7 +107,7 @@ def _pick_problems(signature: Signature) -> list[str]:
 
 
 def _state_problems(state: State) -> list[str]:
-    if state.dtype not in _TENSOR_TYPES:
+    if state.dtype not in TENSOR_TYPES:
         return [f"has the unknown dtype {state.dtype!r}"]
     try:
         initial = state.initial_value()
@@ -125,8 +126,8 @@ def _side_problems(side: str, declared: Mapping[str, tuple[str, Shape]], values:
         if name not in found:
             continue
         value = found[name]
-        if value.type != _TENSOR_TYPES[dtype]:
-            problems.append(f"{side} {name!r} is {value.type} in the graph, {_TENSOR_TYPES[dtype]} in the signature")
+        if value.type != TENSOR_TYPES[dtype]:
+            problems.append(f"{side} {name!r} is {value.type} in the graph, {TENSOR_TYPES[dtype]} in the signature")
         if not _same_shape(side, shape, value.shape):
             there = shape_text(tuple("?" if d is None else d for d in value.shape))
             problems.append(f"{side} {name!r} has shape {there} in the graph, {shape_text(shape)} in the signature")

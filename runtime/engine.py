@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +14,16 @@ from rnncore.runtime.contract import GraphValue
 from rnncore.runtime.errors import InputError, ModelFileError
 from rnncore.runtime.forks import abandon, watch
 from rnncore.runtime.layout import Array, Layout
+from rnncore.runtime.parts import cut, joined, row_parts
 from rnncore.runtime.processors import check_threads, share_threads
 from rnncore.runtime.quick import QuickReader
+from rnncore.runtime.shelves import Shelves
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _FATAL_ONLY = 4
+_NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
 
@@ -64,9 +68,21 @@ class Engine:
     """A session with its layout.  Immutable, and safe to call from many threads at once.
 
     reopen: makes the session anew in a forked child, which cannot use the one it inherited.
+    max_batch_steps: rows times steps of one run of the graph, at most; a larger call is several runs.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_outputs", "_reopen", "_session", "fingerprint", "layout", "quick")
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_max_batch_steps",
+        "_outputs",
+        "_reopen",
+        "_session",
+        "fingerprint",
+        "layout",
+        "quick",
+        "shelves",
+    )
 
     def __init__(
         self,
@@ -74,13 +90,16 @@ class Engine:
         layout: Layout,
         fingerprint: str,
         reopen: Callable[[], onnxruntime.InferenceSession],
+        max_batch_steps: int | None = None,
     ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._reopen = reopen
+        self._max_batch_steps = max_batch_steps
         self._lock = threading.Lock()
         self.layout = layout
         self.fingerprint = fingerprint
         self.quick = QuickReader(layout)
+        self.shelves = Shelves(layout)
         watch(self)
         self._outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
 
@@ -104,12 +123,17 @@ class Engine:
     def call(
         self, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, batch: int, steps: int
     ) -> dict[str, Array]:
-        """Run the graph once; returns outputs and final states by their graph names.
+        """Run the graph; returns outputs and final states by their graph names.
 
         arrays: every input, whole and checked.
         states: every state by its input name, [batch, size].
         lengths: int64 [batch], or None for ``steps`` in every row; unused by a model without such an input.
         """
+        parts = row_parts(batch, steps, self._max_batch_steps)
+        if len(parts) > 1:
+            return joined(self.layout, [self._part(rows, arrays, states, lengths, steps) for rows in parts])
+        if self.layout.border is not None:
+            return self.layout.border.call(self._run, arrays, states, batch, steps)
         feeds = {**arrays, **states}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = np.full(batch, steps, np.int64) if lengths is None else lengths
@@ -122,6 +146,9 @@ class Engine:
         """
         pick = self.layout.signature.pick
         batch, steps, _ = at.shape
+        parts = row_parts(batch, steps, self._max_batch_steps)
+        if len(parts) > 1:
+            return joined(self.layout, [self._part_picked(rows, arrays, states, at) for rows in parts])
         if pick is None:
             values = self.call(arrays, states, None, batch, steps)
             name = self.layout.outputs[0].name
@@ -133,6 +160,17 @@ class Engine:
         values = self._run([pick.picked, *self._outputs[1:]], feeds)
         values[pick.of] = values.pop(pick.picked)
         return values
+
+    def _part(
+        self, rows: slice, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, steps: int
+    ) -> dict[str, Array]:
+        own = None if lengths is None else lengths[rows]
+        return self.call(cut(self.layout, arrays, rows), _rows(states, rows), own, rows.stop - rows.start, steps)
+
+    def _part_picked(
+        self, rows: slice, arrays: dict[str, Array], states: dict[str, Array], at: Array
+    ) -> dict[str, Array]:
+        return self.call_picked(cut(self.layout, arrays, rows), _rows(states, rows), np.ascontiguousarray(at[rows]))
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
         session = self.session
@@ -154,7 +192,29 @@ def run_error(error: Exception) -> InputError:
         return InputError(
             f"an input holds the id {found[1]}, the model's table ends at {found[3]}: use ids 0 to {found[3]}"
         )
+    if _NO_MEMORY.search(str(error)):
+        return _too_large(error)
     return InputError(f"onnxruntime could not run the model on this input: {_readable(error)}")
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Arrays made within may be too large for this machine: an InputError that says what to do, and nothing has changed."""
+    try:
+        yield
+    except MemoryError as error:
+        raise _too_large(error) from error
+
+
+def _too_large(error: Exception) -> InputError:
+    return InputError(
+        "there is not enough memory to run the model on so many steps at once: use shorter chunks or fewer rows, or load "
+        f"the model with max_steps and max_batch_steps ({_readable(error)})"
+    )
+
+
+def _rows(states: dict[str, Array], rows: slice) -> dict[str, Array]:
+    return {name: array[rows] for name, array in states.items()}
 
 
 def _readable(error: Exception) -> str:

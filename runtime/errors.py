@@ -16,7 +16,7 @@
     ├── NotStreamableError    a stream was asked of a model that is not causal  (also ValueError)
     ├── ModelFileError        a file cannot be used  (also ValueError)
     │   ├── NotOnnxError          no ONNX model: another kind of file, empty or truncated
-    │   ├── ForeignModelError     an ONNX model, but not one that rnncore wrote
+    │   ├── ForeignModelError     an ONNX model that rnncore did not write, or that is not as ``states=`` says
     │   ├── FormatVersionError    written by a newer rnncore than this one
     │   └── TamperedModelError    weights or graph do not match the fingerprint in the file
     ├── ExportError           a PyTorch module cannot be exported as asked
@@ -90,7 +90,7 @@ class NotOnnxError(ModelFileError):
 
 
 class ForeignModelError(ModelFileError):
-    """The file is an ONNX model that rnncore did not write."""
+    """The file is an ONNX model that rnncore did not write; or its graph is not as the caller's ``states=`` says."""
 
 
 class FormatVersionError(ModelFileError):

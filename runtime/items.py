@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rnncore.runtime.binding import StateSet
-from rnncore.runtime.engine import Engine
+from rnncore.runtime.engine import Engine, enough_memory
 from rnncore.runtime.layout import Array, Layout, Slot
 from rnncore.runtime.padding import pack
 
@@ -16,35 +16,45 @@ Items = dict[str, Array]
 
 
 def run_items(
-    engine: Engine, items: Sequence[Items], lengths: Sequence[int], steps: int, states: Sequence[StateSet]
-) -> tuple[list[list[Array]], list[Array]]:
-    """Run checked chunks in one call, padded to ``steps``.
+    engine: Engine, items: Sequence[Items], lengths: Sequence[int], steps: int, states: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
+    """Run checked chunks in one call, padded to ``steps``, from ``states``, [batch, size] each.
 
-    Returns the outputs of each chunk, own arrays cut to its length, and every final state as [batch, size].
+    Returns every output, whole, and every final state as [batch, size].
     """
-    stacked = {state.name: np.concatenate([own[k] for own in states]) for k, state in enumerate(engine.layout.states)}
-    return run_stacked(engine, items, lengths, steps, stacked)
-
-
-def run_stacked(
-    engine: Engine, items: Sequence[Items], lengths: Sequence[int], steps: int, states: dict[str, Array]
-) -> tuple[list[list[Array]], list[Array]]:
-    """As :func:`run_items`, from states that are stacked already: [batch, size] each, by name."""
     layout = engine.layout
-    arrays = {slot.name: pack(slot, [item[slot.name] for item in items], steps) for slot in layout.inputs}
-    values = engine.call(arrays, states, np.array(lengths, np.int64), len(items), steps)
-    columns = [_own_arrays(slot, values[slot.name], lengths, steps) for slot in layout.outputs]
-    return [list(own) for own in zip(*columns, strict=True)], [values[state.output] for state in layout.states]
+    with enough_memory():
+        arrays = {slot.name: pack(slot, [item[slot.name] for item in items], steps) for slot in layout.inputs}
+    return run_arrays(engine, arrays, np.array(lengths, np.int64), steps, states)
 
 
-def _own_arrays(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
+def run_arrays(
+    engine: Engine, arrays: dict[str, Array], lengths: NDArray[np.int64], steps: int, states: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
+    """As :func:`run_items`, with inputs that are whole already."""
+    layout = engine.layout
+    named = {state.name: array for state, array in zip(layout.states, states, strict=True)}
+    values = engine.call(arrays, named, lengths, len(lengths), steps)
+    return [values[slot.name] for slot in layout.outputs], [values[state.output] for state in layout.states]
+
+
+def split_items(layout: Layout, outputs: Sequence[Array], lengths: Sequence[int], steps: int) -> list[list[Array]]:
+    """Of whole outputs what belongs to each sequence, cut to its length; copies."""
+    columns = [own_arrays(slot, output, lengths, steps) for slot, output in zip(layout.outputs, outputs, strict=True)]
+    return [list(own) for own in zip(*columns, strict=True)]
+
+
+def own_arrays(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
     """The part of a whole output that belongs to each sequence, cut to its length; copies."""
+    return [view.copy() for view in item_views(slot, output, lengths, steps)]
+
+
+def item_views(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
+    """As :func:`own_arrays`, but views."""
     rows = slot.rows(output)
-    if slot.time_axis is None:
-        return [row.copy() for row in rows]
-    if slot.item_time_axis == 0 and min(lengths) == steps:
-        return [row.copy() for row in rows]
-    return [slot.item_from_row(rows[i, :length]).copy() for i, length in enumerate(lengths)]
+    if slot.time_axis is None or (slot.item_time_axis == 0 and min(lengths) == steps):
+        return list(rows)
+    return [slot.item_from_row(rows[i, :length]) for i, length in enumerate(lengths)]
 
 
 def no_steps_message(layout: Layout, rows: Sequence[int]) -> str:

@@ -98,16 +98,24 @@ class LanguageModel:
         with self.stream() as stream:
             return [TokenScore(self.vocabulary.token(token_id), stream.push(token_id)) for token_id in ids.tolist()]
 
-    def perplexity(self, text: str, *, eos: bool = False) -> float:
+    def perplexity(self, text: str, *, eos: bool = False, per: str = "token") -> float:
         """``exp(-score / tokens)``: among how many equally likely tokens the model hesitates, on average.
 
+        Args:
+            text: what to score.
+            eos: count the end of the text too.
+            per: "token", or "character" to compare models whose tokens differ: divides by the characters of ``text``.
+
         Raises:
-            InputError: nothing to predict: an empty text without ``eos``.
+            InputError: nothing to predict: an empty text without ``eos``; ``per`` is something else.
         """
+        if per not in ("token", "character"):
+            raise InputError(f"per is {per!r}, expected 'token' or 'character'")
         ids = self._tokens(text, eos)
+        count = len(ids) if per == "token" else len(text) + eos
         if not len(ids):
             raise InputError("an empty text has no perplexity: hand in at least one token, or eos=True")
-        return math.exp(-float(sum(part.sum() for part in self._log_probs(ids))) / len(ids))
+        return math.exp(-float(sum(part.sum() for part in self._log_probs(ids))) / count)
 
     def rescore(self, nbest: Sequence[str | Sequence[int] | Array], *, eos: bool = False) -> list[float]:
         """The :meth:`score` of each hypothesis, in the order of ``nbest``.
@@ -183,6 +191,9 @@ class LanguageModel:
     ) -> str:
         """Write on from ``prefix`` until the model ends the text; returns what was written, without the prefix.
 
+        A word that the vocabulary lacks (``<unk>``) is never written: the other tokens share its probability, which is
+        what drawing again until another token comes amounts to.
+
         Args:
             max_tokens: stop after so many tokens, even if the text has not ended.
             temperature: below 1 is more careful, above 1 more daring; 0 always takes the likeliest token.
@@ -199,13 +210,14 @@ class LanguageModel:
         if max_tokens < 0:
             raise InputError(f"max_tokens is {max_tokens}, expected 0 or more")
         generator = np.random.default_rng(seed)
+        rejected = () if self.vocabulary.unk_id is None else (self.vocabulary.unk_id,)
         written: list[int] = []
         with self.stream() as stream:
             for token_id in self.encode(prefix).tolist():
                 stream.push(token_id)
             while len(written) < max_tokens:
                 probabilities = sampling_probabilities(
-                    stream.next_log_probs(), temperature=temperature, top_k=top_k, top_p=top_p
+                    stream.next_log_probs(), temperature=temperature, top_k=top_k, top_p=top_p, rejected=rejected
                 )
                 token_id = draw(probabilities, generator)
                 if token_id == self.vocabulary.eos_id:

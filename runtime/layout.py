@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.border import Border
 from rnncore.runtime.signature import BATCH, TIME, Port, Signature, State
 
 Array = NDArray[Any]
@@ -15,7 +16,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One input or output as the runtime handles it; every slot has a batch axis."""
+    """One input or output as the runtime handles it; every slot has a batch axis.
+
+    chunk: samples of one step of a model that takes chunks of fixed size; they lie on the axis after time.
+    """
 
     name: str
     dtype: np.dtype[Any]
@@ -25,9 +29,10 @@ class Slot:
     time_axis: int | None
     item_shape: tuple[int | str, ...]
     item_time_axis: int | None
+    chunk: int | None = None
 
     @classmethod
-    def of(cls, port: Port) -> Slot:
+    def of(cls, port: Port, chunk: int | None = None) -> Slot:
         """The slot of a port that has a batch axis."""
         batch_axis = port.shape.index(BATCH)
         item_shape = port.shape[:batch_axis] + port.shape[batch_axis + 1 :]
@@ -41,6 +46,7 @@ class Slot:
             port.time_axis,
             item_shape,
             item_time_axis,
+            chunk,
         )
 
     def full_shape(self, batch: int, steps: int, free: int = 0) -> tuple[int, ...]:
@@ -85,11 +91,13 @@ class StateSlot:
     dtype: np.dtype[Any]
     size: int
     initial: Array
+    item_shape: tuple[int, ...]
 
     @classmethod
     def of(cls, state: State) -> StateSlot:
         """The slot of a state, its initial value decoded once."""
-        return cls(state.name, state.output, np.dtype(state.dtype), state.size, state.initial_value())
+        dtype = np.dtype(state.dtype)
+        return cls(state.name, state.output, dtype, state.size, state.initial_value(), state.item_shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class Layout:
     fixed: batch and time are the only free axes, so buffers can be made before a run.
     timeless_outputs: names of outputs with one value for the whole sequence.
     max_steps: longest sequence or chunk that is accepted, None for no limit.
+    border: how the graph differs from all this, None in a file of rnncore.
     """
 
     signature: Signature
@@ -111,11 +120,13 @@ class Layout:
     fixed: bool
     timeless_outputs: tuple[str, ...]
     max_steps: int | None = None
+    border: Border | None = None
 
     @classmethod
-    def of(cls, signature: Signature, max_steps: int | None = None) -> Layout:
+    def of(cls, signature: Signature, max_steps: int | None = None, border: Border | None = None) -> Layout:
         """The layout of a signature in which :func:`rnncore.runtime.contract.signature_problems` finds nothing."""
-        inputs = tuple(Slot.of(port) for port in signature.inputs)
+        chunks = {} if border is None else border.chunks
+        inputs = tuple(Slot.of(port, chunks.get(port.name)) for port in signature.inputs)
         outputs = tuple(Slot.of(port) for port in signature.outputs)
         return cls(
             signature,
@@ -127,7 +138,12 @@ class Layout:
             all(slot.fixed for slot in inputs + outputs),
             tuple(slot.name for slot in outputs if slot.time_axis is None),
             max_steps,
+            border,
         )
+
+    def binds(self, steps: int) -> bool:
+        """True when buffers can be made and bound before one sequence of so many steps is run."""
+        return self.fixed and (self.border is None or self.border.binds(steps))
 
 
 def shape_text(shape: tuple[int | str, ...]) -> str:

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnncore.runtime.container import FINGERPRINT_KEY, fingerprint_of, metadata_of
+from rnncore.runtime.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
 from rnncore.runtime.contract import graph_problems, signature_problems
 from rnncore.runtime.engine import Engine, graph_values, open_session
 from rnncore.runtime.errors import (
     ForeignModelError,
     FormatVersionError,
+    InputError,
     ModelFileError,
     NotOnnxError,
     TamperedModelError,
     raise_all,
 )
+from rnncore.runtime.foreign import Foreign
+from rnncore.runtime.foreign_graph import read_graph
 from rnncore.runtime.layout import Layout
 from rnncore.runtime.origin import Origin, logger
 from rnncore.runtime.processors import check_threads
@@ -57,9 +60,14 @@ def read_source(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
 def open_model(data: bytes, origin: Origin) -> LoadedFile:
     """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
     options = origin.options
+    if options.foreign is not None:
+        return _open_foreign(data, origin, options.foreign)
     metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
     if not metadata:
-        raise ForeignModelError("this ONNX model was not written by rnncore: export it with rnncore.export")
+        raise ForeignModelError(
+            "this ONNX model was not written by rnncore: export it with rnncore.export, or say which output each of its "
+            'states becomes, load(path, states={"h": "h_out"}), with states={} if it has none'
+        )
     _check_format_version(metadata)
     fingerprint = _checked_fingerprint(data, metadata)
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
@@ -68,7 +76,7 @@ def open_model(data: bytes, origin: Origin) -> LoadedFile:
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
-    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint))
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
     return LoadedFile(engine, metadata, _report(metadata), fingerprint, origin)
 
 
@@ -76,6 +84,8 @@ def read_again(origin: Origin, fingerprint: str) -> bytes:
     """The bytes of a model that was loaded before; ModelFileError when the file has changed or is gone."""
     name, data = read_source(origin.source)
     try:
+        if origin.options.foreign is not None and digest(data) == fingerprint:
+            return data
         found = metadata_of(data).get(FINGERPRINT_KEY, "")
         if found == fingerprint and fingerprint_of(data, found) == found:
             return data
@@ -85,6 +95,27 @@ def read_again(origin: Origin, fingerprint: str) -> bytes:
         f"{name}: the file has changed since it was loaded (fingerprint {found[:12]}… instead of "
         f"{fingerprint[:12]}…): give a new model a new name, then load it"
     )
+
+
+def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
+    """The same for a file of somebody else, which is checked by a trial run instead of by its signature."""
+    options = origin.options
+    if any(key.startswith(PREFIX) for key in metadata_of(data)):
+        raise InputError("this file was written by rnncore and knows its states: load it without states=")
+    fingerprint = digest(data)
+    try:
+        session = open_session(data, threads=options.threads, arena=options.arena)
+    except ModelFileError as error:
+        if "external data" not in str(error).lower():
+            raise
+        raise ForeignModelError(
+            "its weights are in another file, which is only read for models of rnncore: save the model in one file, with "
+            "torch.onnx.export(..., external_data=False) or onnx.save_model(onnx.load(path), path)"
+        ) from error
+    signature, border = read_graph(session, foreign)
+    layout = Layout.of(signature, options.max_steps, border)
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
+    return LoadedFile(engine, {}, {}, fingerprint, origin)
 
 
 def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rnncore.runtime.checking import bind_arguments, read_item
-from rnncore.runtime.engine import Engine
+from rnncore.runtime.engine import Engine, enough_memory
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, raise_all
 from rnncore.runtime.hooks import apply_hooks, one_or_all
-from rnncore.runtime.items import Items, no_steps_message, run_items
+from rnncore.runtime.items import Items, no_steps_message, own_arrays, run_arrays, run_items, split_items
 from rnncore.runtime.layout import Array, Layout
-from rnncore.runtime.padding import free_axes_problem
+from rnncore.runtime.padding import free_axes_problem, pack
+from rnncore.runtime.shelves import gather, scatter
 from rnncore.runtime.stream import Stream
 
 
@@ -23,16 +25,19 @@ def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) 
     Raises InputError, StateError or StreamBusyError before any state has changed.
     """
     _check_streams(engine, streams, chunks)
-    held: list[Stream] = []
+    held: list[threading.Lock] = []
     try:
-        for i, stream in enumerate(streams):
-            if not stream._lock.acquire(blocking=False):
-                raise StreamBusyError(f"stream {i} is in use by another caller: no stream was moved")
-            held.append(stream)
-        return _push_held(engine, streams, chunks)
+        for stream in streams:
+            lock = stream._lock
+            if not lock.acquire(False):
+                raise StreamBusyError(f"stream {len(held)} is in use by another caller: no stream was moved")
+            held.append(lock)
+        raise_all([f"streams[{i}] is closed" for i, stream in enumerate(streams) if stream._closed], StateError)
+        alike = _push_alike(engine, streams, chunks)
+        return _push_held(engine, streams, chunks) if alike is None else alike
     finally:
-        for stream in held:
-            stream._lock.release()
+        for lock in held:
+            lock.release()
 
 
 def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> None:
@@ -40,6 +45,9 @@ def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[A
         raise InputError(f"{len(streams)} streams but {len(chunks)} chunks: hand in one chunk for each stream")
     if not streams:
         raise InputError("the list of streams is empty: hand in at least one")
+    alike = set(map(type, streams)) == {Stream} and len(set(streams)) == len(streams)
+    if alike and all([stream._engine is engine for stream in streams]):
+        return
     first_at: dict[int, int] = {}
     repeated = []
     strangers = []
@@ -55,18 +63,37 @@ def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[A
     raise_all(strangers, StateError)
 
 
+def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Array] | None:
+    """The common case, with as little as possible to do for each stream; None if it is another case.
+
+    Each chunk is the one array of a model with one input and one output, all have the same shape, nobody looks on.
+    """
+    layout = engine.layout
+    steps = engine.quick.steps_alike(chunks)
+    if not steps or len(layout.outputs) > 1 or any([stream._hooks for stream in streams]):
+        return None
+    count = len(streams)
+    slot = layout.inputs[0]
+    places = [(stream._shelf, stream._place + stream._now) for stream in streams]
+    with enough_memory():
+        arrays = {slot.name: pack(slot, chunks, steps)}
+    outputs, finals = run_arrays(engine, arrays, np.full(count, steps, np.int64), steps, gather(places))
+    answers = own_arrays(layout.outputs[0], outputs[0], [steps] * count, steps)
+    _move(streams, finals, [steps] * count)
+    return answers
+
+
 def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
     layout = engine.layout
-    raise_all([f"streams[{i}] is closed" for i, stream in enumerate(streams) if stream.closed], StateError)
     items, lengths = _read_chunks(engine, chunks)
     outputs: list[list[Array]] = [[] for _ in streams]
     finals: list[tuple[list[int], list[Array]]] = []
     for group in _groups(layout, lengths):
         group_lengths = [lengths[i] for i in group]
-        states = [streams[i]._sets[streams[i]._now] for i in group]
         steps = max(1, *group_lengths)
+        states = gather([(streams[i]._shelf, streams[i]._place + streams[i]._now) for i in group])
         group_outputs, group_finals = run_items(engine, [items[i] for i in group], group_lengths, steps, states)
-        for i, own in zip(group, group_outputs, strict=True):
+        for i, own in zip(group, split_items(layout, group_outputs, group_lengths, steps), strict=True):
             outputs[i] = own
         finals.append((group, group_finals))
     for own, steps in zip(outputs, lengths, strict=True):
@@ -78,16 +105,14 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
     ]
     # Only now, after the last call that can fail, does any stream change.
     for group, group_finals in finals:
-        for row, i in enumerate(group):
-            if lengths[i] > 0:
-                _move(streams[i], row, group_finals, lengths[i])
+        moved = [row for row, i in enumerate(group) if lengths[i] > 0]
+        if moved:
+            rows = [group[row] for row in moved]
+            _move([streams[i] for i in rows], [final[moved] for final in group_finals], [lengths[i] for i in rows])
     return [one_or_all(layout, own) for own in outputs]
 
 
 def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], list[int]]:
-    alike = engine.quick.read_alike(chunks)
-    if alike is not None:
-        return alike[0], [alike[1]] * len(chunks)
     layout = engine.layout
     several = len(layout.inputs) > 1
     problems: list[str] = []
@@ -137,9 +162,9 @@ def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
     return [[i for i in rows if lengths[i] == n] for n in sorted({lengths[i] for i in rows})]
 
 
-def _move(stream: Stream, row: int, finals: Sequence[Array], steps: int) -> None:
-    other = 1 - stream._now
-    for buffer, final in zip(stream._sets[other], finals, strict=True):
-        buffer[0] = final[row]
-    stream._now = other
-    stream._steps += steps
+def _move(streams: Sequence[Stream], finals: Sequence[Array], lengths: Sequence[int]) -> None:
+    """``finals``, [len(streams), size] each, become the states; nothing here can fail."""
+    scatter([(stream._shelf, stream._place + 1 - stream._now) for stream in streams], finals)
+    for stream, steps in zip(streams, lengths, strict=True):
+        stream._now = 1 - stream._now
+        stream._steps += steps

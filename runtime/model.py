@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from rnncore.runtime.checking import bind_arguments
 from rnncore.runtime.corpus import Progress, check_windows, run_windows
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.eviction import OnEvict
+from rnncore.runtime.foreign import read_foreign
 from rnncore.runtime.hooks import one_or_all
 from rnncore.runtime.layout import Array, Layout
 from rnncore.runtime.loading import LoadedFile, open_model, read_again, read_source
@@ -33,8 +35,15 @@ def load(
     threads: Threads = 1,
     arena: bool = True,
     max_steps: int | None = None,
+    max_batch_steps: int | None = None,
+    states: Mapping[str, str] | None = None,
+    axes: Mapping[str, str] | None = None,
+    initial: Mapping[str, Any] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    chunk: int | None = None,
+    context: int = 0,
 ) -> Model:
-    """Load a model that ``rnncore.export`` wrote.
+    """Load a model that ``rnncore.export`` wrote, or, given its ``states``, any other ONNX model.
 
     source: path of the file, or its bytes.
     threads: threads inside one call.  1 is right for a service that runs many calls side by side; a single caller with
@@ -44,12 +53,34 @@ def load(
     arena: keep memory between calls.  False gives it back after each call, which costs time and saves memory where
         calls are rare or of very different sizes.
     max_steps: longest sequence or chunk that is accepted; a longer one is an InputError before any memory is taken.
+        None for ``max_batch_steps``.
+    max_batch_steps: sequences times steps of one run of the graph, padding included, at most.  What is more, of whatever
+        method, is several runs: this bounds the memory of what is between input and output.  None for no limit.
+
+    For a file that rnncore did not write, of which the runtime believes what it is told here and what a trial run on
+    zeros shows (:mod:`rnncore.runtime.foreign_graph`):
+
+    states: for each input of the graph that is a recurrent state the output that it becomes, ``{"h": "hn", "c": "cn"}``;
+        ``{}`` for a model without, which runs whole sequences but does not stream.
+    axes: names for the axes of inputs, outputs and states, as a text for each: ``{"x": "time batch features", "h":
+        "2 batch 128"}``.  ``batch`` and ``time`` matter, and numbers where the graph leaves a size open; any other word
+        is just a name.  Without it the batch is the one free axis of a state, and of an input the axis of that name, or
+        the first; time is the first other free axis, or the first other one at all in a graph that takes chunks of
+        fixed size; axes of outputs are seen in the trial run.
+    initial: values that states start from, without the batch axis; zeros for the others.
+    constants: inputs that are always the same, such as a sample rate.
+    chunk: the graph takes so many samples a call, no more and no less, though it does not say so.  A step of the model
+        is then one chunk: ``push`` takes [steps, chunk, ...], or [steps * chunk, ...], and returns [steps, ...].
+    context: the graph wants to see so many samples again before each chunk; the runtime keeps them as a state.
+
+    Whatever the order of the graph's axes, ``run`` takes and returns [batch, time, ...] and ``push`` [time, ...].
 
     Raises NotOnnxError (no such file, a directory, empty, truncated, not ONNX), ForeignModelError (not written by
-    rnncore), FormatVersionError (written by a newer rnncore), TamperedModelError (changed after export), or their base
-    ModelFileError when signature and graph disagree.
+    rnncore, or not as its ``states`` say), FormatVersionError (written by a newer rnncore), TamperedModelError (changed
+    after export), or their base ModelFileError when signature and graph disagree; InputError for other arguments.
     """
-    origin = origin_of(source, read_options(threads, arena, max_steps))
+    foreign = read_foreign(states, axes, initial, constants, chunk, context)
+    origin = origin_of(source, replace(read_options(threads, arena, max_steps, max_batch_steps), foreign=foreign))
     name, data = read_source(source)
     model = _opened(name, data, origin)
     logger.info("loaded %r", model)
@@ -177,11 +208,13 @@ class Model:
     ) -> Pool:
         """Open a pool, which batches the pushes of many streams; use it in ``with``, or close it.
 
-        max_batch: most rows of one call.
+        max_batch: most rows of one call.  From 32 open streams on, half of them make a batch, so that the answers of one
+            half are handed out and pushed on while the other half runs.
         max_wait_ms: how long a push may wait for others to fill its batch.  Nobody waits when all streams are there.
         max_pending: how many pushes may be unanswered at the same time.
-        on_overload: what happens to a push beyond that: ``"error"`` raises Overloaded; ``"wait"`` lets it queue, so that
-            whoever pushes is slowed down to what the pool can do.
+        on_overload: what happens to a push beyond that: ``"error"`` raises Overloaded; ``"wait"`` lets whoever pushes wait
+            for a place, first come, first served, and copies the chunk only then.  Timeouts count from the start; closing
+            the pool sends those who wait away (PoolClosedError).
         slice_steps: most time steps that run before other pushes get their turn.  Longer chunks take several turns.
         max_streams: how many streams may have their state in the batch arrays; opening one more evicts the one that
             has been idle longest, or raises Overloaded.

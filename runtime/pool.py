@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rnncore.runtime.closing import Closing
 from rnncore.runtime.engine import Engine
 from rnncore.runtime.errors import InputError, Overloaded, PoolClosedError, SnapshotError, raise_all
 from rnncore.runtime.eviction import OnEvict, evict, longest_idle, watch_idle
-from rnncore.runtime.items import run_stacked
+from rnncore.runtime.items import run_items
 from rnncore.runtime.pool_stream import PoolStream
 from rnncore.runtime.scheduler import Scheduler
 from rnncore.runtime.snapshot import Snapshot, decode, read_file
 from rnncore.runtime.stream import check_streamable
 from rnncore.runtime.ticket import Lane
+from rnncore.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from rnncore.runtime.prometheus import PoolCollector
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 OnOverload = Literal["error", "wait"]
 
 
-class Pool:
+class Pool(Closing):
     """Streams that are batched with each other; made by :meth:`Model.pool`, closed with ``with`` or :meth:`close`.
 
     All its methods may be called from any thread.  A forked child cannot use it and is told so.
@@ -73,9 +75,10 @@ class Pool:
             engine,
             max_batch=max_batch,
             max_wait_ms=max_wait_ms,
-            max_pending=max_pending if on_overload == "error" else None,
-            slice_steps=slice_steps,
+            max_pending=max_pending,
+            waits=on_overload == "wait",
         )
+        self._worker = Worker(self._scheduler, slice_steps)
         self._housekeeper: threading.Thread | None = None
         self._over = threading.Event()
         if max_idle_s is not None:
@@ -83,7 +86,7 @@ class Pool:
             self._housekeeper = threading.Thread(target=watch_idle, args=arguments, name="rnncore-idle", daemon=True)
             self._housekeeper.start()
         # When the pool is forgotten, and at the latest when the interpreter ends.
-        self._stop = weakref.finalize(self, _stop, self._scheduler, self._over)
+        self._stop = weakref.finalize(self, _stop, self._scheduler, self._worker, self._over)
 
     def open(self, key: str | None = None) -> PoolStream:
         """Open a stream at the initial state.
@@ -118,21 +121,27 @@ class Pool:
         for count in steps:
             item = {slot.name: np.zeros(slot.item_full_shape(count, 1), slot.dtype) for slot in layout.inputs}
             for size in sizes:
-                run_stacked(engine, [item] * size, [count] * size, count, engine.initial_states(size))
+                run_items(engine, [item] * size, [count] * size, count, list(engine.initial_states(size).values()))
 
     def stats(self) -> dict[str, Any]:
         """Counters as plain numbers.
 
-        ``streams`` open, of which ``resident`` have their state in the batch arrays; ``pending`` pushes; ``pushes``,
-        ``steps``, ``calls``, ``padded_steps``, ``failed``, ``overloaded``, ``expired``, ``cancelled``, ``evicted`` since
-        the start; ``batch_sizes`` (calls by number of rows); ``queue_wait_ms`` and ``call_ms`` as p50, p90, p99 of the
-        last 4096, ``queue_wait_total_s`` and ``call_total_s``.
+        ``streams`` open, of which ``resident`` have their state in the batch arrays; ``pending`` pushes, and those
+        ``waiting`` for a place among them; ``pushes``, ``steps``, ``calls``, ``padded_steps``, ``failed``,
+        ``overloaded``, ``expired``, ``cancelled``, ``evicted`` since the start; ``batch_sizes`` (calls by number of
+        rows); ``queue_wait_ms`` and ``call_ms`` as p50, p90, p99 of the last 4096, ``queue_wait_total_s`` and
+        ``call_total_s``.
         """
         scheduler = self._scheduler
         scheduler.check_process()
         with scheduler.lock:
             scheduler.sweep()
-            now = {"streams": len(scheduler.lanes), "resident": len(scheduler.resident), "pending": scheduler.pending}
+            now = {
+                "streams": len(scheduler.lanes),
+                "resident": len(scheduler.resident),
+                "pending": scheduler.pending,
+                "waiting": scheduler.waiting,
+            }
             return now | scheduler.counters.read()
 
     def collector(self, name: str = "default") -> PoolCollector:
@@ -153,31 +162,27 @@ class Pool:
 
         Returns False if there was work left after ``timeout_s``; it goes on in the background.
         """
+        scheduler = self._scheduler
+        if scheduler.forked:
+            return True
         self._over.set()
-        done = self._scheduler.stop(drain, timeout_s)
-        if self._housekeeper is not None and os.getpid() == self._scheduler.process:
+        scheduler.close(drain)
+        done = self._worker.join(timeout_s)
+        if self._housekeeper is not None:
             self._housekeeper.join(timeout_s)
         if done:
             self._stop.detach()
         if evict_all and done and self._on_evict is not None:
-            with self._scheduler.lock:
-                lanes = list(self._scheduler.lanes.values())
+            with scheduler.lock:
+                lanes = list(scheduler.lanes.values())
             for lane in lanes:
-                evict(self._scheduler, lane, self._on_evict)
+                evict(scheduler, lane, self._on_evict)
         return done
 
     @property
     def closed(self) -> bool:
         """True after :meth:`close`."""
         return self._scheduler.closing
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def __aenter__(self) -> Pool:
         return self
@@ -230,6 +235,8 @@ def _powers_of_two(top: int) -> list[int]:
     return sorted({1 << i for i in range(top.bit_length())} | {top})
 
 
-def _stop(scheduler: Scheduler, over: threading.Event) -> None:
-    over.set()
-    scheduler.stop(drain=False, timeout_s=5.0)
+def _stop(scheduler: Scheduler, worker: Worker, over: threading.Event) -> None:
+    if not scheduler.forked:
+        over.set()
+        scheduler.close(drain=False)
+        worker.join(5.0)

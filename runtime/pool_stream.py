@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.chunks import empty_outputs, read_chunk
+from rnncore.runtime.closing import Closing
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, StreamEvictedError
 from rnncore.runtime.hooks import Hook, apply_hooks, one_or_all
 from rnncore.runtime.layout import Array
 from rnncore.runtime.snapshot import Snapshot, encode, write_file
 from rnncore.runtime.stream import read_state
-from rnncore.runtime.ticket import Lane, Ticket, settle
+from rnncore.runtime.ticket import Lane, Stage, Ticket, settle
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +31,7 @@ _EVICTED = (
 _CLOSED = "the stream is closed: open a new one with pool.open()"
 
 
-class PoolStream:
+class PoolStream(Closing):
     """One sequence in chunks, through a pool; opened by :meth:`Pool.open`.
 
     Pushes are answered in the order in which they were made, also if several are pending.  Each is applied as a whole or
@@ -36,12 +39,13 @@ class PoolStream:
     and :attr:`steps` says how far the stream is.
     """
 
-    __slots__ = ("__weakref__", "_hooks", "_lane", "_pool", "_scheduler")
+    __slots__ = ("__weakref__", "_hooks", "_lane", "_pool", "_read", "_scheduler")
 
     def __init__(self, pool: Pool, lane: Lane) -> None:
         self._pool = pool  # an open stream keeps its pool alive
         self._scheduler = pool._scheduler
         self._lane = lane
+        self._read = pool._scheduler.engine.quick.read_copies
         self._hooks: tuple[Hook, ...] = ()
 
     def push(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Any:
@@ -53,16 +57,18 @@ class PoolStream:
         Raises InputError (a bad chunk, refused before it is queued), Overloaded, DeadlineExceeded, PoolClosedError,
         StreamEvictedError, or StateError when the stream is closed.
         """
-        ticket, outputs = self._ticket(chunks, named, timeout_s)
-        if ticket is None:
-            return one_or_all(self._scheduler.engine.layout, outputs)
-        ticket.wait_in_thread()
-        self._scheduler.submit(ticket)
-        try:
-            self._wait(ticket)
-        except BaseException:  # KeyboardInterrupt, say
-            self._scheduler.cancel(ticket)
-            raise
+        ticket = self._ticket(chunks, named, timeout_s)
+        if ticket.stage is not Stage.OVER:
+            gate = ticket.wait_in_thread()
+            placed = self._scheduler.submit(ticket)
+            try:
+                if not placed:
+                    self._wait(ticket, gate)
+                    self._fill(ticket, chunks, named)
+                self._wait(ticket, gate)
+            except BaseException:  # KeyboardInterrupt, say
+                self._scheduler.cancel(ticket)
+                raise
         return self._answer(ticket)
 
     async def apush(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Any:
@@ -71,13 +77,18 @@ class PoolStream:
         A cancelled task takes its chunk back if it is still in the queue, or between two calls of a long chunk;
         otherwise the chunk is applied and its outputs are dropped.
         """
-        ticket, outputs = self._ticket(chunks, named, timeout_s)
-        if ticket is None:
-            return one_or_all(self._scheduler.engine.layout, outputs)
-        future = ticket.wait_in_loop()
-        self._scheduler.submit(ticket)
-        timer = None if timeout_s is None else future.get_loop().call_later(timeout_s, self._scheduler.expire, ticket)
+        ticket = self._ticket(chunks, named, timeout_s)
+        if ticket.stage is Stage.OVER:
+            return self._answer(ticket)
+        loop = asyncio.get_running_loop()
+        future = ticket.wait_in_loop(loop)
+        placed = self._scheduler.submit(ticket)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, self._scheduler.expire, ticket)
         try:
+            if not placed:
+                await future
+                future = ticket.wait_in_loop(loop)
+                self._fill(ticket, chunks, named)
             await future
         except BaseException:
             self._scheduler.cancel(ticket)
@@ -86,6 +97,31 @@ class PoolStream:
             if timer is not None:
                 timer.cancel()
         return self._answer(ticket)
+
+    def submit(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Future[Any]:
+        """:meth:`push` without waiting for the answer, which comes as a ``concurrent.futures.Future``.
+
+        Raises at once what is wrong with the chunk or the stream; with ``on_overload="wait"`` it waits for a place in
+        the queue before it returns.  ``future.cancel()`` is to the chunk what cancelling its task is in :meth:`apush`.
+        Callbacks, of the future and of :meth:`on_output`, run in the thread of the pool: keep them short.
+        """
+        ticket = self._ticket(chunks, named, timeout_s)
+        future: Future[Any] = Future()
+        if ticket.stage is Stage.OVER:
+            self._deliver(future, ticket)
+            return future
+        gate = ticket.wait_in_thread()
+        ticket.deliver = lambda over: self._deliver(future, over)
+        placed = self._scheduler.submit(ticket)
+        try:
+            if not placed:
+                self._wait(ticket, gate)
+                self._fill(ticket, chunks, named)
+        except BaseException:
+            self._scheduler.cancel(ticket)
+            raise
+        future.add_done_callback(lambda done: self._scheduler.cancel(ticket) if done.cancelled() else None)
+        return future
 
     def on_output(self, callback: Hook) -> Callable[[], None]:
         """Have ``callback`` called with what every push is about to return; returns a function that stops this.
@@ -129,7 +165,8 @@ class PoolStream:
         """Copies of the recurrent state, [size] each, by name."""
         with self._quiet("read"):
             states = self._states()
-        return {slot.name: array for slot, array in zip(self._scheduler.engine.layout.states, states, strict=True)}
+        slots = self._scheduler.engine.layout.states
+        return {slot.name: array.reshape(slot.item_shape) for slot, array in zip(slots, states, strict=True)}
 
     def set_state(self, state: Mapping[str, Any], *, steps: int | None = None) -> None:
         """Go on from ``state``, a mapping as :attr:`state` returns it; ``steps`` sets the counter if given."""
@@ -166,14 +203,6 @@ class PoolStream:
         """True when the state was handed to ``on_evict``."""
         return self._lane.evicted
 
-    def __enter__(self) -> PoolStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         lane = getattr(self, "_lane", None)
         if lane is not None and not lane.closed:
@@ -185,24 +214,34 @@ class PoolStream:
             return f"<PoolStream {self._lane.key!r} closed>"
         return f"<PoolStream {self._lane.key!r} at step {self._lane.steps}>"
 
-    def _ticket(
-        self, chunks: tuple[Any, ...], named: dict[str, Any], timeout_s: float | None
-    ) -> tuple[Ticket | None, list[Array]]:
-        """A ticket for a checked chunk, or the answer if it needs none."""
+    def _ticket(self, chunks: tuple[Any, ...], named: dict[str, Any], timeout_s: float | None) -> Ticket:
+        """A ticket for a copy of the checked chunk; one that is over if the answer is known."""
         if timeout_s is not None and not timeout_s >= 0:
             raise InputError(f"timeout_s is {timeout_s!r}, expected seconds of at least 0, or None")
-        self._check_usable()
-        engine = self._scheduler.engine
-        items, steps = read_chunk(engine, chunks, named)  # copies: the caller may use its arrays again at once
+        lane = self._lane
+        if lane.closed or lane.evicted:
+            self._check_usable()
+        read = None if named else self._read(chunks)
+        if read is not None and read[1]:
+            return Ticket(lane, read[0], read[1], timeout_s)
+        items, steps = read_chunk(self._scheduler.engine, chunks, named)
+        ticket = Ticket(lane, items, steps, timeout_s)
         if steps == 0:
-            nothing = empty_outputs(engine.layout)
-            if nothing is not None:
-                return None, nothing
-        return Ticket(self._lane, items, steps, timeout_s), []
+            ticket.outputs = empty_outputs(self._scheduler.engine.layout)
+            if ticket.outputs is not None:
+                ticket.stage = Stage.OVER
+        return ticket
 
-    def _wait(self, ticket: Ticket) -> None:
-        gate = ticket.gate
-        assert gate is not None, "the ticket has no gate"
+    def _fill(self, ticket: Ticket, chunks: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """The ticket has its place: now its chunk is copied."""
+        items, steps = read_chunk(self._scheduler.engine, chunks, named)
+        if steps != ticket.steps:
+            raise InputError(
+                f"the chunk had {ticket.steps} steps and has {steps} now: leave it as it is until its turn"
+            )
+        self._scheduler.fill(ticket, items)
+
+    def _wait(self, ticket: Ticket, gate: threading.Lock) -> None:
         if ticket.deadline is not None:
             left = max(ticket.deadline - time.monotonic(), 0)
             if gate.acquire(timeout=min(left, 1e6)):
@@ -212,10 +251,22 @@ class PoolStream:
 
     def _answer(self, ticket: Ticket) -> Any:
         outputs = ticket.result()
+        if len(outputs) == 1 and not self._hooks:
+            return outputs[0]
         layout = self._scheduler.engine.layout
         if self._hooks and ticket.steps:
             outputs = apply_hooks(self._hooks, layout, outputs)
-        return outputs[0] if len(outputs) == 1 else one_or_all(layout, outputs)
+        return one_or_all(layout, outputs)
+
+    def _deliver(self, future: Future[Any], ticket: Ticket) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            answer = self._answer(ticket)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(answer)
 
     def _check_usable(self) -> None:
         if self._lane.closed:

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
     from rnncore.runtime.pool import Pool
 
-_GAUGES = {"streams": "Streams open", "resident": "Streams in the batch arrays", "pending": "Pushes not yet answered"}
+_GAUGES = {
+    "streams": "Streams open",
+    "resident": "Streams in the batch arrays",
+    "pending": "Pushes not yet answered",
+    "waiting": "Pushes that wait for a place in the queue",
+}
 _COUNTERS = {
     "pushes": "Pushes accepted",
     "steps": "Time steps run",

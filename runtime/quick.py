@@ -39,15 +39,6 @@ class QuickReader:
         """Arrays by input name and the number of steps, or None if somebody has to take a closer look."""
         if len(chunks) != self._count:
             return None
-        if self._alone is not None:
-            name, dtype, rank, rest = self._alone
-            chunk = chunks[0]
-            if type(chunk) is not _ndarray or chunk.dtype is not dtype:
-                return None
-            found = chunk.shape
-            if len(found) != rank or found[1:] != rest:
-                return None
-            return {name: chunk}, found[0]
         items: dict[str, Array] = {}
         steps = -1
         for chunk, (name, dtype, time_axis, shape, rank, limit) in zip(chunks, self._specs, strict=True):
@@ -68,16 +59,30 @@ class QuickReader:
             return None
         return items, steps
 
-    def read_alike(self, chunks: Sequence[Any]) -> tuple[list[dict[str, Array]], int] | None:
-        """All of ``chunks`` at once if each is the one array of its stream and all have the same shape, else None."""
+    def read_copies(self, chunks: Sequence[Any]) -> tuple[dict[str, Array], int] | None:
+        """As :meth:`read`, but the arrays are copies."""
+        if self._alone is not None and len(chunks) == 1:
+            name, dtype, rank, rest = self._alone
+            chunk = chunks[0]
+            if type(chunk) is not _ndarray or chunk.dtype is not dtype:
+                return None
+            found = chunk.shape
+            if len(found) != rank or found[1:] != rest:
+                return None
+            return {name: chunk.copy()}, found[0]
+        read = self.read(chunks)
+        return None if read is None else ({name: array.copy() for name, array in read[0].items()}, read[1])
+
+    def steps_alike(self, chunks: Sequence[Any]) -> int | None:
+        """Their steps if each of ``chunks`` is the one array of its stream and all have the same shape, else None."""
         first = self.read((chunks[0],)) if self._count == 1 else None
         if first is None:
             return None
-        name, dtype, _, _, _, limit = self._specs[0]
-        shape, array = chunks[0].shape, np.ndarray
+        _, dtype, _, _, _, limit = self._specs[0]
+        shape = chunks[0].shape
         for chunk in chunks:
-            if type(chunk) is not array or chunk.dtype is not dtype or chunk.shape != shape:
+            if type(chunk) is not _ndarray or chunk.dtype is not dtype or chunk.shape != shape:
                 return None
             if limit is not None and chunk.size and not within(chunk, limit):
                 return None
-        return [{name: chunk} for chunk in chunks], first[1]
+        return first[1]

@@ -19,7 +19,6 @@ class Resident:
     """Rows of states.  Not thread-safe: whoever calls holds the pool's lock."""
 
     def __init__(self, layout: Layout) -> None:
-        self._names = tuple(state.name for state in layout.states)
         self._initial = tuple(state.initial for state in layout.states)
         self._arrays = [np.zeros((_FIRST_CAPACITY, state.size), state.dtype) for state in layout.states]
         self._capacity = _FIRST_CAPACITY
@@ -50,9 +49,9 @@ class Resident:
         """Copies of the states of a row, [size] each."""
         return tuple(array[row].copy() for array in self._arrays)
 
-    def gather(self, rows: NDArray[np.intp]) -> dict[str, Array]:
-        """Copies of the states of ``rows``, [len(rows), size] each, by name."""
-        return {name: array.take(rows, axis=0) for name, array in zip(self._names, self._arrays, strict=True)}
+    def gather(self, rows: NDArray[np.intp]) -> list[Array]:
+        """Copies of the states of ``rows``, [len(rows), size] each."""
+        return [array.take(rows, axis=0) for array in self._arrays]
 
     def scatter(self, rows: NDArray[np.intp], states: Sequence[Array]) -> None:
         """Replace the states of ``rows`` by [len(rows), size] each."""

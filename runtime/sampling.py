@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rnncore.runtime.errors import raise_all
@@ -20,19 +22,28 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
 
 
 def sampling_probabilities(
-    log_probs: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    log_probs: np.ndarray,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    rejected: Sequence[int] = (),
 ) -> np.ndarray:
     """The distribution to draw the next token from, float64 [vocabulary], summing to 1.
 
-    Applied in this order: the log-probabilities are divided by ``temperature`` (0: all mass on the likeliest token);
-    all but the ``top_k`` likeliest tokens are dropped; then all but the smallest set of likeliest tokens whose mass
-    reaches ``top_p``.  Between equally likely tokens the lower id wins.
+    Applied in this order: tokens in ``rejected`` get no probability, and the others share theirs, which is what drawing
+    again until another token comes amounts to; the log-probabilities are divided by ``temperature`` (0: all mass on the
+    likeliest token); all but the ``top_k`` likeliest tokens are dropped; then all but the smallest set of likeliest
+    tokens whose mass reaches ``top_p``.  Between equally likely tokens the lower id wins.
 
     Raises:
         InputError: an option is out of range.
     """
     check_sampling(temperature, top_k, top_p)
     scores = np.asarray(log_probs, np.float64)
+    if len(rejected):
+        scores = scores.copy()
+        scores[list(rejected)] = -np.inf
     order = np.argsort(-scores, kind="stable")
     if temperature == 0.0:
         top_k = 1
@@ -56,6 +67,11 @@ def sampling_probabilities(
 
 def draw(probabilities: np.ndarray, generator: np.random.Generator) -> int:
     """One token id, drawn from ``probabilities`` [vocabulary] with one random number."""
+    return token_at(probabilities, generator.random())
+
+
+def token_at(probabilities: np.ndarray, uniform: float) -> int:
+    """The token under which ``uniform``, 0 to 1, falls when ``probabilities`` [vocabulary] are laid side by side."""
     cumulative = np.cumsum(probabilities)
-    index = int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))
+    index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
     return min(index, int(np.flatnonzero(probabilities)[-1]))

@@ -1,45 +1,43 @@
-"""The one thread of a pool: it takes what is queued, runs it in batches, and hands out the answers.
+"""Who is next: the queue of a pool, from the push that joins it to the answer that is told.
 
-A cycle takes at most one push of each stream.  It runs them in one or more calls: all go ahead together, those with few
-steps are answered and leave, the rest goes on, until ``slice_steps`` have been run; what is unfinished then joins the
-next cycle, so a long chunk never holds up short ones for longer than that.
-
-The lock guards everything but the calls themselves.  States are resident (stacked); a push that takes several calls
-carries its own state along, and only its last call changes that of its stream.
+A push is one ticket in the lane of its stream.  Lanes whose first ticket can be run are ready, in the order in which they
+became so.  The lock guards everything here; the worker (:mod:`rnncore.runtime.worker`) takes a batch, runs it without
+the lock, and reports what is over.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-
 from rnncore.runtime.engine import Engine
 from rnncore.runtime.errors import DeadlineExceeded, Overloaded, PoolClosedError, PoolError, RnncoreError, StateError
-from rnncore.runtime.items import run_stacked
-from rnncore.runtime.layout import Array
-from rnncore.runtime.origin import logger
+from rnncore.runtime.forks import watch
+from rnncore.runtime.items import Items
 from rnncore.runtime.pool_counters import PoolCounters
 from rnncore.runtime.resident import Resident
-from rnncore.runtime.slices import plan_slice, plan_whole
-from rnncore.runtime.ticket import Lane, Stage, Ticket, join_parts, settle
+from rnncore.runtime.ticket import Lane, Stage, Ticket, settle
 
+CANCELLED = "the push was cancelled before it was run"
 _EXPIRED = "the push waited longer than its timeout and was not applied: the pool is busier than that, or is closing"
-_CANCELLED = "the push was cancelled before it was run"
 _CLOSED = "the pool is closed: open a new one with model.pool()"
 _FORKED = "this pool belongs to the process that this one was forked from: open a new one with model.pool()"
 _STREAM_CLOSED = "the stream is closed: open a new one with pool.open()"
 
+_MANY = 32
+"""So many streams are run in two halves: answers of one half are handed out, and pushed on, while the other half runs."""
+
 
 class Scheduler:
-    """Queue, states and worker of one pool."""
+    """Queue and states of one pool.
+
+    max_pending: so many pushes have a place in the queue.  waits: a push beyond that waits for one, else it is refused.
+    """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int, max_wait_ms: float, max_pending: int | None, slice_steps: int
+        self, engine: Engine, *, max_batch: int, max_wait_ms: float, max_pending: int, waits: bool = False
     ) -> None:
         self.engine = engine
         self.lock = threading.Lock()
@@ -48,85 +46,121 @@ class Scheduler:
         self.lanes: dict[str, Lane] = {}
         self.dropped: deque[Lane] = deque()  # streams that were garbage-collected open
         self.closing = False
+        self.forked = False
+        self.pending = 0  # pushes that have a place in the queue, or are being run
+        self._waits = waits
+        self._waiting: deque[Ticket] = deque()  # pushes without a place; withdrawn ones are skipped when they come up
         self._max_batch = max_batch
         self._max_wait_s = max_wait_ms / 1e3
         self._max_pending = max_pending
-        self._slice_steps = slice_steps
-        self._sliceable = not engine.layout.timeless_outputs
-        self._paddable = engine.layout.lengths is not None
         self._ready: deque[Lane] = deque()
-        self._pending = 0
         self._work = threading.Condition(self.lock)
         self._wake_at = 1  # so many ready streams wake the worker; 0 while it is at work
         self._moved = threading.Condition(self.lock)
-        self.process = os.getpid()
-        self._worker = threading.Thread(target=self._run_worker, name="rnncore-pool", daemon=True)
-        self._worker.start()
+        watch(self)
 
     # ------------------------------------------------------------------------------------------- from any thread
 
-    @property
-    def pending(self) -> int:
-        """Pushes that were accepted and are not over."""
-        return self._pending
+    def after_fork(self) -> None:
+        """In a forked child there is no worker, and locks may never open."""
+        self.forked = True
 
     def check_process(self) -> None:
-        """Raise PoolClosedError in a forked child, where there is no worker and locks may never open."""
-        if os.getpid() != self.process:
+        """Raise PoolClosedError in a forked child."""
+        if self.forked:
             raise PoolClosedError(_FORKED)
 
-    def submit(self, ticket: Ticket) -> None:
-        """Queue a ticket; PoolClosedError, StateError (the stream is closed) or Overloaded otherwise."""
-        self.check_process()
+    def submit(self, ticket: Ticket) -> bool:
+        """Queue a ticket.  False if it has to wait for a place: it is told, and then handed in with :meth:`fill`.
+
+        Raises PoolClosedError, StateError (the stream is closed) or Overloaded.
+        """
+        if self.forked:
+            self.check_process()
         lane = ticket.lane
         with self.lock:
             if self.closing:
                 raise PoolClosedError(_CLOSED)
             if lane.closed:
                 raise StateError(_STREAM_CLOSED)
-            if self._max_pending is not None and self._pending >= self._max_pending:
-                self.counters.totals["overloaded"] += 1
-                raise Overloaded(
-                    f"{self._pending} pushes are pending, the pool takes max_pending={self._max_pending}: try again "
-                    "later, or open the pool with on_overload='wait'"
-                )
-            self._pending += 1
+            if self.pending >= self._max_pending or self._waiting:
+                if not self._waits:
+                    self.counters.totals["overloaded"] += 1
+                    raise Overloaded(
+                        f"{self.pending} pushes are pending, the pool takes max_pending={self._max_pending}: try again "
+                        "later, or open the pool with on_overload='wait'"
+                    )
+                ticket.stage = Stage.WAITING
+                ticket.items = {}  # copied when there is a place: those who wait cost no memory
+                self._waiting.append(ticket)
+                lane.tickets.append(ticket)
+                return False
+            self.pending += 1
             self.counters.totals["pushes"] += 1
             lane.tickets.append(ticket)
-            if not lane.queued:
+            if not lane.queued and lane.tickets[0] is ticket:  # as in _line_up, without the call
                 lane.queued = True
                 self._ready.append(lane)
                 if self._wake_at and len(self._ready) >= self._wake_at:
                     self._work.notify()
+        return True
+
+    def fill(self, ticket: Ticket, items: Items) -> None:
+        """Queue a ticket that had to wait and now has its place; raises what happened to it in the meantime."""
+        with self.lock:
+            if ticket.stage is Stage.WAITING:
+                ticket.items = items
+                ticket.stage = Stage.QUEUED
+                self._line_up(ticket.lane)
+        if ticket.error is not None and ticket.stage is Stage.OVER:
+            raise ticket.error
 
     def cancel(self, ticket: Ticket) -> None:
         """Nobody waits for this ticket any more: drop it, at once or before its next call if it needs one."""
         with self.lock:
-            if ticket.stage is Stage.QUEUED:
-                self._drop(ticket, PoolError(_CANCELLED), "cancelled")
-            elif ticket.stage is Stage.RUNNING:
+            if ticket.stage is Stage.RUNNING:
                 ticket.abandoned = True
+            elif ticket.stage is not Stage.OVER:
+                self._drop(ticket, PoolError(CANCELLED), "cancelled")
 
     def expire(self, ticket: Ticket) -> None:
         """The time of this ticket is up: drop it and tell whoever waits, unless it has begun to run."""
         with self.lock:
-            if ticket.stage is not Stage.QUEUED or ticket.done:
+            if ticket.stage in (Stage.RUNNING, Stage.OVER) or ticket.done:
                 return
             self._drop(ticket, DeadlineExceeded(_EXPIRED), "expired")
         settle([ticket])
 
+    def close(self, drain: bool) -> None:
+        """Take no more pushes; those that are queued are run or dropped, those that wait for a place are dropped."""
+        stages = (Stage.WAITING,) if drain else (Stage.WAITING, Stage.QUEUED)
+        with self.lock:
+            self.closing = True
+            tickets = [t for lane in self.lanes.values() for t in lane.tickets if t.stage in stages]
+            for ticket in tickets:
+                self._drop(ticket, PoolClosedError(_CLOSED), "cancelled")
+            self._work.notify()
+        settle(tickets)
+
+    # -------------------------------------------------------------------------------------------- with the lock held
+
+    @property
+    def waiting(self) -> int:
+        """Pushes that wait for a place in the queue."""
+        return sum(ticket.stage is Stage.WAITING for ticket in self._waiting)
+
     def quiet(self, lane: Lane) -> bool:
-        """Wait, with the lock held, for calls whose answers nobody wants; True if the lane then has no push left."""
+        """Wait for calls whose answers nobody wants; True if the lane then has no push left."""
         while lane.tickets and all(ticket.abandoned for ticket in lane.tickets):
             self._moved.wait()
         return not lane.tickets
 
     def release(self, lane: Lane) -> list[Ticket]:
-        """Close a lane, with the lock held; its queued tickets are dropped and returned to be settled."""
+        """Close a lane; its tickets that are not running are dropped and returned to be settled."""
         if lane.closed:
             return []
         lane.closed = True
-        dropped = [ticket for ticket in lane.tickets if ticket.stage is Stage.QUEUED]
+        dropped = [ticket for ticket in lane.tickets if ticket.stage is not Stage.RUNNING]
         for ticket in dropped:
             self._drop(ticket, StateError(_STREAM_CLOSED), "cancelled")
         if not lane.tickets:
@@ -134,35 +168,45 @@ class Scheduler:
         return dropped
 
     def sweep(self) -> None:
-        """Release, with the lock held, the lanes of streams that were dropped without being closed."""
+        """Release the lanes of streams that were dropped without being closed."""
         while self.dropped:
             self.release(self.dropped.popleft())
 
-    def stop(self, drain: bool = True, timeout_s: float | None = None) -> bool:
-        """Take no more pushes, run those that are queued or drop them, and end the worker; False if it takes longer."""
-        if os.getpid() != self.process:
-            return True
-        with self.lock:
-            self.closing = True
-            tickets = (
-                [] if drain else [t for lane in self.lanes.values() for t in lane.tickets if t.stage is Stage.QUEUED]
-            )
-            for ticket in tickets:
-                self._drop(ticket, PoolClosedError(_CLOSED), "cancelled")
+    def _line_up(self, lane: Lane) -> None:
+        """Queue a lane that is not queued, if its first ticket can be run."""
+        if lane.queued or not lane.tickets or lane.tickets[0].stage is not Stage.QUEUED:
+            return
+        lane.queued = True
+        self._ready.append(lane)
+        if self._wake_at and len(self._ready) >= self._wake_at:
             self._work.notify()
-        settle(tickets)
-        self._worker.join(timeout_s)
-        return not self._worker.is_alive()
-
-    # -------------------------------------------------------------------------------------------- with the lock held
 
     def _drop(self, ticket: Ticket, error: RnncoreError, count: str) -> None:
+        placed = ticket.stage is not Stage.WAITING or ticket.placed
         ticket.stage = Stage.OVER
         ticket.error = error
         ticket.carry = None
         ticket.lane.tickets.remove(ticket)
-        self._pending -= 1
         self.counters.totals[count] += 1
+        self._line_up(ticket.lane)
+        self._moved.notify_all()
+        if placed:
+            self.pending -= 1
+            self._give_places()
+
+    def _give_places(self) -> None:
+        """Places that have become free go to those who have waited longest."""
+        while self._waiting and self.pending < self._max_pending:
+            given: list[Ticket] = []
+            while self._waiting and self.pending < self._max_pending:
+                ticket = self._waiting.popleft()
+                if ticket.stage is Stage.WAITING:
+                    ticket.placed = True
+                    self.pending += 1
+                    self.counters.totals["pushes"] += 1
+                    given.append(ticket)
+            for ticket in settle(given):  # their event loop is gone, and they with it
+                self._drop(ticket, PoolError(CANCELLED), "cancelled")
 
     def _forget(self, lane: Lane) -> None:
         self.lanes.pop(lane.key, None)
@@ -171,22 +215,9 @@ class Scheduler:
             lane.row = -1
         lane.parked = None
 
-    # ------------------------------------------------------------------------------------------------ in the worker
+    # --------------------------------------------------------------------------------------------- from the worker
 
-    def _run_worker(self) -> None:
-        while True:
-            tickets = self._next_tickets()
-            if tickets is None:
-                return
-            try:
-                self._run_cycle(tickets)
-            except Exception as error:  # whatever it is, the pool lives on and nobody waits for ever
-                logger.exception("a cycle of the pool failed")
-                for ticket in tickets:
-                    if ticket.stage is Stage.RUNNING:
-                        self._fail(ticket, error)
-
-    def _next_tickets(self) -> list[Ticket] | None:
+    def take(self) -> list[Ticket] | None:
         """Wait for a batch worth running; None when the pool is closed and everything was answered."""
         expired: list[Ticket] = []
         tickets: list[Ticket] = []
@@ -196,17 +227,47 @@ class Scheduler:
                 if not self._await_batch():
                     return None
                 now = time.monotonic()
-                while self._ready and len(tickets) < self._max_batch:
+                most = max(self._most(len(self.resident)), self._most(len(self._ready)))
+                while self._ready and len(tickets) < most:
                     self._take_first(self._ready.popleft(), now, tickets, expired)
                 self.counters.waited([now - ticket.queued_at for ticket in tickets if ticket.done == 0])
         settle(expired)
         return tickets
 
+    def put_back(self, tickets: Sequence[Ticket]) -> None:
+        """These tickets have run for a while and are not over."""
+        with self.lock:
+            for ticket in tickets:
+                ticket.stage = Stage.QUEUED
+                self._ready.append(ticket.lane)
+
+    def finish(self, tickets: Sequence[Ticket]) -> None:
+        """These tickets are over, and their lanes are ready for the next ones; with the lock held."""
+        now = time.monotonic()
+        for ticket in tickets:
+            ticket.stage = Stage.OVER
+            lane = ticket.lane
+            lane.tickets.popleft()
+            lane.last_used = now
+            lane.queued = False
+            if lane.tickets:
+                self._line_up(lane)
+            elif lane.closed:
+                self._forget(lane)
+        self.pending -= len(tickets)
+        if self._waiting:
+            self._give_places()
+        self._moved.notify_all()
+
+    def _most(self, streams: int) -> int:
+        """Rows of a batch when so many streams take part."""
+        return max(1, min(self._max_batch, streams if streams < _MANY else (streams + 1) // 2))
+
     def _await_batch(self) -> bool:
         """Return when the batch is full, everybody is there, or the first has waited for long enough."""
         while not self.closing:
             ready = len(self._ready)
-            target = min(self._max_batch, max(1, len(self.resident)))
+            target = self._most(len(self.resident))
             timeout = None
             if ready:
                 # The first in the queue has waited longest, unless it was withdrawn.
@@ -221,10 +282,10 @@ class Scheduler:
         return bool(self._ready) or not self.closing
 
     def _take_first(self, lane: Lane, now: float, tickets: list[Ticket], expired: list[Ticket]) -> None:
-        while lane.tickets:
+        while lane.tickets and lane.tickets[0].stage is Stage.QUEUED:
             ticket = lane.tickets[0]
             if ticket.abandoned:
-                self._drop(ticket, PoolError(_CANCELLED), "cancelled")
+                self._drop(ticket, PoolError(CANCELLED), "cancelled")
                 continue
             if ticket.deadline is not None and now > ticket.deadline and ticket.done == 0:
                 self._drop(ticket, DeadlineExceeded(_EXPIRED), "expired")
@@ -234,128 +295,3 @@ class Scheduler:
             tickets.append(ticket)
             return
         lane.queued = False
-
-    def _run_cycle(self, tickets: list[Ticket]) -> None:
-        left = self._slice_steps
-        active = tickets
-        while active and (left > 0 or not self._sliceable):
-            if self._sliceable:
-                chosen, steps = plan_slice([min(t.steps - t.done, left) for t in active], paddable=self._paddable)
-                left -= max(steps, 1)
-            else:
-                chosen, steps = plan_whole([t.steps - t.done for t in active], paddable=self._paddable)
-            chosen = self._alike(active, chosen)
-            self._run([active[i] for i in chosen], steps)
-            active = [ticket for ticket in active if ticket.stage is Stage.RUNNING]
-        with self.lock:
-            for ticket in active:
-                ticket.stage = Stage.QUEUED
-                self._ready.append(ticket.lane)
-
-    def _alike(self, tickets: Sequence[Ticket], chosen: list[int]) -> list[int]:
-        """Those of ``chosen`` whose free axes agree with the first: only they can share arrays."""
-        if self.engine.layout.fixed:
-            return chosen
-        shapes = [self._free_shape(tickets[i]) for i in chosen]
-        return [i for i, shape in zip(chosen, shapes, strict=True) if shape == shapes[0]]
-
-    def _free_shape(self, ticket: Ticket) -> tuple[tuple[int, ...], ...]:
-        return tuple(
-            tuple(d for axis, d in enumerate(ticket.items[slot.name].shape) if axis != slot.item_time_axis)
-            for slot in self.engine.layout.inputs
-        )
-
-    def _run(self, tickets: list[Ticket], steps: int) -> None:
-        """Run ``steps`` of each ticket in one call; if it fails, each in a call of its own, to find out who is to blame."""
-        try:
-            self._call(tickets, steps)
-        except Exception as error:
-            if len(tickets) == 1:
-                self._fail(tickets[0], error)
-                return
-            logger.info("a batch of %d pushes failed, they are run one by one: %s", len(tickets), error)
-            for ticket in tickets:
-                self._run([ticket], min(steps, ticket.steps - ticket.done))
-
-    def _call(self, tickets: list[Ticket], steps: int) -> None:
-        engine, layout = self.engine, self.engine.layout
-        lengths = [min(ticket.steps - ticket.done, steps) for ticket in tickets]
-        states = self._gather(tickets)
-        items = [ticket.slice(layout, length) for ticket, length in zip(tickets, lengths, strict=True)]
-        started = time.monotonic()
-        outputs, finals = run_stacked(engine, items, lengths, max(steps, 1), states)
-        took = time.monotonic() - started
-        # All that can fail comes before the first change of a state.
-        for ticket, own, length in zip(tickets, outputs, lengths, strict=True):
-            if ticket.done + length == ticket.steps:
-                ticket.outputs = own if not ticket.parts else join_parts(layout, [*ticket.parts, own])
-        with self.lock:
-            self.counters.called(len(tickets), max(steps, 1), sum(lengths), took)
-            over = self._commit(tickets, lengths, outputs, finals)
-            self._moved.notify_all()
-        settle(over)
-
-    def _commit(
-        self, tickets: Sequence[Ticket], lengths: Sequence[int], outputs: Sequence[list[Array]], finals: Sequence[Array]
-    ) -> list[Ticket]:
-        """Move what is finished on, and keep what is not for the next call; returns the tickets that are over."""
-        over: list[Ticket] = []
-        moved: list[int] = []
-        now = time.monotonic()
-        for i, (ticket, length) in enumerate(zip(tickets, lengths, strict=True)):
-            ticket.done += length
-            if ticket.outputs is not None:
-                if ticket.steps:
-                    moved.append(i)
-                    ticket.lane.steps += ticket.steps
-            elif ticket.abandoned:
-                ticket.error = PoolError(_CANCELLED)
-                self.counters.totals["cancelled"] += 1
-            else:
-                ticket.parts.append(outputs[i])
-                ticket.carry = tuple([final[i].copy() for final in finals])
-                continue
-            over.append(ticket)
-        if moved:
-            rows = np.array([tickets[i].lane.row for i in moved], np.intp)
-            self.resident.scatter(rows, finals if len(moved) == len(tickets) else [final[moved] for final in finals])
-        self._finish(over, now)
-        return over
-
-    def _gather(self, tickets: Sequence[Ticket]) -> dict[str, Array]:
-        with self.lock:
-            for ticket in tickets:
-                lane = ticket.lane
-                if lane.row < 0:
-                    lane.row = self.resident.allocate(lane.parked)
-                    lane.parked = None
-            states = self.resident.gather(np.array([ticket.lane.row for ticket in tickets], np.intp))
-        for i, ticket in enumerate(tickets):
-            if ticket.carry is not None:
-                for array, own in zip(states.values(), ticket.carry, strict=True):
-                    array[i] = own
-        return states
-
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
-        with self.lock:
-            self.counters.totals["failed"] += 1
-            ticket.error = error
-            self._finish([ticket], time.monotonic())
-            self._moved.notify_all()
-        settle([ticket])
-
-    def _finish(self, tickets: Sequence[Ticket], now: float) -> None:
-        """These tickets are over, and their lanes are ready for the next ones; with the lock held."""
-        for ticket in tickets:
-            ticket.stage = Stage.OVER
-            lane = ticket.lane
-            queue = lane.tickets
-            queue.popleft()
-            lane.last_used = now
-            if queue:
-                self._ready.append(lane)
-            else:
-                lane.queued = False
-                if lane.closed:
-                    self._forget(lane)
-        self._pending -= len(tickets)

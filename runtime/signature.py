@@ -6,9 +6,13 @@ key                    value
 rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`
 rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
-rnncore.precision      dtype of the weights, such as ``float32``
+rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
 rnncore.report         JSON: what was verified at export (shapes, seeds, errors, versions)
+rnncore.golden         JSON of :class:`rnncore.runtime.golden.Golden`: inputs and what PyTorch answered to them
 rnncore.tokenizer      text models only: the JSON of a ``tokenizers`` tokenizer
+rnncore.generation     generators only: JSON of :class:`rnncore.runtime.generation.Rules`, their special tokens
+rnncore.translation    translators only: JSON of :class:`rnncore.runtime.translator.Wiring`; their tokenizers are
+                       ``rnncore.source_tokenizer`` and ``rnncore.target_tokenizer``
 rnncore.fingerprint    SHA-256, 64 hex digits, of the file with this very value replaced by 64 zeros
 ====================== =================================================================================
 """
@@ -64,6 +68,7 @@ class State:
     """One recurrent state, ``[batch, size]``: graph input ``name``, graph output ``output``.
 
     ``initial`` is None for zeros, else the learned initial value of one sequence as base64 of little-endian raw bytes.
+    ``shape`` is None in files of rnncore; in others it is the state's shape in the graph, such as [2, "batch", 128].
     """
 
     name: str
@@ -71,6 +76,14 @@ class State:
     dtype: str
     size: int
     initial: str | None = None
+    shape: tuple[int | str, ...] | None = None
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Shape of the state of one sequence as callers see it."""
+        if self.shape is None:
+            return (self.size,)
+        return tuple(size for size in self.shape if isinstance(size, int))
 
     def initial_value(self) -> np.ndarray:
         """Initial value of one sequence, shape [size]."""
@@ -123,7 +136,11 @@ class Signature:
 
     def to_json(self) -> str:
         """JSON text, stable for equal signatures."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        data = asdict(self)
+        for state in data["states"]:
+            if state["shape"] is None:  # as in every file that rnncore writes
+                del state["shape"]
+        return json.dumps(data, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Signature:
@@ -136,7 +153,7 @@ class Signature:
                 inputs=tuple(_port(p) for p in data["inputs"]),
                 outputs=tuple(_port(p) for p in data["outputs"]),
                 lengths=None if lengths is None else _port(lengths),
-                states=tuple(State(**s) for s in data["states"]),
+                states=tuple(_state(s) for s in data["states"]),
                 causal=bool(data["causal"]),
                 not_causal_because=str(data["not_causal_because"]),
                 pick=None if pick is None else Pick(str(pick["of"]), str(pick["at"]), str(pick["picked"])),
@@ -145,6 +162,11 @@ class Signature:
             raise ModelFileError(
                 f"rnncore.signature in the file cannot be read ({error!r}): export the model again"
             ) from None
+
+
+def _state(data: dict[str, Any]) -> State:
+    shape = data.get("shape")
+    return State(**{**data, "shape": None if shape is None else tuple(shape)})
 
 
 def _port(data: dict[str, Any]) -> Port:

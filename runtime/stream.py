@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.binding import Binding, StateSet, Step, state_set
+from rnncore.runtime.binding import Binding, One, Step
 from rnncore.runtime.checking import bind_arguments, read_array, read_item
-from rnncore.runtime.engine import Engine
+from rnncore.runtime.closing import Closing
+from rnncore.runtime.engine import Engine, run_error
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, StreamBusyError, raise_all
 from rnncore.runtime.forks import abandon, watch
 from rnncore.runtime.hooks import Hook, apply_hooks, one_or_all
-from rnncore.runtime.items import no_steps_message, run_items
+from rnncore.runtime.items import no_steps_message, run_items, split_items
 from rnncore.runtime.layout import Array, Layout, Slot
+from rnncore.runtime.shelves import StateSet
 from rnncore.runtime.signature import BATCH, Port
 from rnncore.runtime.snapshot import Snapshot, encode, write_file
 
+_ndarray = np.ndarray
 _BUSY = "the stream is in use by another caller: one stream serves one caller at a time, use fork() for a second one"
 _CLOSED = "the stream is closed: open a new one with model.stream()"
 
@@ -32,28 +34,43 @@ def check_streamable(layout: Layout) -> None:
         raise NotStreamableError(f"this model does not stream: {reason}; use model.run() with whole sequences")
 
 
-class Stream:
+class Stream(Closing):
     """One sequence in chunks.  Opened by :meth:`Model.stream`; belongs to one caller at a time.
 
     ``push`` in any chunks gives, joined together, what ``model.run`` gives for the whole sequence.  A push that fails
     leaves the state as it was.  Two callers at the same time get StreamBusyError, a closed stream raises StateError.
     """
 
-    __slots__ = ("__weakref__", "_binding", "_closed", "_engine", "_hooks", "_lock", "_now", "_sets", "_step", "_steps")
+    __slots__ = (
+        "__weakref__",
+        "_binding",
+        "_closed",
+        "_engine",
+        "_hooks",
+        "_lock",
+        "_now",
+        "_one",
+        "_place",
+        "_sets",
+        "_shelf",
+        "_step",
+        "_steps",
+    )
 
     def __init__(self, engine: Engine, start: Snapshot | None = None) -> None:
         check_streamable(engine.layout)
         self._engine = engine
         self._lock = threading.Lock()
-        self._sets: tuple[StateSet, StateSet] = (state_set(engine), state_set(engine))
+        self._shelf, self._place = engine.shelves.take()
+        self._sets: tuple[StateSet, StateSet] = self._shelf.sets(self._place)
         self._now = 0
         self._steps = 0 if start is None else start.steps
         self._closed = False
         self._binding: Binding | None = None
         self._step: Step | None = None
+        self._one: One | None = None  # what a push of one step needs, when nothing else is to be done
         self._hooks: tuple[Hook, ...] = ()
-        if start is not None:
-            self._load(start.states)
+        self._load(tuple(state.initial for state in engine.layout.states) if start is None else start.states)
         watch(self)
 
     def push(self, /, *chunks: Any, **named: Any) -> Any:
@@ -66,23 +83,29 @@ class Stream:
         if the model has several outputs.  The arrays are the caller's own.  Raises InputError and leaves the state as
         it was.
         """
-        if not self._lock.acquire(False):
+        lock = self._lock
+        if not lock.acquire(False):
             raise StreamBusyError(_BUSY)
         try:
-            step = self._step
-            if step is not None and not named:
-                if len(chunks) == 1 and not self._hooks:
+            one = self._one
+            if one is not None and len(chunks) == 1 and not named:
+                dtype, shape, buffer, run, arguments, output = one
+                chunk = chunks[0]
+                if type(chunk) is _ndarray and chunk.dtype is dtype and chunk.shape == shape:
+                    buffer[...] = chunk
                     now = self._now
-                    output = step.quick(chunks[0], now)
-                    if output is not None:
-                        self._now = 1 - now
-                        self._steps += 1
-                        return output
-                if step.take(chunks):
-                    return self._finish(step.run(self._now), 1)
+                    try:
+                        run(*arguments[now])
+                    except Exception as error:
+                        raise run_error(error) from error
+                    self._now = 1 - now
+                    self._steps += 1
+                    return output.copy()
+            elif self._step is not None and not named and self._step.take(chunks):
+                return self._finish(self._step.run(self._now), 1)
             return self._push(chunks, named)
         finally:
-            self._lock.release()
+            lock.release()
 
     def fork(self) -> Stream:
         """A second stream that goes on from here; the two do not share anything that changes."""
@@ -115,6 +138,7 @@ class Stream:
         """
         with self._held():
             self._hooks = (*self._hooks, callback)
+            self._one = None
 
         def remove() -> None:
             self._hooks = tuple(hook for hook in self._hooks if hook is not callback)
@@ -133,8 +157,9 @@ class Stream:
             return
         with self._held():
             self._closed = True
-            self._step = self._binding = None
+            self._one = self._step = self._binding = None
             self._sets = ((), ())
+            self._shelf.free.append(self._place)
 
     @property
     def steps(self) -> int:
@@ -151,7 +176,7 @@ class Stream:
         """Copies of the recurrent state, [size] each, by name."""
         with self._held():
             states = zip(self._engine.layout.states, self._sets[self._now], strict=True)
-            return {state.name: array[0].copy() for state, array in states}
+            return {state.name: array[0].copy().reshape(state.item_shape) for state, array in states}
 
     def set_state(self, state: Mapping[str, Any], *, steps: int | None = None) -> None:
         """Go on from ``state``, a mapping as :attr:`state` returns it; ``steps`` sets the counter if given.
@@ -167,19 +192,15 @@ class Stream:
         """In a forked child: go on from the last finished push, with a lock and bindings of this process."""
         abandon(self._step)
         abandon(self._binding)
-        self._step = self._binding = None
+        self._one = self._step = self._binding = None
         self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self._shelf.free.append(self._place)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Stream cannot be pickled or copied: use save() and model.restore(), or fork()")
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return "<Stream closed>" if self._closed else f"<Stream at step {self._steps}>"
@@ -192,12 +213,13 @@ class Stream:
         raise_all(problems)
         if steps == 0:
             return self._push_nothing(items)
-        if not layout.fixed:
+        if not layout.binds(steps):
             return self._finish(self._run_unbound(items, steps, steps), steps)
         if self._binding is None:
             self._binding = Binding(self._engine, self._sets)
         if steps == 1:
             step = self._step = self._binding.step()
+            self._one = None if self._hooks else step.one
             step.take(list(items.values()))
             return self._finish(step.run(self._now), 1)
         return self._finish(self._binding.run_chunk(self._now, items, steps), steps)
@@ -213,10 +235,10 @@ class Stream:
 
     def _run_unbound(self, items: dict[str, Array], steps: int, length: int) -> list[Array]:
         """Run without buffers of known shape: arrays padded to ``steps``, of which ``length`` count."""
-        outputs, finals = run_items(self._engine, [items], [length], steps, [self._sets[self._now]])
+        outputs, finals = run_items(self._engine, [items], [length], steps, self._sets[self._now])
         for buffer, final in zip(self._sets[1 - self._now], finals, strict=True):
             buffer[...] = final
-        return outputs[0]
+        return split_items(self._engine.layout, outputs, [length], steps)[0]
 
     def _finish(self, outputs: list[Array], steps: int) -> Any:
         """Everything went well: what was written becomes the state."""
@@ -271,9 +293,9 @@ def read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:
     values = []
     for known in layout.states:
         if known.name in state:
-            slot = Slot.of(Port(known.name, known.dtype.name, (BATCH, known.size)))
+            slot = Slot.of(Port(known.name, known.dtype.name, (BATCH, *known.item_shape)))
             value = read_array(state[known.name], slot, slot.item_shape, f"state {known.name!r}", problems)
             if value is not None:
-                values.append(value)
+                values.append(value.reshape(-1))
     raise_all(problems, StateError)
     return tuple(values)

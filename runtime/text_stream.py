@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnncore.runtime.closing import Closing
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.vocabulary import Vocabulary
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rnncore.runtime.stream import Stream
 
 
-class TextStream:
+class TextStream(Closing):
     """What comes next in one text that arrives token by token; made by :meth:`rnncore.runtime.LanguageModel.stream`.
 
     Belongs to one caller at a time.  A push that fails leaves it as it was.
@@ -59,14 +59,6 @@ class TextStream:
     def close(self) -> None:
         """Free the state; pushing afterwards is an error."""
         self._stream.close()
-
-    def __enter__(self) -> TextStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _advance(self, token_id: int) -> np.ndarray:
         return _last(self._stream.push(np.array([token_id], np.int64)))

@@ -7,7 +7,7 @@ import enum
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from rnncore.runtime.layout import Array, Layout
 
 
 class Stage(enum.Enum):
-    """Life of a ticket.  Only a queued one can be withdrawn; one that is running is finished first."""
+    """Life of a ticket.  One that waits for a place, or is queued, can be withdrawn; one that runs is finished first."""
 
+    WAITING = enum.auto()
     QUEUED = enum.auto()
     RUNNING = enum.auto()
     OVER = enum.auto()
@@ -51,62 +52,51 @@ class Ticket:
     items: the pool's own copy of the checked chunk, by input name.
     done: steps that have been run; their outputs are ``parts`` and the state they led to is ``carry``, which becomes
         the state of the stream only with the last step.
+    outputs: the answer, in arrays that may be parts of larger ones.
     deadline: on the clock of ``time.monotonic``.
+    placed: it had to wait for its place in the queue, and has it now.
+    gate, future, deliver: how to tell whoever waits: a thread, a coroutine, or a function to be called.
     """
 
-    __slots__ = (
-        "abandoned",
-        "carry",
-        "deadline",
-        "done",
-        "error",
-        "future",
-        "gate",
-        "items",
-        "lane",
-        "loop",
-        "outputs",
-        "parts",
-        "queued_at",
-        "stage",
-        "steps",
-    )
+    # Most tickets never change these: as attributes of the class they cost nothing to make.
+    stage = Stage.QUEUED
+    done = 0
+    parts: Sequence[Sequence[Array]] = ()
+    carry: tuple[Array, ...] | None = None
+    abandoned = False
+    placed = False
+    outputs: Sequence[Array] | None = None
+    error: BaseException | None = None
+    deadline: float | None = None
+    gate: threading.Lock | None = None
+    future: asyncio.Future[None] | None = None
+    deliver: Callable[[Ticket], None] | None = None
 
     def __init__(self, lane: Lane, items: dict[str, Array], steps: int, timeout_s: float | None) -> None:
         self.lane = lane
         self.items = items
         self.steps = steps
-        self.done = 0
-        self.carry: tuple[Array, ...] | None = None
-        self.parts: list[list[Array]] = []
-        self.stage = Stage.QUEUED
-        self.abandoned = False
-        self.outputs: list[Array] | None = None
-        self.error: BaseException | None = None
         self.queued_at = time.monotonic()
-        self.deadline = None if timeout_s is None else self.queued_at + timeout_s
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.future: asyncio.Future[None] | None = None
-        self.gate: threading.Lock | None = None
+        if timeout_s is not None:
+            self.deadline = self.queued_at + timeout_s
 
-    def wait_in_thread(self) -> None:
-        """Make the ticket one that a thread waits for, at ``gate``."""
-        self.gate = threading.Lock()
-        self.gate.acquire()
+    def wait_in_thread(self) -> threading.Lock:
+        """Make the ticket one that a thread waits for; returns the lock that it is to acquire."""
+        gate = self.gate = threading.Lock()
+        gate.acquire()
+        return gate
 
-    def wait_in_loop(self) -> asyncio.Future[None]:
-        """Make the ticket one that a coroutine of the running loop waits for; returns what it awaits."""
-        loop = self.loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self.future = future
+    def wait_in_loop(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Make the ticket one that a coroutine of ``loop`` waits for; returns what it awaits."""
+        future = self.future = loop.create_future()
         return future
 
     def result(self) -> list[Array]:
-        """Outputs of the whole chunk; raises what went wrong.  Only when the ticket is over."""
+        """Outputs of the whole chunk, the caller's own; raises what went wrong.  Only when the ticket is over."""
         if self.error is not None:
             raise self.error
         assert self.outputs is not None, "the ticket is not over"
-        return self.outputs
+        return [output if output.base is None else output.copy() for output in self.outputs]
 
     def slice(self, layout: Layout, steps: int) -> dict[str, Array]:
         """Inputs of the next ``steps`` steps."""
@@ -121,25 +111,36 @@ class Ticket:
         }
 
 
-def join_parts(layout: Layout, parts: Sequence[list[Array]]) -> list[Array]:
+def join_parts(layout: Layout, parts: Sequence[Sequence[Array]]) -> list[Array]:
     """Outputs of the parts of a chunk, joined along time."""
     columns = zip(*parts, strict=True)
     return [np.concatenate(own, slot.item_time_axis or 0) for slot, own in zip(layout.outputs, columns, strict=True)]
 
 
-def settle(tickets: Sequence[Ticket]) -> None:
-    """Tell everybody who waits for these tickets that they are over; one wake-up for each event loop."""
+def settle(tickets: Sequence[Ticket]) -> list[Ticket]:
+    """Tell everybody who waits for these tickets to go on, with one wake-up for each event loop.
+
+    Returns the tickets whose event loop was closed: nobody is left to be told.
+    """
     loops: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
     for ticket in tickets:
+        if ticket.future is not None:
+            loops.setdefault(ticket.future.get_loop(), []).append(ticket)
+            continue
+        if ticket.deliver is not None and ticket.stage is Stage.OVER:
+            ticket.deliver(ticket)
         if ticket.gate is not None:
-            ticket.gate.release()
-        elif ticket.loop is not None:
-            loops.setdefault(ticket.loop, []).append(ticket)
+            try:
+                ticket.gate.release()
+            except RuntimeError:  # told before, and not gone on yet
+                continue
+    lost: list[Ticket] = []
     for loop, own in loops.items():
         try:
             loop.call_soon_threadsafe(_settle_in_loop, own)
-        except RuntimeError:  # the loop was closed: nobody is left to be told
-            continue
+        except RuntimeError:
+            lost += own
+    return lost
 
 
 def _settle_in_loop(tickets: Sequence[Ticket]) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 EOS = "<eos>"
 """The special token that ends every text; a model reads it before the first token too."""
 
+UNK = "<unk>"
+"""The token of every word that a word-level model does not know; other models have none."""
+
 # Encoding one long text is slower than many short ones, and holds an object for each character; a character-level text
 # may be cut anywhere.
 _BLOCK = 1 << 14
@@ -40,6 +43,7 @@ class Vocabulary:
         self._tokenizer = tokenizer
         self._ids = tokenizer.get_vocab(with_added_tokens=True)
         self.eos_id: int = eos
+        self.unk_id: int | None = tokenizer.token_to_id(UNK)
         ordinary = self._ids.keys() - {EOS}
         self.is_character_level = all(len(token) == 1 for token in ordinary)
         self._characters = frozenset(ordinary) if self.is_character_level else None
@@ -113,6 +117,17 @@ class Vocabulary:
             raise UnknownTokenError(f"the text cannot be written in the model's {len(self)} tokens: {error}") from None
         parts = [[np.asarray(next(encodings).ids, np.int64) for _ in own] for own in blocks]
         return [np.concatenate(own) if own else np.zeros(0, np.int64) for own in parts]
+
+    def pieces(self, text: str) -> list[str]:
+        """``text`` cut so that each piece is what one of its tokens stands for, blanks before it included.
+
+        As many as :meth:`encode` gives tokens, and together the text, but for blanks at its end.  A character that several
+        tokens share (a letter of several bytes, in a vocabulary of bytes) belongs to the first of them.
+        """
+        self._check_characters(text)
+        ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        starts = [0, *ends]
+        return [text[start:end] for start, end in zip(starts, ends, strict=False)]
 
     def _blocks(self, text: str) -> list[str]:
         if self._characters is None:

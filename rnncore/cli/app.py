@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from rnncore.cli.inspect_command import inspect
+from rnncore.cli.plot_command import plot_app
 from rnncore.cli.sample_command import sample
 from rnncore.cli.score_command import score
 from rnncore.cli.train_command import train
+from rnncore.cli.verify_command import verify
 
 app = typer.Typer(
     help="Recurrent networks: train one, ship it as one ONNX file, run it without PyTorch.",
@@ -16,5 +18,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, score, sample, inspect):
+for command in (train, score, sample, inspect, verify):
     app.command()(command)
+app.add_typer(plot_app, name="plot")

@@ -16,6 +16,9 @@ from rnncore.runtime.errors import MissingExtraError
 _FIXED = {
     "texts": "--texts",
     "held_out": "--held-out",
+    "tokens": "--tokens",
+    "vocabulary_size": "--vocabulary-size",
+    "adaptive": "--adaptive",
     "cell": "--cell",
     "layers": "--layers",
     "hidden": "--hidden",
@@ -26,6 +29,7 @@ _FIXED = {
     "batch": "--batch",
     "lr": "--lr",
     "seed": "--seed",
+    "patience": "--patience",
 }
 
 
@@ -40,15 +44,23 @@ def train(
     ),
     texts: Annotated[str, typer.Option(help="What is one text: a paragraph, a line or the whole file.")] = "paragraph",
     held_out: Annotated[float, typer.Option(help="Fraction of the corpus that is only scored.")] = 0.05,
+    tokens: Annotated[str, typer.Option(help="What is one token: characters, words or subwords.")] = "characters",
+    vocabulary_size: Annotated[
+        int | None,
+        typer.Option(help="Most words [default: 10000] or subwords [default: 2000].", show_default=False),
+    ] = None,
     cell: Annotated[
         str, typer.Option(help="Cell of all layers, or one for each, bottom first: gru-before,peephole-lstm,rnn-relu.")
     ] = "lstm",
     layers: Annotated[int, typer.Option(help="Layers, when --cell names one.")] = 2,
     hidden: Annotated[int, typer.Option(help="Features of each layer's state.")] = 256,
-    embedding: Annotated[int, typer.Option(help="Features of one character.")] = 64,
+    embedding: Annotated[int, typer.Option(help="Features of one token.")] = 64,
     dropout: Annotated[float, typer.Option(help="Probability of zeroing a feature while training.")] = 0.05,
     tied: Annotated[
         bool, typer.Option("--tied", help="Share weights of embedding and head; needs equal sizes.")
+    ] = False,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Adaptive softmax: trains large vocabularies faster.")
     ] = False,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the corpus.  [default: 4]", show_default=False)
@@ -57,7 +69,17 @@ def train(
     batch: Annotated[int, typer.Option(help="Rows read side by side.")] = 16,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 8e-3,
     seed: Annotated[int, typer.Option(help="Of weights and dropout.")] = 1,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop when so many epochs gained nothing; keep the best.", show_default=False)
+    ] = None,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for CSV, a learning curve and TensorBoard events.", show_default=False),
+    ] = None,
     form: Annotated[str, typer.Option(help="The loop in the file: loop or scan.")] = "loop",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: a file of a quarter of the size, with what that costs on held-out text.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints, besides one an epoch.")] = 60.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
@@ -65,33 +87,52 @@ def train(
         bool, typer.Option("--restart", help="Start anew even if an unfinished checkpoint is there.")
     ] = False,
 ) -> None:
-    """Train a character language model, export it, verify the file, and show what it does.
+    """Train a language model, export it, verify the file, and show what it does.
 
     Ctrl-C saves a checkpoint and stops; --resume goes on as if nothing had happened.
     """
     _prepare_torch()
     from rnncore.cli import train_setup
-    from rnncore.cli.train_progress import TrainProgress
     from rnncore.cli.train_summary import show_summary
     from rnncore.training import TrainingInterrupted, TrainingSettings
+    from rnncore.training.progress import TrainProgress
 
-    train_setup.check_export(form)
+    train_setup.check_export(form, quantize)
     checkpoint = train_setup.checkpoint_beside(out)
     console = messages()
     progress = TrainProgress(console)
     if resume:
         given = [option for name, option in _FIXED.items() if _was_given(context, name)]
         trainer = train_setup.resumed_trainer(
-            checkpoint, corpus, given=given, epochs=epochs, device=device, save_every_s=save_every, observer=progress
+            checkpoint,
+            corpus,
+            given=given,
+            epochs=epochs,
+            device=device,
+            save_every_s=save_every,
+            observer=progress,
+            log_dir=log_dir,
         )
     else:
         train_setup.check_overwrite(checkpoint, restart=restart)
-        settings = TrainingSettings(bptt=bptt, batch=batch, learning_rate=lr, seed=seed)
+        settings = TrainingSettings(bptt=bptt, batch=batch, learning_rate=lr, seed=seed, patience=patience)
         if epochs is not None:
             settings = replace(settings, epochs=epochs)
         trainer = train_setup.new_trainer(
             train_setup.Choices(
-                corpus, texts, held_out, tuple(cell.split(",")), layers, hidden, embedding, dropout, tied
+                corpus,
+                texts,
+                held_out,
+                tuple(cell.split(",")),
+                layers,
+                hidden,
+                embedding,
+                dropout,
+                tied,
+                tokens,
+                vocabulary_size,
+                adaptive,
+                log_dir,
             ),
             settings,
             checkpoint,
@@ -102,14 +143,15 @@ def train(
     console.print(trainer.describe())
     console.print(f"checkpoint: {checkpoint} (Ctrl-C saves it and stops)")
     try:
-        with progress:
-            trainer.run()
+        trainer.run()
     except TrainingInterrupted as interrupted:
         console.print(f"interrupted; everything so far is in {interrupted.checkpoint}")
         console.print(f"go on with: rnncore train --resume --out {out}")
         raise typer.Exit(128 + interrupted.signal_number) from None
     console.print("exporting and verifying")
-    train_setup.export_model(trainer, out, form)
+    accuracy = train_setup.export_model(trainer, out, form, quantize)
+    if accuracy:
+        console.print(accuracy)
     show_summary(output(), out, trainer.held_out_texts)
 
 

@@ -10,10 +10,22 @@ from pathlib import Path
 import torch
 
 from rnncore.models import CellConfig, LanguageModelConfig
+from rnncore.models.language_model_head import default_cutoffs
 from rnncore.runtime.errors import InputError, MissingExtraError
 from rnncore.runtime.language_model import TOKENIZER_KEY
-from rnncore.text import Corpus, character_vocabulary, python_corpus, read_corpus
+from rnncore.runtime.vocabulary import Vocabulary
+from rnncore.text import (
+    Corpus,
+    character_vocabulary,
+    python_corpus,
+    read_corpus,
+    subword_vocabulary,
+    word_vocabulary,
+)
 from rnncore.training import Checkpoint, Observer, Trainer, TrainingSettings, new_model
+
+TOKENS = ("characters", "words", "subwords")
+ACCURACY_TOKENS = 20_000  # held-out tokens on which the cost of int8 is measured
 
 
 @dataclass(frozen=True)
@@ -29,15 +41,21 @@ class Choices:
     embedding_size: int
     dropout: float
     tied: bool
+    tokens: str = "characters"
+    vocabulary_size: int | None = None
+    adaptive: bool = False
+    log_dir: Path | None = None
 
 
-def check_export(form: str) -> None:
+def check_export(form: str, quantize: str | None = None) -> None:
     """Fail before the training, not after it, if exporting cannot work."""
     for package in ("onnx", "onnx_ir", "onnxscript"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "export", "writing the model file")
     if form not in ("loop", "scan"):
         raise InputError(f"--form is {form!r}, expected loop or scan")
+    if quantize not in (None, "int8"):
+        raise InputError(f"--quantize is {quantize!r}, expected int8")
 
 
 def checkpoint_beside(out: Path) -> Path:
@@ -73,13 +91,14 @@ def new_trainer(
 ) -> Trainer:
     """A trainer at the very beginning."""
     corpus = _corpus(choices.corpus, choices.texts_by)
-    vocabulary = character_vocabulary(corpus.texts)
+    vocabulary = _vocabulary(choices, corpus)
     config = LanguageModelConfig(
         vocabulary_size=len(vocabulary),
         embedding_size=choices.embedding_size,
         cells=_cells(choices),
         dropout=choices.dropout,
         tied=choices.tied,
+        cutoffs=default_cutoffs(len(vocabulary)) if choices.adaptive else (),
     )
     return Trainer(
         new_model(config, settings.seed),
@@ -93,9 +112,11 @@ def new_trainer(
             "corpus": None if choices.corpus is None else str(choices.corpus.resolve()),
             "texts_by": choices.texts_by,
             "held_out": choices.held_out,
+            "log_dir": None if choices.log_dir is None else str(choices.log_dir.resolve()),
         },
         device=device,
         observer=observer,
+        log_dir=choices.log_dir,
     )
 
 
@@ -108,6 +129,7 @@ def resumed_trainer(
     device: str,
     save_every_s: float,
     observer: Observer,
+    log_dir: Path | None = None,
 ) -> Trainer:
     """A trainer that goes on from ``checkpoint``.
 
@@ -116,6 +138,7 @@ def resumed_trainer(
         corpus: where the corpus is now, None for where it was.
         given: options that the user gave although the checkpoint has fixed them.
         epochs: a new total, None for the old one.
+        log_dir: where to log from now on, None for where it was.
         device, save_every_s, observer: as for :class:`rnncore.training.Trainer`.
     """
     if given:
@@ -136,30 +159,65 @@ def resumed_trainer(
         save_every_s=save_every_s,
         device=device,
         observer=observer,
+        log_dir=log_dir or source["log_dir"],
     )
 
 
-def export_model(trainer: Trainer, out: Path, form: str) -> None:
-    """Write the model with its tokenizer, verified; nothing is written when verification fails."""
+def export_model(trainer: Trainer, out: Path, form: str, quantize: str | None = None) -> str:
+    """Write the model with its tokenizer, verified; nothing is written when verification fails.
+
+    Returns what int8 costs on held-out text, empty in full precision.
+    """
     from rnncore.export import export
 
     model = trainer.model.cpu().eval()
     # The highest and the lowest id: they tell the exporter which ids verification may draw.
     example = torch.tensor([[0, 1, model.config.vocabulary_size - 1], [1, 0, 1]])
-    export(
+    report = export(
         model,
         out,
         example,
         form=form,  # type: ignore[arg-type]  # checked by check_export
+        quantize=quantize,  # type: ignore[arg-type]  # checked by check_export
+        accuracy_data=_held_out_ids(trainer) if quantize else None,
         streaming=True,
         output_names=["log_probs"],
         metadata={TOKENIZER_KEY: trainer.vocabulary.to_json()},
         pick=True,
     )
+    return str(report.accuracy or "")
+
+
+def _held_out_ids(trainer: Trainer) -> list[torch.Tensor] | None:
+    """Held-out texts as ids [1, time], as the model reads them; None when nothing is held out."""
+    texts, tokens = [], 0
+    for text in trainer.held_out_texts:
+        if tokens < ACCURACY_TOKENS:
+            texts.append(torch.tensor([[trainer.vocabulary.eos_id, *trainer.vocabulary.encode(text)]]))
+            tokens += texts[-1].shape[1]
+    return texts or None
 
 
 def _corpus(path: Path | None, texts_by: str) -> Corpus:
     return python_corpus() if path is None else read_corpus(path, texts_by)
+
+
+def _vocabulary(choices: Choices, corpus: Corpus) -> Vocabulary:
+    """Of the kind of tokens that was chosen; words and their pieces are counted in the training texts only."""
+    if choices.tokens not in TOKENS:
+        raise InputError(f"--tokens is {choices.tokens!r}, expected one of: {', '.join(TOKENS)}")
+    size = choices.vocabulary_size
+    if choices.tokens == "characters":
+        if size is not None:
+            raise InputError(
+                "--vocabulary-size: characters are all taken; leave out, or choose --tokens words or subwords"
+            )
+        return character_vocabulary(corpus.texts)
+    texts = corpus.split(choices.held_out).training
+    if choices.tokens == "subwords":
+        return subword_vocabulary(texts) if size is None else subword_vocabulary(texts, size)
+    # A word that occurs once tells nothing about itself, but together they tell what unknown words are like.
+    return word_vocabulary(texts, least_count=2) if size is None else word_vocabulary(texts, size, least_count=2)
 
 
 def _cells(choices: Choices) -> tuple[CellConfig, ...]:

@@ -29,12 +29,17 @@ def show_summary(console: Console, path: Path, held_out: Sequence[str]) -> None:
     worst = max((case["max_abs"] for case in cases), default=math.nan)
     log_prob = sum(model.score(text, eos=True) for text in held_out)
     tokens = sum(len(model.encode(text)) + 1 for text in held_out)
+    characters = sum(len(text) + 1 for text in held_out)
+    per_character = (
+        "" if model.vocabulary.is_character_level else f", {math.exp(-log_prob / characters):.3f} a character"
+    )
     sentence = _beginning(max(held_out, key=len))
-    backwards = sentence[::-1]
+    backwards = model.decode(model.encode(sentence)[::-1])
     lines = {
         "file": f"{path}, {path.stat().st_size / 1e6:.2f} MB",
         "verified": f"{len(cases)} comparisons with PyTorch at other sizes and chunkings, largest error {worst:.1e}",
-        "held-out": f"perplexity {math.exp(-log_prob / tokens):.3f} over {tokens} tokens of {len(held_out)} texts",
+        "held-out": f"perplexity {math.exp(-log_prob / tokens):.3f}{per_character} "
+        f"over {tokens} tokens of {len(held_out)} texts",
         "score": f"{model.score(sentence):9.3f}  {sentence!r}",
         "backwards": f"{model.score(backwards):9.3f}  {backwards!r}",
     }

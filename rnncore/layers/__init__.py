@@ -2,8 +2,21 @@
 
 from rnncore.layers.base import RecurrentLayer, State
 from rnncore.layers.bidirectional import Bidirectional
+from rnncore.layers.causal_conv import CausalConv1d
 from rnncore.layers.recurrent import Recurrent
 from rnncore.layers.stacked import Stacked
+from rnncore.layers.streaming import StreamingLayer
 from rnncore.layers.torch_like import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "RecurrentLayer", "Stacked", "State"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "CausalConv1d",
+    "Recurrent",
+    "RecurrentLayer",
+    "Stacked",
+    "State",
+    "StreamingLayer",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnncore.cells.base import Cell
 from rnncore.layers.base import RecurrentLayer, State
@@ -22,19 +22,19 @@ class Bidirectional(RecurrentLayer):
         backward_cell: reads from the last valid step on.
     """
 
-    def __init__(self, forward_cell: Cell, backward_cell: Cell) -> None:
+    def __init__(self, forward_cell: Cell | nn.RNNCellBase, backward_cell: Cell | nn.RNNCellBase) -> None:
         super().__init__()
         if forward_cell is backward_cell:
             raise InputError("both directions share one cell object; pass two cells (copy.deepcopy makes an equal one)")
         self.forward_layer = Recurrent(forward_cell)
         self.backward_layer = Recurrent(backward_cell, reverse=True)
-        if forward_cell.input_size != backward_cell.input_size:
+        ahead, back = self.forward_layer, self.backward_layer
+        if ahead.input_size != back.input_size:
             raise InputError(
-                f"forward cell takes {forward_cell.input_size} features, backward cell {backward_cell.input_size}; "
-                "both read the same input"
+                f"forward cell takes {ahead.input_size} features, backward cell {back.input_size}; both read the same input"
             )
-        self.input_size = forward_cell.input_size
-        self.output_size = forward_cell.output_size + backward_cell.output_size
+        self.input_size = ahead.input_size
+        self.output_size = ahead.output_size + back.output_size
 
     def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> State:
         """(forward, backward) initial states."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnncore.cells.base import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, check_state, valid_steps
 from rnncore.layers.fused import fused_kernel, run_fused
 from rnncore.layers.loop import run_loop
 from rnncore.layers.peephole import is_plain_peephole, run_peephole
+from rnncore.layers.torch_cells import as_cell
 from rnncore.placeholder import active_recorder
 from rnncore.runtime.errors import InputError
 
@@ -18,7 +19,8 @@ class Recurrent(RecurrentLayer):
     """Run a cell along the time axis.
 
     Args:
-        cell: what one step computes.
+        cell: what one step computes; a ``torch.nn.LSTMCell``, ``GRUCell`` or ``RNNCell`` may be given as well, its
+            parameters are shared and its twin of rnncore runs.
         reverse: run from the last valid step to the first; outputs keep their places in time.
         fused: use torch's fused kernel where one computes exactly this cell (same numbers, faster),
             and take weight gradients out of the loop; False always loops step by step, second derivatives included.
@@ -27,11 +29,9 @@ class Recurrent(RecurrentLayer):
     [batch, size] tensor for each of ``cell.state_sizes``.
     """
 
-    def __init__(self, cell: Cell, *, reverse: bool = False, fused: bool = True) -> None:
+    def __init__(self, cell: Cell | nn.RNNCellBase, *, reverse: bool = False, fused: bool = True) -> None:
         super().__init__()
-        if not isinstance(cell, Cell):
-            raise InputError(f"cell is a {type(cell).__name__}, expected a rnncore Cell (subclass rnncore.Cell)")
-        self.cell = cell
+        self.cell = cell = as_cell(cell)
         self.reverse = reverse
         self.fused = fused
         self.input_size = cell.input_size

@@ -1,7 +1,38 @@
 """Models: layers put together for one task."""
 
 from rnncore.models.cell_config import CELLS, CellConfig
+from rnncore.models.classifier import Classifier
+from rnncore.models.embedder import Embedder
+from rnncore.models.encoder_decoder import EncoderDecoder
+from rnncore.models.encoder_decoder_config import EncoderDecoderConfig
+from rnncore.models.generator import Generator
 from rnncore.models.language_model import LanguageModel
 from rnncore.models.language_model_config import LanguageModelConfig
+from rnncore.models.pooling import POOLINGS, Pooling
+from rnncore.models.rater import Rater
+from rnncore.models.reader import Reader
+from rnncore.models.reader_config import ReaderConfig
+from rnncore.models.recogniser import Recogniser
+from rnncore.models.tagger import Tagger
+from rnncore.models.task_model import TaskModel, pad_sequences
 
-__all__ = ["CELLS", "CellConfig", "LanguageModel", "LanguageModelConfig"]
+__all__ = [
+    "CELLS",
+    "POOLINGS",
+    "CellConfig",
+    "Classifier",
+    "Embedder",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
+    "Generator",
+    "LanguageModel",
+    "LanguageModelConfig",
+    "Pooling",
+    "Rater",
+    "Reader",
+    "ReaderConfig",
+    "Recogniser",
+    "Tagger",
+    "TaskModel",
+    "pad_sequences",
+]

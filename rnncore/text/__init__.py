@@ -1,17 +1,24 @@
 """Text: where it comes from, how it is cut, and which characters it has."""
 
-from rnncore.runtime.vocabulary import EOS, Vocabulary
+from rnncore.runtime.vocabulary import EOS, UNK, Vocabulary
 from rnncore.text.characters import character_vocabulary
 from rnncore.text.corpus import TEXTS_BY, Corpus, Split, read_corpus
 from rnncore.text.english import python_corpus
+from rnncore.text.subwords import subword_vocabulary
+from rnncore.text.tokens import token_vocabulary
+from rnncore.text.words import word_vocabulary
 
 __all__ = [
     "EOS",
     "TEXTS_BY",
+    "UNK",
     "Corpus",
     "Split",
     "Vocabulary",
     "character_vocabulary",
     "python_corpus",
     "read_corpus",
+    "subword_vocabulary",
+    "token_vocabulary",
+    "word_vocabulary",
 ]

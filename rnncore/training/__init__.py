@@ -4,8 +4,12 @@ from rnncore.training.batches import ContiguousBatches, token_stream
 from rnncore.training.checkpoint import Checkpoint, Position
 from rnncore.training.device import choose_device
 from rnncore.training.evaluate import Evaluation, evaluate
+from rnncore.training.fit import fit
+from rnncore.training.fit_report import FitReport
+from rnncore.training.gradients import gradient_norms
 from rnncore.training.interruption import TrainingInterrupted
-from rnncore.training.observer import EpochReport, Observer, StepReport
+from rnncore.training.observer import EpochReport, Observer, Observers, StepReport
+from rnncore.training.run_log import RunLog
 from rnncore.training.settings import TrainingSettings
 from rnncore.training.trainer import Trainer, new_model
 
@@ -14,14 +18,19 @@ __all__ = [
     "ContiguousBatches",
     "EpochReport",
     "Evaluation",
+    "FitReport",
     "Observer",
+    "Observers",
     "Position",
+    "RunLog",
     "StepReport",
     "Trainer",
     "TrainingInterrupted",
     "TrainingSettings",
     "choose_device",
     "evaluate",
+    "fit",
+    "gradient_norms",
     "new_model",
     "token_stream",
 ]

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncore.models.language_model import IGNORED
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.vocabulary import Vocabulary
-
-IGNORED = -1
-"""Target of a step that is padding."""
 
 
 def token_stream(texts: Sequence[str], vocabulary: Vocabulary) -> np.ndarray:

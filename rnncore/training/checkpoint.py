@@ -12,10 +12,11 @@ from torch import Tensor
 from rnncore.models import LanguageModelConfig
 from rnncore.runtime.atomic import replacing
 from rnncore.runtime.errors import InputError, TrainingError
+from rnncore.training.fit_report import should_stop
 from rnncore.training.observer import EpochReport
 from rnncore.training.settings import TrainingSettings
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Checkpoint:
     source: where the corpus came from and how it was cut, for whoever resumes; plain values.
     model, optimizer: their state dicts.
     carried: the recurrent state between two steps of an epoch, flattened; None between epochs.
+    best: the model's weights after its best epoch; None before the first is done, and without patience.
     random_state: of the CPU's generator; cuda_random_state of the GPU's, if one is used.
     """
 
@@ -57,11 +59,13 @@ class Checkpoint:
     carried: list[Tensor] | None
     random_state: Tensor
     cuda_random_state: Tensor | None = None
+    best: dict[str, Tensor] | None = None
 
     @property
     def is_finished(self) -> bool:
-        """True when every epoch is done."""
-        return self.position.epoch >= self.settings.epochs
+        """True when every epoch is done, or nothing more was gained."""
+        stopped = should_stop(self.position.history, self.settings.patience)
+        return stopped or self.position.epoch >= self.settings.epochs
 
     def save(self, path: str | Path) -> None:
         """Write the file, or leave the one that was there; raises OSError."""
@@ -82,6 +86,7 @@ class Checkpoint:
             "carried": self.carried,
             "random_state": self.random_state,
             "cuda_random_state": self.cuda_random_state,
+            "best": self.best,
         }
         with replacing(path) as temporary:
             torch.save(data, temporary)
@@ -123,4 +128,5 @@ _AS_THEY_ARE = (
     "carried",
     "random_state",
     "cuda_random_state",
+    "best",
 )

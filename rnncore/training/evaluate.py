@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from rnncore.models import LanguageModel
+from rnncore.models.language_model import IGNORED
 from rnncore.runtime.errors import InputError
 
 _ROWS = 32
@@ -61,7 +61,7 @@ def _padded_log_prob(model: LanguageModel, rows: list[np.ndarray], eos_id: int) 
     device = model.embedding.weight.device
     longest = len(rows[-1]) + 1
     inputs = torch.full((len(rows), longest), eos_id)
-    targets = torch.full((len(rows), longest), -1)  # -1: past the end, not counted
+    targets = torch.full((len(rows), longest), IGNORED)
     for row, text in enumerate(rows):
         ids = torch.from_numpy(text)
         inputs[row, 1 : len(text) + 1] = ids
@@ -71,9 +71,6 @@ def _padded_log_prob(model: LanguageModel, rows: list[np.ndarray], eos_id: int) 
     state = None
     for start in range(0, longest, _STEPS):
         piece = slice(start, start + _STEPS)
-        logits, state = model.forward_with_state(inputs[:, piece].to(device), state)
-        wanted = targets[:, piece].to(device)
-        total -= float(
-            functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
-        )
+        loss, state = model.loss_with_state(inputs[:, piece].to(device), targets[:, piece].to(device), state)
+        total -= float(loss)
     return total

@@ -20,6 +20,8 @@ class TrainingSettings:
     weight_decay: AdamW's.
     clip: largest L2 norm of the gradient, of the loss summed over ``bptt`` steps and averaged over rows.
     seed: of the weights and of dropout.
+    patience: stop when the held-out loss has not fallen for so many epochs, and take the weights of the best one; None
+        for all epochs and the last weights.
     """
 
     epochs: int = 4
@@ -30,6 +32,7 @@ class TrainingSettings:
     weight_decay: float = 0.01
     clip: float = 10.0
     seed: int = 1
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -48,6 +51,8 @@ class TrainingSettings:
             problems.append(f"weight_decay is {self.weight_decay!r}, expected 0 or more")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             problems.append(f"seed is {self.seed!r}, expected an integer from 0 to 2**63 - 1")
+        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
+            problems.append(f"patience is {self.patience!r}, expected an integer of at least 1, or None")
         raise_all(problems)
 
     def to_dict(self) -> dict[str, Any]:

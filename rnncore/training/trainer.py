@@ -10,19 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rnncore.layers import State
 from rnncore.models import LanguageModel, LanguageModelConfig
+from rnncore.models.language_model import IGNORED
 from rnncore.runtime.errors import InputError, TrainingError
 from rnncore.runtime.vocabulary import Vocabulary
 from rnncore.text import Corpus
-from rnncore.training.batches import IGNORED, ContiguousBatches, token_stream
+from rnncore.training.batches import ContiguousBatches, token_stream
 from rnncore.training.checkpoint import Checkpoint, Position
 from rnncore.training.device import choose_device
 from rnncore.training.evaluate import evaluate
+from rnncore.training.fit_report import best_of, should_stop
 from rnncore.training.interruption import Interruption, TrainingInterrupted, deferred_interruption
-from rnncore.training.observer import EpochReport, Observer, StepReport
+from rnncore.training.observer import EpochReport, Observer, Observers, StepReport
+from rnncore.training.run_log import RunLog
 from rnncore.training.schedule import learning_rate_factor
 from rnncore.training.settings import TrainingSettings
 from rnncore.training.states import chosen, detached, flattened, unflattened
@@ -52,6 +54,7 @@ class Trainer:
         source: plain values stored in the checkpoint for whoever resumes.
         device: "auto", "cpu" or "cuda".
         observer: told of every step and epoch.
+        log_dir: folder for ``metrics.csv``, ``steps.csv``, a learning curve and TensorBoard events; see ``RunLog``.
 
     Attributes:
         position: how far training has come.
@@ -74,6 +77,7 @@ class Trainer:
         source: dict[str, Any] | None = None,
         device: str = "auto",
         observer: Observer | None = None,
+        log_dir: str | Path | None = None,
     ) -> None:
         if len(vocabulary) != model.config.vocabulary_size:
             raise InputError(
@@ -86,6 +90,8 @@ class Trainer:
         self.position = Position()
         self._device = choose_device(device)
         self._observer = observer or Observer()
+        if log_dir is not None:
+            self._observer = Observers([self._observer, RunLog(log_dir)])
         self._save_every_s = save_every_s
         self._source = source or {}
         self._digest = corpus.digest()
@@ -97,6 +103,7 @@ class Trainer:
         self._batches = ContiguousBatches(stream, vocabulary.eos_id, self.settings.batch, self.settings.bptt)
         self._steps = self.settings.epochs * len(self._batches)
         self._state: State | None = None
+        self._best: dict[str, Tensor] | None = None
         self._random_state: Tensor | None = None
         self._cuda_random_state: Tensor | None = None
         model.to(self._device)
@@ -116,6 +123,7 @@ class Trainer:
         save_every_s: float = 60.0,
         device: str = "auto",
         observer: Observer | None = None,
+        log_dir: str | Path | None = None,
     ) -> Trainer:
         """A trainer that goes on where ``saved`` stopped; on a CPU, as if it had never stopped, bit for bit.
 
@@ -144,12 +152,13 @@ class Trainer:
             source=saved.source,
             device=device,
             observer=observer,
+            log_dir=log_dir,
         )
         trainer._restore(saved)
         return trainer
 
     def run(self) -> list[EpochReport]:
-        """Train until the last epoch is done; returns one report for each epoch.
+        """Train until the last epoch is done, or nothing more is gained; returns one report for each epoch.
 
         Raises:
             TrainingInterrupted: on Ctrl-C (or SIGTERM), at a step boundary, after saving the checkpoint.  Without a
@@ -160,11 +169,16 @@ class Trainer:
         self._observer.started(step=self._steps_done, steps=self._steps)
         with torch.random.fork_rng(devices=devices):
             self._start_random_numbers()
-            if self.checkpoint is None:
-                self._run_epochs(Interruption())
-            else:
-                with deferred_interruption() as interruption:
-                    self._run_epochs(interruption)
+            try:
+                if self.checkpoint is None:
+                    self._run_epochs(Interruption())
+                else:
+                    with deferred_interruption() as interruption:
+                        self._run_epochs(interruption)
+            finally:
+                self._observer.finished()
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
         return list(self.position.history)
 
     def describe(self) -> str:
@@ -185,9 +199,13 @@ class Trainer:
     def _steps_done(self) -> int:
         return self.position.epoch * len(self._batches) + self.position.step
 
+    @property
+    def _is_stopped(self) -> bool:
+        return self.position.step == 0 and should_stop(self.position.history, self.settings.patience)
+
     def _run_epochs(self, interruption: Interruption) -> None:
         saved_at = time.monotonic()
-        while self.position.epoch < self.settings.epochs:
+        while self.position.epoch < self.settings.epochs and not self._is_stopped:
             if self.position.step < len(self._batches):
                 self._observer.stepped(self._step())
             else:
@@ -212,8 +230,7 @@ class Trainer:
         inputs, targets, fresh = (part.to(self._device) for part in self._batches[position.step])
         initial = self.model.stack.initial_state(len(inputs), self.model.embedding.weight)
         state = initial if self._state is None else chosen(fresh, initial, self._state)
-        logits, state = self.model.forward_with_state(inputs, state)
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=IGNORED)
+        loss, state = self.model.loss_with_state(inputs, targets, state)
         tokens = int((targets != IGNORED).sum())
         self._optimizer.zero_grad()
         (loss / len(inputs)).backward()
@@ -248,6 +265,8 @@ class Trainer:
         )
         self.position = Position(epoch=position.epoch + 1, history=[*position.history, report])
         self._state = None
+        if self.settings.patience is not None and best_of(self.position.history) is report:
+            self._best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         return report
 
     def _start_random_numbers(self) -> None:
@@ -273,6 +292,7 @@ class Trainer:
             carried=None if self._state is None else flattened(self._state),
             random_state=torch.get_rng_state(),
             cuda_random_state=torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            best=self._best,
         ).save(self.checkpoint)
         self._observer.saved(self.checkpoint)
 
@@ -286,5 +306,6 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             raise TrainingError(f"the checkpoint does not fit its own model: {error}") from None
         self.position = replace(saved.position, history=list(saved.position.history))
+        self._best = saved.best
         self._random_state = saved.random_state
         self._cuda_random_state = saved.cuda_random_state

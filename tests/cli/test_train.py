@@ -145,3 +145,47 @@ def test_an_export_that_fails_leaves_the_checkpoint_and_no_file(
     assert result.stderr.endswith("error: the file disagrees\n")
     assert names(tmp_path) == ["corpus.txt", "m.pt"]
     assert Checkpoint.load(tmp_path / "m.pt").is_finished
+
+
+@pytest.mark.slow
+def test_words_with_adaptive_softmax_and_a_log(run: Run, corpus: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "words.onnx", tmp_path / "log"
+    options = (
+        *OPTIONS,
+        "--tokens",
+        "words",
+        "--vocabulary-size",
+        "12",
+        "--adaptive",
+        "--patience",
+        "1",
+        "--log-dir",
+        log,
+    )
+    result = run("train", corpus, "--out", out, *options, "--epochs", "2")
+    assert result.exit_code == 0, result.stderr
+    assert held_out_perplexity(result.stdout) == pytest.approx(held_out_perplexity(result.stderr), abs=0.002)
+    assert "a character over" in result.stdout
+    model = LanguageModel.load(out)
+    assert len(model.vocabulary) == 12
+    assert model.score("the zebra sat on the mat.") < 0
+    assert Checkpoint.load(out.with_suffix(".pt")).model_config.cutoffs == (1, 4)
+    assert (log / "metrics.csv").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tokens", "syllables"), "--tokens is 'syllables', expected one of: characters, words, subwords"),
+        (("--vocabulary-size", "99"), "--vocabulary-size: characters are all taken"),
+        (("--tokens", "subwords", "--vocabulary-size", "99"), "expected at least 257"),
+        (("--patience", "0"), "patience is 0"),
+    ],
+)
+def test_tokens_that_do_not_work(
+    run: Run, corpus: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    result = run("train", corpus, "--out", tmp_path / "model.onnx", *OPTIONS, *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "model.onnx" not in names(tmp_path)

@@ -109,3 +109,99 @@ def mixed_stack(*, learned: bool = True, seed: int = 2) -> rnncore.Stacked:
         rnncore.Recurrent(rnncore.RNNCell(11, 7, activation="relu")),
     ]
     return randomize(rnncore.Stacked(layers).eval(), seed)
+
+
+class RunningMean(rnncore.StreamingLayer):
+    """A user's own layer without a loop: the mean of all steps so far."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size, {"total": size, "count": 1})
+
+    def advance(
+        self, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        total, count = state
+        totals = total.unsqueeze(1) + x.cumsum(1)
+        counts = count.unsqueeze(1) + torch.arange(1, x.shape[1] + 1, device=x.device).unsqueeze(1)
+        steps = torch.full_like(count, x.shape[1]) if lengths is None else lengths.unsqueeze(1).to(x.dtype)
+        return totals / counts, (totals[:, -1], count + steps)
+
+
+class Spotter(nn.Module):
+    """A keyword spotter: convolutions over time (dilated, depthwise, pointwise), norms, a running mean, LSTM, head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = rnncore.Stacked(
+            [
+                rnncore.CausalConv1d(5, 6, 3, dilation=2),
+                nn.LayerNorm(6),
+                nn.ReLU(),
+                rnncore.CausalConv1d(6, 6, 4, groups=6, bias=False),
+                rnncore.CausalConv1d(6, 7, 1),
+            ]
+        )
+        self.norm = nn.BatchNorm1d(7)
+        self.level = RunningMean(5)
+        self.lstm = nn.LSTM(12, 11, batch_first=True)
+        self.head = nn.Linear(11, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        front = self.norm(self.front(x)[0].transpose(1, 2)).transpose(1, 2)
+        return self.head(self.lstm(torch.cat((front, self.level(x)[0]), 2))[0])
+
+
+class FirstOf(nn.Module):
+    """The adaptor with which a layer of torch.nn, which returns a tuple, stands in an nn.Sequential."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
+class Reader(nn.Module):
+    """Knows lengths but packs nothing: layers in a Sequential, two branches, one of them twice, heads of the last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        gru = FirstOf(nn.GRU(7, 7, batch_first=True))
+        self.deep = nn.Sequential(nn.Linear(5, 7), gru, nn.LayerNorm(7), nn.Dropout(0.5), gru)
+        self.wide = nn.Sequential(FirstOf(nn.LSTM(5, 11, num_layers=2, batch_first=True)), nn.Linear(11, 7))
+        self.norm = nn.BatchNorm1d(7)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> dict[str, Any]:
+        y = torch.tanh(self.deep(x)) * self.wide(x)
+        last = (lengths - 1).clamp(min=0)
+        picked = y[torch.arange(y.shape[0]), last]
+        gathered = y.gather(1, last.view(-1, 1, 1).expand(-1, 1, 7)).squeeze(1)
+        return {"steps": y, "last": (self.norm(picked), gathered)}
+
+
+class Attentive(nn.Module):
+    """Attention over what an encoder gave, read by a decoder; pooled as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.GRU(5, 8, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.decoder = rnncore.LSTM(8, 7)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, _ = self.encoder(x)
+        context, _ = self.attention(y, y, y)
+        return self.decoder(context)[0], y.max(1).values
+
+
+class Shuffling(nn.Module):
+    """Sorts its rows by length by hand, and back: the rows of a batch are not where their states are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 7, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        order = lengths.argsort(descending=True)
+        return self.gru(x[order])[0][order.argsort()]

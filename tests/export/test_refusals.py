@@ -129,7 +129,7 @@ UNTRACEABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "loop over time by hand": (
         StepByStep,
         {},
-        r"The code fixes an axis that must stay free.*wrap a loop over time in rnncore.Recurrent with a Cell",
+        r"forward calls 'cell' \(GRUCell\) 31 times.*self.cell_over_time = rnncore.Recurrent\(self.cell\)",
     ),
     "no recurrent layer": (
         NoRecurrence,

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 import rnncore
 from rnncore import runtime
 from rnncore.export import export
+from rnncore.runtime.errors import ExportError
 from tests.export.backends import by_push_many, by_runtime, by_streams
 from tests.export.exporting import FORMS, Exported, export_forms
-from tests.export.modules import TORCH_LAYERS, ids, tagger
+from tests.export.modules import TORCH_LAYERS, Attentive, Reader, Shuffling, ids, tagger
 from tests.parity import assert_same
 from tests.strategies import chunkings, randomize
 
@@ -103,3 +104,81 @@ def test_own_cell_exports_and_streams(form: str, tmp_path: Path) -> None:
     chunks = [0, 1, 4, 7, 1]
     for way in (by_runtime(model), by_streams(model, chunks), by_push_many(model, chunks)):
         assert_same(way(x, lengths), expected, torch.float32, "onnx", depth=1, x=x)
+
+
+X, N = torch.randn(2, 9, 5), torch.tensor([9, 4])
+
+
+@pytest.mark.slow
+def test_a_module_that_knows_lengths_streams_without_packing(tmp_path: Path) -> None:
+    """Its layers run on through padding; in the file they heed the lengths, which no valid step can tell."""
+    module = randomize(Reader(), 3)
+    module.norm.running_var.abs_().add_(0.5)
+    report = export(module.eval(), tmp_path / "model.onnx", (X, N), streaming=True)
+    model = runtime.load(report.path)
+    names = [state.name for state in model.signature.states]
+    assert names == [
+        *("deep.1.layer.layers.0.h", "deep.1.layer.layers.0@1.h"),
+        *(f"wide.0.layer.layers.{layer}.{state}" for layer in (0, 1) for state in "hc"),
+    ]
+    x, lengths = torch.randn(5, 13, 5), torch.tensor([13, 1, 5, 12, 3])
+    with torch.no_grad():
+        expected = module(x, lengths)
+    got = model.run(x.numpy(), lengths=lengths.numpy())
+    for name, want in (("last_0", expected["last"][0]), ("last_1", expected["last"][1])):
+        np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-5)
+    streams = [model.stream() for _ in x]
+    for end in (1, 4, 13):
+        starts = [min(n, {1: 0, 4: 1, 13: 4}[end]) for n in lengths.tolist()]
+        chunks = [row[a : min(n, end)].numpy() for row, a, n in zip(x, starts, lengths.tolist(), strict=True)]
+        moving = [i for i, chunk in enumerate(chunks) if len(chunk)]
+        for i, part in zip(
+            moving, model.push_many([streams[i] for i in moving], [chunks[i] for i in moving]), strict=True
+        ):
+            with torch.no_grad():
+                alone = module(x[i : i + 1, :end][:, : lengths[i]], torch.tensor([min(int(lengths[i]), end)]))
+            np.testing.assert_allclose(part["steps"], alone["steps"][0, starts[i] :], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(part["last_0"], alone["last"][0][0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_attention_over_an_encoder_is_batch_only_and_named(tmp_path: Path) -> None:
+    module = randomize(Attentive().eval(), 3)
+    report = export(module, tmp_path / "model.onnx", X)
+    model = runtime.load(report.path)
+    because = model.signature.not_causal_because
+    assert "attention: MultiheadAttention computes softmax over the time axis" in because
+    assert "Attentive.forward computes max over the time axis" in because
+    for time in (1, 2, 23):
+        x = torch.randn(3, time, 5)
+        with torch.no_grad():
+            expected = module(x)
+        for got, want in zip(model.run(x.numpy()).values(), expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_rows_that_change_places_do_not_stream(tmp_path: Path) -> None:
+    """A stream alone would answer right, and two of them each other's questions."""
+    report = export(randomize(Shuffling().eval(), 3), tmp_path / "model.onnx", (X, N))
+    because = report.signature.not_causal_because
+    assert "streams that move in one call answer differently" in because and "reorders the rows" in because
+
+
+@pytest.mark.slow
+def test_half_precision_runs_and_streams(tmp_path: Path) -> None:
+    module = randomize(tagger("gru two layers"), 3).half()
+    report = export(module, tmp_path / "model.onnx", ids(2, 6), streaming=True)
+    model = runtime.load(report.path)
+    assert model.metadata["rnncore.precision"] == "float16" and report.verification["tolerance"] == 0.02
+    x = ids(1, 17, seed=4)
+    with model.stream() as stream, torch.no_grad():
+        got = np.concatenate([stream.push(x[0, a:b].numpy()) for a, b in ((0, 1), (1, 9), (9, 17))])
+        assert got.dtype == np.float16
+        np.testing.assert_allclose(got, module.float()(x)[0], rtol=0, atol=0.02)
+
+
+def test_bfloat16_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"embedding.weight is bfloat16 .*no CPU kernels; export a copy in float32"):
+        export(tagger("gru two layers").bfloat16(), tmp_path / "model.onnx", ids(2, 6))
+    assert list(tmp_path.iterdir()) == []

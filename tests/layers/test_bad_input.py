@@ -167,9 +167,10 @@ def test_wrong_nested_state_is_refused(problem: str) -> None:
 
 CELL = rnncore.GRUCell(5, 11)
 BAD_CONSTRUCTION: dict[str, tuple[Callable[[], object], str]] = {
-    "recurrent of torch's cell": (
-        lambda: rnncore.Recurrent(nn.GRUCell(5, 11)),
-        r"cell is a GRUCell, expected a rnncore Cell",
+    "recurrent of no cell": (lambda: rnncore.Recurrent(nn.Linear(5, 11)), r"cell is a Linear, expected a rnncore Cell"),
+    "recurrent of a subclass of torch's cell": (
+        lambda: rnncore.Recurrent(type("Mine", (nn.GRUCell,), {})(5, 11)),
+        r"cell is a Mine with behaviour of its own",
     ),
     "recurrent of a class": (lambda: rnncore.Recurrent(rnncore.GRUCell), r"cell is a type, expected a rnncore Cell"),
     "bidirectional of one cell": (lambda: rnncore.Bidirectional(CELL, CELL), r"share one cell object; pass two cells"),
@@ -177,7 +178,7 @@ BAD_CONSTRUCTION: dict[str, tuple[Callable[[], object], str]] = {
         lambda: rnncore.Bidirectional(CELL, rnncore.GRUCell(3, 11)),
         r"forward cell takes 5 features, backward cell 3; both read the same input",
     ),
-    "bidirectional of torch's cell": (lambda: rnncore.Bidirectional(CELL, nn.GRUCell(5, 11)), r"cell is a GRUCell"),
+    "bidirectional of no cell": (lambda: rnncore.Bidirectional(CELL, nn.Linear(5, 11)), r"cell is a Linear"),
     "stack of nothing": (lambda: rnncore.Stacked([]), r"first layer of Stacked must be a recurrent layer, such as"),
     "stack of feed-forward": (
         lambda: rnncore.Stacked([nn.Linear(5, 3)]),

@@ -159,6 +159,35 @@ def test_cudnn_storage_holds_the_transposed_kernels_of_each_gate() -> None:
         np.testing.assert_array_equal(got[key], value, err_msg=key)
 
 
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_cudnn_storage_is_what_cudnn_reads(kind: str) -> None:
+    """Keras hands cuDNN each gate's part of the kernel as a flat buffer, which cuDNN reads as [units, inputs]."""
+    random, gates = np.random.default_rng(29), len(OWN_GATES[kind])
+    stored = {
+        "kernel": random.normal(size=(INPUT, gates * HIDDEN)),
+        "recurrent_kernel": random.normal(size=(HIDDEN, gates * HIDDEN)),
+        "bias": random.normal(size=2 * gates * HIDDEN),
+    }
+    x, h, c = random.normal(size=INPUT), random.normal(size=HIDDEN), random.normal(size=HIDDEN)
+    w = [part.ravel().reshape(HIDDEN, INPUT) @ x for part in np.hsplit(stored["kernel"], gates)]
+    r = [part.ravel().reshape(HIDDEN, HIDDEN) @ h for part in np.hsplit(stored["recurrent_kernel"], gates)]
+    b, b2 = (np.split(part, gates) for part in np.split(stored["bias"], 2))
+    if kind == "lstm":
+        i, f, g, o = (w[k] + r[k] + b[k] + b2[k] for k in range(4))
+        expected = sigmoid(o) * np.tanh(sigmoid(f) * c + sigmoid(i) * np.tanh(g))
+        cell, state = rnncore.LSTMCell(INPUT, HIDDEN).double(), (h, c)
+    else:
+        z, reset = (sigmoid(w[k] + r[k] + b[k] + b2[k]) for k in range(2))
+        expected = z * h + (1 - z) * np.tanh(w[2] + b[2] + reset * (r[2] + b2[2]))
+        cell, state = rnncore.GRUCell(INPUT, HIDDEN).double(), (h,)
+    own = rnncore.repack(stored, kind, "keras_cudnn")
+    cell.load_state_dict({name: torch.from_numpy(array) for name, array in own.items()})
+    with torch.no_grad():
+        z_t = cell.project(torch.from_numpy(x[None]))
+        got = cell.step(z_t, *(torch.from_numpy(value[None]) for value in state))[0]
+    np.testing.assert_allclose(got.numpy()[0], expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("weights", "kind", "source", "target", "message"),
     [

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from rnncore import runtime
-from tests.runtime.data import BOUND, model, sequence
+from rnncore.runtime.engine import Engine
+from tests.runtime.data import BOUND, arguments, model, sequence, voice
 from tests.runtime.files import Spec, causal_file
-from tests.service.alone import alone, assert_same
+from tests.service.alone import SPECS, alone, assert_same
 
 SPEC = Spec(lengths=True, learned=True)
 
@@ -52,6 +60,96 @@ def test_a_chunk_far_too_long_costs_no_memory() -> None:
 def test_max_steps_is_checked(wrong: object) -> None:
     with pytest.raises(runtime.InputError, match="max_steps"):
         runtime.load(causal_file(SPEC), max_steps=wrong)  # type: ignore[arg-type]
+
+
+class Runs:
+    """Notes rows and steps of every run of the graph."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[tuple[int, int]] = []
+        run = Engine._run
+
+        def noted(engine: Engine, names: list[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            slot = engine.layout.inputs[0]
+            shape = feeds[slot.name].shape
+            self.sizes.append((shape[slot.batch_axis], shape[slot.time_axis or 0]))
+            return run(engine, names, feeds)
+
+        monkeypatch.setattr(Engine, "_run", noted)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_max_batch_steps_bounds_every_run_and_changes_no_answer(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited, free, most = runtime.load(causal_file(spec), max_batch_steps=20), model(spec), 20
+    rng = np.random.default_rng(9)
+    items = [(sequence(spec, rng, int(n)), voice(rng)) for n in (3, 1, 7, 5, 2, 3, 3, 1, 2, 6, 1)]
+    chunks = [arguments(spec, *item) for item in items]
+    wanted = [alone(spec, [chunk])[0] for chunk in chunks]
+    runs = Runs(monkeypatch)
+
+    def check(found: Sequence[Any]) -> None:
+        for one, expected in zip(found, wanted, strict=True):
+            assert_same(one, expected)
+        assert runs.sizes and all(rows * steps <= most for rows, steps in runs.sizes), runs.sizes
+        assert any(rows > 1 for rows, _ in runs.sizes) or not spec.lengths, "as large as may be"
+        runs.sizes.clear()
+
+    plain = chunks if spec.speaker else [chunk[0] for chunk in chunks]
+    check(limited.push_many([limited.stream() for _ in chunks], plain))
+    check(list(limited.run_iter(plain)))
+    with limited.pool(max_wait_ms=20) as pool:
+        streams = [pool.open() for _ in chunks]
+        check([push.result() for push in [s.submit(*chunk) for s, chunk in zip(streams, chunks, strict=True)]])
+    voices = (np.stack([item[1] for item in items]),) if spec.speaker else ()
+    padded = np.zeros((len(items), 7, *items[0][0].shape[1:]), items[0][0].dtype)
+    for row, (item, _) in zip(padded, items, strict=True):
+        row[: len(item)] = item
+    axes = (1, 0) if spec.time_major else (0, 1)
+    arrays = (np.ascontiguousarray(np.moveaxis(padded, (0, 1), axes)), *voices)
+    lengths = [len(item) for item, _ in items]
+    expected = free.run(*arrays, lengths=lengths)
+    runs.sizes.clear()
+    found = limited.run(*arrays, lengths=lengths)
+    for name in expected if isinstance(expected, dict) else [None]:
+        assert_same(found if name is None else found[name], expected if name is None else expected[name])
+    assert all(rows * steps <= most for rows, steps in runs.sizes)
+    with pytest.raises(runtime.InputError, match=r"21 steps.*max_steps=20"):
+        limited.stream().push(*arguments(spec, sequence(spec, rng, 21), voice(rng)))
+
+
+def test_a_request_for_which_there_is_no_memory_is_an_error_and_nothing_else(tmp_path: Path) -> None:
+    """In a process that may take 150 MB more than it has."""
+    (tmp_path / "model.onnx").write_bytes(causal_file(SPEC))
+    code = textwrap.dedent("""
+        import resource
+        import numpy as np
+        from rnncore import runtime
+        model = runtime.load("model.onnx")
+        stream, small, large = model.stream(), np.ones((3, 13), "f"), np.ones((4_000_000, 13), "f")
+        stream.push(small)
+        before = stream.save()
+        pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (150 << 20), -1))
+        for attempt in (stream.push, lambda x: model.push_many([stream], [x]), lambda x: model.run(x[None])):
+            try:
+                attempt(large)
+            except runtime.InputError as error:
+                assert "not enough memory" in str(error), error
+            else:
+                raise AssertionError("it was answered")
+            assert stream.save() == before
+        assert np.isfinite(stream.push(small)).all()
+    """)
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_max_batch_steps_is_checked() -> None:
+    for wrong in (0, True, "9"):
+        with pytest.raises(runtime.InputError, match="max_batch_steps"):
+            runtime.load(causal_file(SPEC), max_batch_steps=wrong)  # type: ignore[arg-type]
+    with pytest.raises(runtime.InputError, match="max_steps is 8, more than max_batch_steps=7"):
+        runtime.load(causal_file(SPEC), max_steps=8, max_batch_steps=7)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])

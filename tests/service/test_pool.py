@@ -194,11 +194,11 @@ def test_any_error_of_a_call_reaches_its_push_and_the_pool_lives_on(monkeypatch:
     with model(SPEC).pool() as pool:
         stream = pool.open()
         with monkeypatch.context() as patch:
-            patch.setattr("rnncore.runtime.scheduler.run_stacked", lambda *_: 1 / 0)
+            patch.setattr("rnncore.runtime.worker.run_items", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 stream.push(chunk())
         with monkeypatch.context() as patch:
-            patch.setattr("rnncore.runtime.scheduler.plan_slice", lambda *_, **__: 1 / 0)
+            patch.setattr("rnncore.runtime.worker.plan_slice", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 stream.push(chunk())
         assert_same(stream.push(chunk()), alone(SPEC, [(chunk(),)])[0])

@@ -6,62 +6,37 @@ import asyncio
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from rnncore import runtime
-from tests.runtime.data import BOUND, arguments, model, named, sequence
-from tests.runtime.files import SPEAKER, Spec, reference
+from tests.runtime.data import model
+from tests.runtime.files import Spec
+from tests.runtime.machine import Machine, Tracked, case
 
 
-class Tracked:
-    """A stream, and everything that was ever pushed to it since its start."""
+class Pools(Machine):
+    streams = Machine.streams
 
-    def __init__(self, stream: runtime.PoolStream, history: np.ndarray, speaker: np.ndarray) -> None:
-        self.stream = stream
-        self.history = history
-        self.speaker = speaker
-
-
-class Pools(RuleBasedStateMachine):
-    spec = Spec()
-    streams: Bundle[Tracked] = Bundle("streams")
-
-    @initialize(slice_steps=st.integers(1, 5), max_batch=st.integers(1, 5), room=st.integers(1, 4) | st.none())
-    def start(self, slice_steps: int, max_batch: int, room: int | None) -> None:
-        self.rng = np.random.default_rng(47)
-        self.open: list[Tracked] = []
+    @initialize(
+        slice_steps=st.integers(1, 5),
+        max_batch=st.integers(1, 5),
+        room=st.integers(1, 4) | st.none(),
+        places=st.integers(1, 3) | st.just(1024),
+    )
+    def start(self, slice_steps: int, max_batch: int, room: int | None, places: int) -> None:
         self.pool = model(self.spec).pool(
-            slice_steps=slice_steps, max_batch=max_batch, max_streams=room, max_wait_ms=0.2
+            slice_steps=slice_steps,
+            max_batch=max_batch,
+            max_streams=room,
+            max_pending=places,
+            on_overload="wait",
+            max_wait_ms=0.2,
         )
-
-    def chunk(self, tracked: Tracked, n: int) -> tuple[np.ndarray, ...]:
-        steps = n if self.spec.lengths or not self.spec.last else max(n, 1)
-        return arguments(self.spec, sequence(self.spec, self.rng, steps), tracked.speaker)
-
-    def answered(self, tracked: Tracked, chunk: np.ndarray, output: Any) -> None:
-        tracked.history = np.concatenate([tracked.history, chunk])
-        wanted = reference(self.spec, tracked.history, tracked.speaker)
-        output = named(self.spec, output)
-        np.testing.assert_allclose(output["y"], wanted["y"][len(tracked.history) - len(chunk) :], **BOUND)
-        if self.spec.last:
-            np.testing.assert_allclose(output["last"], wanted["last"], **BOUND)
-
-    def track(self, stream: runtime.PoolStream, history: np.ndarray, speaker: np.ndarray) -> Tracked:
-        tracked = Tracked(stream, history, speaker)
-        self.open.append(tracked)
-        return tracked
 
     @rule(target=streams)
     def open_one(self) -> Tracked:
-        speaker = self.rng.standard_normal(SPEAKER).astype("f")
-        return self.track(self.pool.open(), sequence(self.spec, self.rng, 0), speaker)
-
-    @rule(tracked=streams, n=st.integers(0, 9))
-    def push(self, tracked: Tracked, n: int) -> None:
-        chunk = self.chunk(tracked, n)
-        self.answered(tracked, chunk[0], tracked.stream.push(*chunk))
+        return self.fresh(self.pool.open())
 
     @rule(chosen=st.lists(streams, min_size=1, max_size=6), data=st.data())
     def push_together(self, chosen: list[Tracked], data: st.DataObject) -> None:
@@ -73,6 +48,13 @@ class Pools(RuleBasedStateMachine):
 
         for tracked, chunk, output in zip(chosen, chunks, asyncio.run(main()), strict=True):
             self.answered(tracked, chunk[0], output)
+
+    @rule(chosen=st.lists(streams, min_size=1, max_size=4), n=st.integers(1, 5))
+    def submit_together(self, chosen: list[Tracked], n: int) -> None:
+        chunks = [self.chunk(tracked, n) for tracked in chosen]
+        futures = [tracked.stream.submit(*chunk) for tracked, chunk in zip(chosen, chunks, strict=True)]
+        for tracked, chunk, future in zip(chosen, chunks, futures, strict=True):
+            self.answered(tracked, chunk[0], future.result(10))
 
     @rule(tracked=streams, n=st.integers(1, 9), yields=st.integers(0, 3))
     def push_and_cancel(self, tracked: Tracked, n: int, yields: int) -> None:
@@ -105,46 +87,22 @@ class Pools(RuleBasedStateMachine):
             self.answered(tracked, chunk[0], output)
 
     @rule(target=streams, tracked=streams)
-    def fork(self, tracked: Tracked) -> Tracked:
-        return self.track(tracked.stream.fork(), tracked.history, tracked.speaker)
-
-    @rule(target=streams, tracked=streams)
     def save_and_restore(self, tracked: Tracked) -> Tracked:
         return self.track(self.pool.restore(tracked.stream.save()), tracked.history, tracked.speaker)
-
-    @rule(tracked=streams)
-    def reset(self, tracked: Tracked) -> None:
-        tracked.stream.reset()
-        tracked.history = tracked.history[:0]
-
-    @rule(tracked=consumes(streams))
-    def close(self, tracked: Tracked) -> None:
-        tracked.stream.close()
-        self.open.remove(tracked)
 
     @invariant()
     def everything_is_counted(self) -> None:
         if hasattr(self, "pool"):
-            assert all(tracked.stream.steps == len(tracked.history) for tracked in self.open)
             stats = self.pool.stats()
-            assert stats["pending"] == 0 and stats["streams"] == len(self.open)
+            assert stats["pending"] == stats["waiting"] == 0 and stats["streams"] == len(self.open)
 
     def teardown(self) -> None:
         if hasattr(self, "pool"):
             self.pool.close()
 
 
-def machine(chosen: Spec) -> Any:
-    class Chosen(Pools):
-        spec = chosen
-
-    case = Chosen.TestCase
-    case.settings = settings(stateful_step_count=20)
-    return case
-
-
-TestPlain = machine(Spec(learned=True))
-TestLengths = machine(Spec(lengths=True, learned=True, last=True, speaker=True))
-TestTokens = machine(Spec(ids=True, learned=True, lengths=True))
-TestTimeMajor = machine(Spec(last=True, time_major=True))
-TestOpenWidth = machine(Spec(lengths=True, time_major=True, speaker=True, open_width=True))
+TestPlain = case(Pools, Spec(learned=True), 20)
+TestLengths = case(Pools, Spec(lengths=True, learned=True, last=True, speaker=True), 20)
+TestTokens = case(Pools, Spec(ids=True, learned=True, lengths=True), 20)
+TestTimeMajor = case(Pools, Spec(last=True, time_major=True), 20)
+TestOpenWidth = case(Pools, Spec(lengths=True, time_major=True, speaker=True, open_width=True), 20)

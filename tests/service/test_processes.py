@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import copy
+import http.client
+import json
 import logging
 import multiprocessing
 import os
 import pickle
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -37,8 +45,6 @@ def in_child(check: Callable[[], None], seconds: int = 20) -> None:
         )  # Python 3.12 warns of forks with threads: that is the point
         child = os.fork()
     if child == 0:
-        import signal
-
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(seconds)
         code = 1
@@ -163,6 +169,92 @@ def test_spawned_workers_get_the_model_by_pickle(tmp_path: Path, monkeypatch: py
     assert_same(answer, WANTED[1])
     stream.push(B)
     assert model.restore(blob).steps == stream.steps
+
+
+def test_cloudpickle_as_ray_and_others_use_it(tmp_path: Path) -> None:
+    """A closure over a model, by value, run in a spawned process: what Ray, Dask and joblib do with a task."""
+    (tmp_path / "model.onnx").write_bytes(causal_file(SPEC))
+    model = runtime.load(tmp_path / "model.onnx")
+    stream = model.stream()
+    stream.push(A)
+    blob = stream.save()
+
+    def task() -> np.ndarray:
+        with model.restore(blob) as stream:
+            answer: np.ndarray = stream.push(B)
+            return answer
+
+    text = cloudpickle.dumps(task)
+    assert len(text) < 5000, "the path, not the weights"
+    with multiprocessing.get_context("spawn").Pool(1) as workers:
+        assert_same(workers.apply(run_pickled, (text,)), WANTED[1])
+
+
+def run_pickled(text: bytes) -> Any:
+    """In a spawned process."""
+    return pickle.loads(text)()
+
+
+GUNICORN_APP = """
+import json, os
+import numpy as np
+from rnncore.runtime import load
+
+model = load("model.onnx")  # once, in the master, before it forks
+model.stream().push(np.ones((3, 13), "f"))
+pool = None
+
+
+def app(environ, start_response):
+    global pool
+    if pool is None:
+        pool = model.pool()  # a pool belongs to its process
+    x = np.frombuffer(environ["wsgi.input"].read(), np.float32).reshape(-1, 13)
+    with pool.open() as stream:
+        y = stream.push(x)
+    answer = json.dumps({"pid": os.getpid(), "y": y.tolist()}).encode()
+    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    return [answer]
+"""
+
+
+@pytest.mark.slow
+def test_gunicorn_workers_forked_from_one_loaded_model(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(causal_file(SPEC))
+    (tmp_path / "service.py").write_text(GUNICORN_APP)
+    options = ["--preload", "--workers", "2", "--bind", "unix:socket", "--no-control-socket"]
+    command = [sys.executable, "-m", "gunicorn", *options, "service:app"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as master:
+        try:
+            answered: set[int] = set()
+            end = time.monotonic() + 30
+            while len(answered) < 2:
+                assert time.monotonic() < end and master.poll() is None
+                with ThreadPoolExecutor(4) as executor:
+                    for answer in executor.map(lambda _: ask(tmp_path / "socket", A), range(8)):
+                        if answer is not None:
+                            answered.add(answer["pid"])
+                            assert_same(np.array(answer["y"], np.float32), WANTED[0])
+            assert master.pid not in answered
+        finally:
+            master.send_signal(signal.SIGTERM)
+            _, log = master.communicate(timeout=20)
+    assert "Traceback" not in log, log
+
+
+def ask(path: Path, chunk: np.ndarray) -> Any:
+    """One request over a socket file; None as long as nobody listens there."""
+    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    try:
+        connection.sock.connect(str(path))
+        connection.request("POST", "/", chunk.tobytes())
+        return json.loads(connection.getresponse().read())
+    except (FileNotFoundError, ConnectionRefusedError):
+        time.sleep(0.1)
+        return None
+    finally:
+        connection.close()
 
 
 def test_pickles_and_copies() -> None:

@@ -56,8 +56,8 @@ def test_other_files_are_refused(saved: Path, tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match=r"other\.pt is not a checkpoint of rnncore"):
             Checkpoint.load(path)
     data = torch.load(saved, weights_only=True)
-    torch.save({**data, "format": 2}, path)
-    with pytest.raises(TrainingError, match="checkpoint format 2, this rnncore reads 1"):
+    torch.save({**data, "format": 3}, path)
+    with pytest.raises(TrainingError, match="checkpoint format 3, this rnncore reads 2"):
         Checkpoint.load(path)
     torch.save({**data, "position": {"epoch": 1}}, path)
     with pytest.raises(TrainingError, match="not a checkpoint"):

@@ -23,11 +23,12 @@ from rnncore.training import (
     StepReport,
     Trainer,
     TrainingSettings,
+    evaluate,
     new_model,
     token_stream,
 )
 from rnncore.training.schedule import learning_rate_factor
-from tests.training.small import CONFIG, CORPUS, SETTINGS, VOCABULARY, trainer
+from tests.training.small import CONFIG, CORPUS, SETTINGS, VOCABULARY, resumed, trainer
 
 
 class Recorder(Observer):
@@ -155,3 +156,23 @@ def test_every_wrong_setting_is_listed() -> None:
     assert TrainingSettings.from_dict(SETTINGS.to_dict()) == SETTINGS
     with pytest.raises(InputError, match="training settings have the names"):
         TrainingSettings.from_dict({"epochs": 3})
+
+
+def test_patience_keeps_the_best_weights_and_survives_a_resume(tmp_path: Path) -> None:
+    """A learning rate at which the held-out loss soon rises."""
+    path = tmp_path / "model.pt"
+    settings = replace(SETTINGS, epochs=30, learning_rate=0.3, patience=2)
+    subject = trainer(settings, checkpoint=path, log_dir=tmp_path / "log")
+    history = subject.run()
+    losses = [report.held_out_loss for report in history]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 3 < 30
+    again = evaluate(subject.model, [VOCABULARY.encode(text) for text in subject.held_out_texts], VOCABULARY.eos_id)
+    assert -again.log_prob / again.tokens == pytest.approx(min(losses), rel=1e-6)
+    saved = Checkpoint.load(path)
+    assert saved.is_finished
+    resumed_trainer = resumed(path)
+    assert resumed_trainer.run() == history
+    assert saved.best is not None
+    assert all(torch.equal(value, saved.best[name]) for name, value in resumed_trainer.model.state_dict().items())
+    assert (tmp_path / "log" / "metrics.csv").read_text().count("\n") == len(losses) + 1

@@ -7,18 +7,18 @@ import re
 
 from rich.console import Console
 
-from rnncore.cli.train_progress import TrainProgress
 from rnncore.training import EpochReport, StepReport
+from rnncore.training.progress import TrainProgress
 
 LINE = r"epoch 1/2  loss (\d\.\d{4})  perplexity (\d+\.\d{3})  [\d,]+ tokens/s  ETA \d+:\d\d"
 
 
 def watch(progress: TrainProgress, losses: list[float], start: int = 0) -> None:
-    with progress:
-        progress.started(step=start, steps=100)
-        for step, loss in enumerate(losses, start=start + 1):
-            progress.stepped(StepReport(step, 100, 1, 2, loss, 1024, 0.01))
-        progress.finished_epoch(EpochReport(1, 1.5, 1.25))
+    progress.started(step=start, steps=100)
+    for step, loss in enumerate(losses, start=start + 1):
+        progress.stepped(StepReport(step, 100, 1, 2, loss, 1024, 0.01))
+    progress.finished_epoch(EpochReport(1, 1.5, 1.25))
+    progress.finished()
 
 
 def test_without_a_terminal_there_are_plain_lines() -> None:

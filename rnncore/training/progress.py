@@ -10,17 +10,34 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from rnncore.training import EpochReport, Observer, StepReport
+from rnncore.training.observer import EpochReport, Observer, StepReport
 
 _SMOOTHING = 0.98  # of the loss shown: about the mean of the last 50 steps
 _LINE_EVERY_S = 10.0
+_LARGEST_EXPONENT = 700.0  # a float holds no larger perplexity
 
 
 class TrainProgress(Observer):
-    """Shows loss, perplexity, tokens a second and the time left; use it as a context."""
+    """Shows loss, terms of it a second and the time left.
 
-    def __init__(self, console: Console, line_every_s: float = _LINE_EVERY_S) -> None:
-        self._console = console
+    Args:
+        console: where; standard error unless given.
+        line_every_s: seconds between two lines where there is no terminal.
+        perplexity: show ``exp(loss)`` too; for losses that are negative log-probabilities.
+        unit: what a term of the loss is called.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        line_every_s: float = _LINE_EVERY_S,
+        *,
+        perplexity: bool = True,
+        unit: str = "tokens",
+    ) -> None:
+        self._console = console or Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        self._perplexity = perplexity
+        self._unit = unit
         self._line_every_s = line_every_s
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -28,13 +45,6 @@ class TrainProgress(Observer):
         self._tokens = 0
         self._steps = 0
         self._start = self._shown = time.monotonic()
-
-    def __enter__(self) -> TrainProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def started(self, *, step: int, steps: int) -> None:
         """Start the clock, and the bar on a terminal."""
@@ -60,22 +70,30 @@ class TrainProgress(Observer):
 
     def finished_epoch(self, report: EpochReport) -> None:
         """Write a line that stays."""
-        self._console.print(
-            Text(
-                f"epoch {report.epoch} done: training loss {report.training_loss:.4f} "
-                f"(perplexity {report.training_perplexity:.3f}), held-out loss {report.held_out_loss:.4f} "
-                f"(perplexity {report.held_out_perplexity:.3f})",
-                style="bold",
-            )
-        )
+        parts = [
+            f"training loss {self._with_perplexity(report.training_loss, ' ({})')}",
+            f"held-out loss {self._with_perplexity(report.held_out_loss, ' ({})')}",
+            *(f"{name} {value:.4f}" for name, value in report.metrics.items()),
+        ]
+        self._console.print(Text(f"epoch {report.epoch} done: {', '.join(parts)}", style="bold"))
 
     def saved(self, path: Path) -> None:
         """Not shown: where the checkpoint is was said at the start."""
+
+    def finished(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _with_perplexity(self, loss: float, form: str) -> str:
+        if not self._perplexity or loss > _LARGEST_EXPONENT:
+            return f"{loss:.4f}"
+        return f"{loss:.4f}" + form.format(f"perplexity {math.exp(loss):.3f}")
 
     def _describe(self, report: StepReport) -> str:
         seconds = max(1e-9, time.monotonic() - self._start)
         left = (report.steps - report.step) * seconds / self._steps
         return (
-            f"epoch {report.epoch}/{report.epochs}  loss {self._loss:.4f}  perplexity {math.exp(self._loss):.3f}  "
-            f"{self._tokens / seconds:,.0f} tokens/s  ETA {int(left // 60)}:{int(left % 60):02d}"
+            f"epoch {report.epoch}/{report.epochs}  loss {self._with_perplexity(self._loss, '  {}')}  "
+            f"{self._tokens / seconds:,.0f} {self._unit}/s  ETA {int(left // 60)}:{int(left % 60):02d}"
         )

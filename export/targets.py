@@ -1,0 +1,96 @@
+"""What each program that runs ONNX files can run, and so in which form a layer is written for it.
+
+Everything claimed here is what docs/conformance.md shows; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rnncore.cells import Cell, LSTMCell
+from rnncore.export.fused import why_not_fused
+from rnncore.export.recorder import Call
+
+Target = Literal["onnxruntime", "openvino", "tract", "portable"]
+TARGETS = ("onnxruntime", "openvino", "tract", "portable")
+PORTABLE = ("onnxruntime", "openvino", "onnx-reference", "tract")
+"""What target="portable" stands for."""
+ASKED = "asked for"
+CHOICES_KEY = "rnncore.form_choices"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The form of one layer, and why."""
+
+    form: str
+    reason: str
+
+
+def why_not(program: str, form: str, cell: Cell, *, reverse: bool, lengths: bool) -> str:
+    """Why ``program`` does not run a layer in ``form`` right; empty when it does, as the conformance table shows.
+
+    program: "onnxruntime", "openvino", "onnx-reference" or "tract".  reverse: the layer reads backward, alone or as half
+    of a bidirectional one.  lengths: it takes lengths.
+    """
+    if form == "fused":
+        return why_not_fused(cell) or _why_not_operator(program, cell, reverse=reverse, lengths=lengths)
+    if program == "onnxruntime" or form == "portable":
+        return ""
+    if program == "openvino":
+        return "OpenVINO does not take the branches of this form" if form == "scan" else ""
+    if program == "tract":
+        return "tract has no Loop, and takes branches only of equal symbolic shape"
+    return "onnx.reference joins the steps of a Loop along the wrong axis, and scans the first axis only"
+
+
+def _why_not_operator(program: str, cell: Cell, *, reverse: bool, lengths: bool) -> str:
+    if program == "onnxruntime":
+        return ""
+    if lengths:
+        how = "refuses" if program == "tract" else "silently ignores"
+        return f"{program} {how} the lengths of fused operators"
+    if program == "openvino" and isinstance(cell, LSTMCell) and cell.peephole:
+        return "OpenVINO silently ignores peepholes"
+    if program == "tract" and reverse:
+        return "tract silently runs fused operators forward"
+    return ""
+
+
+def choose_forms(calls: Sequence[Call], form: str, target: str, *, int8: bool) -> dict[str, Choice]:
+    """The form of each recurrent call: ``form`` for all, or for "auto" what runs right, and fastest, on ``target``."""
+    if form != "auto":
+        return {call.name: Choice(form, ASKED) for call in calls}
+    return {call.name: _choice(call, target, int8=int8) for call in calls}
+
+
+def _choice(call: Call, target: str, *, int8: bool) -> Choice:
+    programs = PORTABLE if target == "portable" else (target,)
+    where = {"reverse": call.layer.reverse, "lengths": bool(call.lengths)}
+    against = "fused operators have no int8 twin" if int8 else ""
+    for program in programs:
+        against = against or why_not(program, "fused", call.cell, **where)
+    if not against:
+        return Choice(
+            "fused", f"the fused operator computes exactly this cell on {', '.join(programs)}, and is fastest"
+        )
+    form = "loop" if target in ("onnxruntime", "openvino") else "portable"
+    return Choice(form, against)
+
+
+def form_text(choices: Mapping[str, Choice]) -> str:
+    """The forms in a file, such as ``loop`` or ``fused+loop``."""
+    return "+".join(sorted({choice.form for choice in choices.values()})) or "none"
+
+
+def describe(choices: Mapping[str, Choice]) -> list[str]:
+    """One line for each layer whose form was chosen for its caller."""
+    return [f"layer '{name}': {c.form}, because {c.reason}" for name, c in choices.items() if c.reason != ASKED]
+
+
+def choices_json(choices: Mapping[str, Choice]) -> str:
+    """The choices as the file's metadata hold them."""
+    return json.dumps({name: asdict(choice) for name, choice in choices.items()}, separators=(",", ":"))

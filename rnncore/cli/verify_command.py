@@ -1,0 +1,36 @@
+"""``rnncore verify``: does a file still answer what PyTorch answered?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rnncore.cli.console import messages, reports_errors
+
+
+@reports_errors
+def verify(
+    model: Annotated[Path, typer.Argument(help="A file that rnncore exported.")],
+    backend: Annotated[
+        str,
+        typer.Option(help="What runs it: runtime (rnncore's own), onnxruntime, openvino, onnx-reference or tract."),
+    ] = "runtime",
+) -> None:
+    """Run the golden cases in a model file again, without PyTorch; exit with 1 if an answer differs.
+
+    The cases were answered by PyTorch at export: whole sequences, a ragged batch, and a stream in chunks.
+    """
+    if backend == "runtime":
+        from rnncore.runtime.reverify import verify as verify_here
+
+        report = verify_here(model)
+    else:
+        from rnncore.conformance.driver import verify_on
+
+        report = verify_on(model, backend)
+    typer.echo(str(report))
+    if not report.passed:
+        messages().print(f"error: {model} does not answer on {report.backend} what PyTorch answered at export")
+        raise typer.Exit(1)

@@ -1,0 +1,35 @@
+"""``python -m rnncore.conformance``: measure the conformance table anew and write docs/conformance.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rnncore.runtime.errors import MissingExtraError
+
+
+def main() -> None:
+    """Takes a few minutes of one core."""
+    parser = argparse.ArgumentParser(prog="python -m rnncore.conformance", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/conformance.md"), help="file to write")
+    out = parser.parse_args().out
+    try:
+        import torch
+
+        from rnncore.conformance.measuring import measure
+        from rnncore.conformance.table import page
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {MissingExtraError(str(error.name), 'export', 'the conformance table')}")
+    torch.set_num_threads(1)
+    rows = []
+    for row in measure():
+        rows.append(row)
+        print(f"{len(rows)} {row.cell}, {row.direction}, {row.form}, lengths {row.lengths}", file=sys.stderr)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(rows), encoding="utf-8")
+    print(f"{out}: {len(rows)} files on {len(rows[0].results)} programs")
+
+
+if __name__ == "__main__":
+    main()

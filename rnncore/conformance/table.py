@@ -1,0 +1,100 @@
+"""The conformance table as a page of Markdown, and back."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Sequence
+
+from rnncore.conformance.backends import version_of
+from rnncore.conformance.measuring import LENGTHS, TOLERANCE, Row
+
+_INTRO = """# Which program runs which file
+
+Made by `python -m rnncore.conformance`; do not edit. Every cell of the table is a file that was written, run and compared
+with PyTorch, with random weights, random initial states where the file streams, at (batch, time) = (3, 7), (1, 4) and
+(1, 1); ragged batches have a row of no steps. The number is the largest error as a part of the largest answer (at least 1);
+up to {tolerance:g} counts as right. ✗ with a number in brackets points to the reason below the table: either the program refused the
+file, or **it answered wrong numbers without complaint**.
+
+`loop` is the default form; `fused` is ONNX's own operator and exists only for the cells that it computes exactly;
+`portable` is what `form="auto", target="portable"` writes where the fused operator is not right everywhere.
+
+Programs: {versions}; Python {python}.
+"""
+
+
+def page(rows: Iterable[Row]) -> str:
+    """The whole page."""
+    rows = list(rows)
+    backends = list(rows[0].results)
+    reasons: list[str] = []
+    lines = [
+        _INTRO.format(
+            tolerance=TOLERANCE,
+            versions=", ".join(f"{name} {version_of(name)}" for name in backends),
+            python=platform.python_version(),
+        ),
+        *_summary(rows, backends),
+        "## All files",
+        "",
+        _line(["cell", "direction", "form", "lengths", *backends]),
+        _line(["---"] * (4 + len(backends))),
+    ]
+    for row in rows:
+        results = [_cell(row.results[backend], backend, reasons) for backend in backends]
+        lines.append(_line([row.cell, row.direction, row.form, row.lengths, *results]))
+    lines += ["", "## Reasons", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)), ""]
+    return "\n".join(lines)
+
+
+def parse(text: str) -> dict[tuple[str, str, str, str], dict[str, bool]]:
+    """What a page says: (cell, direction, form, lengths) -> whether each backend is right."""
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    head = next(line for line in lines if line[:4] == ["cell", "direction", "form", "lengths"])
+    rows = [line for line in lines if len(line) == len(head) and line[3] in LENGTHS]
+    return {
+        (cell, direction, form, lengths): {
+            backend: result.startswith("✓") for backend, result in zip(head[4:], results, strict=True)
+        }
+        for cell, direction, form, lengths, *results in rows
+    }
+
+
+def _summary(rows: Sequence[Row], backends: Sequence[str]) -> list[str]:
+    lines = [
+        "## Files that are right, by form",
+        "",
+        _line(["form", "lengths", *backends]),
+        _line(["---"] * (2 + len(backends))),
+    ]
+    for form, lengths in dict.fromkeys((row.form, row.lengths) for row in rows):
+        own = [row for row in rows if (row.form, row.lengths) == (form, lengths)]
+        counts = [sum(isinstance(row.results[backend], float) for row in own) for backend in backends]
+        lines.append(_line([form, lengths, *(f"{count} of {len(own)}" for count in counts)]))
+    return [*lines, ""]
+
+
+def _cell(result: float | str, backend: str, reasons: list[str]) -> str:
+    if isinstance(result, float):
+        return f"✓ {result:.0e}"
+    reason = f"{backend}: {general(result)}"
+    if reason not in reasons:
+        reasons.append(reason)
+    return f"✗ [{reasons.index(reason) + 1}]"
+
+
+def general(reason: str) -> str:
+    """A reason without the names and sizes of one file, so that the same reason is told once."""
+    reason = re.sub(r"wrong numbers \(error .*\)", "wrong numbers, without complaint", reason)
+    reason = re.sub(r'#\d+ "[^"]*" ', "", reason)
+    reason = re.sub(r"'?<Node\((\w+)\): [^>]*>'?", r"\1", reason)
+    reason = re.sub(r"layers\.y\d+[\w./]*", "…", reason)
+    reason = re.sub(r"\(\d+(, \d+)*\)|\(\d+\)", "(…)", reason)
+    reason = re.sub(r"\b\w+-\d+\b", "…", reason)
+    reason = re.sub(r"(?<=shape == ).*", "…", reason)
+    return reason.replace("|", "/").replace("*", "\\*")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

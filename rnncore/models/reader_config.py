@@ -1,0 +1,50 @@
+"""What a model reads, and through which recurrent layers, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rnncore.models.cell_config import CellConfig
+from rnncore.runtime.errors import raise_all
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Everything that fixes a :class:`rnncore.models.Reader` except its weights; give exactly one of the first two.
+
+    vocabulary_size: the input is token ids below it.
+    features: the input is so many floats a step.
+    cells: the stack, bottom first.
+    embedding_size: features of one token; ignored for floats.
+    bidirectional: every layer reads in both directions, with two cells of the same configuration.
+    dropout: probability of zeroing a feature, while training: of the embedding, between the layers, of what comes out.
+
+    Raises:
+        InputError: lists every value that is out of range.
+    """
+
+    cells: tuple[CellConfig, ...]
+    vocabulary_size: int | None = None
+    features: int | None = None
+    embedding_size: int = 64
+    bidirectional: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        given = {"vocabulary_size": self.vocabulary_size, "features": self.features}
+        sizes = {name: size for name, size in given.items() if size is not None}
+        problems = [
+            f"{name} is {value!r}, expected an integer of at least 1"
+            for name, value in {**sizes, "embedding_size": self.embedding_size}.items()
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ]
+        if len(sizes) != 1:
+            problems.append(
+                f"vocabulary_size is {self.vocabulary_size} and features is {self.features}, expected one of them: "
+                "vocabulary_size for token ids, features for floats"
+            )
+        if not self.cells:
+            problems.append("cells is empty: a reader needs at least one recurrent layer")
+        if not 0.0 <= self.dropout < 1.0:
+            problems.append(f"dropout is {self.dropout}, expected at least 0 and below 1")
+        raise_all(problems)

@@ -1,0 +1,65 @@
+"""How :func:`rnncore.training.fit` trains, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rnncore.runtime.errors import raise_all
+
+PRECISIONS = ("no", "bf16", "fp16")
+SCHEDULES = ("cosine", "constant")
+WARMUP = 0.05
+"""Fraction of all steps in which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The arguments of :func:`rnncore.training.fit` that are plain values; InputError lists all that are out of range."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    clip: float | None
+    patience: int | None
+    seed: int
+    mixed_precision: str
+    schedule: str
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {value!r}, expected an integer of at least {least}"
+            for name, value, least in (
+                ("epochs", self.epochs, 1),
+                ("batch", self.batch, 1),
+                ("seed", self.seed, 0),
+                ("patience", 1 if self.patience is None else self.patience, 1),
+            )
+            if not isinstance(value, int) or isinstance(value, bool) or value < least
+        ]
+        problems += [
+            f"{name} is {value!r}, expected a finite number above 0"
+            for name, value in (
+                ("learning_rate", self.learning_rate),
+                ("clip", 1.0 if self.clip is None else self.clip),
+            )
+            if not 0.0 < value < float("inf")
+        ]
+        if not 0.0 <= self.weight_decay < float("inf"):
+            problems.append(f"weight_decay is {self.weight_decay!r}, expected 0 or more")
+        problems += [
+            f"{name} is {value!r}, expected one of: {', '.join(known)}"
+            for name, value, known in (
+                ("mixed_precision", self.mixed_precision, PRECISIONS),
+                ("schedule", self.schedule, SCHEDULES),
+            )
+            if value not in known
+        ]
+        raise_all(problems)
+
+    def fixed(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it goes on from."""
+        values = asdict(self)
+        del values["epochs"], values["patience"]
+        return values

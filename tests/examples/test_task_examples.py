@@ -1,0 +1,102 @@
+"""The examples of tasks, from data to file, on tiny files of the same formats."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.examples import small_data
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs ``main`` of an example with arguments, and returns what it prints."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+    def run(name: str, data: Path, *arguments: object) -> str:
+        out = tmp_path / "new" / "model.onnx"
+        command = [f"{name}.py", "--data", data, "--out", out, *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        importlib.import_module(name).main()
+        assert out.exists()
+        return capsys.readouterr().out
+
+    return run
+
+
+def both_sides(printed: str) -> list[str]:
+    """What follows "PyTorch:" and "the file:"."""
+    return re.findall(r"(?m)^(?:PyTorch|the file)[^:]*: ([\d.]+)", printed)
+
+
+def test_addresses(example: Callable[..., str], tmp_path: Path) -> None:
+    printed = example("tag_addresses", small_data.addresses(tmp_path), "--epochs", 3)
+    accuracy, again = both_sides(printed)
+    assert accuracy == again
+    assert float(accuracy) > 50
+    assert "Hill" in printed.splitlines()[-1]
+
+
+def test_sentiment(example: Callable[..., str], tmp_path: Path) -> None:
+    accuracy, again = both_sides(example("classify_sentiment", small_data.ratings(tmp_path), "--epochs", 9))
+    assert accuracy == again == "100.0"
+
+
+def test_dna(example: Callable[..., str], tmp_path: Path) -> None:
+    path, rows = small_data.splice_junctions(tmp_path)
+    accuracy, again = both_sides(example("classify_dna", path, "--epochs", 1))
+    assert accuracy == again
+    assert importlib.import_module("datasets").splice_junctions(path) == rows
+
+
+def test_activity(example: Callable[..., str], tmp_path: Path) -> None:
+    data = small_data.series(tmp_path, "BasicMotions", ("Resting", "Walking"), 6)
+    printed = example("recognise_activity", data, "--epochs", 3)
+    accuracy, again = both_sides(printed)
+    assert accuracy == again
+    assert "after 2 s" in printed
+
+
+def test_speakers(example: Callable[..., str], tmp_path: Path) -> None:
+    data = small_data.series(tmp_path, "JapaneseVowels", tuple("123456789"), 12)
+    printed = example("embed_speakers", data, "--epochs", 2)
+    assert "of 12 recordings of 3 new speakers" in printed
+
+
+def test_music(example: Callable[..., str], tmp_path: Path) -> None:
+    printed = example("generate_music", small_data.tunes(tmp_path), "--epochs", 1, "--samples", 2)
+    bits, again = both_sides(printed)
+    assert float(bits) == pytest.approx(float(again), abs=2e-4)
+    tunes = importlib.import_module("datasets").tunes(tmp_path)
+    assert ("M:6/8\nL:1/8\nK:G % sharp\nGAB cde | A2 |\nG4 ||", "jig") in tunes
+
+
+def test_speech(example: Callable[..., str], tmp_path: Path) -> None:
+    data = small_data.recordings(tmp_path)
+    printed = example("recognise_speech", data, "--epochs", 1, "--hidden", 16)
+    assert printed.count("letters wrong") == 3
+    texts = {text for _, _, text in importlib.import_module("datasets").recordings(data)}
+    assert texts == {"ab", "ba", "aab", "b a", "bab", "abba", "bb", "a b", "aa"}
+
+
+def test_mel_bands_of_a_tone_are_where_the_tone_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    speech: Any = importlib.import_module("recognise_speech")
+    places = []
+    for pitch in (200, 500, 1200, 3000):
+        bands = speech.mel_bands(np.sin(2 * np.pi * pitch * np.arange(8000) / 8000).astype(np.float32), 8000)
+        assert bands.shape == (32, speech.BANDS * speech.STACKED)
+        places.append(int(bands.reshape(-1, speech.STACKED, speech.BANDS).mean((0, 1)).argmax()))
+    assert places == sorted(set(places))
+    assert speech.mel_bands(np.zeros(3, np.float32), 8000).shape == (1, speech.BANDS * speech.STACKED)

@@ -1,0 +1,162 @@
+"""What ``export_generator`` and ``export_translator`` refuse, and that their verification sees planted faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+
+from rnncore.export import (
+    export_generator,
+    export_translator,
+    generation_loop,
+    generator_graph,
+    sampling_nodes,
+    translator,
+    translator_graph,
+)
+from rnncore.export.builder import Builder
+from rnncore.export.generator_graph import _read
+from rnncore.export.sampling_nodes import Sampler
+from rnncore.runtime import load
+from rnncore.runtime.errors import ExportError, InputError, VerificationError
+from tests.generation.models import encoder_decoder, halves, streaming_file, translator_file, vocabulary
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_top_k(patch: pytest.MonkeyPatch) -> None:
+    plain = Sampler.of.__func__  # type: ignore[attr-defined]
+
+    def of(builder: Builder, uniforms: Any, temperature: Any, top_k: Any, top_p: Any, size: int) -> Sampler:
+        all_of_them = builder.op("Max", top_k, builder.constant(size))
+        made: Sampler = plain(Sampler, builder, uniforms, temperature, all_of_them, top_p, size)
+        return made
+
+    patch.setattr(Sampler, "of", of)
+
+
+def one_token_early(patch: pytest.MonkeyPatch) -> None:
+    plain = Sampler._draw
+    patch.setattr(
+        Sampler,
+        "_draw",
+        lambda self, b, mass, u: b.op("Max", b.op("Sub", plain(self, b, mass, u), b.constant(1)), b.constant(0)),
+    )
+
+
+def nothing_rejected(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(generator_graph, "without", lambda builder, log_probs, *_: log_probs)
+
+
+def prefix_forgotten(patch: pytest.MonkeyPatch) -> None:
+    def read(
+        named: Any, builder: Any, source: Any, signature: Any, ids: Any, lengths: Any, states: Any, outside: Any = None
+    ) -> Any:
+        values = _read(named, builder, source, signature, ids, lengths, states, outside)
+        return values if outside is not None else [values[0], *states]
+
+    patch.setattr(generator_graph, "_read", read)
+
+
+def states_exchanged(patch: pytest.MonkeyPatch) -> None:
+    def read(*args: Any) -> Any:
+        log_probs, h, c, *rest = _read(*args)
+        return [log_probs, c, h, *rest]
+
+    patch.setattr(generator_graph, "_read", read)
+
+
+def likeliest_backwards(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sampling_nodes, "greedy", lambda b, log_probs: b.op("ArgMin", log_probs, axis=1, keepdims=0))
+
+
+def ends_too_late(patch: pytest.MonkeyPatch) -> None:
+    plain = generation_loop._Body.__init__
+
+    def init(self: Any, body: Builder, start: Any, end: int, size: int, dtype: ir.DataType) -> None:
+        plain(self, body, start, end + 1, size, dtype)
+
+    patch.setattr(generation_loop._Body, "__init__", init)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        no_top_k,
+        one_token_early,
+        nothing_rejected,
+        prefix_forgotten,
+        states_exchanged,
+        likeliest_backwards,
+        ends_too_late,
+    ],
+)
+def test_verification_sees_a_wrong_generator(fault: Patch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(monkeypatch)
+    with pytest.raises(VerificationError):
+        export_generator(streaming_file(), tmp_path / "g.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def argmin(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(translator_graph, "greedy", lambda b, log_probs: b.op("ArgMin", log_probs, axis=1, keepdims=0))
+
+
+def lengths_ignored(patch: pytest.MonkeyPatch) -> None:
+    plain = translator_graph.inline
+
+    def inline(graph: Any, wanted: Any, arguments: Any, named: Builder, **options: Any) -> Any:
+        if "source" in arguments:
+            full = named.op(
+                "Expand",
+                named.op("Shape", arguments["source"], start=1, end=2),
+                named.op("Shape", arguments["lengths"]),
+            )
+            arguments = {**arguments, "lengths": full}
+        return plain(graph, wanted, arguments, named, **options)
+
+    patch.setattr(translator_graph, "inline", inline)
+
+
+@pytest.mark.parametrize("fault", [argmin, lengths_ignored])
+def test_verification_sees_a_wrong_translator(fault: Patch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translator, "trace_halves", lambda *_: halves("general"))
+    export_translator(encoder_decoder("general"), tmp_path / "right.onnx")
+    (tmp_path / "right.onnx").unlink()
+    fault(monkeypatch)
+    with pytest.raises(VerificationError):
+        export_translator(encoder_decoder("general"), tmp_path / "t.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_that_cannot_generate_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"(?s)cannot generate.*inputs.*does not stream"):
+        export_generator(translator_file("general"), tmp_path / "g.onnx", start=0, end=0)
+    with pytest.raises(ExportError, match="does not exist"):
+        export_generator(streaming_file(), tmp_path / "none" / "g.onnx")
+    with pytest.raises(InputError, match="2 problems"):
+        export_generator(streaming_file(), tmp_path / "g.onnx", end=11, rejected=[-1])
+    with pytest.raises(InputError, match="cannot be rejected"):
+        export_generator(streaming_file(), tmp_path / "g.onnx", rejected=[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_that_do_not_fit_their_vocabularies_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="source vocabulary has 11 tokens, the model was made for 7"):
+        export_translator(encoder_decoder("general"), tmp_path / "t.onnx", source_vocabulary=vocabulary())
+    with pytest.raises(InputError, match="'loop' or 'scan'"):
+        export_translator(encoder_decoder("general"), tmp_path / "t.onnx", form="fused")
+    with pytest.raises(InputError, match="expected an EncoderDecoder"):
+        export_translator(encoder_decoder("general").encoder, tmp_path / "t.onnx")  # type: ignore[arg-type]
+
+
+def test_the_report_is_in_the_file(tmp_path: Path) -> None:
+    report = export_generator(streaming_file(), tmp_path / "g.onnx")
+    stored = load(report.path).report
+    assert stored == report.verification
+    assert stored["tokens"] > 100 and stored["max_abs"] < 1e-4
+    assert "tokens verified" in str(report)

@@ -1,0 +1,196 @@
+"""``fit``: the gradient is that of the mean over all terms, the best weights stay, and what is wrong is said."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from rnncore.runtime.errors import InputError, TrainingError
+from rnncore.training import EpochReport, Observer, StepReport, fit
+from rnncore.training.fit_report import FitReport, should_stop
+from rnncore.training.shuffling import example_length, shuffled_batches, sorted_batches
+from tests.training.tagging import HELD_OUT, TRAINING, Tagger, collate, train
+
+
+class Recorder(Observer):
+    """Keeps the reports."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepReport] = []
+        self.epochs: list[EpochReport] = []
+
+    def stepped(self, report: StepReport) -> None:
+        self.steps.append(report)
+
+    def finished_epoch(self, report: EpochReport) -> None:
+        self.epochs.append(report)
+
+
+def test_it_learns_and_reports_what_the_model_then_does() -> None:
+    model, recorder = Tagger(), Recorder()
+    report = train(model, epochs=8, observer=recorder)
+    assert report.epochs == tuple(recorder.epochs)
+    assert report.best.held_out_loss < 0.7 * report.epochs[0].held_out_loss
+    assert report.best.metrics["accuracy"] > report.epochs[0].metrics["accuracy"]
+    assert not model.training
+    with torch.no_grad():
+        loss, terms = model.loss(**collate(HELD_OUT))
+    assert float(loss) / terms == pytest.approx(report.best.held_out_loss, rel=1e-5), (
+        "the best weights are in the model"
+    )
+    right, count = model.metrics(**collate(HELD_OUT))["accuracy"]
+    assert right / count == pytest.approx(report.best.metrics["accuracy"])
+    of_first_epoch = [step for step in recorder.steps if step.epoch == 1]
+    assert sum(step.tokens for step in of_first_epoch) == sum(len(x) for x, _ in TRAINING)
+
+
+def test_one_step_is_adamw_on_the_clipped_gradient_of_the_mean_over_terms() -> None:
+    """Against the same step written out."""
+    model, plain = Tagger(), Tagger()
+    fit(
+        model, TRAINING[:6], HELD_OUT, collate=collate, epochs=1, batch=6, learning_rate=0.1, clip=0.05,
+        schedule="constant", weight_decay=0.2, observer=Observer(),
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.2)
+    loss, terms = plain.loss(**collate(TRAINING[:6]))
+    assert terms == sum(len(x) for x, _ in TRAINING[:6])
+    (loss / terms).backward()
+    assert nn.utils.clip_grad_norm_(plain.parameters(), 0.05) > 0.1
+    optimizer.step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_random_numbers_alone() -> None:
+    models = [Tagger(dropout=0.3) for _ in range(3)]
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for model, seed in zip(models, (4, 4, 6), strict=True):
+        train(model, seed=seed, epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    same, different = (
+        [torch.equal(a, b) for a, b in zip(models[0].parameters(), other.parameters(), strict=True)]
+        for other in models[1:]
+    )
+    assert all(same)
+    assert not all(different)
+
+
+def test_bf16_trains_in_bf16_and_keeps_float_weights() -> None:
+    seen: list[torch.dtype] = []
+    model = Tagger()
+    model.head.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    report = train(model, mixed_precision="bf16", epochs=4)
+    assert set(seen) == {torch.bfloat16}
+    assert report.best.held_out_loss < report.epochs[0].held_out_loss
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    train(model, epochs=1)
+    assert seen[-1] == torch.float32, "the next run is not bound to the precision of this one"
+
+
+def test_patience_stops_and_keeps_the_best() -> None:
+    model = Tagger()
+    report = train(model, epochs=40, patience=2, learning_rate=0.5, schedule="constant", clip=None)
+    assert report.stopped_early
+    assert len(report.epochs) == report.best_epoch + 2 < 40
+    with torch.no_grad():
+        loss, terms = model.loss(**collate(HELD_OUT))
+    assert float(loss) / terms == pytest.approx(report.best.held_out_loss, rel=1e-5)
+
+
+@given(st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0]), min_size=1, max_size=9), st.integers(1, 4))
+def test_patience_counts_epochs_since_the_first_minimum(losses: list[float], patience: int) -> None:
+    history = [EpochReport(number, 0.0, loss) for number, loss in enumerate(losses, start=1)]
+    since = len(losses) - 1 - losses.index(min(losses))
+    assert should_stop(history, patience) == (since >= patience)
+    assert not should_stop(history, None)
+    assert FitReport(tuple(history), False).best_epoch == losses.index(min(losses)) + 1
+
+
+@settings(max_examples=50)
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=300),
+    batch=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
+def test_batches_hold_every_example_once(lengths: list[int], batch: int, seed: int) -> None:
+    array = np.array(lengths)
+    for batches in (shuffled_batches(array, batch, seed, 0), sorted_batches(array, batch)):
+        assert sorted(itertools.chain.from_iterable(one.tolist() for one in batches)) == list(range(len(lengths)))
+        sizes = {len(one) for one in batches}
+        assert max(sizes) <= batch
+        assert max(sizes) - min(sizes) <= 1
+        assert len(batches) == -(-len(lengths) // batch)
+
+
+def test_batches_are_of_like_length_and_new_every_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 2000)
+    first, second = (shuffled_batches(lengths, 16, 3, epoch) for epoch in (0, 1))
+    padded = sum(len(one) * lengths[one].max() for one in first)
+    assert padded < 1.05 * lengths.sum(), "20 of 16 random ones would pad by 85 %"
+    assert {tuple(sorted(one)) for one in first}.isdisjoint(tuple(sorted(one)) for one in second)
+    assert [one.max() for one in first] != sorted(one.max() for one in first), "not the short ones first"
+
+
+@pytest.mark.parametrize(
+    ("example", "length"),
+    [
+        (torch.zeros(7, 3), 7),
+        (np.zeros(()), 0),
+        ("seven", 5),
+        ((torch.zeros(7, 3), [1, 2], 4), 7),
+        ((3, 1, 4, 1), 4),
+        ({"x": [1, 2, 3], "y": 5}, 3),
+        (EpochReport(1, 0.5, 0.5, {"four": 1.0}), 0),
+        (17, 0),
+        ((), 0),
+    ],
+)
+def test_the_length_of_an_example_is_guessed(example: Any, length: int) -> None:
+    assert example_length(example) == length
+
+
+def test_every_wrong_argument_is_listed() -> None:
+    with pytest.raises(InputError) as caught:
+        train(
+            Tagger(), epochs=0, batch=0, learning_rate=float("nan"), patience=0, mixed_precision="half", schedule="up"
+        )
+    for name in ("epochs is 0", "batch is 0", "learning_rate is nan", "patience is 0", "'half'", "'up'"):
+        assert name in str(caught.value)
+    with pytest.raises(InputError, match=r"(?s)training has no examples.*held_out has no.*Linear has no method loss"):
+        fit(nn.Linear(2, 2), [], [], collate=collate, epochs=1)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
+    model = Tagger()
+    nn.init.constant_(model.head.bias, float("nan"))
+    before = {name: value.clone() for name, value in model.layer.state_dict().items()}
+    with pytest.raises(TrainingError, match="the loss is nan at step 1: lower the learning rate"):
+        train(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.layer.state_dict().items())
+
+
+def test_log_files(tmp_path: Path) -> None:
+    report = train(Tagger(), log_dir=tmp_path / "log")
+    with (tmp_path / "log" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == [
+        {"epoch": one.epoch, "training_loss": one.training_loss, "held_out_loss": one.held_out_loss, **one.metrics}
+        for one in report.epochs
+    ]
+    with (tmp_path / "log" / "steps.csv").open(newline="") as file:
+        steps = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in steps] == list(range(1, 3 * 7 + 1))
+    assert (tmp_path / "log" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    events = list((tmp_path / "log").glob("events.out.tfevents.*"))
+    assert len(events) == 1
+    assert b"held_out/accuracy" in events[0].read_bytes()
