@@ -51,7 +51,7 @@ def main() -> None:
     known = [one for speaker in NEW for one in [k for k in known if k[1] == speaker][:5]]
     vectors = embedder.embed_many([recording for recording, _ in known])
     asked = embedder.embed_many([recording for recording, _ in unknown])
-    found = [known[runtime.nearest(vector, vectors)[0].index][1] for vector in asked]
+    found = [known[runtime.nearest(vector, vectors)[0].place][1] for vector in asked]
     right = sum(got == speaker for got, (_, speaker) in zip(found, unknown, strict=True))
     print(f"the file: {right / len(found):.1%} of {len(found)} recordings of {len(NEW)} new speakers, 5 known of each")
     batch = model.collate(unknown)

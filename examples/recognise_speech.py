@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="a folder of recordings and their texts; fetched through apt unless given"
     )
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--cell", default="gru")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--out", type=Path, default=Path("runs/speech.onnx"))

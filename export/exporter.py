@@ -108,7 +108,6 @@ def export(
     quantize: Literal["int8"] | None = None,
     accuracy_data: Sequence[Any] | None = None,
     target: Target | None = None,
-    external_data: bool | Literal["auto"] = "auto",
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
@@ -145,8 +144,6 @@ def export(
             example alone.
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
-        external_data: True: weights in a second file beside ``path``, named like it with ``.data`` added, which goes
-            wherever the first one goes; "auto": only if they would not fit in one file (2 GB).
 
     Returns:
         The report, which is also stored in the file.
@@ -157,7 +154,7 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
-    _check_choices(form, target, external_data)
+    _check_choices(form, target)
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     file = Path(path)
@@ -174,7 +171,7 @@ def export(
     return replace(report, path=file)
 
 
-def _check_choices(form: str, target: str | None, external_data: bool | str) -> None:
+def _check_choices(form: str, target: str | None) -> None:
     forms = (*FORMS, "portable", "auto")
     problems = []
     if form not in forms:
@@ -183,8 +180,6 @@ def _check_choices(form: str, target: str | None, external_data: bool | str) -> 
         problems.append(f"target is {target!r}, expected one of {', '.join(map(repr, TARGETS))}")
     elif target is not None and form != "auto":
         problems.append(f"target is {target!r}, but only form='auto' chooses by target; form is {form!r}")
-    if external_data not in (True, False, "auto"):
-        problems.append(f"external_data is {external_data!r}, expected True, False or 'auto'")
     raise_all(problems)
 
 
@@ -323,7 +318,9 @@ class _Exporter:
         if ragged:
             if must_lengths:
                 raise VerificationError(_message("a padded batch differs from each sequence alone", ragged))
-            plan.lift_lengths, changed = False, True
+            # Streams that moved together were padded too: how the file without lengths streams is for the next round.
+            plan.lift_lengths = False
+            return True
         streams = verdict.failures("stream")
         if streams:
             assert self._trace is not None

@@ -94,7 +94,7 @@ def _constant(node: ir.Node) -> bool:
 
 def _fold(graph: ir.Graph, node: ir.Node) -> None:
     feeds = {str(v.name): v.const_value.numpy() for v in node.inputs if v is not None and v.const_value is not None}
-    arrays = ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)
+    arrays = [np.asarray(value) for value in ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)]
     size_bytes = sum(array.nbytes for array in arrays)
     if size_bytes > max(_LARGEST_GROWN_BYTES, sum(array.nbytes for array in feeds.values())):
         return

@@ -50,6 +50,9 @@ def why_not(program: str, form: str, cell: Cell, *, reverse: bool, lengths: bool
 def _why_not_operator(program: str, cell: Cell, *, reverse: bool, lengths: bool) -> str:
     if program == "onnxruntime":
         return ""
+    unusual = {getattr(cell, "activation", "tanh"), getattr(cell, "gate_activation", "sigmoid")} - {"tanh", "sigmoid"}
+    if unusual:
+        return f"{program} is not known to run fused operators with the activation {min(unusual)!r}"
     if lengths:
         how = "refuses" if program == "tract" else "silently ignores"
         return f"{program} {how} the lengths of fused operators"

@@ -12,9 +12,9 @@ from rnncore.runtime.task import Sequences, TaskRunner
 
 
 class Neighbour(NamedTuple):
-    """The number of a vector among those searched, and its cosine with the one asked for."""
+    """The place of a vector among those searched, and its cosine with the one asked for."""
 
-    index: int
+    place: int
     similarity: float
 
 
@@ -25,7 +25,7 @@ class Embedder(TaskRunner):
 
         embedder = Embedder.load("speakers.onnx")
         known = embedder.embed_many(recordings)             # [recordings, size]
-        nearest(embedder.embed(recording), known)[0]        # Neighbour(index=3, similarity=0.98)
+        nearest(embedder.embed(recording), known)[0]        # Neighbour(place=3, similarity=0.98)
     """
 
     task = "embedder"

@@ -220,7 +220,8 @@ class Stream(Closing):
         if steps == 1:
             step = self._step = self._binding.step()
             self._one = None if self._hooks else step.one
-            step.take(list(items.values()))
+            if not step.take(list(items.values())):  # never go on with what the buffers held before
+                raise RuntimeError("a checked chunk does not fit the buffers of one step: this is an error of rnncore")
             return self._finish(step.run(self._now), 1)
         return self._finish(self._binding.run_chunk(self._now, items, steps), steps)
 

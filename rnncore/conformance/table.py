@@ -14,8 +14,8 @@ _INTRO = """# Which program runs which file
 Made by `python -m rnncore.conformance`; do not edit. Every cell of the table is a file that was written, run and compared
 with PyTorch, with random weights, random initial states where the file streams, at (batch, time) = (3, 7), (1, 4) and
 (1, 1); ragged batches have a row of no steps. The number is the largest error as a part of the largest answer (at least 1);
-up to {tolerance:g} counts as right. ✗ with a number in brackets points to the reason below the table: either the program refused the
-file, or **it answered wrong numbers without complaint**.
+up to {tolerance:g} counts as right. ✗ with a number in brackets points to the reason below the table: either the program
+refused the file, or **it answered wrong numbers without complaint**.
 
 `loop` is the default form; `fused` is ONNX's own operator and exists only for the cells that it computes exactly;
 `portable` is what `form="auto", target="portable"` writes where the fused operator is not right everywhere.

@@ -77,6 +77,8 @@ class Recogniser(TaskModel):
             target_lengths: int64 [batch].
         """
         log_probs = self(x, lengths).transpose(0, 1)
+        if not len(log_probs):  # torch's function refuses a batch without frames; collate lets no labels into one
+            return log_probs.sum(), max(1, int(target_lengths.sum()))
         total = functional.ctc_loss(log_probs, targets, lengths, target_lengths, blank=BLANK, reduction="sum")
         return total, max(1, int(target_lengths.sum()))
 

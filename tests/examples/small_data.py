@@ -50,9 +50,7 @@ def tunes(folder: Path) -> Path:
         kind, metre, bar = (("Reel", "C|", "GABc d2ef"), ("jig", "6/8", "GAB cde"), ("Hornpipe", "4/4", "G>A B>c"))[
             i % 3
         ]
-        tune = (
-            f'X: 1\nT: No. {i}\nR: {kind}\nM: {metre}\nL: 1/8\nK: G % sharp\n"G"{bar} | A{1 + i} |\\\n G4 ||\n\n'
-        )
+        tune = f'X: 1\nT: No. {i}\nR: {kind}\nM: {metre}\nL: 1/8\nK: G % sharp\n"G"{bar} | A{1 + i} |\\\n G4 ||\n\n'
         (folder / "ryansMammoth" / f"{i:02}.abc").write_text(tune)
     return folder
 

@@ -165,15 +165,15 @@ def test_modules_that_cannot_be_exported(case: str, folder: Path) -> None:
 
 
 def reversal_lost(emit: forms.Emit) -> forms.Emit:
-    def wrong(builder: Builder, recurrence: Recurrence) -> list[ir.Value]:
+    def wrong(builder: Builder, recurrence: Recurrence, time: ir.Value) -> list[ir.Value]:
         recurrence.reverse = not recurrence.reverse
-        return emit(builder, recurrence)
+        return emit(builder, recurrence, time)
 
     return wrong
 
 
 def state_not_moved(emit: forms.Emit) -> forms.Emit:
-    def wrong(builder: Builder, recurrence: Recurrence) -> list[ir.Value]:
+    def wrong(builder: Builder, recurrence: Recurrence, time: ir.Value) -> list[ir.Value]:
         take_step = recurrence.take_step
 
         def stuck(body: Builder, z: ir.Value, states: list[ir.Value], keep: ir.Value | None) -> list[ir.Value]:
@@ -181,7 +181,7 @@ def state_not_moved(emit: forms.Emit) -> forms.Emit:
             return [y, *(body.op("Identity", state) for state in states)]
 
         recurrence.take_step = stuck  # type: ignore[method-assign, assignment]
-        return emit(builder, recurrence)
+        return emit(builder, recurrence, time)
 
     return wrong
 

@@ -150,7 +150,7 @@ def test_a_missing_gpu_is_said_at_once() -> None:
 
 def test_every_wrong_setting_is_listed() -> None:
     with pytest.raises(InputError) as caught:
-        TrainingSettings(0, 0, 0, 0.0, 1.0, -1.0, float("nan"), -1)
+        TrainingSettings(0, 0, 0, 0.0, 1.0, -1.0, float("nan"), -1, 0)
     for name in TrainingSettings.__dataclass_fields__:
         assert name in str(caught.value)
     assert TrainingSettings.from_dict(SETTINGS.to_dict()) == SETTINGS

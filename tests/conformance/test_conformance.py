@@ -1,0 +1,113 @@
+"""docs/conformance.md is true: claims rest on it, and files made here do what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rnncore
+from rnncore import runtime
+from rnncore.conformance.backends import BACKENDS, open_backend
+from rnncore.conformance.driver import verify_on
+from rnncore.conformance.measuring import measure
+from rnncore.conformance.table import parse
+from rnncore.conformance.variants import CELLS
+from rnncore.export import export
+from rnncore.export.targets import why_not
+from rnncore.runtime.errors import InputError, ModelFileError
+
+PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[tuple[str, str, str, str], dict[str, bool]]:
+    return parse(PAGE.read_text(encoding="utf-8"))
+
+
+def test_the_page_holds_every_cell_and_the_portable_form_is_right_everywhere(
+    page: dict[tuple[str, str, str, str], dict[str, bool]],
+) -> None:
+    portable = {row: right for row, right in page.items() if row[2] == "portable"}
+    assert len(portable) == len(CELLS) * 3 * 2
+    assert [row for row, right in portable.items() if right != dict.fromkeys(BACKENDS, True)] == []
+
+
+def test_what_targets_are_said_to_run_they_run(page: dict[tuple[str, str, str, str], dict[str, bool]]) -> None:
+    wrong = [
+        (cell, direction, form, lengths, program)
+        for (cell, direction, form, lengths), right in page.items()
+        for program, is_right in right.items()
+        if not is_right
+        and not why_not(program, form, CELLS[cell](), reverse=direction != "forward", lengths=lengths == "ragged")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction, lengths", [("forward", "none"), ("reverse", "ragged")])
+def test_a_sample_does_what_the_page_says(
+    page: dict[tuple[str, str, str, str], dict[str, bool]], direction: str, lengths: str
+) -> None:
+    rows = list(measure(cells=("LSTM peephole current",), directions=(direction,), lengths=(lengths,)))
+    assert [row.form for row in rows] == ["loop", "scan", "fused", "portable"]
+    for row in rows:
+        found = {backend: isinstance(result, float) for backend, result in row.results.items()}
+        assert found == page[row.cell, row.direction, row.form, row.lengths], row
+
+
+class Mixed(nn.Module):
+    """Three kinds of layers: one that is fused anywhere, one only on onnxruntime, one nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = nn.LSTM(3, 7, batch_first=True)
+        self.peephole = rnncore.Recurrent(rnncore.LSTMCell(7, 5, peephole="current"))
+        self.notes = rnncore.Recurrent(rnncore.LSTMCell(5, 2, peephole="previous"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.notes(self.peephole(self.plain(x)[0])[0])[0]
+
+
+@pytest.mark.slow
+def test_auto_chooses_for_each_layer_and_portable_runs_everywhere(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    report = export(Mixed(), tmp_path / "m.onnx", torch.randn(2, 4, 3), form="auto", target="portable", lengths=False)
+    forms = {name: choice.form for name, choice in report.form_choices.items()}
+    assert forms == {"plain.layers.0": "fused", "peephole": "portable", "notes": "portable"}
+    assert report.form == "fused+portable" and "peepholes" in report.form_choices["peephole"].reason
+    assert runtime.verify(report.path).passed
+    for backend in BACKENDS:
+        found = verify_on(report.path, backend)
+        assert found.passed, str(found)
+        assert [case.kind for case in found.cases] == ["whole", "whole", "stream"]
+
+
+@pytest.mark.slow
+def test_golden_cases_catch_a_wrong_file_and_its_absence(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    module = nn.GRU(3, 5, batch_first=True)
+    golden = runtime.load(export(module, tmp_path / "a.onnx", torch.randn(2, 4, 3)).path).metadata["rnncore.golden"]
+    with torch.no_grad():
+        module.weight_hh_l0[0, 0] += 0.1
+    other = {"rnncore.golden": golden}
+    bare = export(module, tmp_path / "b.onnx", torch.randn(2, 4, 3), verify=False)
+    with pytest.raises(ModelFileError, match="verify=True"):
+        runtime.verify(bare.path)
+    export(module, tmp_path / "c.onnx", torch.randn(2, 4, 3))
+    from rnncore.export.saving import write_entries
+
+    write_entries(tmp_path / "c.onnx", other)  # a file whose weights are not those that the golden answers came from
+    report = runtime.verify(tmp_path / "c.onnx")
+    assert not report.passed and report.max_error > 1e-4 and "FAILED" in str(report)
+
+
+def test_unknown_backends_and_targets_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no backend 'caffe'"):
+        open_backend("caffe", tmp_path / "x.onnx")
+    with pytest.raises(InputError, match=r"(?s)target is 'gpu'"):
+        export(Mixed(), tmp_path / "x.onnx", torch.randn(2, 4, 3), form="auto", target="gpu")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="only form='auto'"):
+        export(Mixed(), tmp_path / "x.onnx", torch.randn(2, 4, 3), target="tract")
