@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ def _summary(model: Model, path: Path) -> Table:
         "file": str(path),
         "size": f"{path.stat().st_size / 1e6:.2f} MB",
         "form": model.metadata.get("rnncore.form", "?"),
+        **{f"layer {name}": f"{c['form']}, because {c['reason']}" for name, c in _choices(model).items()},
         "precision": model.metadata.get("rnncore.precision", "?"),
         "streams": "yes" if signature.causal else f"no: {signature.not_causal_because}",
         "text model": "yes" if "rnncore.tokenizer" in model.metadata else "no",
@@ -44,6 +46,12 @@ def _summary(model: Model, path: Path) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _choices(model: Model) -> dict[str, dict[str, str]]:
+    """The form of each layer and why, in a file of form="auto"."""
+    choices: dict[str, dict[str, str]] = json.loads(model.metadata.get("rnncore.form_choices", "{}"))
+    return choices
 
 
 def _signature_table(model: Model) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -166,8 +167,7 @@ def test_modules_that_cannot_be_exported(case: str, folder: Path) -> None:
 
 def reversal_lost(emit: forms.Emit) -> forms.Emit:
     def wrong(builder: Builder, recurrence: Recurrence, time: ir.Value) -> list[ir.Value]:
-        recurrence.reverse = not recurrence.reverse
-        return emit(builder, recurrence, time)
+        return emit(builder, replace(recurrence, reverse=not recurrence.reverse), time)
 
     return wrong
 
