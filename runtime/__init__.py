@@ -44,11 +44,11 @@ from rnncore.runtime.stream import Stream
 if TYPE_CHECKING:
     from rnncore.runtime.beam import Found
     from rnncore.runtime.classifier import Classifier
-    from rnncore.runtime.edit_distance import edit_distance
     from rnncore.runtime.embedder import Embedder, Neighbour, cosines, nearest
     from rnncore.runtime.generation import TextGenerator, Written
     from rnncore.runtime.generator import Generator
     from rnncore.runtime.language_model import LanguageModel, TokenScore
+    from rnncore.runtime.levenshtein import edit_distance
     from rnncore.runtime.rater import Rater
     from rnncore.runtime.recogniser import Hypothesis, Recogniser, RecogniserStream
     from rnncore.runtime.reverify import CaseResult, VerifyReport, verify
@@ -125,7 +125,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Found",), "beam"),
     **dict.fromkeys(("Classifier",), "classifier"),
-    **dict.fromkeys(("edit_distance",), "edit_distance"),
+    **dict.fromkeys(("edit_distance",), "levenshtein"),
     **dict.fromkeys(
         (
             "Embedder",

@@ -15,8 +15,8 @@ from rnncore.models.attention import Attention
 from rnncore.models.bridge import Bridge
 from rnncore.models.encoder_decoder_config import EncoderDecoderConfig
 from rnncore.models.task_model import Metrics, pad_sequences
-from rnncore.runtime.edit_distance import edit_distance
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.levenshtein import edit_distance
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """One example: source ids and target ids, without "end"."""

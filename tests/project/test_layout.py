@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -63,6 +64,13 @@ def test_all_lists_exactly_the_public_names(package: str) -> None:
         and str(value.__module__).startswith("rnncore")
     }
     assert sorted(defined - listed) == [], "public, but not in __all__"
+
+
+@pytest.mark.parametrize("package", PUBLIC_PACKAGES)
+def test_no_public_name_is_also_a_modules_name(package: str) -> None:
+    """Importing ``package.name`` as a module binds the module in the package, and hides a name that loads when used."""
+    names = importlib.import_module(package).__all__
+    assert [name for name in names if importlib.util.find_spec(f"{package}.{name}")] == []
 
 
 @pytest.mark.parametrize("package", PUBLIC_PACKAGES)

@@ -90,6 +90,8 @@ def test_who_gives_up_or_is_late_takes_no_place(gate: Gate) -> None:
         tasks[1].cancel()
         with pytest.raises(runtime.DeadlineExceeded):
             await tasks[2]
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[1]
         assert pool.stats()["waiting"] == 1
         gate.opened.set()
         assert_same(await tasks[3], alone(SPEC, [(chunk(),)])[0])
