@@ -12,8 +12,8 @@ import torch
 from benchmarks.contestants import FOLDER, exported, fused_feeds, fused_session, torch_layer
 from benchmarks.measure import Table, medians, micro, ratio
 from rnncore.export import export
-from rnncore.export.accuracy import rms_error
-from rnncore.export.int8_verification import INT8_RMS
+from rnncore.export.int8.accuracy import rms_error
+from rnncore.export.int8.verification import INT8_RMS
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.runtime import Model, load
 from rnncore.text import character_vocabulary, python_corpus

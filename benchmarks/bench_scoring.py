@@ -13,7 +13,7 @@ from benchmarks.measure import Table, medians, ratio
 from rnncore import CellConfig, LanguageModel, LanguageModelConfig
 from rnncore.export import export
 from rnncore.runtime import LanguageModel as RuntimeLanguageModel
-from rnncore.runtime.language_model import TOKENIZER_KEY
+from rnncore.runtime.text.language_model import TOKENIZER_KEY
 from rnncore.text import character_vocabulary
 
 HYPOTHESES = 100

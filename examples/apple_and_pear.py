@@ -34,7 +34,7 @@ def train(path: Path) -> None:
 
     from rnncore import CellConfig, LanguageModelConfig
     from rnncore.export import export
-    from rnncore.runtime.language_model import TOKENIZER_KEY
+    from rnncore.runtime.text.language_model import TOKENIZER_KEY
     from rnncore.text import Corpus, word_vocabulary
     from rnncore.training import Trainer, TrainingSettings, new_model
 

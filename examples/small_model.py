@@ -17,7 +17,7 @@ def small_model(path: Path) -> Path:
 
     from rnncore import CellConfig, LanguageModel, LanguageModelConfig
     from rnncore.export import export
-    from rnncore.runtime.language_model import TOKENIZER_KEY
+    from rnncore.runtime.text.language_model import TOKENIZER_KEY
     from rnncore.text import character_vocabulary
 
     torch.manual_seed(0)

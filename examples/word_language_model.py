@@ -16,7 +16,7 @@ from rnncore import CellConfig, LanguageModelConfig
 from rnncore.export import export
 from rnncore.models.language_model_head import default_cutoffs
 from rnncore.runtime import LanguageModel
-from rnncore.runtime.language_model import TOKENIZER_KEY
+from rnncore.runtime.text.language_model import TOKENIZER_KEY
 from rnncore.text import Corpus, read_corpus, subword_vocabulary, word_vocabulary
 from rnncore.training import Trainer, TrainingSettings, evaluate, new_model
 from rnncore.training.progress import TrainProgress

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnncore.export.exporter import ExportReport, export
-    from rnncore.export.forms import Form
-    from rnncore.export.generator import GeneratorReport, export_generator
+    from rnncore.export.generation.generator import GeneratorReport, export_generator
+    from rnncore.export.generation.translator import TranslatorReport, export_translator
+    from rnncore.export.loops.forms import Form
     from rnncore.export.tasks import export_model
-    from rnncore.export.translator import TranslatorReport, export_translator
 
 __all__ = [
     "ExportReport",
@@ -25,13 +25,13 @@ __all__ = [
 
 _HOME = {
     "ExportReport": "exporter",
-    "Form": "forms",
-    "GeneratorReport": "generator",
-    "TranslatorReport": "translator",
+    "Form": "loops.forms",
+    "GeneratorReport": "generation.generator",
+    "TranslatorReport": "generation.translator",
     "export": "exporter",
-    "export_generator": "generator",
+    "export_generator": "generation.generator",
     "export_model": "tasks",
-    "export_translator": "translator",
+    "export_translator": "generation.translator",
 }
 
 

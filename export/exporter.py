@@ -14,22 +14,25 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.conversion import convert
-from rnncore.export.accuracy import AccuracyReport
-from rnncore.export.carried import splice_carried
-from rnncore.export.cleanup import clean_up
-from rnncore.export.example import Axes, Example, check_dtypes, check_runs
-from rnncore.export.forms import FORMS, Form
-from rnncore.export.fused import check_fusable
-from rnncore.export.golden import GoldenRecorder
-from rnncore.export.pick import add_pick
-from rnncore.export.portable import fold_constants, spell_out
-from rnncore.export.quantization import Quantization, check_form
-from rnncore.export.reference import Reference
+from rnncore.export.capture.example import Axes, Example, check_dtypes, check_runs
+from rnncore.export.capture.pick import add_pick
+from rnncore.export.capture.structure import why_chunks_differ, why_not_causal
+from rnncore.export.capture.torch_onnx import OPSET
+from rnncore.export.capture.tracing import Trace, trace
+from rnncore.export.int8.accuracy import AccuracyReport
+from rnncore.export.int8.quantization import Quantization, check_form
+from rnncore.export.loops.carried import splice_carried
+from rnncore.export.loops.cleanup import clean_up
+from rnncore.export.loops.forms import FORMS, Form
+from rnncore.export.loops.fused import check_fusable
+from rnncore.export.loops.portable import fold_constants, spell_out
+from rnncore.export.loops.splice import splice
+from rnncore.export.loops.steps import StepGraph, export_steps
+from rnncore.export.proof.golden import GoldenRecorder
+from rnncore.export.proof.reference import Reference
+from rnncore.export.proof.verification import Case, Verdict, Verifier
 from rnncore.export.saving import write_entries, write_model
 from rnncore.export.signature import REPORT_KEY, signature_of, write_metadata
-from rnncore.export.splice import splice
-from rnncore.export.steps import StepGraph, export_steps
-from rnncore.export.structure import why_chunks_differ, why_not_causal
 from rnncore.export.targets import (
     CHOICES_KEY,
     TARGETS,
@@ -40,13 +43,10 @@ from rnncore.export.targets import (
     describe,
     form_text,
 )
-from rnncore.export.torch_onnx import OPSET
-from rnncore.export.tracing import Trace, trace
-from rnncore.export.verification import Case, Verdict, Verifier
-from rnncore.runtime.atomic import replacing
 from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
-from rnncore.runtime.golden import GOLDEN_KEY
-from rnncore.runtime.signature import Signature
+from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.files.golden import GOLDEN_KEY
+from rnncore.runtime.files.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def export(
             language model scores texts with that without copying its vocabulary out of the file.
         seed: of the random inputs used in tracing and verification.
         quantize: "int8": weights of matrix products and embeddings in 8 bits, in standard operators, see
-            :mod:`rnncore.export.int8`.  The file is a quarter of the size and faster where layers are wide (from about
+            :mod:`rnncore.export.int8.rewriting`.  The file is a quarter of the size and faster where layers are wide (from about
             256 units).  It is verified in float32 first, then in int8.
         accuracy_data: calls of the module like ``example`` on which the report says what int8 costs; by default the
             example alone.

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from rnncore.runtime.container import FINGERPRINT_KEY, replace_metadata, stamp
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.signature import BLANK_FINGERPRINT
+from rnncore.runtime.files.container import FINGERPRINT_KEY, replace_metadata, stamp
+from rnncore.runtime.files.signature import BLANK_FINGERPRINT
 
 
 def write_model(model: ir.Model, path: Path) -> None:

@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from rnncore.runtime.errors import ExportError, raise_all
-from rnncore.runtime.signature import BATCH, BLANK_FINGERPRINT, FORMAT_VERSION, PREFIX, TIME, Port, Signature, State
+from rnncore.runtime.files.signature import (
+    BATCH,
+    BLANK_FINGERPRINT,
+    FORMAT_VERSION,
+    PREFIX,
+    TIME,
+    Port,
+    Signature,
+    State,
+)
 
 REPORT_KEY = PREFIX + "report"
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rnncore.cells import Cell, LSTMCell
-from rnncore.export.fused import why_not_fused
-from rnncore.export.recorder import Call
+from rnncore.export.capture.recorder import Call
+from rnncore.export.loops.fused import why_not_fused
 
 Target = Literal["onnxruntime", "openvino", "tract", "portable"]
 TARGETS = ("onnxruntime", "openvino", "tract", "portable")

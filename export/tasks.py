@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from rnncore.export.exporter import ExportReport, export
-from rnncore.export.forms import Form
+from rnncore.export.loops.forms import Form
 from rnncore.models.task_model import TaskModel
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.task import TOKENIZER_KEY
-from rnncore.runtime.vocabulary import Vocabulary
+from rnncore.runtime.tasks.task import TOKENIZER_KEY
+from rnncore.runtime.text.vocabulary import Vocabulary
 
 
 def export_model(

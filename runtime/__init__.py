@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rnncore.runtime.calls.processors import share_threads, usable_processors
 from rnncore.runtime.errors import (
     DeadlineExceeded,
     ForeignModelError,
@@ -33,31 +34,30 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.files.signature import FORMAT_VERSION, Pick, Port, Signature, State
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.pool import Pool
-from rnncore.runtime.pool_stream import PoolStream
-from rnncore.runtime.processors import share_threads, usable_processors
-from rnncore.runtime.signature import FORMAT_VERSION, Pick, Port, Signature, State
+from rnncore.runtime.pool.pool import Pool
+from rnncore.runtime.pool.stream import PoolStream
 from rnncore.runtime.slot import ModelSlot
-from rnncore.runtime.stream import Stream
+from rnncore.runtime.streams.stream import Stream
 
 if TYPE_CHECKING:
-    from rnncore.runtime.beam import Found
-    from rnncore.runtime.classifier import Classifier
-    from rnncore.runtime.embedder import Embedder, Neighbour, cosines, nearest
-    from rnncore.runtime.generation import TextGenerator, Written
-    from rnncore.runtime.generator import Generator
-    from rnncore.runtime.language_model import LanguageModel, TokenScore
-    from rnncore.runtime.levenshtein import edit_distance
-    from rnncore.runtime.rater import Rater
-    from rnncore.runtime.recogniser import Hypothesis, Recogniser, RecogniserStream
-    from rnncore.runtime.reverify import CaseResult, VerifyReport, verify
-    from rnncore.runtime.spans import Span, SpanCounts, count_spans, spans_of
-    from rnncore.runtime.tagger import Tagger
-    from rnncore.runtime.task_stream import TaskStream
-    from rnncore.runtime.text_states import TextStates
-    from rnncore.runtime.text_stream import TextStream
-    from rnncore.runtime.translator import Translator
+    from rnncore.runtime.files.reverify import CaseResult, VerifyReport, verify
+    from rnncore.runtime.tasks.classifier import Classifier
+    from rnncore.runtime.tasks.embedder import Embedder, Neighbour, cosines, nearest
+    from rnncore.runtime.tasks.generator import Generator
+    from rnncore.runtime.tasks.levenshtein import edit_distance
+    from rnncore.runtime.tasks.rater import Rater
+    from rnncore.runtime.tasks.recogniser import Hypothesis, Recogniser, RecogniserStream
+    from rnncore.runtime.tasks.spans import Span, SpanCounts, count_spans, spans_of
+    from rnncore.runtime.tasks.tagger import Tagger
+    from rnncore.runtime.tasks.task_stream import TaskStream
+    from rnncore.runtime.text.beam import Found
+    from rnncore.runtime.text.generation import TextGenerator, Written
+    from rnncore.runtime.text.language_model import LanguageModel, TokenScore
+    from rnncore.runtime.text.states import TextStates
+    from rnncore.runtime.text.stream import TextStream
+    from rnncore.runtime.text.translator import Translator
 
 __all__ = [
     "FORMAT_VERSION",
@@ -122,66 +122,25 @@ __all__ = [
 ]
 
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
-_HOME = {
-    **dict.fromkeys(("Found",), "beam"),
-    **dict.fromkeys(("Classifier",), "classifier"),
-    **dict.fromkeys(("edit_distance",), "levenshtein"),
-    **dict.fromkeys(
-        (
-            "Embedder",
-            "Neighbour",
-            "cosines",
-            "nearest",
-        ),
-        "embedder",
-    ),
-    **dict.fromkeys(
-        (
-            "TextGenerator",
-            "Written",
-        ),
-        "generation",
-    ),
-    **dict.fromkeys(("Generator",), "generator"),
-    **dict.fromkeys(
-        (
-            "LanguageModel",
-            "TokenScore",
-        ),
-        "language_model",
-    ),
-    **dict.fromkeys(("Rater",), "rater"),
-    **dict.fromkeys(
-        (
-            "Hypothesis",
-            "Recogniser",
-            "RecogniserStream",
-        ),
-        "recogniser",
-    ),
-    **dict.fromkeys(
-        (
-            "CaseResult",
-            "VerifyReport",
-            "verify",
-        ),
-        "reverify",
-    ),
-    **dict.fromkeys(
-        (
-            "Span",
-            "SpanCounts",
-            "count_spans",
-            "spans_of",
-        ),
-        "spans",
-    ),
-    **dict.fromkeys(("Tagger",), "tagger"),
-    **dict.fromkeys(("TaskStream",), "task_stream"),
-    **dict.fromkeys(("TextStates",), "text_states"),
-    **dict.fromkeys(("TextStream",), "text_stream"),
-    **dict.fromkeys(("Translator",), "translator"),
+_MODULES = {
+    "files.reverify": ("CaseResult", "VerifyReport", "verify"),
+    "tasks.classifier": ("Classifier",),
+    "tasks.embedder": ("Embedder", "Neighbour", "cosines", "nearest"),
+    "tasks.generator": ("Generator",),
+    "tasks.levenshtein": ("edit_distance",),
+    "tasks.rater": ("Rater",),
+    "tasks.recogniser": ("Hypothesis", "Recogniser", "RecogniserStream"),
+    "tasks.spans": ("Span", "SpanCounts", "count_spans", "spans_of"),
+    "tasks.tagger": ("Tagger",),
+    "tasks.task_stream": ("TaskStream",),
+    "text.beam": ("Found",),
+    "text.generation": ("TextGenerator", "Written"),
+    "text.language_model": ("LanguageModel", "TokenScore"),
+    "text.states": ("TextStates",),
+    "text.stream": ("TextStream",),
+    "text.translator": ("Translator",),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,24 +9,24 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from rnncore.runtime.batch import read_batch, run_batch
-from rnncore.runtime.buckets import BATCH_SIZE, PADDING_BUDGET
-from rnncore.runtime.checking import bind_arguments
-from rnncore.runtime.corpus import Progress, check_windows, run_windows
+from rnncore.runtime.batches.batch import read_batch, run_batch
+from rnncore.runtime.batches.buckets import BATCH_SIZE, PADDING_BUDGET
+from rnncore.runtime.batches.corpus import Progress, check_windows, run_windows
+from rnncore.runtime.batches.many import push_many
+from rnncore.runtime.batches.ragged import read_ragged, run_ragged
+from rnncore.runtime.calls.checking import bind_arguments
+from rnncore.runtime.calls.picks import run_picked
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
-from rnncore.runtime.eviction import OnEvict
-from rnncore.runtime.foreign import read_foreign
-from rnncore.runtime.hooks import one_or_all
-from rnncore.runtime.layout import Array, Layout
-from rnncore.runtime.loading import LoadedFile, open_model, read_again, read_source
-from rnncore.runtime.many import push_many
-from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
-from rnncore.runtime.picks import run_picked
-from rnncore.runtime.pool import OnOverload, Pool
-from rnncore.runtime.ragged import read_ragged, run_ragged
-from rnncore.runtime.signature import Signature
-from rnncore.runtime.snapshot import decode, read_file
-from rnncore.runtime.stream import Stream
+from rnncore.runtime.files.layout import Array, Layout
+from rnncore.runtime.files.loading import LoadedFile, open_model, read_again, read_source
+from rnncore.runtime.files.origin import Origin, Threads, logger, origin_of, read_options
+from rnncore.runtime.files.signature import Signature
+from rnncore.runtime.foreign.description import read_foreign
+from rnncore.runtime.pool.eviction import OnEvict
+from rnncore.runtime.pool.pool import OnOverload, Pool
+from rnncore.runtime.streams.hooks import one_or_all
+from rnncore.runtime.streams.snapshot import decode, read_file
+from rnncore.runtime.streams.stream import Stream
 
 
 def load(
@@ -58,7 +58,7 @@ def load(
         method, is several runs: this bounds the memory of what is between input and output.  None for no limit.
 
     For a file that rnncore did not write, of which the runtime believes what it is told here and what a trial run on
-    zeros shows (:mod:`rnncore.runtime.foreign_graph`):
+    zeros shows (:mod:`rnncore.runtime.foreign.graph`):
 
     states: for each input of the graph that is a recurrent state the output that it becomes, ``{"h": "hn", "c": "cn"}``;
         ``{}`` for a model without, which runs whole sequences but does not stream.

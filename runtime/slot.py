@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.files.origin import logger
 from rnncore.runtime.model import Model
-from rnncore.runtime.origin import logger
 
 
 class ModelSlot:

@@ -11,7 +11,7 @@ import torch
 from rnncore import CellConfig, LanguageModel, LanguageModelConfig
 from rnncore.export import export
 from rnncore.runtime import LanguageModel as RuntimeLanguageModel
-from rnncore.runtime.language_model import TOKENIZER_KEY
+from rnncore.runtime.text.language_model import TOKENIZER_KEY
 from rnncore.text import Vocabulary, character_vocabulary
 
 CHARACTERS = "abcdeé中\n <>os."

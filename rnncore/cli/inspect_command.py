@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from rnncore.cli.console import output, reports_errors
-from rnncore.runtime.signature import PICKS
+from rnncore.runtime.files.signature import PICKS
 
 if TYPE_CHECKING:
     from rnncore.runtime.model import Model

@@ -61,8 +61,8 @@ def surprisal(
 ) -> None:
     """Colour each token by its surprisal, -log2 of its probability, without PyTorch."""
     from rnncore.plots.surprisal import as_html, as_terminal_text, surprisal
-    from rnncore.runtime.atomic import replacing
-    from rnncore.runtime.language_model import LanguageModel
+    from rnncore.runtime.files.atomic import replacing
+    from rnncore.runtime.text.language_model import LanguageModel
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out is {str(out)!r}, expected a name that ends in .html")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rnncore.models import LanguageModel
 from rnncore.runtime.errors import TrainingError
-from rnncore.runtime.vocabulary import Vocabulary
+from rnncore.runtime.text.vocabulary import Vocabulary
 from rnncore.training import Checkpoint, EpochReport, new_model
 from rnncore.training.fit_checkpoint import FitCheckpoint
 

@@ -23,7 +23,7 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="Same seed, same text; a new text each time without one.")] = None,
 ) -> None:
     """Write a text, one token at a time, without PyTorch; printed after its prefix."""
-    from rnncore.runtime.language_model import LanguageModel
+    from rnncore.runtime.text.language_model import LanguageModel
 
     language_model = LanguageModel.load(model)
     written = language_model.sample(length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, prefix=prefix)

@@ -26,7 +26,7 @@ def score(
     The text is read as a stream, one token at a time, without PyTorch.
     """
     from rnncore.runtime.errors import InputError
-    from rnncore.runtime.language_model import LanguageModel
+    from rnncore.runtime.text.language_model import LanguageModel
 
     scores = LanguageModel.load(model).token_scores(text, eos=eos)
     if not scores:

@@ -12,8 +12,8 @@ import torch
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.models.language_model_head import default_cutoffs
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.language_model import TOKENIZER_KEY
-from rnncore.runtime.vocabulary import Vocabulary
+from rnncore.runtime.text.language_model import TOKENIZER_KEY
+from rnncore.runtime.text.vocabulary import Vocabulary
 from rnncore.text import (
     Corpus,
     character_vocabulary,

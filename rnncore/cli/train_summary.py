@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rnncore.runtime.language_model import LanguageModel
+from rnncore.runtime.text.language_model import LanguageModel
 
 _SHOWN_CHARACTERS = 72
 _SAMPLES = 3

@@ -16,7 +16,7 @@ from rnncore.models.bridge import Bridge
 from rnncore.models.encoder_decoder_config import EncoderDecoderConfig
 from rnncore.models.task_model import Metrics, pad_sequences
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.levenshtein import edit_distance
+from rnncore.runtime.tasks.levenshtein import edit_distance
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """One example: source ids and target ids, without "end"."""

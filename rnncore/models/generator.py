@@ -15,7 +15,7 @@ from rnncore.layers.base import valid_steps
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.models.task_model import Metrics, TaskModel, pad_sequences
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.task import EOS_KEY
+from rnncore.runtime.tasks.task import EOS_KEY
 
 
 class Generator(TaskModel):

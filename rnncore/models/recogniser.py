@@ -13,9 +13,9 @@ from torch.nn import functional
 from rnncore.layers.base import valid_steps
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.models.task_model import Metrics, TaskModel, pad_sequences
-from rnncore.runtime.ctc import BLANK, collapse
 from rnncore.runtime.errors import InputError, raise_all
-from rnncore.runtime.levenshtein import edit_distance
+from rnncore.runtime.tasks.ctc import BLANK, collapse
+from rnncore.runtime.tasks.levenshtein import edit_distance
 
 
 class Recogniser(TaskModel):

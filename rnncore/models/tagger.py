@@ -13,7 +13,7 @@ from rnncore.layers.base import valid_steps
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.models.task_model import Metrics, TaskModel, pad_sequences
 from rnncore.runtime.errors import InputError, raise_all
-from rnncore.runtime.spans import count_spans
+from rnncore.runtime.tasks.spans import count_spans
 
 
 class Tagger(TaskModel):
@@ -28,7 +28,7 @@ class Tagger(TaskModel):
     Args:
         config: what it reads, and through which layers; bidirectional as a rule, unless it has to stream.
         labels: the tags.  ``B-x``, ``I-x`` and ``O`` mark spans; so do equal tags side by side, see
-            :mod:`rnncore.runtime.spans`.
+            :mod:`rnncore.runtime.tasks.spans`.
     """
 
     task = "tagger"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rnncore.models.reader import Reader
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.task import LABELS_KEY, TASK_KEY
+from rnncore.runtime.tasks.task import LABELS_KEY, TASK_KEY
 
 Metrics = dict[str, tuple[float, int]]
 """Name -> (sum over a batch, how many were summed); the metric is the one divided by the other, over all batches."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rnncore.runtime.language_model import LanguageModel
-from rnncore.runtime.vocabulary import EOS
+from rnncore.runtime.text.language_model import LanguageModel
+from rnncore.runtime.text.vocabulary import EOS
 
 if TYPE_CHECKING:
     from rich.text import Text

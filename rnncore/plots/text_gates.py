@@ -10,7 +10,7 @@ from torch import Tensor
 from rnncore.models import LanguageModel
 from rnncore.plots.gates import Recording, gates
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.vocabulary import EOS, Vocabulary
+from rnncore.runtime.text.vocabulary import EOS, Vocabulary
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.vocabulary import EOS, Vocabulary
+from rnncore.runtime.text.vocabulary import EOS, Vocabulary
 
 
 def character_vocabulary(texts: Iterable[str]) -> Vocabulary:

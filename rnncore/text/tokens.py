@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.vocabulary import EOS, UNK, Vocabulary
+from rnncore.runtime.text.vocabulary import EOS, UNK, Vocabulary
 
 
 def token_vocabulary(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.vocabulary import EOS, UNK, Vocabulary
+from rnncore.runtime.text.vocabulary import EOS, UNK, Vocabulary
 
 # A word with inner apostrophes and hyphens (don't, well-known), a line end, or any other single character but blanks.
 _TOKEN = r"\w+(?:['’-]\w+)*|\n|[^\w\s]"

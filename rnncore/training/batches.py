@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnncore.models.language_model import IGNORED
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.vocabulary import Vocabulary
+from rnncore.runtime.text.vocabulary import Vocabulary
 
 
 def token_stream(texts: Sequence[str], vocabulary: Vocabulary) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnncore.runtime.atomic import replacing
 from rnncore.runtime.errors import TrainingError
+from rnncore.runtime.files.atomic import replacing
 from rnncore.training.observer import EpochReport
 
 FORMAT = "rnncore.fit 1"

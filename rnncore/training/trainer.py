@@ -15,7 +15,7 @@ from rnncore.layers import State
 from rnncore.models import LanguageModel, LanguageModelConfig
 from rnncore.models.language_model import IGNORED
 from rnncore.runtime.errors import InputError, TrainingError
-from rnncore.runtime.vocabulary import Vocabulary
+from rnncore.runtime.text.vocabulary import Vocabulary
 from rnncore.text import Corpus
 from rnncore.training.batches import ContiguousBatches, token_stream
 from rnncore.training.checkpoint import Checkpoint, Position

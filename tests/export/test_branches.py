@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -16,8 +17,12 @@ from onnx.helper import get_attribute_value
 
 import rnncore
 from rnncore import runtime
-from rnncore.export import export, forms
+from rnncore.export import export, exporter
+from rnncore.export.loops import forms
+from rnncore.runtime.calls.instructions import supposing
+from rnncore.runtime.errors import VerificationError
 from tests.export.exporting import FORMS, Exported, all_graphs, all_nodes, export_forms, one_trace
+from tests.export.faults import Fault, with_fault
 from tests.strategies import randomize
 
 SIZE = 3
@@ -117,3 +122,52 @@ def test_a_large_cell_keeps_its_loop_for_one_step(
     with runtime.load(tmp_path / "large.onnx").stream() as stream, torch.no_grad():
         got = np.concatenate([stream.push(step[None].numpy()) for step in x])
         np.testing.assert_allclose(got, module(x[None])[0], atol=1e-5)
+
+
+def broken(name: str) -> Fault:
+    """Every branch of this name gives the opposite of its output."""
+
+    def fault(model: ir.Model) -> int:
+        places = 0
+        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+            for attribute in node.attributes.values():
+                branch = attribute.value
+                if isinstance(branch, ir.Graph) and str(branch.name).split("/")[-1].startswith(name):
+                    wrong = ir.Node("", "Neg", [branch.outputs[0]], name=f"{branch.name}/wrong")
+                    wrong.outputs[0].name = wrong.name
+                    branch.append(wrong)
+                    branch.outputs[0] = wrong.outputs[0]
+                    places += 1
+        return places
+
+    return fault
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("avx512", [False, True])
+def test_one_row_takes_the_branch_that_suits_the_processor(
+    avx512: bool, form: str, with_lengths: Exported, module: Pair
+) -> None:
+    x = torch.randn(1, 4, SIZE, generator=torch.Generator().manual_seed(1))
+    taken, other = ("full", "one_row") if avx512 else ("one_row", "full")
+    data = with_lengths.path(form).read_bytes()
+    with supposing(avx512), torch.no_grad():
+        np.testing.assert_allclose(runtime.load(with_fault(data, broken(other))).run(x.numpy()), module(x), atol=1e-5)
+        wrong = runtime.load(with_fault(data, broken(taken))).run(x.numpy())
+    assert np.abs(wrong - module(x).detach().numpy()).max() > 1e-2
+
+
+@pytest.mark.parametrize("branch", ["one_step", "one_row", "full", "masked"])
+def test_export_verifies_every_branch_whatever_processor_it_runs_on(
+    branch: str, module: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = exporter.write_model
+
+    def write_broken(model: ir.Model, path: Path) -> None:
+        assert broken(branch)(model) > 0
+        write(model, path)
+
+    monkeypatch.setattr(exporter, "write_model", write_broken)
+    with one_trace(), pytest.raises(VerificationError, match=r"disagree|differs"):
+        export(module, tmp_path / "broken.onnx", torch.randn(2, 4, SIZE), streaming=True, lengths=True)
+    assert not (tmp_path / "broken.onnx").exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import parser
 from onnx.reference import ReferenceEvaluator
 
-from rnncore.export.ranges import Range, Ranges
+from rnncore.export.int8.ranges import Range, Ranges
 
 STEPS = {
     "tanh": ("h2 = Tanh(pre)", (-1.0, 1.0)),

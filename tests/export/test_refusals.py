@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 import rnncore
-from rnncore.export import export, forms
-from rnncore.export.builder import Builder
-from rnncore.export.recurrence import Recurrence
+from rnncore.export import export
+from rnncore.export.loops import forms
+from rnncore.export.loops.builder import Builder
+from rnncore.export.loops.recurrence import Recurrence
 from rnncore.runtime.errors import ExportError, InputError, RnncoreError, VerificationError
 from tests.export.exporting import FORMS, one_trace
 from tests.export.modules import Network

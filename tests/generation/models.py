@@ -12,12 +12,12 @@ from torch import nn
 
 from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, LanguageModel, LanguageModelConfig
 from rnncore.export import export, export_generator, export_translator
-from rnncore.export import translator as translator_module
-from rnncore.export.halves import Halves, trace_halves
+from rnncore.export.generation import translator as translator_module
+from rnncore.export.generation.halves import Halves, trace_halves
 from rnncore.runtime import LanguageModel as RuntimeLanguageModel
 from rnncore.runtime import TextGenerator, Translator
-from rnncore.runtime.language_model import TOKENIZER_KEY
-from rnncore.runtime.vocabulary import UNK, Vocabulary
+from rnncore.runtime.text.language_model import TOKENIZER_KEY
+from rnncore.runtime.text.vocabulary import UNK, Vocabulary
 
 WORDS = ("<eos>", UNK, "the", "apple", "and", "pear", "salad", "of", "a", "red", "moon")
 END, UNKNOWN = 0, 1

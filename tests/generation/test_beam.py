@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnncore.runtime.beam import Found, beam_search
+from rnncore.runtime.text.beam import Found, beam_search
 
 History = tuple[int, ...]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rnncore.export import export_generator
 from rnncore.runtime import TextGenerator
-from rnncore.runtime.sampling import sampling_probabilities, token_at
+from rnncore.runtime.text.sampling import sampling_probabilities, token_at
 from tests.generation.models import END, UNKNOWN, WORDS, generator, step_by_step, streaming_file
 from tests.generation.test_one_call import torch_log_probs
 

@@ -9,18 +9,11 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from rnncore.export import (
-    export_generator,
-    export_translator,
-    generation_loop,
-    generator_graph,
-    sampling_nodes,
-    translator,
-    translator_graph,
-)
-from rnncore.export.builder import Builder
-from rnncore.export.generator_graph import _read
-from rnncore.export.sampling_nodes import Sampler
+from rnncore.export import export_generator, export_translator
+from rnncore.export.generation import generator_graph, loop, sampling_nodes, translator, translator_graph
+from rnncore.export.generation.generator_graph import _read
+from rnncore.export.generation.sampling_nodes import Sampler
+from rnncore.export.loops.builder import Builder
 from rnncore.runtime import load
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
 from tests.generation.models import encoder_decoder, halves, streaming_file, translator_file, vocabulary
@@ -75,12 +68,12 @@ def likeliest_backwards(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_too_late(patch: pytest.MonkeyPatch) -> None:
-    plain = generation_loop._Body.__init__
+    plain = loop._Body.__init__
 
     def init(self: Any, body: Builder, start: Any, end: int, size: int, dtype: ir.DataType) -> None:
         plain(self, body, start, end + 1, size, dtype)
 
-    patch.setattr(generation_loop._Body, "__init__", init)
+    patch.setattr(loop._Body, "__init__", init)
 
 
 @pytest.mark.parametrize(

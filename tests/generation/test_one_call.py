@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from rnncore.export.generator_check import margin
+from rnncore.export.generation.generator_check import margin
 from rnncore.runtime import InputError, ModelFileError, TextGenerator, UnknownTokenError
-from rnncore.runtime.sampling import sampling_probabilities, token_at
+from rnncore.runtime.text.sampling import sampling_probabilities, token_at
 from tests.export.backends import Loop
 from tests.generation.models import (
     END,

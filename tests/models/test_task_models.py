@@ -16,7 +16,7 @@ from torch import Tensor
 from rnncore import CellConfig, Classifier, Embedder, Generator, Rater, ReaderConfig, Recogniser, Tagger
 from rnncore.models import CELLS, POOLINGS, TaskModel, pad_sequences
 from rnncore.runtime import InputError
-from rnncore.runtime.ctc import collapse
+from rnncore.runtime.tasks.ctc import collapse
 from rnncore.training import Observer, fit
 from tests.strategies import SEEDS, randomize
 from tests.tolerances import bound

@@ -19,8 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rnncore.runtime.container import stamp
-from rnncore.runtime.signature import BLANK_FINGERPRINT, FORMAT_VERSION, Port, Signature, State
+from rnncore.runtime.files.container import stamp
+from rnncore.runtime.files.signature import BLANK_FINGERPRINT, FORMAT_VERSION, Port, Signature, State
 
 FEATURES, IDS, SPEAKER, C, H, OUT, LAST = 13, 17, 3, 7, 5, 11, 2
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from rnncore import runtime
-from rnncore.runtime.container import fingerprint_of, metadata_of, stamp
-from rnncore.runtime.signature import BLANK_FINGERPRINT, Port, State
+from rnncore.runtime.files.container import fingerprint_of, metadata_of, stamp
+from rnncore.runtime.files.signature import BLANK_FINGERPRINT, Port, State
 from tests.runtime.files import Spec, causal_file, causal_graph, finish, signature
 
 

@@ -24,8 +24,8 @@ from rnncore.runtime import (
     UnknownTokenError,
     load,
 )
-from rnncore.runtime import language_model as module
-from rnncore.runtime.language_model import TOKENIZER_KEY
+from rnncore.runtime.text import language_model as module
+from rnncore.runtime.text.language_model import TOKENIZER_KEY
 from rnncore.text import character_vocabulary
 from tests.language_models import CHARACTERS, DEPTH, exported, model_file, runtime_model, torch_model, vocabulary
 from tests.tolerances import bound

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnncore.runtime import InputError, LanguageModel, UnknownTokenError, load
-from rnncore.runtime import hypotheses as module
-from rnncore.runtime.token_scorer import TokenScorer
+from rnncore.runtime.text import hypotheses as module
+from rnncore.runtime.text.token_scorer import TokenScorer
 from tests.language_models import (
     CHARACTERS,
     DEPTH,

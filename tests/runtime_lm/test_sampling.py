@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnncore.runtime import InputError
-from rnncore.runtime.sampling import draw, sampling_probabilities
+from rnncore.runtime.text.sampling import draw, sampling_probabilities
 
 P = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
 LOG_P = np.log(P)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnncore.runtime import InputError, Span, count_spans, edit_distance, spans_of
-from rnncore.runtime.ctc import beam_search, collapse
+from rnncore.runtime.tasks.ctc import beam_search, collapse
 from tests.strategies import SEEDS
 
 tags = st.lists(st.sampled_from(("O", "B-x", "I-x", "B-y", "I-y", "z")), max_size=9)

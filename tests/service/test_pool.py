@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rnncore import runtime
-from rnncore.runtime.engine import Engine
+from rnncore.runtime.calls.engine import Engine
 from tests.runtime.data import arguments, model, sequence, voice
 from tests.runtime.files import FEATURES, IDS, Spec
 from tests.service.alone import SPECS, alone, assert_same
@@ -194,11 +194,11 @@ def test_any_error_of_a_call_reaches_its_push_and_the_pool_lives_on(monkeypatch:
     with model(SPEC).pool() as pool:
         stream = pool.open()
         with monkeypatch.context() as patch:
-            patch.setattr("rnncore.runtime.worker.run_items", lambda *_: 1 / 0)
+            patch.setattr("rnncore.runtime.pool.worker.run_items", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 stream.push(chunk())
         with monkeypatch.context() as patch:
-            patch.setattr("rnncore.runtime.worker.plan_slice", lambda *_, **__: 1 / 0)
+            patch.setattr("rnncore.runtime.pool.worker.plan_slice", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 stream.push(chunk())
         assert_same(stream.push(chunk()), alone(SPEC, [(chunk(),)])[0])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnncore.runtime.atomic import replacing
 from rnncore.runtime.errors import TrainingError
+from rnncore.runtime.files.atomic import replacing
 from rnncore.training import Checkpoint, Trainer
 from tests.training.small import CORPUS, assert_same_bits, trainer
 

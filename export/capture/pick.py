@@ -1,0 +1,45 @@
+"""Asked numbers only: an optional input and output, so that a caller need not copy a whole vocabulary out of a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from rnncore.export.loops.builder import Builder
+from rnncore.runtime.errors import ExportError
+from rnncore.runtime.files.signature import BATCH, PICKS, TIME, Pick
+
+
+def add_pick(graph: ir.Graph, states: set[str]) -> Pick:
+    """Add ``<output>.pick`` [batch, time, picks], the output's numbers at the indices ``<output>.at`` of its last axis.
+
+    The input has a default, so whoever does not ask need not feed it.
+
+    Args:
+        graph: finished, with one output besides ``states``, its final states.
+
+    Raises:
+        ExportError: there are several outputs, or the one is not [batch, time, size] with a fixed size.
+    """
+    outputs = [value for value in graph.outputs if value.name not in states]
+    if len(outputs) != 1:
+        raise ExportError(f"pick=True needs a module with one output, this one has {len(outputs)}")
+    (whole,) = outputs
+    shape = None if whole.shape is None else [d if isinstance(d, int) else d.value for d in whole.shape]
+    if shape is None or len(shape) != 3 or shape[:2] != [BATCH, TIME] or not isinstance(shape[2], int):
+        raise ExportError(f"pick=True needs an output ['batch', 'time', size], '{whole.name}' is {shape}")
+    at = ir.Value(
+        name=f"{whole.name}.at",
+        type=ir.TensorType(ir.DataType.INT64),
+        shape=ir.Shape([BATCH, TIME, PICKS]),
+        const_value=ir.tensor(np.zeros((1, 1, 1), np.int64), name=f"{whole.name}.at"),
+    )
+    graph.inputs.append(at)
+    graph.register_initializer(at)
+    builder = Builder(str(whole.name), graph)
+    picked = builder.op("GatherElements", whole, at, axis=2)
+    picked.name = f"{whole.name}.pick"
+    picked.type, picked.shape = whole.type, ir.Shape([BATCH, TIME, PICKS])
+    graph.extend(builder.nodes)
+    graph.outputs.append(picked)
+    return Pick(str(whole.name), str(at.name), str(picked.name))

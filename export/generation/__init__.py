@@ -1,0 +1,1 @@
+"""Whole generation and translation as one graph."""

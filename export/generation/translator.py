@@ -1,0 +1,131 @@
+"""``export_translator``: an encoder-decoder as one file that reads a source and writes the target in one call."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnncore.export.exporter import _precision
+from rnncore.export.generation.halves import trace_halves
+from rnncore.export.generation.translator_check import check_translator
+from rnncore.export.generation.translator_graph import translator_graph
+from rnncore.export.loops.forms import FORMS, Form
+from rnncore.export.saving import write_entries, write_model
+from rnncore.export.signature import REPORT_KEY, write_metadata
+from rnncore.models.encoder_decoder import EncoderDecoder
+from rnncore.runtime import load
+from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.files.signature import Signature
+from rnncore.runtime.text.translator import SOURCE_TOKENIZER_KEY, TARGET_TOKENIZER_KEY, TRANSLATION_KEY, Wiring
+from rnncore.runtime.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class TranslatorReport:
+    """What was written and how it was checked.
+
+    path: the file.  size_bytes: its size.  signature: its inputs and outputs.  verification: the plain data stored in
+    the file; empty if not verified.
+    """
+
+    path: Path
+    size_bytes: int
+    signature: Signature
+    verification: dict[str, Any]
+
+    def __str__(self) -> str:
+        done = self.verification
+        checked = f"{done['tokens']} tokens verified, max error {done['max_abs']:.2g}" if done else "not verified"
+        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, translates in one call; {checked}"
+
+
+def export_translator(
+    model: EncoderDecoder,
+    path: str | Path,
+    *,
+    source_vocabulary: Vocabulary | None = None,
+    target_vocabulary: Vocabulary | None = None,
+    form: Form = "loop",
+    verify: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> TranslatorReport:
+    """Write an encoder-decoder as one ONNX file: encoder, and greedy decoding as an explicit ``Loop``.
+
+    ============== ====================== ==============================================================================
+    input          shape                  meaning
+    ============== ====================== ==============================================================================
+    source         int64 [batch, time]    token ids
+    lengths        int64 [batch]          valid ids of each row
+    max_tokens     int64 [batch]          most tokens of each target, its end included
+    token          int64 [batch]          optional: -1, the default, begins with the source.  Otherwise decoding goes on
+                                          with this token, from ``memory`` and the states; nobody reads ``source`` then
+    memory         [batch, positions, M]  optional, with attention only: output ``memory.next`` of an earlier call
+    decoder.<...>  [batch, size]          optional: the decoder's states, outputs ``decoder.<...>.next``
+    ============== ====================== ==============================================================================
+
+    ============== ====================== ==============================================================================
+    output         shape                  meaning
+    ============== ====================== ==============================================================================
+    ids            int64 [batch, steps]   the likeliest tokens, the end token where a row has ended
+    ids_lengths    int64 [batch]          tokens of each target, without the end
+    log_probs      [batch, steps]         natural-log probability of each, that of the end included; 0 beyond
+    next_log_probs [batch, target_size]   all log-probabilities of the last step: with ``max_tokens`` 1, what a beam
+                                          search needs
+    ============== ====================== ==============================================================================
+
+    Beam search lives in the runtime (:meth:`rnncore.runtime.Translator.translate`), with one call for each step.
+
+    Args:
+        model: copied, never changed, and exported in eval mode.
+        path: file to write.  Nothing is written unless everything succeeds.
+        source_vocabulary, target_vocabulary: carried inside the file; without them it translates ids only.
+        form: of the encoder's recurrence: "loop" or "scan".
+        verify: compare the file with the model on sources of several lengths, alone, side by side and step by step.
+        metadata: further entries of the file's metadata.
+        seed: of verification.
+
+    Raises:
+        InputError: an argument does not fit.
+        ExportError: the model cannot be traced.
+        VerificationError: the file answers otherwise than the model; no file is left.
+    """
+    target = Path(path)
+    _check(model, target, source_vocabulary, target_vocabulary, form)
+    model = copy.deepcopy(model).eval()
+    halves = trace_halves(model, form)
+    written, signature = translator_graph(model, halves)
+    wiring = Wiring(model.config.end_id, halves.feeds)
+    extra = {**(metadata or {}), TRANSLATION_KEY: wiring.to_json()}
+    for key, vocabulary in ((SOURCE_TOKENIZER_KEY, source_vocabulary), (TARGET_TOKENIZER_KEY, target_vocabulary)):
+        if vocabulary is not None:
+            extra[key] = vocabulary.to_json()
+    write_metadata(written, signature, form, _precision(model), extra)
+    with replacing(target) as temporary:
+        write_model(written, temporary)
+        report = check_translator(load(temporary), model, seed + 1) if verify else {}
+        write_entries(temporary, {REPORT_KEY: json.dumps(report)})
+        size = temporary.stat().st_size
+    return TranslatorReport(target, size, signature, report)
+
+
+def _check(
+    model: EncoderDecoder, target: Path, source: Vocabulary | None, wanted: Vocabulary | None, form: str
+) -> None:
+    if not isinstance(model, EncoderDecoder):
+        raise InputError(f"model is a {type(model).__name__}, expected an EncoderDecoder")
+    if form not in FORMS or form == "fused":
+        raise InputError(f"form is {form!r}, expected 'loop' or 'scan'")
+    if not target.parent.is_dir():
+        raise ExportError(f"the folder {target.parent} does not exist; create it first")
+    sizes = {"source": (source, model.config.source_size), "target": (wanted, model.config.target_size)}
+    for name, (vocabulary, size) in sizes.items():
+        if vocabulary is not None and len(vocabulary) != size:
+            raise InputError(f"the {name} vocabulary has {len(vocabulary)} tokens, the model was made for {size}")
+    if wanted is not None and wanted.eos_id != model.config.end_id:
+        raise InputError(f"the target vocabulary ends with token {wanted.eos_id}, the model with {model.config.end_id}")

@@ -1,0 +1,115 @@
+"""An encoder, a decoder's step and a loop around it: the graph that writes whole targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from rnncore.export.generation.halves import Halves
+from rnncore.export.generation.loop import Start, emit_generation
+from rnncore.export.generation.ports import data_type, finish_outputs, set_default, value_of
+from rnncore.export.generation.sampling_nodes import greedy
+from rnncore.export.loops.builder import Builder
+from rnncore.export.loops.inline import inline
+from rnncore.models.encoder_decoder import EncoderDecoder
+from rnncore.runtime.files.signature import BATCH, TIME, Port, Signature
+from rnncore.runtime.text.generation import STEPS
+
+_NOT_CAUSAL = "it reads the whole source before it writes"
+
+
+def _signature(model: EncoderDecoder, halves: Halves) -> Signature:
+    dtype = halves.dtype
+    kept = [Port(name, dtype, shape) for name, shape in halves.shapes.items()]
+    return Signature(
+        inputs=(
+            Port("source", "int64", (BATCH, TIME), model.config.source_size),
+            Port("max_tokens", "int64", (BATCH,)),
+            Port("token", "int64", (BATCH,)),
+            *kept,
+        ),
+        outputs=(
+            Port("ids", "int64", (BATCH, STEPS)),
+            Port("ids_lengths", "int64", (BATCH,)),
+            Port("log_probs", dtype, (BATCH, STEPS)),
+            Port("next_log_probs", dtype, (BATCH, model.config.target_size)),
+            *(Port(halves.feeds[port.name], dtype, port.shape) for port in kept),
+        ),
+        lengths=Port("lengths", "int64", (BATCH,)),
+        not_causal_because=_NOT_CAUSAL,
+    )
+
+
+def translator_graph(model: EncoderDecoder, halves: Halves) -> tuple[ir.Model, Signature]:
+    """The translator made of the halves of ``model``."""
+    signature = _signature(model, halves)
+    graph = ir.Graph([], [], nodes=[], opset_imports=dict(halves.graph.opset_imports), name="Translator")
+    inputs = {port.name: value_of(port) for port in (*signature.inputs, signature.lengths) if port is not None}
+    graph.inputs.extend(inputs.values())
+    set_default(graph, inputs["token"], np.array([-1]))
+    for name, shape in halves.shapes.items():
+        set_default(graph, inputs[name], np.zeros([n if isinstance(n, int) else 1 for n in shape], halves.dtype))
+
+    builder = Builder("translate", graph)
+    kept = dict(zip(halves.shapes, _begin_or_go_on(builder, halves, inputs), strict=True))
+    none, end = builder.constant(0), builder.constant(model.config.end_id)
+    first = builder.op("Where", builder.op("Less", inputs["token"], none), end, inputs["token"])
+    limit = inputs["max_tokens"]
+    trips = builder.op("Max", builder.op("ReduceMax", limit, keepdims=0), none)
+    batch = builder.op("Shape", inputs["lengths"])
+    start = Start(builder.op("Expand", first, batch), [kept[name] for name in halves.states], limit, trips)
+
+    def step(body: Builder, token: ir.Value, states: Any) -> tuple[ir.Value, list[ir.Value]]:
+        given = {**kept, "lengths": inputs["lengths"], "read": token, **dict(zip(halves.states, states, strict=True))}
+        wanted = [halves.log_probs, *(halves.feeds[name] for name in halves.states)]
+        arguments = {
+            halves.decoder_inputs[name]: value for name, value in given.items() if name in halves.decoder_inputs
+        }
+        varying = {halves.decoder_inputs[name] for name in ("read", *halves.states)}
+        named = Builder("step", graph)
+        log_probs, *new = inline(halves.graph, wanted, arguments, named, varying=varying, outside=builder)
+        body.nodes.extend(named.nodes)
+        return body.op("Squeeze", log_probs, body.constant([1])), new
+
+    made = emit_generation(
+        builder,
+        start,
+        step,
+        lambda body, log_probs, index: greedy(body, log_probs),
+        end=model.config.end_id,
+        size=model.config.target_size,
+        dtype=data_type(halves.dtype),
+    )
+    results = [made.ids, made.lengths, made.log_probs, made.next_log_probs]
+    after = dict(zip(halves.states, made.states, strict=True))
+    results += [after[name] if name in after else builder.op("Identity", kept[name]) for name in halves.shapes]
+    graph.extend(builder.nodes)
+    finish_outputs(graph, signature.outputs, results)
+    written = ir.Model(graph, ir_version=10, producer_name="rnncore")
+    RemoveUnusedNodesPass()(written)
+    return written, signature
+
+
+def _begin_or_go_on(builder: Builder, halves: Halves, inputs: Mapping[str, ir.Value]) -> list[ir.Value]:
+    """Memory and states that decoding begins with: of the encoder, or those handed in."""
+    begins = builder.op("Less", builder.op("ReduceMax", inputs["token"], keepdims=0), builder.constant(0))
+    read, go_on = builder.nested(), builder.nested()
+    arguments = {"source": inputs["source"], "lengths": inputs["lengths"]}
+    named = Builder("encode", builder.main)
+    encoded = inline(halves.graph, [halves.encoded[name] for name in halves.shapes], arguments, named)
+    read.nodes.extend(named.nodes)
+    handed = [go_on.op("Identity", inputs[name]) for name in halves.shapes]
+    values = builder.ops(
+        "If",
+        [begins],
+        len(handed),
+        then_branch=read.subgraph([], encoded, "begin"),
+        else_branch=go_on.subgraph([], handed, "go_on"),
+    )
+    for value in values:
+        value.type = ir.TensorType(data_type(halves.dtype))
+    return values

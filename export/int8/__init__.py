@@ -1,0 +1,1 @@
+"""``quantize="int8"``: which products, with which numbers, and what it costs."""

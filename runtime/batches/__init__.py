@@ -1,0 +1,1 @@
+"""Whole sequences and many streams, several in one call."""

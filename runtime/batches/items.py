@@ -1,0 +1,64 @@
+"""Checked chunks of several streams, run in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnncore.runtime.calls.engine import Engine, enough_memory
+from rnncore.runtime.calls.padding import pack
+from rnncore.runtime.files.layout import Array, Layout, Slot
+
+Items = dict[str, Array]
+"""One checked chunk: every input of one sequence, without its batch axis."""
+
+
+def run_items(
+    engine: Engine, items: Sequence[Items], lengths: Sequence[int], steps: int, states: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
+    """Run checked chunks in one call, padded to ``steps``, from ``states``, [batch, size] each.
+
+    Returns every output, whole, and every final state as [batch, size].
+    """
+    layout = engine.layout
+    with enough_memory():
+        arrays = {slot.name: pack(slot, [item[slot.name] for item in items], steps) for slot in layout.inputs}
+    return run_arrays(engine, arrays, np.array(lengths, np.int64), steps, states)
+
+
+def run_arrays(
+    engine: Engine, arrays: dict[str, Array], lengths: NDArray[np.int64], steps: int, states: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
+    """As :func:`run_items`, with inputs that are whole already."""
+    layout = engine.layout
+    named = {state.name: array for state, array in zip(layout.states, states, strict=True)}
+    values = engine.call(arrays, named, lengths, len(lengths), steps)
+    return [values[slot.name] for slot in layout.outputs], [values[state.output] for state in layout.states]
+
+
+def split_items(layout: Layout, outputs: Sequence[Array], lengths: Sequence[int], steps: int) -> list[list[Array]]:
+    """Of whole outputs what belongs to each sequence, cut to its length; copies."""
+    columns = [own_arrays(slot, output, lengths, steps) for slot, output in zip(layout.outputs, outputs, strict=True)]
+    return [list(own) for own in zip(*columns, strict=True)]
+
+
+def own_arrays(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
+    """The part of a whole output that belongs to each sequence, cut to its length; copies."""
+    return [view.copy() for view in item_views(slot, output, lengths, steps)]
+
+
+def item_views(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
+    """As :func:`own_arrays`, but views."""
+    rows = slot.rows(output)
+    if slot.time_axis is None or (slot.item_time_axis == 0 and min(lengths) == steps):
+        return list(rows)
+    return [slot.item_from_row(rows[i, :length]) for i, length in enumerate(lengths)]
+
+
+def no_steps_message(layout: Layout, rows: Sequence[int]) -> str:
+    """Why a sequence without steps has no answer in a model with a timeless output and no lengths input."""
+    names = ", ".join(repr(name) for name in layout.timeless_outputs)
+    listed = ", ".join(str(row) for row in rows[:5]) + (", …" if len(rows) > 5 else "")
+    return f"sequence {listed} has no steps, but output {names} needs at least one: leave empty sequences out"

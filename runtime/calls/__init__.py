@@ -1,0 +1,1 @@
+"""One call of onnxruntime: arguments checked, buffers bound, threads and memory bounded."""

@@ -1,0 +1,35 @@
+"""One chunk as the caller hands it in, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnncore.runtime.batches.items import Items, no_steps_message
+from rnncore.runtime.calls.checking import bind_arguments, read_item
+from rnncore.runtime.calls.engine import Engine
+from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.files.layout import Array, Layout
+
+
+def read_chunk(engine: Engine, chunks: Sequence[Any], named: Mapping[str, Any]) -> tuple[Items, int]:
+    """The arguments of a push as own arrays by input name, and the number of steps.
+
+    Raises InputError that lists every problem, the one of a chunk without steps that has no answer included.
+    """
+    layout = engine.layout
+    problems: list[str] = []
+    items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
+    raise_all(problems)
+    if steps == 0 and layout.timeless_outputs and layout.lengths is None:
+        raise InputError(no_steps_message(layout, [0]))
+    return {name: array.copy() for name, array in items.items()}, steps
+
+
+def empty_outputs(layout: Layout) -> list[Array] | None:
+    """The answer to a chunk without steps, or None if only the file itself knows it."""
+    if not layout.fixed or layout.timeless_outputs:
+        return None
+    return [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs]

@@ -1,0 +1,227 @@
+"""The onnxruntime session of a model: how it is set up, how it is called, what its errors become."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnncore.runtime.calls.forks import abandon, watch
+from rnncore.runtime.calls.instructions import suit_processor
+from rnncore.runtime.calls.parts import cut, joined, row_parts
+from rnncore.runtime.calls.processors import check_threads, share_threads
+from rnncore.runtime.calls.quick import QuickReader
+from rnncore.runtime.errors import InputError, ModelFileError
+from rnncore.runtime.files.contract import GraphValue
+from rnncore.runtime.files.layout import Array, Layout
+from rnncore.runtime.pool.shelves import Shelves
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_FATAL_ONLY = 4
+_NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
+_OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
+
+
+def open_session(data: bytes, *, threads: int | None, arena: bool) -> onnxruntime.InferenceSession:
+    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
+
+    Raises ModelFileError when onnxruntime does not accept the model.
+    """
+    import onnxruntime  # takes longer than all the rest of this package: wait until a model is loaded
+
+    options = onnxruntime.SessionOptions()
+    check_threads(threads)
+    if threads is None:
+        share_threads()
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = arena
+    # onnxruntime keeps one memory plan for every input shape it ever saw; streams bring new chunk lengths for ever.
+    options.enable_mem_pattern = False
+    # Every failure comes back as an exception; a second copy on the terminal of a service helps nobody.
+    options.log_severity_level = _FATAL_ONLY
+    suit_processor(options)
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelFileError(
+            f"onnxruntime {onnxruntime.__version__} does not accept the model: {_readable(error)}"
+        ) from error
+
+
+def graph_values(session: onnxruntime.InferenceSession) -> tuple[list[GraphValue], list[GraphValue]]:
+    """Inputs and outputs of the graph; inputs with a default are inputs too."""
+    arguments = [*session.get_inputs(), *session.get_overridable_initializers()]
+    inputs = [GraphValue(arg.name, arg.type, tuple(arg.shape)) for arg in arguments]
+    outputs = [GraphValue(arg.name, arg.type, tuple(arg.shape)) for arg in session.get_outputs()]
+    return inputs, outputs
+
+
+class Engine:
+    """A session with its layout.  Immutable, and safe to call from many threads at once.
+
+    reopen: makes the session anew in a forked child, which cannot use the one it inherited.
+    max_batch_steps: rows times steps of one run of the graph, at most; a larger call is several runs.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_max_batch_steps",
+        "_outputs",
+        "_reopen",
+        "_session",
+        "fingerprint",
+        "layout",
+        "quick",
+        "shelves",
+    )
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        layout: Layout,
+        fingerprint: str,
+        reopen: Callable[[], onnxruntime.InferenceSession],
+        max_batch_steps: int | None = None,
+    ) -> None:
+        self._session: onnxruntime.InferenceSession | None = session
+        self._reopen = reopen
+        self._max_batch_steps = max_batch_steps
+        self._lock = threading.Lock()
+        self.layout = layout
+        self.fingerprint = fingerprint
+        self.quick = QuickReader(layout)
+        self.shelves = Shelves(layout)
+        watch(self)
+        self._outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
+
+    @property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The session of this process."""
+        session = self._session
+        if session is None:
+            with self._lock:
+                if self._session is None:
+                    self._session = self._reopen()
+                session = self._session
+        return session
+
+    def after_fork(self) -> None:
+        """Forget the session of the parent process."""
+        abandon(self._session)
+        self._session = None
+        self._lock = threading.Lock()
+
+    def call(
+        self, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, batch: int, steps: int
+    ) -> dict[str, Array]:
+        """Run the graph; returns outputs and final states by their graph names.
+
+        arrays: every input, whole and checked.
+        states: every state by its input name, [batch, size].
+        lengths: int64 [batch], or None for ``steps`` in every row; unused by a model without such an input.
+        """
+        parts = row_parts(batch, steps, self._max_batch_steps)
+        if len(parts) > 1:
+            return joined(self.layout, [self._part(rows, arrays, states, lengths, steps) for rows in parts])
+        if self.layout.border is not None:
+            return self.layout.border.call(self._run, arrays, states, batch, steps)
+        feeds = {**arrays, **states}
+        if self.layout.lengths is not None:
+            feeds[self.layout.lengths] = np.full(batch, steps, np.int64) if lengths is None else lengths
+        return self._run(self._outputs, feeds)
+
+    def call_picked(self, arrays: dict[str, Array], states: dict[str, Array], at: Array) -> dict[str, Array]:
+        """As :meth:`call` with full lengths, but of the one output only the numbers ``at`` [batch, time, picks].
+
+        They are found under the name of that output.  A file that cannot be asked for them gives all, to be cut here.
+        """
+        pick = self.layout.signature.pick
+        batch, steps, _ = at.shape
+        parts = row_parts(batch, steps, self._max_batch_steps)
+        if len(parts) > 1:
+            return joined(self.layout, [self._part_picked(rows, arrays, states, at) for rows in parts])
+        if pick is None:
+            values = self.call(arrays, states, None, batch, steps)
+            name = self.layout.outputs[0].name
+            values[name] = np.take_along_axis(values[name], at, 2)
+            return values
+        feeds = {**arrays, **states, pick.at: at}
+        if self.layout.lengths is not None:
+            feeds[self.layout.lengths] = np.full(batch, steps, np.int64)
+        values = self._run([pick.picked, *self._outputs[1:]], feeds)
+        values[pick.of] = values.pop(pick.picked)
+        return values
+
+    def _part(
+        self, rows: slice, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, steps: int
+    ) -> dict[str, Array]:
+        own = None if lengths is None else lengths[rows]
+        return self.call(cut(self.layout, arrays, rows), _rows(states, rows), own, rows.stop - rows.start, steps)
+
+    def _part_picked(
+        self, rows: slice, arrays: dict[str, Array], states: dict[str, Array], at: Array
+    ) -> dict[str, Array]:
+        return self.call_picked(cut(self.layout, arrays, rows), _rows(states, rows), np.ascontiguousarray(at[rows]))
+
+    def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
+        session = self.session
+        try:
+            values = session.run(names, feeds)
+        except Exception as error:
+            raise run_error(error) from error
+        return dict(zip(names, values, strict=True))
+
+    def initial_states(self, batch: int) -> dict[str, Array]:
+        """Initial value of every state, [batch, size]."""
+        return {state.name: np.tile(state.initial, (batch, 1)) for state in self.layout.states}
+
+
+def run_error(error: Exception) -> InputError:
+    """What a failed run becomes.  Shapes and dtypes were checked before, so what is left lies in the values."""
+    found = _OUT_OF_TABLE.search(str(error))
+    if found:
+        return InputError(
+            f"an input holds the id {found[1]}, the model's table ends at {found[3]}: use ids 0 to {found[3]}"
+        )
+    if _NO_MEMORY.search(str(error)):
+        return _too_large(error)
+    return InputError(f"onnxruntime could not run the model on this input: {_readable(error)}")
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Arrays made within may be too large for this machine: an InputError that says what to do, and nothing has changed."""
+    try:
+        yield
+    except MemoryError as error:
+        raise _too_large(error) from error
+
+
+def _too_large(error: Exception) -> InputError:
+    return InputError(
+        "there is not enough memory to run the model on so many steps at once: use shorter chunks or fewer rows, or load "
+        f"the model with max_steps and max_batch_steps ({_readable(error)})"
+    )
+
+
+def _rows(states: dict[str, Array], rows: slice) -> dict[str, Array]:
+    return {name: array[rows] for name, array in states.items()}
+
+
+def _readable(error: Exception) -> str:
+    """Message of onnxruntime without its numeric code and the source location of its build."""
+    text = str(error).strip()
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"\S*/onnxruntime\S*\.(?:cc|h):\d+ ", "", text)
+    return " ".join(text.split())

@@ -1,0 +1,88 @@
+"""The common chunk: arrays that are exactly right, told in a microsecond.
+
+Services push thousands of small chunks a second.  Nearly all of them need neither conversion nor refusal, and to find
+that out by the long way of :mod:`rnncore.runtime.calls.checking` would cost more than the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rnncore.runtime.calls.checking import within
+from rnncore.runtime.files.layout import Array, Layout
+
+_ndarray = np.ndarray
+
+
+class QuickReader:
+    """Recognises chunks that :func:`rnncore.runtime.calls.checking.read_item` would hand back unchanged."""
+
+    __slots__ = ("_alone", "_count", "_max_steps", "_specs")
+
+    def __init__(self, layout: Layout) -> None:
+        simple = layout.fixed and layout.timed and all(slot.item_time_axis in (None, 0) for slot in layout.inputs)
+        self._max_steps = layout.max_steps
+        self._count = len(layout.inputs) if simple else -1
+        self._specs = tuple(
+            (slot.name, slot.dtype, slot.item_time_axis, slot.item_full_shape(0), len(slot.item_shape), slot.limit)
+            for slot in layout.inputs
+        )
+        # One input that only its shape and dtype can make wrong: the shortest way through.
+        slot = layout.inputs[0]
+        short = self._count == 1 and slot.limit is None and self._max_steps is None
+        self._alone = (slot.name, slot.dtype, len(slot.item_shape), slot.item_full_shape(0)[1:]) if short else None
+
+    def read(self, chunks: Sequence[Any]) -> tuple[dict[str, Array], int] | None:
+        """Arrays by input name and the number of steps, or None if somebody has to take a closer look."""
+        if len(chunks) != self._count:
+            return None
+        items: dict[str, Array] = {}
+        steps = -1
+        for chunk, (name, dtype, time_axis, shape, rank, limit) in zip(chunks, self._specs, strict=True):
+            if type(chunk) is not np.ndarray or (chunk.dtype is not dtype and chunk.dtype != dtype):
+                return None
+            found = chunk.shape
+            if time_axis is None:
+                if found != shape:
+                    return None
+            else:
+                if len(found) != rank or found[1:] != shape[1:] or steps not in (-1, found[0]):
+                    return None
+                steps = found[0]
+            if limit is not None and chunk.size and not within(chunk, limit):
+                return None
+            items[name] = chunk
+        if self._max_steps is not None and steps > self._max_steps:
+            return None
+        return items, steps
+
+    def read_copies(self, chunks: Sequence[Any]) -> tuple[dict[str, Array], int] | None:
+        """As :meth:`read`, but the arrays are copies."""
+        if self._alone is not None and len(chunks) == 1:
+            name, dtype, rank, rest = self._alone
+            chunk = chunks[0]
+            if type(chunk) is not _ndarray or chunk.dtype is not dtype:
+                return None
+            found = chunk.shape
+            if len(found) != rank or found[1:] != rest:
+                return None
+            return {name: chunk.copy()}, found[0]
+        read = self.read(chunks)
+        return None if read is None else ({name: array.copy() for name, array in read[0].items()}, read[1])
+
+    def steps_alike(self, chunks: Sequence[Any]) -> int | None:
+        """Their steps if each of ``chunks`` is the one array of its stream and all have the same shape, else None."""
+        first = self.read((chunks[0],)) if self._count == 1 else None
+        if first is None:
+            return None
+        _, dtype, _, _, _, limit = self._specs[0]
+        shape = chunks[0].shape
+        for chunk in chunks:
+            if type(chunk) is not _ndarray or chunk.dtype is not dtype or chunk.shape != shape:
+                return None
+            if limit is not None and chunk.size and not within(chunk, limit):
+                return None
+        return first[1]

@@ -1,0 +1,169 @@
+"""From a file to a session: read once, check everything, and only then let onnxruntime see the bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnncore.runtime.calls.engine import Engine, graph_values, open_session
+from rnncore.runtime.calls.processors import check_threads
+from rnncore.runtime.errors import (
+    ForeignModelError,
+    FormatVersionError,
+    InputError,
+    ModelFileError,
+    NotOnnxError,
+    TamperedModelError,
+    raise_all,
+)
+from rnncore.runtime.files.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
+from rnncore.runtime.files.contract import graph_problems, signature_problems
+from rnncore.runtime.files.layout import Layout
+from rnncore.runtime.files.origin import Origin, logger
+from rnncore.runtime.files.signature import FORMAT_VERSION, PREFIX, Signature
+from rnncore.runtime.foreign.description import Foreign
+from rnncore.runtime.foreign.graph import read_graph
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+@dataclass(frozen=True)
+class LoadedFile:
+    """What a model file holds, checked.  ``metadata`` has the ``rnncore.*`` entries only."""
+
+    engine: Engine
+    metadata: dict[str, str]
+    report: dict[str, Any]
+    fingerprint: str
+    origin: Origin
+
+
+def read_source(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
+    """Name and bytes of a model file; NotOnnxError when there is nothing to read."""
+    if isinstance(source, bytes):
+        return "model in memory", source
+    path = Path(source)
+    if not path.exists():
+        raise NotOnnxError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise NotOnnxError(f"{path}: this is a directory, expected an ONNX file")
+    try:
+        return str(path), path.read_bytes()
+    except OSError as error:
+        raise NotOnnxError(f"{path}: the file cannot be read: {error.strerror}") from error
+
+
+def open_model(data: bytes, origin: Origin) -> LoadedFile:
+    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
+    options = origin.options
+    if options.foreign is not None:
+        return _open_foreign(data, origin, options.foreign)
+    metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
+    if not metadata:
+        raise ForeignModelError(
+            "this ONNX model was not written by rnncore: export it with rnncore.export, or say which output each of its "
+            'states becomes, load(path, states={"h": "h_out"}), with states={} if it has none'
+        )
+    _check_format_version(metadata)
+    fingerprint = _checked_fingerprint(data, metadata)
+    signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
+    raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
+    session = open_session(data, threads=options.threads, arena=options.arena)
+    inputs, outputs = graph_values(session)
+    raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
+    layout = Layout.of(signature, options.max_steps)
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
+    return LoadedFile(engine, metadata, _report(metadata), fingerprint, origin)
+
+
+def read_again(origin: Origin, fingerprint: str) -> bytes:
+    """The bytes of a model that was loaded before; ModelFileError when the file has changed or is gone."""
+    name, data = read_source(origin.source)
+    try:
+        if origin.options.foreign is not None and digest(data) == fingerprint:
+            return data
+        found = metadata_of(data).get(FINGERPRINT_KEY, "")
+        if found == fingerprint and fingerprint_of(data, found) == found:
+            return data
+    except ModelFileError as error:
+        raise type(error)(f"{name}: {error}") from None
+    raise TamperedModelError(
+        f"{name}: the file has changed since it was loaded (fingerprint {found[:12]}… instead of "
+        f"{fingerprint[:12]}…): give a new model a new name, then load it"
+    )
+
+
+def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
+    """The same for a file of somebody else, which is checked by a trial run instead of by its signature."""
+    options = origin.options
+    if any(key.startswith(PREFIX) for key in metadata_of(data)):
+        raise InputError("this file was written by rnncore and knows its states: load it without states=")
+    fingerprint = digest(data)
+    try:
+        session = open_session(data, threads=options.threads, arena=options.arena)
+    except ModelFileError as error:
+        if "external data" not in str(error).lower():
+            raise
+        raise ForeignModelError(
+            "its weights are in another file, which is only read for models of rnncore: save the model in one file, with "
+            "torch.onnx.export(..., external_data=False) or onnx.save_model(onnx.load(path), path)"
+        ) from error
+    signature, border = read_graph(session, foreign)
+    layout = Layout.of(signature, options.max_steps, border)
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
+    return LoadedFile(engine, {}, {}, fingerprint, origin)
+
+
+def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:
+    """A session for a forked child."""
+    options = origin.options
+    check_threads(options.threads)
+    session = open_session(read_again(origin, fingerprint), threads=options.threads, arena=options.arena)
+    logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
+    return session
+
+
+def _check_format_version(metadata: dict[str, str]) -> None:
+    """Comes before the fingerprint: a newer format may compute it in another way."""
+    text = _entry(metadata, "rnncore.format_version")
+    try:
+        version = int(text)
+    except ValueError:
+        raise ModelFileError(f"rnncore.format_version in the file is {text!r}, expected a number") from None
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"the file has format {version}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
+        )
+    if version < 1:
+        raise ModelFileError(f"rnncore.format_version in the file is {version}, expected 1 to {FORMAT_VERSION}")
+
+
+def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
+    stored = _entry(metadata, FINGERPRINT_KEY)
+    actual = fingerprint_of(data, stored)
+    if actual != stored:
+        raise TamperedModelError(
+            f"weights or graph were changed after export (fingerprint {actual[:12]}…, the file says {stored[:12]}…): "
+            "copy or export the file again"
+        )
+    return stored
+
+
+def _entry(metadata: dict[str, str], key: str) -> str:
+    if key not in metadata:
+        raise TamperedModelError(f"the metadata has no {key}: the file was cut or edited after export")
+    return metadata[key]
+
+
+def _report(metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        report = json.loads(metadata.get("rnncore.report", "{}"))
+    except ValueError:
+        raise ModelFileError("rnncore.report in the file is no JSON: export the model again") from None
+    if not isinstance(report, dict):
+        raise ModelFileError("rnncore.report in the file is no JSON object: export the model again")
+    return report

@@ -1,0 +1,1 @@
+"""Many streams that push whenever they like, run in batches by one thread."""

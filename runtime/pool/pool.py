@@ -1,0 +1,242 @@
+"""A pool: many streams that push whenever they like, run in batches by one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rnncore.runtime.batches.items import run_items
+from rnncore.runtime.calls.engine import Engine
+from rnncore.runtime.errors import InputError, Overloaded, PoolClosedError, SnapshotError, raise_all
+from rnncore.runtime.pool.eviction import OnEvict, evict, longest_idle, watch_idle
+from rnncore.runtime.pool.scheduler import Scheduler
+from rnncore.runtime.pool.stream import PoolStream
+from rnncore.runtime.pool.ticket import Lane
+from rnncore.runtime.pool.worker import Worker
+from rnncore.runtime.streams.closing import Closing
+from rnncore.runtime.streams.snapshot import Snapshot, decode, read_file
+from rnncore.runtime.streams.stream import check_streamable
+
+if TYPE_CHECKING:
+    from rnncore.runtime.pool.prometheus import PoolCollector
+
+OnOverload = Literal["error", "wait"]
+
+
+class Pool(Closing):
+    """Streams that are batched with each other; made by :meth:`Model.pool`, closed with ``with`` or :meth:`close`.
+
+    All its methods may be called from any thread.  A forked child cannot use it and is told so.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_batch: int,
+        max_wait_ms: float,
+        max_pending: int,
+        on_overload: OnOverload,
+        slice_steps: int,
+        max_streams: int | None,
+        max_idle_s: float | None,
+        on_evict: OnEvict | None,
+    ) -> None:
+        check_streamable(engine.layout)
+        counts = {"max_batch": max_batch, "max_pending": max_pending, "slice_steps": slice_steps}
+        if max_streams is not None:
+            counts["max_streams"] = max_streams
+        problems = [
+            f"{name} is {value!r}, expected an integer of at least 1"
+            for name, value in counts.items()
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ]
+        if not 0 <= max_wait_ms < float("inf"):
+            problems.append(f"max_wait_ms is {max_wait_ms!r}, expected milliseconds of at least 0")
+        if max_idle_s is not None and not 0 < max_idle_s < float("inf"):
+            problems.append(f"max_idle_s is {max_idle_s!r}, expected seconds above 0, or None")
+        if on_overload not in ("error", "wait"):
+            problems.append(f"on_overload is {on_overload!r}, expected 'error' or 'wait'")
+        raise_all(problems)
+        self._max_batch = max_batch
+        self._max_streams = max_streams
+        self._on_evict = on_evict
+        self._keys = itertools.count(1)
+        self._scheduler = Scheduler(
+            engine,
+            max_batch=max_batch,
+            max_wait_ms=max_wait_ms,
+            max_pending=max_pending,
+            waits=on_overload == "wait",
+        )
+        self._worker = Worker(self._scheduler, slice_steps)
+        self._housekeeper: threading.Thread | None = None
+        self._over = threading.Event()
+        if max_idle_s is not None:
+            arguments = (self._scheduler, max_idle_s, on_evict, self._over)
+            self._housekeeper = threading.Thread(target=watch_idle, args=arguments, name="rnncore-idle", daemon=True)
+            self._housekeeper.start()
+        # When the pool is forgotten, and at the latest when the interpreter ends.
+        self._stop = weakref.finalize(self, _stop, self._scheduler, self._worker, self._over)
+
+    def open(self, key: str | None = None) -> PoolStream:
+        """Open a stream at the initial state.
+
+        key: its name in this pool, passed to ``on_evict``; made up if None.
+
+        Raises Overloaded when ``max_streams`` are open and none of them is idle, InputError for a key in use.
+        """
+        return self._open(key, None)
+
+    def restore(self, blob: bytes, key: str | None = None) -> PoolStream:
+        """Open a stream where ``save`` of a stream, or ``on_evict``, left one; SnapshotError as ``Model.restore``."""
+        engine = self._scheduler.engine
+        return self._open(key, decode(blob, engine.fingerprint, engine.layout))
+
+    def restore_file(self, path: str | os.PathLike[str], key: str | None = None) -> PoolStream:
+        """Open a stream where ``save_file`` left one; SnapshotError names the path."""
+        try:
+            return self.restore(read_file(path), key)
+        except SnapshotError as error:
+            raise SnapshotError(f"{path}: {error}") from error.__cause__
+
+    def warm_up(self, batch_sizes: Sequence[int] | None = None, steps: Sequence[int] = (1,)) -> None:
+        """Run blank calls, so that no client waits for first allocations; by default 1, 2, 4 and so on to max_batch."""
+        engine = self._scheduler.engine
+        layout = engine.layout
+        self._scheduler.check_process()
+        sizes = _powers_of_two(self._max_batch) if batch_sizes is None else list(batch_sizes)
+        wrong = [n for n in (*sizes, *steps) if isinstance(n, bool) or not isinstance(n, int) or n < 1]
+        if wrong:
+            raise InputError(f"warm_up got the size {wrong[0]!r}, expected integers of at least 1")
+        for count in steps:
+            item = {slot.name: np.zeros(slot.item_full_shape(count, 1), slot.dtype) for slot in layout.inputs}
+            for size in sizes:
+                run_items(engine, [item] * size, [count] * size, count, list(engine.initial_states(size).values()))
+
+    def stats(self) -> dict[str, Any]:
+        """Counters as plain numbers.
+
+        ``streams`` open, of which ``resident`` have their state in the batch arrays; ``pending`` pushes, and those
+        ``waiting`` for a place among them; ``pushes``, ``steps``, ``calls``, ``padded_steps``, ``failed``,
+        ``overloaded``, ``expired``, ``cancelled``, ``evicted`` since the start; ``batch_sizes`` (calls by number of
+        rows); ``queue_wait_ms`` and ``call_ms`` as p50, p90, p99 of the last 4096, ``queue_wait_total_s`` and
+        ``call_total_s``.
+        """
+        scheduler = self._scheduler
+        scheduler.check_process()
+        with scheduler.lock:
+            scheduler.sweep()
+            now = {
+                "streams": len(scheduler.lanes),
+                "resident": len(scheduler.resident),
+                "pending": scheduler.pending,
+                "waiting": scheduler.waiting,
+            }
+            return now | scheduler.counters.read()
+
+    def collector(self, name: str = "default") -> PoolCollector:
+        """The counters for Prometheus: ``prometheus_client.REGISTRY.register(pool.collector())``.
+
+        name: value of the label ``pool``.  Raises MissingExtraError when ``prometheus_client`` is not installed.
+        """
+        from rnncore.runtime.pool.prometheus import PoolCollector
+
+        return PoolCollector(weakref.ref(self), name)
+
+    def close(self, *, drain: bool = True, evict_all: bool = False, timeout_s: float | None = None) -> bool:
+        """Take no more pushes and end the thread.  Streams can still be saved afterwards, but not pushed.
+
+        drain: answer what is queued; otherwise it gets PoolClosedError, and only what is being run is finished.
+        evict_all: hand the state of every open stream to ``on_evict``.
+        timeout_s: how long to wait for that.
+
+        Returns False if there was work left after ``timeout_s``; it goes on in the background.
+        """
+        scheduler = self._scheduler
+        if scheduler.forked:
+            return True
+        self._over.set()
+        scheduler.close(drain)
+        done = self._worker.join(timeout_s)
+        if self._housekeeper is not None:
+            self._housekeeper.join(timeout_s)
+        if done:
+            self._stop.detach()
+        if evict_all and done and self._on_evict is not None:
+            with scheduler.lock:
+                lanes = list(scheduler.lanes.values())
+            for lane in lanes:
+                evict(scheduler, lane, self._on_evict)
+        return done
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._scheduler.closing
+
+    async def __aenter__(self) -> Pool:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self._scheduler.pending} pending"
+        return f"<Pool of {len(self._scheduler.lanes)} streams, {state}>"
+
+    def _open(self, key: str | None, start: Snapshot | None) -> PoolStream:
+        scheduler = self._scheduler
+        scheduler.check_process()
+        if key is not None and not isinstance(key, str):
+            raise InputError(f"key is a {type(key).__name__}, expected a str")
+        while True:
+            with scheduler.lock:
+                scheduler.sweep()
+                if scheduler.closing:
+                    raise PoolClosedError("the pool is closed: open a new one with model.pool()")
+                idle = None
+                if self._max_streams is not None and len(scheduler.resident) >= self._max_streams:
+                    idle = longest_idle(scheduler)
+                    if idle is None:
+                        scheduler.counters.totals["overloaded"] += 1
+                        raise Overloaded(
+                            f"{len(scheduler.resident)} streams are open and none is idle, the pool takes "
+                            f"max_streams={self._max_streams}: close some, or try again later"
+                        )
+                else:
+                    return PoolStream(self, self._new_lane(key, start))
+            evict(scheduler, idle, self._on_evict)
+
+    def _new_lane(self, key: str | None, start: Snapshot | None) -> Lane:
+        lanes = self._scheduler.lanes
+        if key is None:
+            key = next(name for name in map(str, self._keys) if name not in lanes)
+        elif key in lanes:
+            raise InputError(f"a stream with the key {key!r} is open: close it, or use another key")
+        row = self._scheduler.resident.allocate(None if start is None else start.states)
+        lane = lanes[key] = Lane(key, row, 0 if start is None else start.steps)
+        lane.last_used = time.monotonic()
+        return lane
+
+
+def _powers_of_two(top: int) -> list[int]:
+    return sorted({1 << i for i in range(top.bit_length())} | {top})
+
+
+def _stop(scheduler: Scheduler, worker: Worker, over: threading.Event) -> None:
+    if not scheduler.forked:
+        over.set()
+        scheduler.close(drain=False)
+        worker.join(5.0)

@@ -1,0 +1,299 @@
+"""A stream whose pushes are batched with those of other streams."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rnncore.runtime.calls.chunks import empty_outputs, read_chunk
+from rnncore.runtime.errors import InputError, StateError, StreamBusyError, StreamEvictedError
+from rnncore.runtime.files.layout import Array
+from rnncore.runtime.pool.ticket import Lane, Stage, Ticket, settle
+from rnncore.runtime.streams.closing import Closing
+from rnncore.runtime.streams.hooks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.streams.snapshot import Snapshot, encode, write_file
+from rnncore.runtime.streams.stream import read_state
+
+if TYPE_CHECKING:
+    import os
+
+    from rnncore.runtime.pool.pool import Pool
+
+_BUSY = "pushes of this stream are pending: wait for them before you {} it"
+_EVICTED = (
+    "the stream was idle and its state was handed to on_evict as {!r}: go on from those bytes with pool.restore(blob)"
+)
+_CLOSED = "the stream is closed: open a new one with pool.open()"
+
+
+class PoolStream(Closing):
+    """One sequence in chunks, through a pool; opened by :meth:`Pool.open`.
+
+    Pushes are answered in the order in which they were made, also if several are pending.  Each is applied as a whole or
+    not at all: one that is refused, fails, is cancelled in the queue or passes its deadline leaves the state as it was,
+    and :attr:`steps` says how far the stream is.
+    """
+
+    __slots__ = ("__weakref__", "_hooks", "_lane", "_pool", "_read", "_scheduler")
+
+    def __init__(self, pool: Pool, lane: Lane) -> None:
+        self._pool = pool  # an open stream keeps its pool alive
+        self._scheduler = pool._scheduler
+        self._lane = lane
+        self._read = pool._scheduler.engine.quick.read_copies
+        self._hooks: tuple[Hook, ...] = ()
+
+    def push(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Any:
+        """Run the next chunk, which is what ``Stream.push`` takes, and return what that returns.
+
+        timeout_s: how long the push may wait for its turn.  DeadlineExceeded then means that it was not applied; a
+            push that has begun to run is finished and answered, however late.
+
+        Raises InputError (a bad chunk, refused before it is queued), Overloaded, DeadlineExceeded, PoolClosedError,
+        StreamEvictedError, or StateError when the stream is closed.
+        """
+        ticket = self._ticket(chunks, named, timeout_s)
+        if ticket.stage is not Stage.OVER:
+            gate = ticket.wait_in_thread()
+            placed = self._scheduler.submit(ticket)
+            try:
+                if not placed:
+                    self._wait(ticket, gate)
+                    self._fill(ticket, chunks, named)
+                self._wait(ticket, gate)
+            except BaseException:  # KeyboardInterrupt, say
+                self._scheduler.cancel(ticket)
+                raise
+        return self._answer(ticket)
+
+    async def apush(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Any:
+        """:meth:`push` for asyncio: the event loop goes on while the chunk waits and is run.
+
+        A cancelled task takes its chunk back if it is still in the queue, or between two calls of a long chunk;
+        otherwise the chunk is applied and its outputs are dropped.
+        """
+        ticket = self._ticket(chunks, named, timeout_s)
+        if ticket.stage is Stage.OVER:
+            return self._answer(ticket)
+        loop = asyncio.get_running_loop()
+        future = ticket.wait_in_loop(loop)
+        placed = self._scheduler.submit(ticket)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, self._scheduler.expire, ticket)
+        try:
+            if not placed:
+                await future
+                future = ticket.wait_in_loop(loop)
+                self._fill(ticket, chunks, named)
+            await future
+        except BaseException:
+            self._scheduler.cancel(ticket)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return self._answer(ticket)
+
+    def submit(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Future[Any]:
+        """:meth:`push` without waiting for the answer, which comes as a ``concurrent.futures.Future``.
+
+        Raises at once what is wrong with the chunk or the stream; with ``on_overload="wait"`` it waits for a place in
+        the queue before it returns.  ``future.cancel()`` is to the chunk what cancelling its task is in :meth:`apush`.
+        Callbacks, of the future and of :meth:`on_output`, run in the thread of the pool: keep them short.
+        """
+        ticket = self._ticket(chunks, named, timeout_s)
+        future: Future[Any] = Future()
+        if ticket.stage is Stage.OVER:
+            self._deliver(future, ticket)
+            return future
+        gate = ticket.wait_in_thread()
+        ticket.deliver = lambda over: self._deliver(future, over)
+        placed = self._scheduler.submit(ticket)
+        try:
+            if not placed:
+                self._wait(ticket, gate)
+                self._fill(ticket, chunks, named)
+        except BaseException:
+            self._scheduler.cancel(ticket)
+            raise
+        future.add_done_callback(lambda done: self._scheduler.cancel(ticket) if done.cancelled() else None)
+        return future
+
+    def on_output(self, callback: Hook) -> Callable[[], None]:
+        """Have ``callback`` called with what every push is about to return; returns a function that stops this.
+
+        As ``Stream.on_output``, but called by whoever pushed, in its thread or event loop, so that a slow callback
+        holds up nobody else.  The chunk has then been applied, whatever the callback does: if it raises, the push
+        raises that error, the outputs are lost, and the stream goes on after the chunk.
+        """
+        self._hooks = (*self._hooks, callback)
+
+        def remove() -> None:
+            self._hooks = tuple(hook for hook in self._hooks if hook is not callback)
+
+        return remove
+
+    def fork(self, key: str | None = None) -> PoolStream:
+        """A second stream of the pool that goes on from here; it starts without callbacks."""
+        with self._quiet("fork"):
+            snapshot = Snapshot(self._lane.steps, self._states())
+        return self._pool._open(key, snapshot)
+
+    def save(self) -> bytes:
+        """The state as bytes; both ``pool.restore`` and ``model.restore`` go on from them."""
+        with self._quiet("save"):
+            snapshot = Snapshot(self._lane.steps, self._states())
+        engine = self._scheduler.engine
+        return encode(engine.fingerprint, engine.layout, snapshot)
+
+    def save_file(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`save` to a file that is, whatever happens, the old one or the whole new one."""
+        write_file(path, self.save())
+
+    def reset(self) -> None:
+        """Back to the initial state and step 0."""
+        with self._quiet("reset"):
+            self._replace(None)
+            self._lane.steps = 0
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Copies of the recurrent state, [size] each, by name."""
+        with self._quiet("read"):
+            states = self._states()
+        slots = self._scheduler.engine.layout.states
+        return {slot.name: array.reshape(slot.item_shape) for slot, array in zip(slots, states, strict=True)}
+
+    def set_state(self, state: Mapping[str, Any], *, steps: int | None = None) -> None:
+        """Go on from ``state``, a mapping as :attr:`state` returns it; ``steps`` sets the counter if given."""
+        values = read_state(self._scheduler.engine.layout, state)
+        with self._quiet("change"):
+            self._replace(values)
+            if steps is not None:
+                self._lane.steps = steps
+
+    def close(self) -> None:
+        """Give the state up.  Pushes still in the queue get StateError; closing twice does nothing."""
+        self._scheduler.check_process()
+        with self._scheduler.lock:
+            dropped = self._scheduler.release(self._lane)
+        settle(dropped)
+
+    @property
+    def key(self) -> str:
+        """Name of the stream in its pool."""
+        return self._lane.key
+
+    @property
+    def steps(self) -> int:
+        """Time steps applied since the stream was opened or reset."""
+        return self._lane.steps
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._lane.closed
+
+    @property
+    def evicted(self) -> bool:
+        """True when the state was handed to ``on_evict``."""
+        return self._lane.evicted
+
+    def __del__(self) -> None:
+        lane = getattr(self, "_lane", None)
+        if lane is not None and not lane.closed:
+            # Not closed here: the garbage collector may run while this very thread holds the lock.
+            self._scheduler.dropped.append(lane)
+
+    def __repr__(self) -> str:
+        if self._lane.closed:
+            return f"<PoolStream {self._lane.key!r} closed>"
+        return f"<PoolStream {self._lane.key!r} at step {self._lane.steps}>"
+
+    def _ticket(self, chunks: tuple[Any, ...], named: dict[str, Any], timeout_s: float | None) -> Ticket:
+        """A ticket for a copy of the checked chunk; one that is over if the answer is known."""
+        if timeout_s is not None and not timeout_s >= 0:
+            raise InputError(f"timeout_s is {timeout_s!r}, expected seconds of at least 0, or None")
+        lane = self._lane
+        if lane.closed or lane.evicted:
+            self._check_usable()
+        read = None if named else self._read(chunks)
+        if read is not None and read[1]:
+            return Ticket(lane, read[0], read[1], timeout_s)
+        items, steps = read_chunk(self._scheduler.engine, chunks, named)
+        ticket = Ticket(lane, items, steps, timeout_s)
+        if steps == 0:
+            ticket.outputs = empty_outputs(self._scheduler.engine.layout)
+            if ticket.outputs is not None:
+                ticket.stage = Stage.OVER
+        return ticket
+
+    def _fill(self, ticket: Ticket, chunks: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """The ticket has its place: now its chunk is copied."""
+        items, steps = read_chunk(self._scheduler.engine, chunks, named)
+        if steps != ticket.steps:
+            raise InputError(
+                f"the chunk had {ticket.steps} steps and has {steps} now: leave it as it is until its turn"
+            )
+        self._scheduler.fill(ticket, items)
+
+    def _wait(self, ticket: Ticket, gate: threading.Lock) -> None:
+        if ticket.deadline is not None:
+            left = max(ticket.deadline - time.monotonic(), 0)
+            if gate.acquire(timeout=min(left, 1e6)):
+                return
+            self._scheduler.expire(ticket)
+        gate.acquire()
+
+    def _answer(self, ticket: Ticket) -> Any:
+        outputs = ticket.result()
+        if len(outputs) == 1 and not self._hooks:
+            return outputs[0]
+        layout = self._scheduler.engine.layout
+        if self._hooks and ticket.steps:
+            outputs = apply_hooks(self._hooks, layout, outputs)
+        return one_or_all(layout, outputs)
+
+    def _deliver(self, future: Future[Any], ticket: Ticket) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            answer = self._answer(ticket)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(answer)
+
+    def _check_usable(self) -> None:
+        if self._lane.closed:
+            raise StateError(_CLOSED)
+        if self._lane.evicted:
+            raise StreamEvictedError(_EVICTED.format(self._lane.key))
+
+    @contextmanager
+    def _quiet(self, verb: str) -> Iterator[None]:
+        """Hold the lock of the pool while no push of this stream is pending."""
+        self._scheduler.check_process()
+        with self._scheduler.lock:
+            self._check_usable()
+            if not self._scheduler.quiet(self._lane):
+                raise StreamBusyError(_BUSY.format(verb))
+            yield
+
+    def _states(self) -> tuple[Array, ...]:
+        lane = self._lane
+        if lane.parked is not None:
+            return tuple(array.copy() for array in lane.parked)
+        return self._scheduler.resident.read(lane.row)
+
+    def _replace(self, states: tuple[Array, ...] | None) -> None:
+        """New states, the initial ones if None."""
+        lane = self._lane
+        if lane.row >= 0:
+            self._scheduler.resident.write(lane.row, states)
+        else:
+            lane.row, lane.parked = self._scheduler.resident.allocate(states), None

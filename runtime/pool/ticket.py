@@ -1,0 +1,149 @@
+"""One push on its way through a pool, and the stream that it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rnncore.runtime.files.layout import Array, Layout
+
+
+class Stage(enum.Enum):
+    """Life of a ticket.  One that waits for a place, or is queued, can be withdrawn; one that runs is finished first."""
+
+    WAITING = enum.auto()
+    QUEUED = enum.auto()
+    RUNNING = enum.auto()
+    OVER = enum.auto()
+
+
+class Lane:
+    """A stream as the scheduler sees it.
+
+    row: where its state is resident, -1 when it is not.
+    parked: its state when it is not resident.
+    tickets: its pushes in the order of their arrival; the first may be running.
+    queued: it waits for a batch, or is in one.
+    """
+
+    __slots__ = ("closed", "evicted", "key", "last_used", "parked", "queued", "row", "steps", "tickets")
+
+    def __init__(self, key: str, row: int, steps: int) -> None:
+        self.key = key
+        self.row = row
+        self.steps = steps
+        self.parked: tuple[Array, ...] | None = None
+        self.tickets: deque[Ticket] = deque()
+        self.queued = False
+        self.closed = False
+        self.evicted = False
+        self.last_used = time.monotonic()
+
+
+class Ticket:
+    """One push.
+
+    items: the pool's own copy of the checked chunk, by input name.
+    done: steps that have been run; their outputs are ``parts`` and the state they led to is ``carry``, which becomes
+        the state of the stream only with the last step.
+    outputs: the answer, in arrays that may be parts of larger ones.
+    deadline: on the clock of ``time.monotonic``.
+    placed: it had to wait for its place in the queue, and has it now.
+    gate, future, deliver: how to tell whoever waits: a thread, a coroutine, or a function to be called.
+    """
+
+    # Most tickets never change these: as attributes of the class they cost nothing to make.
+    stage = Stage.QUEUED
+    done = 0
+    parts: Sequence[Sequence[Array]] = ()
+    carry: tuple[Array, ...] | None = None
+    abandoned = False
+    placed = False
+    outputs: Sequence[Array] | None = None
+    error: BaseException | None = None
+    deadline: float | None = None
+    gate: threading.Lock | None = None
+    future: asyncio.Future[None] | None = None
+    deliver: Callable[[Ticket], None] | None = None
+
+    def __init__(self, lane: Lane, items: dict[str, Array], steps: int, timeout_s: float | None) -> None:
+        self.lane = lane
+        self.items = items
+        self.steps = steps
+        self.queued_at = time.monotonic()
+        if timeout_s is not None:
+            self.deadline = self.queued_at + timeout_s
+
+    def wait_in_thread(self) -> threading.Lock:
+        """Make the ticket one that a thread waits for; returns the lock that it is to acquire."""
+        gate = self.gate = threading.Lock()
+        gate.acquire()
+        return gate
+
+    def wait_in_loop(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Make the ticket one that a coroutine of ``loop`` waits for; returns what it awaits."""
+        future = self.future = loop.create_future()
+        return future
+
+    def result(self) -> list[Array]:
+        """Outputs of the whole chunk, the caller's own; raises what went wrong.  Only when the ticket is over."""
+        if self.error is not None:
+            raise self.error
+        assert self.outputs is not None, "the ticket is not over"
+        return [output if output.base is None else output.copy() for output in self.outputs]
+
+    def slice(self, layout: Layout, steps: int) -> dict[str, Array]:
+        """Inputs of the next ``steps`` steps."""
+        if self.done == 0 and steps >= self.steps:
+            return self.items
+        cut = slice(self.done, self.done + steps)
+        return {
+            slot.name: self.items[slot.name]
+            if slot.item_time_axis is None
+            else slot.item_from_row(slot.item_row(self.items[slot.name])[cut])
+            for slot in layout.inputs
+        }
+
+
+def join_parts(layout: Layout, parts: Sequence[Sequence[Array]]) -> list[Array]:
+    """Outputs of the parts of a chunk, joined along time."""
+    columns = zip(*parts, strict=True)
+    return [np.concatenate(own, slot.item_time_axis or 0) for slot, own in zip(layout.outputs, columns, strict=True)]
+
+
+def settle(tickets: Sequence[Ticket]) -> list[Ticket]:
+    """Tell everybody who waits for these tickets to go on, with one wake-up for each event loop.
+
+    Returns the tickets whose event loop was closed: nobody is left to be told.
+    """
+    loops: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
+    for ticket in tickets:
+        if ticket.future is not None:
+            loops.setdefault(ticket.future.get_loop(), []).append(ticket)
+            continue
+        if ticket.deliver is not None and ticket.stage is Stage.OVER:
+            ticket.deliver(ticket)
+        if ticket.gate is not None:
+            try:
+                ticket.gate.release()
+            except RuntimeError:  # told before, and not gone on yet
+                continue
+    lost: list[Ticket] = []
+    for loop, own in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle_in_loop, own)
+        except RuntimeError:
+            lost += own
+    return lost
+
+
+def _settle_in_loop(tickets: Sequence[Ticket]) -> None:
+    for ticket in tickets:
+        if ticket.future is not None and not ticket.future.done():
+            ticket.future.set_result(None)

@@ -1,0 +1,168 @@
+"""The one thread of a pool: it takes what is queued, runs it in batches, and hands out the answers.
+
+A cycle takes at most one push of each stream.  It runs them in one or more calls: all go ahead together, those with few
+steps are answered and leave, the rest goes on, until ``slice_steps`` have been run; what is unfinished then joins the
+next cycle, so a long chunk never holds up short ones for longer than that.
+
+States are resident (stacked); a push that takes several calls carries its own state along, and only its last call
+changes that of its stream.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from rnncore.runtime.batches.items import item_views, run_items
+from rnncore.runtime.errors import PoolError
+from rnncore.runtime.files.layout import Array
+from rnncore.runtime.files.origin import logger
+from rnncore.runtime.pool.scheduler import CANCELLED, Scheduler
+from rnncore.runtime.pool.slices import plan_slice, plan_whole
+from rnncore.runtime.pool.ticket import Stage, Ticket, join_parts, settle
+
+
+class Worker:
+    """Runs what ``scheduler`` has to run, in a thread of its own, until that is closed and empty."""
+
+    def __init__(self, scheduler: Scheduler, slice_steps: int) -> None:
+        self._scheduler = scheduler
+        self._engine = scheduler.engine
+        self._slice_steps = slice_steps
+        self._sliceable = not scheduler.engine.layout.timeless_outputs
+        self._paddable = scheduler.engine.layout.lengths is not None
+        self._thread = threading.Thread(target=self._run_cycles, name="rnncore-pool", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end; False if it takes longer."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run_cycles(self) -> None:
+        while (tickets := self._scheduler.take()) is not None:
+            try:
+                self._run_cycle(tickets)
+            except Exception as error:  # whatever it is, the pool lives on and nobody waits for ever
+                logger.exception("a cycle of the pool failed")
+                for ticket in tickets:
+                    if ticket.stage is Stage.RUNNING:
+                        self._fail(ticket, error)
+
+    def _run_cycle(self, tickets: list[Ticket]) -> None:
+        left = self._slice_steps
+        active = tickets
+        while active and (left > 0 or not self._sliceable):
+            if self._sliceable:
+                chosen, steps = plan_slice([min(t.steps - t.done, left) for t in active], paddable=self._paddable)
+                left -= max(steps, 1)
+            else:
+                chosen, steps = plan_whole([t.steps - t.done for t in active], paddable=self._paddable)
+            chosen = self._alike(active, chosen)
+            self._run([active[i] for i in chosen], steps)
+            active = [ticket for ticket in active if ticket.stage is Stage.RUNNING]
+        if active:
+            self._scheduler.put_back(active)
+
+    def _alike(self, tickets: Sequence[Ticket], chosen: list[int]) -> list[int]:
+        """Those of ``chosen`` whose free axes agree with the first: only they can share arrays."""
+        if self._engine.layout.fixed:
+            return chosen
+        shapes = [self._free_shape(tickets[i]) for i in chosen]
+        return [i for i, shape in zip(chosen, shapes, strict=True) if shape == shapes[0]]
+
+    def _free_shape(self, ticket: Ticket) -> tuple[tuple[int, ...], ...]:
+        return tuple(
+            tuple(d for axis, d in enumerate(ticket.items[slot.name].shape) if axis != slot.item_time_axis)
+            for slot in self._engine.layout.inputs
+        )
+
+    def _run(self, tickets: list[Ticket], steps: int) -> None:
+        """Run ``steps`` of each ticket in one call; if it fails, each in a call of its own, to find out who is to blame."""
+        try:
+            self._call(tickets, steps)
+        except Exception as error:
+            if len(tickets) == 1:
+                self._fail(tickets[0], error)
+                return
+            logger.info("a batch of %d pushes failed, they are run one by one: %s", len(tickets), error)
+            for ticket in tickets:
+                self._run([ticket], min(steps, ticket.steps - ticket.done))
+
+    def _call(self, tickets: list[Ticket], steps: int) -> None:
+        layout = self._engine.layout
+        padded = max(steps, 1)
+        lengths = [min(ticket.steps - ticket.done, steps) for ticket in tickets]
+        states = self._gather(tickets)
+        items = [ticket.slice(layout, length) for ticket, length in zip(tickets, lengths, strict=True)]
+        started = time.monotonic()
+        outputs, finals = run_items(self._engine, items, lengths, padded, states)
+        took = time.monotonic() - started
+        # All that can fail comes before the first change of a state.
+        columns = [item_views(s, output, lengths, padded) for s, output in zip(layout.outputs, outputs, strict=True)]
+        parts = list(zip(*columns, strict=True))
+        for ticket, own, length in zip(tickets, parts, lengths, strict=True):
+            if ticket.done + length == ticket.steps:
+                ticket.outputs = join_parts(layout, [*ticket.parts, own]) if ticket.parts else own
+        with self._scheduler.lock:
+            self._scheduler.counters.called(len(tickets), padded, sum(lengths), took)
+            over = self._commit(tickets, lengths, parts, finals)
+        settle(over)
+
+    def _commit(
+        self,
+        tickets: Sequence[Ticket],
+        lengths: Sequence[int],
+        parts: Sequence[tuple[Array, ...]],
+        finals: Sequence[Array],
+    ) -> list[Ticket]:
+        """Move what is finished on, and keep what is not for the next call; returns the tickets that are over."""
+        over: list[Ticket] = []
+        moved: list[int] = []
+        for i, ticket in enumerate(tickets):
+            ticket.done += lengths[i]
+            if ticket.outputs is not None:
+                if ticket.steps:
+                    moved.append(i)
+                    ticket.lane.steps += ticket.steps
+            elif ticket.abandoned:
+                ticket.error = PoolError(CANCELLED)
+                self._scheduler.counters.totals["cancelled"] += 1
+            else:
+                ticket.parts = [*ticket.parts, [part.copy() for part in parts[i]]]
+                ticket.carry = tuple([final[i].copy() for final in finals])
+                continue
+            over.append(ticket)
+        if moved:
+            rows = np.array([tickets[i].lane.row for i in moved], np.intp)
+            whole = len(moved) == len(tickets)
+            self._scheduler.resident.scatter(rows, finals if whole else [final[moved] for final in finals])
+        self._scheduler.finish(over)
+        return over
+
+    def _gather(self, tickets: Sequence[Ticket]) -> list[Array]:
+        resident = self._scheduler.resident
+        rows: list[int] = []
+        with self._scheduler.lock:
+            for ticket in tickets:
+                lane = ticket.lane
+                if lane.row < 0:
+                    lane.row = resident.allocate(lane.parked)
+                    lane.parked = None
+                rows.append(lane.row)
+            states = resident.gather(np.array(rows, np.intp))
+        for i, ticket in enumerate(tickets):
+            if ticket.carry is not None:
+                for array, own in zip(states, ticket.carry, strict=True):
+                    array[i] = own
+        return states
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        with self._scheduler.lock:
+            self._scheduler.counters.totals["failed"] += 1
+            ticket.error = error
+            self._scheduler.finish([ticket])
+        settle([ticket])

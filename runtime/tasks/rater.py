@@ -1,0 +1,34 @@
+"""``Rater``: one number for a sequence, from a model file and without PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rnncore.runtime.files.layout import Array
+from rnncore.runtime.tasks.task import Sequences, TaskRunner
+from rnncore.runtime.tasks.task_stream import TaskStream
+
+
+class Rater(TaskRunner):
+    """A file of ``rnncore.Rater``; see :class:`rnncore.runtime.tasks.task.TaskRunner` for what it reads."""
+
+    task = "rater"
+
+    def rate(self, one: Any) -> float:
+        """The rating."""
+        return float(self._run(one))
+
+    def rate_many(self, many: Sequences, lengths: Any = None) -> list[float]:
+        """As :meth:`rate` for each of several inputs."""
+        return [float(rating) for rating in self._run_many(many, lengths)]
+
+    def stream(self) -> TaskStream[float]:
+        """A stream: every push returns the rating of all that was pushed so far; NotStreamableError as for classifiers."""
+        return TaskStream(self.model.stream(), self._read, _number)
+
+    def _outputs_expected(self) -> int:
+        return 0
+
+
+def _number(rating: Array) -> float:
+    return float(rating)

@@ -1,0 +1,178 @@
+"""What the classes for one task have in common: the file is of that task, and input is read as the model wants it.
+
+====================== ==================================================================================
+key of the file        value
+====================== ==================================================================================
+rnncore.task           "tagger", "classifier", "rater", "embedder", "generator" or "recogniser"
+rnncore.labels         JSON list of strings; the i-th names number i of the answers
+rnncore.eos            generators: the token that begins and ends a sequence
+rnncore.tokenizer      the JSON of a tokenizer, where the input can be text
+====================== ==================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
+from rnncore.runtime.files.layout import Array
+from rnncore.runtime.files.signature import BATCH, TIME, Port
+from rnncore.runtime.model import Model, load
+from rnncore.runtime.text.vocabulary import Vocabulary
+
+TASK_KEY = "rnncore.task"
+LABELS_KEY = "rnncore.labels"
+EOS_KEY = "rnncore.eos"
+TOKENIZER_KEY = "rnncore.tokenizer"
+
+Sequences = Sequence[Any] | Array
+"""Several inputs: a list of what a single call takes, or a padded array."""
+
+
+class TaskRunner:
+    """A model file of one task; immutable and shared like the :class:`rnncore.runtime.Model` inside.
+
+    One input is
+
+    * a text or a list of tokens, for a model of token ids whose file has a tokenizer (needs ``rnncore[text]``),
+    * token ids, integers [time], for any model of token ids,
+    * floats [time, features], for a model of floats.
+
+    Several inputs are a list of such, of any lengths, or a padded array [batch, time, ...] with ``lengths`` [batch].
+    The answer to each is the same alone and among others.
+
+    Raises:
+        ModelFileError: the file is of another task, or its input and output are not those of the task.
+    """
+
+    task: ClassVar[str]
+    output: ClassVar[tuple[str, ...]] = (BATCH,)
+    """Axes of the model's one output, the last one of features left out."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        found = model.metadata.get(TASK_KEY)
+        if found != self.task:
+            of = "of no task" if found is None else f"for the task {found!r}"
+            raise ModelFileError(
+                f"the file is {of}, expected {self.task!r}: export it with rnncore.export.export_model, or use "
+                "rnncore.runtime.load for any model"
+            )
+        self.labels = _labels(model)
+        self._check_ports()
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | bytes) -> Self:
+        """Load a file of ``rnncore.export.export_model``; errors as for ``rnncore.runtime.load``."""
+        return cls(load(source))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of a model that reads text; InputError if the file has no tokenizer."""
+        text = self.model.metadata.get(TOKENIZER_KEY)
+        if text is None:
+            wants = "token ids" if self._reads_ids else f"floats {list(self._input.shape[1:])}"
+            raise InputError(f"the file has no tokenizer, so it reads no text: hand in {wants}")
+        return Vocabulary.from_json(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model,)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model!r}>"
+
+    @property
+    def _input(self) -> Port:
+        return self.model.signature.inputs[0]
+
+    @property
+    def _reads_ids(self) -> bool:
+        return self._input.dtype == "int64"
+
+    def _outputs_expected(self) -> int | None:
+        """Features of the output, None for any number."""
+        return len(self.labels)
+
+    def _inputs_expected(self) -> int:
+        return 1
+
+    def _check_ports(self) -> None:
+        signature = self.model.signature
+        problems = []
+        if len(signature.inputs) != self._inputs_expected():
+            problems.append(f"{len(signature.inputs)} inputs, expected {self._inputs_expected()}")
+        if signature.inputs and (
+            self._input.shape[:2] != (BATCH, TIME) or len(self._input.shape) != (2 if self._reads_ids else 3)
+        ):
+            problems.append(f"input '{self._input.name}' is {list(self._input.shape)}, expected [batch, time, ...]")
+        shapes = [port.shape for port in signature.outputs]
+        features = self._outputs_expected()
+        last = len(self.output) + (features != 0)
+        if len(shapes) != 1 or shapes[0][: len(self.output)] != self.output or len(shapes[0]) != last:
+            problems.append(
+                f"outputs are {[list(shape) for shape in shapes]}, expected one {list(self.output)} + features"
+            )
+        elif features and shapes[0][-1] != features:
+            problems.append(f"the output has {shapes[0][-1]} features, expected {features}")
+        raise_all(problems, ModelFileError, title=f"the file says that it is a {self.task}, but it is not")
+
+    def _read(self, one: Any, where: str = "") -> Any:
+        """Ids or floats of one input; ``where`` is put in front of messages."""
+        if isinstance(one, str):
+            return self._tokenized([one])[0]
+        if isinstance(one, list | tuple) and one and all(isinstance(token, str) for token in one):
+            return self._ids_of_tokens(one, where)
+        return one
+
+    def _run(self, one: Any) -> Array:
+        """The output for one input, without the batch axis."""
+        return np.asarray(self.model.run([self._read(one)])[0])
+
+    def _run_many(self, many: Sequences, lengths: Any = None) -> Sequence[Array]:
+        """The output for each of several inputs, without the batch axis."""
+        if isinstance(many, str):
+            raise InputError("got one text where several inputs are expected: put it in a list")
+        if isinstance(many, np.ndarray):
+            outputs = self.model.run(many, lengths=lengths)
+            if lengths is None or self.model.signature.outputs[0].time_axis is None:
+                return list(outputs)
+            return [row[:length] for row, length in zip(outputs, np.asarray(lengths).tolist(), strict=True)]
+        if lengths is not None:
+            raise InputError("lengths go with a padded array only: each item of a list brings its own length")
+        if not len(many):
+            return []
+        texts = iter(self._tokenized([one for one in many if isinstance(one, str)]))
+        return list(
+            self.model.run(
+                [next(texts) if isinstance(one, str) else self._read(one, f"item {i}: ") for i, one in enumerate(many)]
+            )
+        )
+
+    def _tokenized(self, texts: list[str]) -> list[Array]:
+        return list(self.vocabulary.encode_many(texts)) if texts else []
+
+    def _ids_of_tokens(self, tokens: Sequence[str], where: str = "") -> Array:
+        """One id for each token; a token is what the tokenizer does not cut any further."""
+        parts = self._tokenized(list(tokens))
+        wrong = [f"{where}token {i} is {tokens[i]!r}" for i, part in enumerate(parts) if len(part) != 1]
+        if wrong:
+            title = "each of these is no single token of the model: hand in the whole text instead"
+            raise_all(wrong, UnknownTokenError, title=title)
+        return np.concatenate(parts)
+
+
+def _labels(model: Model) -> tuple[str, ...]:
+    text = model.metadata.get(LABELS_KEY, "[]")
+    try:
+        labels = json.loads(text)
+    except json.JSONDecodeError:
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ModelFileError(f"{LABELS_KEY} in the file is {text[:40]!r}, expected a JSON list of strings")
+    return tuple(labels)

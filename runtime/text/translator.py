@@ -1,0 +1,209 @@
+"""``Translator``: sequences in, other sequences out, from one file and without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnncore.runtime.calls.checking import read_array
+from rnncore.runtime.calls.padding import pack
+from rnncore.runtime.errors import InputError, ModelFileError, raise_all
+from rnncore.runtime.files.layout import Array, Slot
+from rnncore.runtime.files.signature import BATCH, Port
+from rnncore.runtime.model import Model, load
+from rnncore.runtime.text.beam import Found, beam_search
+from rnncore.runtime.text.token_scorer import Ids
+from rnncore.runtime.text.vocabulary import Vocabulary
+
+TRANSLATION_KEY = "rnncore.translation"
+SOURCE_TOKENIZER_KEY = "rnncore.source_tokenizer"
+TARGET_TOKENIZER_KEY = "rnncore.target_tokenizer"
+POSITIONS = "positions"
+_NEEDED = (("source", "max_tokens", "token"), ("ids", "ids_lengths", "log_probs", "next_log_probs"))
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How a file is asked to go on: the token ``end`` begins and ends a target; output that feeds each optional input."""
+
+    end: int
+    feeds: dict[str, str]
+
+    def to_json(self) -> str:
+        """JSON text, for the metadata of a file."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Wiring:
+        """Read :meth:`to_json` text; raises ModelFileError when it is not such a text."""
+        try:
+            data = json.loads(text)
+            return cls(int(data["end"]), {str(name): str(output) for name, output in data["feeds"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"{TRANSLATION_KEY} in the file cannot be read ({error!r}): export it again") from None
+
+
+class Translator:
+    """Translates with a file of :func:`rnncore.export.export_translator`; immutable and shared like its model.
+
+    Greedy decoding is one call of onnxruntime for a batch of texts: the file reads the source and writes the target in a
+    loop of its own.  Beam search asks it for single steps and moves the states between the sequences it keeps.
+
+    Args:
+        model: the file, loaded.
+
+    Raises:
+        ModelFileError: the file does not translate.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.wiring = _wiring(model)
+        self._sources = Slot.of(model.signature.inputs[0])
+        self.source_vocabulary, self.target_vocabulary = (
+            None if key not in model.metadata else Vocabulary.from_json(model.metadata[key])
+            for key in (SOURCE_TOKENIZER_KEY, TARGET_TOKENIZER_KEY)
+        )
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | bytes) -> Translator:
+        """Load a translator's file; errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source))
+
+    @overload
+    def translate(self, texts: str, **options: Any) -> str: ...
+    @overload
+    def translate(self, texts: Sequence[str], **options: Any) -> list[str]: ...
+    def translate(self, texts: str | Sequence[str], **options: Any) -> str | list[str]:
+        """The best translation found of a text, or of each of several.
+
+        Args:
+            texts: one text, or a list of texts of any lengths.
+            options: as for :meth:`translate_ids`.
+
+        Raises:
+            InputError: an option is out of range, or the file has no tokenizers.
+            UnknownTokenError: a text holds something the vocabulary lacks.
+        """
+        if self.source_vocabulary is None or self.target_vocabulary is None:
+            raise InputError("the file has no tokenizers: use translate_ids")
+        several = [texts] if isinstance(texts, str) else list(texts)
+        found = self.translate_ids(self.source_vocabulary.encode_many(several), **options)
+        written = [self.target_vocabulary.decode(best[0].ids) for best in found]
+        return written[0] if isinstance(texts, str) else written
+
+    def translate_ids(
+        self,
+        sources: Sequence[Sequence[int] | Array],
+        *,
+        beam: int = 1,
+        max_tokens: int | None = None,
+        length_penalty: float = 0.0,
+        batch_size: int = 64,
+    ) -> list[list[Found]]:
+        """For each source the targets found, best first: one if ``beam`` is 1, at most ``beam`` otherwise.
+
+        Args:
+            sources: token ids of each source, which may be empty.
+            beam: sequences kept while searching, see :func:`rnncore.runtime.text.beam.beam_search`; 1 always takes the
+                likeliest token.
+            max_tokens: most tokens of a target, its end included; twice those of its source plus ten by default.
+            length_penalty: 0 ranks targets by probability, 1 by its mean over tokens.
+            batch_size: most sources of one call; those of similar lengths share one.
+
+        Raises:
+            InputError: lists every value that does not fit.
+        """
+        rows = self._read(sources, beam, max_tokens, length_penalty, batch_size)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        results: list[list[Found]] = [[] for _ in rows]
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            some = [rows[i] for i in part]
+            limits = np.array([2 * len(row) + 10 if max_tokens is None else max_tokens for row in some], np.int64)
+            found = (
+                self._greedy(some, limits, length_penalty)
+                if beam == 1
+                else self._beam(some, limits, beam, length_penalty)
+            )
+            for i, one in zip(part, found, strict=True):
+                results[i] = one
+        return results
+
+    def _greedy(self, rows: list[Array], limits: Ids, length_penalty: float) -> list[list[Found]]:
+        values = self._begin(rows, limits)
+        results = []
+        written = zip(values["ids"], values["ids_lengths"].tolist(), values["log_probs"], limits.tolist(), strict=True)
+        for ids, count, log_probs, limit in written:
+            log_prob = float(log_probs.astype(np.float64).sum())
+            size = max(1, count + int(count < limit))  # what has not reached its limit has an end
+            results.append([Found(ids[:count].copy(), log_prob, log_prob / size**length_penalty)])
+        return results
+
+    def _beam(self, rows: list[Array], limits: Ids, beam: int, length_penalty: float) -> list[list[Found]]:
+        kept = self._begin(rows, np.ones(len(rows), np.int64))
+        lengths = np.array([len(row) for row in rows], np.int64)
+
+        def advance(chosen: NDArray[np.intp], tokens: Ids) -> Array:
+            nonlocal kept, lengths
+            lengths = lengths[chosen]
+            feeds = {name: kept[output].take(chosen, 0) for name, output in self.wiring.feeds.items()}
+            kept = self._call(
+                np.zeros((len(chosen), 1), np.int64), lengths, np.ones(len(chosen), np.int64), tokens, feeds
+            )
+            return kept["next_log_probs"].astype(np.float64)
+
+        first = kept["next_log_probs"].astype(np.float64)
+        return beam_search(first, advance, beam=beam, end=self.wiring.end, limits=limits, length_penalty=length_penalty)
+
+    def _begin(self, rows: list[Array], limits: Ids) -> dict[str, Array]:
+        """Read the sources and decode from the beginning."""
+        lengths = np.array([len(row) for row in rows], np.int64)
+        source = pack(self._sources, rows, max(1, int(lengths.max())))
+        return self._call(source, lengths, limits, np.full(len(rows), -1, np.int64), {})
+
+    def _call(self, source: Array, lengths: Ids, limits: Ids, token: Ids, feeds: dict[str, Array]) -> dict[str, Array]:
+        arrays = {"source": source, "max_tokens": limits, "token": token, **feeds}
+        return self.model._engine.call(arrays, {}, lengths, len(lengths), source.shape[1])
+
+    def _read(
+        self, sources: Any, beam: int, max_tokens: int | None, length_penalty: float, batch_size: int
+    ) -> list[Array]:
+        if isinstance(sources, str):
+            raise InputError("sources are a str, expected lists of token ids: use translate for texts")
+        named = {"beam": beam, "batch_size": batch_size, **({} if max_tokens is None else {"max_tokens": max_tokens})}
+        problems = [
+            f"{name} is {value!r}, expected an integer of at least {least}"
+            for name, value in named.items()
+            for least in (0 if name == "max_tokens" else 1,)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least
+        ]
+        if not 0.0 <= length_penalty < float("inf"):
+            problems.append(f"length_penalty is {length_penalty}, expected 0 or more")
+        slot = Slot.of(Port("source", "int64", (BATCH,), self._sources.limit))
+        rows = [read_array(one, slot, slot.shape, f"source {i}", problems) for i, one in enumerate(sources)]
+        raise_all(problems)
+        return [row for row in rows if row is not None]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Translator, (self.model,)
+
+
+def _wiring(model: Model) -> Wiring:
+    text = model.metadata.get(TRANSLATION_KEY)
+    if text is None:
+        raise ModelFileError("the file does not translate: write it with rnncore.export.export_translator")
+    wiring = Wiring.from_json(text)
+    inputs, outputs = model.inputs, model.outputs
+    missing = [f"there is no input {name!r}" for name in (*_NEEDED[0], *wiring.feeds) if name not in inputs]
+    missing += [f"there is no output {name!r}" for name in (*_NEEDED[1], *wiring.feeds.values()) if name not in outputs]
+    if not missing and (inputs[0] != "source" or model.signature.lengths is None):
+        missing.append("the first input is not 'source', or there are no lengths")
+    raise_all(missing, ModelFileError, "the file calls itself a translator, but is none")
+    return wiring
