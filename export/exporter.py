@@ -31,7 +31,7 @@ from rnncore.export.loops.steps import StepGraph, export_steps
 from rnncore.export.proof.golden import GoldenRecorder
 from rnncore.export.proof.reference import Reference
 from rnncore.export.proof.verification import Case, Verdict, Verifier
-from rnncore.export.saving import write_entries, write_model
+from rnncore.export.saving import check_size, weights_of, write_entries, write_model
 from rnncore.export.signature import REPORT_KEY, signature_of, write_metadata
 from rnncore.export.targets import (
     CHOICES_KEY,
@@ -44,7 +44,7 @@ from rnncore.export.targets import (
     form_text,
 )
 from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
-from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.files.atomic import replacing, replacing_both
 from rnncore.runtime.files.golden import GOLDEN_KEY
 from rnncore.runtime.files.signature import Signature
 
@@ -53,10 +53,10 @@ from rnncore.runtime.files.signature import Signature
 class ExportReport:
     """What was written and how it was checked.
 
-    path: the file.  size_bytes: its size.  signature: its inputs, outputs and states.  form: how the recurrence is
-    written, such as "loop" or "fused+loop".  verification: the plain data stored in the file (seed, tolerance, versions,
-    cases); empty if not verified.  accuracy: what int8 costs, None in full precision.  form_choices: the form of each
-    recurrent layer, and why.
+    path: the file.  size_bytes: its size, with that of ``weights_path``.  signature: its inputs, outputs and states.
+    form: how the recurrence is written, such as "loop" or "fused+loop".  verification: the plain data stored in the file
+    (seed, tolerance, versions, cases); empty if not verified.  accuracy: what int8 costs, None in full precision.
+    form_choices: the form of each recurrent layer, and why.  weights_path: the second file, if the weights are in one.
     """
 
     path: Path
@@ -66,6 +66,7 @@ class ExportReport:
     verification: dict[str, Any] = field(default_factory=dict)
     accuracy: AccuracyReport | None = None
     form_choices: dict[str, Choice] = field(default_factory=dict)
+    weights_path: Path | None = None
 
     @property
     def causal(self) -> bool:
@@ -87,6 +88,7 @@ class ExportReport:
         checked = f"{len(cases)} cases verified, max error {self.max_error:.2g}" if cases else "not verified"
         streams = "streams" if self.causal else f"batch only ({self.signature.not_causal_because})"
         line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
+        line += f"\n  weights in {self.weights_path}" if self.weights_path else ""
         line += "".join(f"\n  {text}" for text in describe(self.form_choices))
         return line if self.accuracy is None else f"{line}\n{self.accuracy}"
 
@@ -108,6 +110,7 @@ def export(
     quantize: Literal["int8"] | None = None,
     accuracy_data: Sequence[Any] | None = None,
     target: Target | None = None,
+    external_data: bool | None = None,
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
@@ -144,6 +147,8 @@ def export(
             example alone.
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
+        external_data: True: weights go to a second file, ``path`` with ".data" behind it, which the model needs beside it
+            and whose hash it holds; False: never; None: when they are more than one ONNX file holds, 1.9 GB.
 
     Returns:
         The report, which is also stored in the file.
@@ -166,9 +171,11 @@ def export(
     )
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
-    with replacing(file) as temporary:
+    exporter.external = check_size(reference, external_data, int8=exporter.quantization is not None)
+    weights = weights_of(file) if exporter.external else None
+    with replacing(file) if weights is None else replacing_both(file, weights.name) as temporary:
         report = exporter.run(temporary, streaming, lengths, verify)
-    return replace(report, path=file)
+    return replace(report, path=file, weights_path=weights)
 
 
 def _check_choices(form: str, target: str | None) -> None:
@@ -218,6 +225,7 @@ class _Exporter:
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
         self.quantization: Quantization | None = None
+        self.external = False
 
     def run(self, path: Path, streaming: bool | str, lengths: str | bool, verify: bool) -> ExportReport:
         wanted = lengths is True or (lengths == "auto" and verify)
@@ -239,7 +247,8 @@ class _Exporter:
             )
         write_entries(path, self._findings(path, report, verify=verify))
         form = form_text(self.choices)
-        return ExportReport(path, path.stat().st_size, signature, form, report, accuracy, self.choices)
+        size_bytes = sum(file.stat().st_size for file in (path, *[weights_of(path)] * self.external))
+        return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices)
 
     def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
         traced = self._traced(plan)
@@ -264,7 +273,7 @@ class _Exporter:
         chosen = {} if self.form != "auto" else {CHOICES_KEY: choices_json(self.choices)}
         metadata = {**self.metadata, **chosen}
         write_metadata(model, signature, form_text(self.choices), _precision(self.reference), metadata)
-        write_model(model, path)
+        write_model(model, path, external=self.external)
         return signature, model
 
     def _traced(self, plan: _Plan) -> Trace:

@@ -22,6 +22,7 @@ from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.files.atomic import replacing
 from rnncore.runtime.files.loading import read_source
+from rnncore.runtime.files.protobuf import external_locations
 from rnncore.runtime.files.signature import BATCH, TIME, Signature
 from rnncore.runtime.text.generation import GENERATION_KEY, Rules
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
@@ -116,6 +117,8 @@ def export_generator(
     if not target.parent.is_dir():
         raise ExportError(f"the folder {target.parent} does not exist; create it first")
     data = _exported(source, vocabulary, form, seed) if isinstance(source, nn.Module) else read_source(source)[1]
+    if external_locations(data):
+        raise ExportError("the weights of the source are in a second file: a generator is one file, of up to 1.9 GB")
     model = load(data)
     size = _check_source(model)
     if vocabulary is None and TOKENIZER_KEY in model.metadata:

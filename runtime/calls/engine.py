@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,12 @@ _NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
 
-def open_session(data: bytes, *, threads: int | None, arena: bool) -> onnxruntime.InferenceSession:
+def open_session(
+    data: bytes, *, threads: int | None, arena: bool, folder: Path | None = None
+) -> onnxruntime.InferenceSession:
     """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
+
+    folder: where the files are that the graph reads weights from, checked; None when it reads none.
 
     Raises ModelFileError when onnxruntime does not accept the model.
     """
@@ -50,6 +55,8 @@ def open_session(data: bytes, *, threads: int | None, arena: bool) -> onnxruntim
     # Every failure comes back as an exception; a second copy on the terminal of a service helps nobody.
     options.log_severity_level = _FATAL_ONLY
     suit_processor(options)
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,12 +33,34 @@ def replacing(path: str | os.PathLike[str], *, private: bool = False) -> Iterato
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
         yield temporary
-        with temporary.open("rb+") as file:  # on disk before it has a name, or a power cut leaves an empty file
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        _put(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+@contextmanager
+def replacing_both(path: str | os.PathLike[str], companion: str) -> Iterator[Path]:
+    """As :func:`replacing`, for a file and another one named ``companion``, to be written beside the path that is yielded.
+
+    The companion takes its place first: a process that is killed between the two leaves the old file with a companion that
+    is not its own, which whoever reads them has to notice.
+    """
+    target = Path(path)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        yield folder / target.name
+        for name in (companion, target.name):
+            _put(folder / name, target.with_name(name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _sync_folder(target.parent)
+
+
+def _put(temporary: Path, target: Path) -> None:
+    with temporary.open("rb+") as file:  # on disk before it has a name, or a power cut leaves an empty file
+        os.fsync(file.fileno())
+    temporary.replace(target)
 
 
 def _sync_folder(folder: Path) -> None:

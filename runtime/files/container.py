@@ -7,9 +7,10 @@ one and to find the metadata, so bytes that fail here, or do not match their fin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from rnncore.runtime.errors import ForeignModelError, NotOnnxError, TamperedModelError
+from rnncore.runtime.files.protobuf import BYTES, CutShortError, MalformedError, field, fields
 from rnncore.runtime.files.signature import BLANK_FINGERPRINT
 
 FINGERPRINT_KEY = "rnncore.fingerprint"
@@ -17,8 +18,6 @@ FINGERPRINT_KEY = "rnncore.fingerprint"
 # Field numbers of onnx.ModelProto and of its StringStringEntryProto.
 _IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
 _KEY, _VALUE = 1, 2
-_FIXED_SIZE = {1: 8, 5: 4}
-_VARINT, _BYTES = 0, 2
 
 
 def metadata_of(data: bytes) -> dict[str, str]:
@@ -28,16 +27,16 @@ def metadata_of(data: bytes) -> dict[str, str]:
     metadata: dict[str, str] = {}
     seen: set[int] = set()
     try:
-        for number, start, end in _fields(data, 0, len(data)):
+        for number, start, end in fields(data, 0, len(data)):
             seen.add(number)
             if number == _METADATA_PROPS:
-                entry = {key: data[a:b].decode() for key, a, b in _fields(data, start, end)}
+                entry = {key: data[a:b].decode() for key, a, b in fields(data, start, end)}
                 metadata[entry.get(_KEY, "")] = entry.get(_VALUE, "")
-    except _CutShortError as error:
+    except CutShortError as error:
         if _IR_VERSION in seen:
             raise NotOnnxError(f"the file is truncated or damaged: {error}; copy or export it again") from None
         raise NotOnnxError("the file is no ONNX model") from None
-    except (_MalformedError, UnicodeDecodeError):
+    except (MalformedError, UnicodeDecodeError):
         raise NotOnnxError("the file is no ONNX model, or is damaged") from None
     if _GRAPH not in seen:
         raise NotOnnxError("the file is no ONNX model: it holds no graph")
@@ -84,24 +83,15 @@ def replace_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
     kept: list[bytes | memoryview] = []
     view = memoryview(data)
     begin = 0
-    for number, start, end in _fields(data, 0, len(data)):
-        own = {key: data[a:b].decode() for key, a, b in _fields(data, start, end)} if number == _METADATA_PROPS else {}
+    for number, start, end in fields(data, 0, len(data)):
+        own = {key: data[a:b].decode() for key, a, b in fields(data, start, end)} if number == _METADATA_PROPS else {}
         if own.get(_KEY) not in entries:
             kept.append(view[begin:end])
         begin = end
     for name, text in entries.items():
-        pair = _field(_KEY, name.encode()) + _field(_VALUE, text.encode())
-        kept.append(_field(_METADATA_PROPS, pair))
+        pair = field(_KEY, name.encode()) + field(_VALUE, text.encode())
+        kept.append(field(_METADATA_PROPS, pair))
     return b"".join(kept)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field of bytes, as protobuf writes it."""
-    head, size = [number << 3 | _BYTES], len(content)
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes([*head, size]) + content
 
 
 def _position(data: bytes, stored: str) -> int:
@@ -109,52 +99,8 @@ def _position(data: bytes, stored: str) -> int:
     key, value = FINGERPRINT_KEY.encode(), stored.encode()
     if len(value) != len(BLANK_FINGERPRINT):
         raise TamperedModelError(f"{FINGERPRINT_KEY} in the file has {len(value)} characters, expected 64 hex digits")
-    head = bytes([_KEY << 3 | _BYTES, len(key)]) + key + bytes([_VALUE << 3 | _BYTES, len(value)])
+    head = bytes([_KEY << 3 | BYTES, len(key)]) + key + bytes([_VALUE << 3 | BYTES, len(value)])
     at = data.find(head + value)
     if at < 0 or data.count(head) > 1:
         raise TamperedModelError(f"the file does not hold exactly one {FINGERPRINT_KEY}: it was edited after export")
     return at + len(head)
-
-
-class _MalformedError(Exception):
-    """The bytes are no protobuf message."""
-
-
-class _CutShortError(_MalformedError):
-    """A field ends after the last byte."""
-
-
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of the content of each field of the message in ``data[start:end]``."""
-    at = start
-    while at < end:
-        tag, at = _varint(data, at, end)
-        number, wire = tag >> 3, tag & 7
-        if wire == _BYTES:
-            size, at = _varint(data, at, end)
-        elif wire == _VARINT:
-            size = _varint(data, at, end)[1] - at
-        elif wire in _FIXED_SIZE:
-            size = _FIXED_SIZE[wire]
-        else:
-            raise _MalformedError
-        if number == 0:
-            raise _MalformedError
-        if at + size > end:
-            raise _CutShortError(f"a field ends at byte {at + size}, the file has {len(data)}")
-        yield number, at, at + size
-        at += size
-
-
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Value of a base-128 number and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= end:
-            raise _CutShortError(f"it ends inside a field, at byte {end}")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise _MalformedError

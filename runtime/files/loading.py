@@ -22,8 +22,9 @@ from rnncore.runtime.errors import (
 from rnncore.runtime.files.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
 from rnncore.runtime.files.contract import graph_problems, signature_problems
 from rnncore.runtime.files.layout import Layout
-from rnncore.runtime.files.origin import Origin, logger
+from rnncore.runtime.files.origin import Options, Origin, logger
 from rnncore.runtime.files.signature import FORMAT_VERSION, PREFIX, Signature
+from rnncore.runtime.files.weights import folder_of_foreign_weights, folder_of_weights
 from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.foreign.graph import read_graph
 
@@ -72,7 +73,7 @@ def open_model(data: bytes, origin: Origin) -> LoadedFile:
     fingerprint = _checked_fingerprint(data, metadata)
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
-    session = open_session(data, threads=options.threads, arena=options.arena)
+    session = _session(data, options, folder_of_weights(data, metadata, origin.source))
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
@@ -84,7 +85,7 @@ def read_again(origin: Origin, fingerprint: str) -> bytes:
     """The bytes of a model that was loaded before; ModelFileError when the file has changed or is gone."""
     name, data = read_source(origin.source)
     try:
-        if origin.options.foreign is not None and digest(data) == fingerprint:
+        if origin.options.foreign is not None and _foreign_fingerprint(data, origin)[0] == fingerprint:
             return data
         found = metadata_of(data).get(FINGERPRINT_KEY, "")
         if found == fingerprint and fingerprint_of(data, found) == found:
@@ -102,27 +103,34 @@ def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
     options = origin.options
     if any(key.startswith(PREFIX) for key in metadata_of(data)):
         raise InputError("this file was written by rnncore and knows its states: load it without states=")
-    fingerprint = digest(data)
-    try:
-        session = open_session(data, threads=options.threads, arena=options.arena)
-    except ModelFileError as error:
-        if "external data" not in str(error).lower():
-            raise
-        raise ForeignModelError(
-            "its weights are in another file, which is only read for models of rnncore: save the model in one file, with "
-            "torch.onnx.export(..., external_data=False) or onnx.save_model(onnx.load(path), path)"
-        ) from error
+    fingerprint, folder = _foreign_fingerprint(data, origin)
+    session = _session(data, options, folder)
     signature, border = read_graph(session, foreign)
     layout = Layout.of(signature, options.max_steps, border)
     engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
     return LoadedFile(engine, {}, {}, fingerprint, origin)
 
 
+def _foreign_fingerprint(data: bytes, origin: Origin) -> tuple[str, Path | None]:
+    """SHA-256 of a foreign model and of the weights beside it, and the folder of these, None without."""
+    folder, weights = folder_of_foreign_weights(data, origin.source)
+    return digest(data if folder is None else digest(data).encode() + weights.encode()), folder
+
+
+def _session(data: bytes, options: Options, folder: Path | None) -> InferenceSession:
+    return open_session(data, threads=options.threads, arena=options.arena, folder=folder)
+
+
 def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:
     """A session for a forked child."""
     options = origin.options
     check_threads(options.threads)
-    session = open_session(read_again(origin, fingerprint), threads=options.threads, arena=options.arena)
+    data = read_again(origin, fingerprint)
+    if options.foreign is not None:
+        folder = _foreign_fingerprint(data, origin)[1]
+    else:
+        folder = folder_of_weights(data, metadata_of(data), origin.source)
+    session = _session(data, options, folder)
     logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
     return session
 

@@ -350,13 +350,24 @@ def test_what_cannot_be_run_is_refused(variant: Variant, options: dict[str, Any]
         runtime.load(foreign_file(variant), states=STATES, **options)
 
 
-def test_weights_in_another_file_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_weights_in_another_file_of_the_folder_are_read(tmp_path: Path) -> None:
     path = tmp_path / "somebody.onnx"
-    onnx.save_model(onnx.load_from_string(foreign_file()), path, save_as_external_data=True, size_threshold=0)
-    with pytest.raises(runtime.ForeignModelError, match="save the model in one file"):
+    onnx.save_model(
+        onnx.load_from_string(foreign_file()), path, save_as_external_data=True, size_threshold=100, location="w"
+    )
+    model = runtime.load(path, states=STATES)
+    x = np.random.default_rng(2).normal(size=(2, 7, 5)).astype(np.float32)
+    np.testing.assert_array_equal(model.run(x), runtime.load(foreign_file(), states=STATES).run(x))
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.run(x), model.run(x))
+    weights = bytearray((tmp_path / "w").read_bytes())
+    weights[3] ^= 1
+    (tmp_path / "w").write_bytes(weights)
+    with pytest.raises(runtime.TamperedModelError, match="has changed since it was loaded"):
+        pickle.loads(pickle.dumps(model))
+    (tmp_path / "w").unlink()
+    with pytest.raises(runtime.NotOnnxError, match="which is not there: copy both files"):
         runtime.load(path, states=STATES)
-    onnx.save_model(onnx.load(path), path)
-    assert runtime.load(path, states=STATES).causal
 
 
 def test_states_of_another_dtype_are_no_pair() -> None:
