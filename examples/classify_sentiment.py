@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="a folder of vaderSentiment's tables; fetched through pip unless given"
     )
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("runs/sentiment.onnx"))
     arguments = parser.parse_args()
     rated = [(text.lower(), rating) for text, rating in ratings(arguments.data) if abs(rating) > 0.5]

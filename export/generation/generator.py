@@ -15,12 +15,14 @@ from torch import nn
 from rnncore.export.exporter import export
 from rnncore.export.generation.generator_check import check_generator
 from rnncore.export.generation.generator_graph import generator_graph
+from rnncore.export.generation.golden import golden_generator
 from rnncore.export.loops.forms import Form
 from rnncore.export.saving import write_entries, write_model
 from rnncore.export.signature import REPORT_KEY, write_metadata
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.files.golden import GOLDEN_KEY
 from rnncore.runtime.files.loading import read_source
 from rnncore.runtime.files.protobuf import external_locations
 from rnncore.runtime.files.signature import BATCH, TIME, Signature
@@ -132,7 +134,10 @@ def export_generator(
     with replacing(target) as temporary:
         write_model(written, temporary)
         report = check_generator(load(temporary), model, rules, seed + 2) if verify else {}
-        write_entries(temporary, {REPORT_KEY: json.dumps(report)})
+        entries = {REPORT_KEY: json.dumps(report)}
+        if verify:
+            entries[GOLDEN_KEY] = golden_generator(load(temporary), model, rules, seed + 3).to_json()
+        write_entries(temporary, entries)
         length = temporary.stat().st_size
     return GeneratorReport(target, length, signature, rules, report)
 

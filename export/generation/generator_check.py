@@ -49,7 +49,7 @@ def check_generator(generator: Model, model: Model, rules: Rules, seed: int) -> 
                 raise VerificationError("the generator writes on after the token that ends a text")
             if len(tokens) < MAX_TOKENS and len(log_probs) == len(ids):
                 raise VerificationError(f"the generator stopped after {len(tokens)} tokens without the end token")
-            whole = _log_probs(model, rules, prefixes[row], tokens)
+            whole = log_probs_of(model, rules, prefixes[row], tokens)
             error = float(np.abs(np.take_along_axis(whole, tokens[:, None], 1)[:, 0] - log_probs).max(initial=0.0))
             report["max_abs"] = max(report["max_abs"], error)
             if not error <= tolerance * max(1.0, float(np.abs(log_probs).max(initial=0.0))):
@@ -57,7 +57,7 @@ def check_generator(generator: Model, model: Model, rules: Rules, seed: int) -> 
             for token, now, uniform in zip(tokens.tolist(), whole, uniforms[row], strict=False):
                 report["tokens"] += 1
                 expected = token_at(sampling_probabilities(now, **options, rejected=rules.rejected), uniform)
-                if token != expected and margin(now, uniform, rules, **options) > tolerance:
+                if token != expected and close_decision(now, uniform, rules, **options) > tolerance:
                     raise VerificationError(
                         f"the generator wrote token {token} where its model gives {expected} (options {options})"
                     )
@@ -65,14 +65,14 @@ def check_generator(generator: Model, model: Model, rules: Rules, seed: int) -> 
     return report
 
 
-def _log_probs(model: Model, rules: Rules, prefix: Array, tokens: Array) -> Array:
+def log_probs_of(model: Model, rules: Rules, prefix: Array, tokens: Array) -> Array:
     """Log-probabilities [tokens, vocabulary] from which each of ``tokens`` was drawn."""
     text = np.concatenate(([rules.start], prefix, tokens[:-1])).astype(np.int64)
     whole: Array = model.run(text[None])[0, len(prefix) :]
     return whole
 
 
-def margin(
+def close_decision(
     log_probs: Array,
     uniform: float,
     rules: Rules,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rnncore.export.exporter import _precision
+from rnncore.export.generation.golden import golden_translator
 from rnncore.export.generation.halves import trace_halves
 from rnncore.export.generation.translator_check import check_translator
 from rnncore.export.generation.translator_graph import translator_graph
@@ -20,6 +21,7 @@ from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import load
 from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.files.golden import GOLDEN_KEY
 from rnncore.runtime.files.signature import Signature
 from rnncore.runtime.text.translator import SOURCE_TOKENIZER_KEY, TARGET_TOKENIZER_KEY, TRANSLATION_KEY, Wiring
 from rnncore.runtime.text.vocabulary import Vocabulary
@@ -109,7 +111,10 @@ def export_translator(
     with replacing(target) as temporary:
         write_model(written, temporary)
         report = check_translator(load(temporary), model, seed + 1) if verify else {}
-        write_entries(temporary, {REPORT_KEY: json.dumps(report)})
+        entries = {REPORT_KEY: json.dumps(report)}
+        if verify:
+            entries[GOLDEN_KEY] = golden_translator(load(temporary), model, seed + 2).to_json()
+        write_entries(temporary, entries)
         size = temporary.stat().st_size
     return TranslatorReport(target, size, signature, report)
 

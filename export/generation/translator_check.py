@@ -56,6 +56,13 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
     return report
 
 
+def smallest_gap(model: EncoderDecoder, source: Array, ids: Array, max_tokens: int) -> float:
+    """By how much probability the likeliest token is ahead of the next one, where that is least, on the way to ``ids``."""
+    tokens = np.append(ids, model.config.end_id)[:max_tokens]
+    probabilities = np.sort(np.exp(_log_probs(model, source, tokens)), axis=1)
+    return float((probabilities[:, -1] - probabilities[:, -2]).min())
+
+
 def _log_probs(model: EncoderDecoder, source: Array, tokens: Array) -> Array:
     """Log-probabilities [tokens, target_size] of the model, of what comes where each of ``tokens`` was written."""
     device = model.head.weight.device

@@ -53,6 +53,14 @@ def test_sentiment(example: Callable[..., str], tmp_path: Path) -> None:
     assert accuracy == again == "100.0"
 
 
+def test_ratings(example: Callable[..., str], tmp_path: Path) -> None:
+    printed = example("rate_sentences", small_data.ratings(tmp_path), "--epochs", 9)
+    off, again = re.findall(r"off by ([\d.]+)", printed)
+    assert off == again
+    assert float(off) < 1.2  # the ratings are 2.5, -2.5 and 0: always 0 is off by 1.7
+    assert len(re.findall(r"\w+ \([+-][\d.]+\)", printed.splitlines()[-1])) == 9
+
+
 def test_dna(example: Callable[..., str], tmp_path: Path) -> None:
     path, rows = small_data.splice_junctions(tmp_path)
     accuracy, again = both_sides(example("classify_dna", path, "--epochs", 1))

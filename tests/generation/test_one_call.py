@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from rnncore.export.generation.generator_check import margin
+from rnncore.export.generation.generator_check import close_decision
 from rnncore.runtime import InputError, ModelFileError, TextGenerator, UnknownTokenError
 from rnncore.runtime.text.sampling import sampling_probabilities, token_at
 from tests.export.backends import Loop
@@ -71,7 +71,7 @@ def torch_log_probs(prefix: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
 def too_close(prefix: Sequence[int], tokens: Sequence[int], uniforms: np.ndarray, chosen: dict[str, Any]) -> bool:
     log_probs = torch_log_probs(prefix, tokens)
     rules = generator().rules
-    return any(margin(row, u, rules, **chosen) < CLOSE for row, u in zip(log_probs, uniforms, strict=False))
+    return any(close_decision(row, u, rules, **chosen) < CLOSE for row, u in zip(log_probs, uniforms, strict=False))
 
 
 @given(st.lists(prefixes, min_size=1, max_size=5), options, st.integers(0, 2**32 - 1), st.integers(0, MAX_TOKENS))

@@ -17,6 +17,9 @@ from rnncore.runtime import InputError, ModelFileError, Translator
 from tests.generation.models import ARCHITECTURES, encoder_decoder, streaming_file, translator, translator_file
 
 MAX_TOKENS = 13
+ROUNDING = 1e-3
+"""Of a sum of log-probabilities: with these large weights PyTorch's own float32 is up to 1.1e-4 off its float64."""
+
 CLOSE = 1e-4
 SOURCES, TARGETS = 7, 5
 
@@ -58,12 +61,12 @@ def test_greedy_decoding_is_pytorchs_in_one_call_and_step_by_step(
     for source, wanted, (found,), (step,) in zip(several, expected, one_call, stepwise, strict=True):
         if not close_call(name, source, wanted):
             assert found.ids.tolist() == step.ids.tolist() == wanted
-            assert found.log_prob == pytest.approx(step.log_prob, abs=1e-4)
+            assert found.log_prob == pytest.approx(step.log_prob, abs=ROUNDING)
             if max_tokens:
                 tokens = [*wanted, encoder_decoder(name).config.end_id][:max_tokens]
                 whole = log_probs(name, source, wanted)[: len(tokens)]
                 own = np.take_along_axis(whole, np.array(tokens)[:, None], 1)
-                assert found.log_prob == pytest.approx(float(own.sum()), abs=1e-4)
+                assert found.log_prob == pytest.approx(float(own.sum()), abs=ROUNDING)
 
 
 @given(names, sources, st.sampled_from([1, 3]), st.sampled_from([0.0, 0.7]))
@@ -75,8 +78,8 @@ def test_a_source_is_translated_the_same_alone_and_among_others(
     few = translator(name).translate_ids(several[::-1], batch_size=2, **options)[::-1]  # type: ignore[arg-type]
     for source, found, other in zip(several, together, few, strict=True):
         (alone,) = translator(name).translate_ids([source], **options)  # type: ignore[arg-type]
-        assert [one.score for one in found] == pytest.approx([one.score for one in alone], abs=1e-4)
-        assert [one.score for one in found] == pytest.approx([one.score for one in other], abs=1e-4)
+        assert [one.score for one in found] == pytest.approx([one.score for one in alone], abs=ROUNDING)
+        assert [one.score for one in found] == pytest.approx([one.score for one in other], abs=ROUNDING)
         if len(found) == 1 or found[0].score - found[1].score > CLOSE:
             assert found[0].ids.tolist() == alone[0].ids.tolist() == other[0].ids.tolist()
 
@@ -96,7 +99,7 @@ def test_a_beam_that_nothing_falls_out_of_finds_the_best_of_all_targets(name: st
     (found,) = translator(name).translate_ids([source], beam=beam, max_tokens=longest, length_penalty=length_penalty)
     assert len(found) == len(every)
     for one, (tokens, log_prob) in zip(found[:9], ranked, strict=False):
-        assert one.log_prob == pytest.approx(log_prob, abs=1e-4)
+        assert one.log_prob == pytest.approx(log_prob, abs=ROUNDING)
         assert one.ids.tolist() == [t for t in tokens if t != end]
     (greedy,) = translator(name).translate_ids([source], max_tokens=longest)
     assert found[0].score >= greedy[0].log_prob / max(1, len(greedy[0].ids)) ** length_penalty - CLOSE or length_penalty
