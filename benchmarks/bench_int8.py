@@ -12,10 +12,10 @@ import torch
 from benchmarks.contestants import FOLDER, exported, fused_feeds, fused_session, torch_layer
 from benchmarks.measure import Table, medians, micro, ratio
 from rnncore.export import export
-from rnncore.export.int8.accuracy import rms_error
 from rnncore.export.int8.verification import INT8_RMS
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.runtime import Model, load
+from rnncore.runtime.files.comparison import rms_error
 from rnncore.text import character_vocabulary, python_corpus
 from rnncore.training import Trainer, TrainingSettings, new_model
 
@@ -85,7 +85,7 @@ def _language_model() -> str:
     model = trainer.model.eval()
     data, read = [], 0
     for text in trainer.held_out_texts:
-        ids = torch.tensor([vocabulary.encode(text)])
+        ids = torch.from_numpy(vocabulary.encode(text))[None]
         if ids.shape[1] > 1 and read < HELD_OUT_CHARACTERS:
             data.append(ids)
             read += ids.shape[1]

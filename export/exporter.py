@@ -32,7 +32,7 @@ from rnncore.export.proof.golden import GoldenRecorder
 from rnncore.export.proof.reference import Reference
 from rnncore.export.proof.verification import Case, Verdict, Verifier
 from rnncore.export.saving import check_size, weights_of, write_entries, write_model
-from rnncore.export.signature import REPORT_KEY, signature_of, write_metadata
+from rnncore.export.signature import REPORT_KEY, precision_of, signature_of, write_metadata
 from rnncore.export.targets import (
     CHOICES_KEY,
     TARGETS,
@@ -272,7 +272,7 @@ class _Exporter:
             signature = replace(signature, pick=pick)
         chosen = {} if self.form != "auto" else {CHOICES_KEY: choices_json(self.choices)}
         metadata = {**self.metadata, **chosen}
-        write_metadata(model, signature, form_text(self.choices), _precision(self.reference), metadata)
+        write_metadata(model, signature, form_text(self.choices), precision_of(self.reference), metadata)
         write_model(model, path, external=self.external)
         return signature, model
 
@@ -302,7 +302,7 @@ class _Exporter:
     def _verify(self, path: Path) -> Verdict:
         assert self._trace is not None
         example = self._trace.example
-        verifier = Verifier(Reference(self.reference, example), example, _precision(self.reference), self.seed + 1)
+        verifier = Verifier(Reference(self.reference, example), example, precision_of(self.reference), self.seed + 1)
         return verifier.verify(path)
 
     def _findings(self, path: Path, report: dict[str, Any], *, verify: bool) -> dict[str, str]:
@@ -312,7 +312,7 @@ class _Exporter:
             assert self._trace is not None
             example = self._trace.example
             recorder = GoldenRecorder(
-                Reference(self.reference, example), example, _precision(self.reference), self.seed + 2
+                Reference(self.reference, example), example, precision_of(self.reference), self.seed + 2
             )
             entries[GOLDEN_KEY] = recorder.record(path, int8=self.quantization is not None).to_json()
         return entries
@@ -345,12 +345,3 @@ class _Exporter:
 
 def _message(title: str, cases: Sequence[Case]) -> str:
     return title + ":\n" + "\n".join(f"  - {case}" for case in cases[:6])
-
-
-def _precision(module: nn.Module) -> str:
-    """dtype of most weights."""
-    sizes: dict[str, int] = {}
-    for parameter in module.parameters():
-        name = str(parameter.dtype).removeprefix("torch.")
-        sizes[name] = sizes.get(name, 0) + parameter.numel()
-    return max(sizes, key=lambda name: sizes[name], default="float32")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
+from torch import nn
 
 from rnncore.runtime.errors import ExportError, raise_all
 from rnncore.runtime.files.signature import (
@@ -91,3 +92,12 @@ def write_metadata(model: ir.Model, signature: Signature, form: str, precision: 
 def write_report(model: ir.Model, report: Mapping[str, object]) -> None:
     """Put the verification report into ``model``."""
     model.metadata_props[REPORT_KEY] = json.dumps(report, separators=(",", ":"))
+
+
+def precision_of(module: nn.Module) -> str:
+    """dtype of most weights of a module, such as "float32"."""
+    sizes: dict[str, int] = {}
+    for parameter in module.parameters():
+        name = str(parameter.dtype).removeprefix("torch.")
+        sizes[name] = sizes.get(name, 0) + parameter.numel()
+    return max(sizes, key=lambda name: sizes[name], default="float32")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnncore.export.exporter import _precision
 from rnncore.export.generation.golden import golden_translator
 from rnncore.export.generation.halves import trace_halves
 from rnncore.export.generation.translator_check import check_translator
 from rnncore.export.generation.translator_graph import translator_graph
 from rnncore.export.loops.forms import FORMS, Form
 from rnncore.export.saving import write_entries, write_model
-from rnncore.export.signature import REPORT_KEY, write_metadata
+from rnncore.export.signature import REPORT_KEY, precision_of, write_metadata
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import load
 from rnncore.runtime.errors import ExportError, InputError
@@ -107,7 +106,7 @@ def export_translator(
     for key, vocabulary in ((SOURCE_TOKENIZER_KEY, source_vocabulary), (TARGET_TOKENIZER_KEY, target_vocabulary)):
         if vocabulary is not None:
             extra[key] = vocabulary.to_json()
-    write_metadata(written, signature, form, _precision(model), extra)
+    write_metadata(written, signature, form, precision_of(model), extra)
     with replacing(target) as temporary:
         write_model(written, temporary)
         report = check_translator(load(temporary), model, seed + 1) if verify else {}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnncore.export.proof.reference import Array
+from rnncore.runtime.files.comparison import rms_error
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,6 @@ class AccuracyReport:
     def __str__(self) -> str:
         data = f"on {self.examples} examples" if self.own_data else "on the example only (pass accuracy_data for more)"
         return f"int8 against float32 {data}: " + "; ".join(map(str, self.outputs))
-
-
-def rms_error(pairs: Sequence[tuple[Array, Array]]) -> float:
-    """Root mean square of (got - expected) over all pairs, as a part of that of the expected values.
-
-    Integers and booleans count as wrong or right; infinite where the shapes differ or NaN and infinities do not match.
-    """
-    wrong, size, count = 0.0, 0.0, 0
-    for got, expected in pairs:
-        if got.shape != expected.shape:
-            return float("inf")
-        if expected.dtype.kind != "f":
-            wrong, size = wrong + float((got != expected).sum()), size + expected.size
-            continue
-        finite = np.isfinite(expected)
-        if not np.array_equal(got[~finite], expected[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
-            return float("inf")
-        exact = expected[finite].astype(np.float64)
-        wrong += float(((got[finite] - exact) ** 2).sum())
-        size += float((exact**2).sum())
-        count += exact.size
-    return float(np.sqrt(wrong / size)) if size else float(np.sqrt(wrong / max(count, 1)))
 
 
 def compare(name: str, ids: Sequence[Array | None], got: Sequence[Array], expected: Sequence[Array]) -> OutputAccuracy:

@@ -14,11 +14,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from rnncore.export.capture.example import Axes, Example
-from rnncore.export.int8.accuracy import AccuracyReport, compare, rms_error
+from rnncore.export.int8.accuracy import AccuracyReport, compare
 from rnncore.export.proof.reference import Array, Reference, error
 from rnncore.export.proof.verification import Case, Verdict, Verifier
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.files.comparison import rms_error
 
 INT8_RMS = 0.1
 """Largest root mean square of the error, as a part of that of PyTorch's answers.

@@ -18,6 +18,7 @@ def main() -> None:
         import torch
 
         from rnncore.conformance.measuring import measure
+        from rnncore.conformance.models import measure_models
         from rnncore.conformance.table import page
     except ModuleNotFoundError as error:
         sys.exit(f"error: {MissingExtraError(str(error.name), 'export', 'the conformance table')}")
@@ -26,9 +27,13 @@ def main() -> None:
     for row in measure():
         rows.append(row)
         print(f"{len(rows)} {row.cell}, {row.direction}, {row.form}, lengths {row.lengths}", file=sys.stderr)
+    models = []
+    for found in measure_models():
+        models.append(found)
+        print(f"{found.model}, {found.form}", file=sys.stderr)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(rows), encoding="utf-8")
-    print(f"{out}: {len(rows)} files on {len(rows[0].results)} programs")
+    out.write_text(page(rows, models), encoding="utf-8")
+    print(f"{out}: {len(rows) + len(models)} files on {len(rows[0].results)} programs")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from rnncore.conformance.backends import version_of
 from rnncore.conformance.measuring import LENGTHS, TOLERANCE, Row
+from rnncore.conformance.models import ModelRow
+
+_REASON_LENGTH = 150
 
 _INTRO = """# Which program runs which file
 
@@ -24,7 +27,14 @@ Programs: {versions}; Python {python}.
 """
 
 
-def page(rows: Iterable[Row]) -> str:
+_MODELS = """## Whole models
+
+Files of `export`, with states and lengths, asked the golden cases that they carry: one step, a ragged batch, and a stream in
+chunks if the model is causal. int8 is compared with PyTorch in float32: up to 0.1 of root mean square error counts as right.
+"""
+
+
+def page(rows: Iterable[Row], models: Iterable[ModelRow] = ()) -> str:
     """The whole page."""
     rows = list(rows)
     backends = list(rows[0].results)
@@ -36,6 +46,7 @@ def page(rows: Iterable[Row]) -> str:
             python=platform.python_version(),
         ),
         *_summary(rows, backends),
+        *_models(models, backends, reasons),
         "## All files",
         "",
         _line(["cell", "direction", "form", "lengths", *backends]),
@@ -75,6 +86,14 @@ def _summary(rows: Sequence[Row], backends: Sequence[str]) -> list[str]:
     return [*lines, ""]
 
 
+def _models(rows: Iterable[ModelRow], backends: Sequence[str], reasons: list[str]) -> list[str]:
+    lines = [_MODELS, _line(["model", "form", *backends]), _line(["---"] * (2 + len(backends)))]
+    for row in rows:
+        results = [_cell(row.results[backend], backend, reasons) for backend in backends]
+        lines.append(_line([row.model, row.form, *results]))
+    return [*lines, ""]
+
+
 def _cell(result: float | str, backend: str, reasons: list[str]) -> str:
     if isinstance(result, float):
         return f"✓ {result:.0e}"
@@ -93,6 +112,8 @@ def general(reason: str) -> str:
     reason = re.sub(r"\(\d+(, \d+)*\)|\(\d+\)", "(…)", reason)
     reason = re.sub(r"\b\w+-\d+\b", "…", reason)
     reason = re.sub(r"(?<=shape == ).*", "…", reason)
+    if len(reason) > _REASON_LENGTH:
+        reason = reason[:_REASON_LENGTH].rpartition(" ")[0] + " …"
     return reason.replace("|", "/").replace("*", "\\*")
 
 

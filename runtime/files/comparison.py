@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,23 @@ def error(got: NDArray[Any], expected: NDArray[Any]) -> tuple[float, float]:
     return worst, worst / max(1.0, float(np.abs(expected[finite]).max()))
 
 
-def rms_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Root mean square of the error as a part of that of the expected values (or of 1e-6 where they are all zero)."""
-    if not expected.size:
-        return 0.0
-    got, expected = got.astype(np.float64), expected.astype(np.float64)
-    value = float(np.sqrt(np.mean((got - expected) ** 2)) / max(1e-6, np.sqrt(np.mean(expected**2))))
-    return value if np.isfinite(value) else float("inf")
+def rms_error(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
+    """Root mean square of (got - expected) over all pairs, as a part of that of the expected values.
+
+    Integers and booleans count as wrong or right; infinite where the shapes differ or NaN and infinities do not match.
+    """
+    wrong, size, count = 0.0, 0.0, 0
+    for got, expected in pairs:
+        if got.shape != expected.shape:
+            return float("inf")
+        if expected.dtype.kind != "f":
+            wrong, size = wrong + float((got != expected).sum()), size + expected.size
+            continue
+        finite = np.isfinite(expected)
+        if not np.array_equal(got[~finite], expected[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
+            return float("inf")
+        exact = expected[finite].astype(np.float64)
+        wrong += float(((got[finite] - exact) ** 2).sum())
+        size += float((exact**2).sum())
+        count += exact.size
+    return float(np.sqrt(wrong / size)) if size else float(np.sqrt(wrong / max(count, 1)))

@@ -51,7 +51,7 @@ class Kept:
             return math.inf, math.inf
         got = got.ravel()[:: self.every]
         absolute, relative = error(got, self.values)
-        return absolute, relative if measure == "max" else rms_error(got, self.values)
+        return absolute, relative if measure == "max" else rms_error([(got, self.values)])
 
 
 @dataclass(frozen=True)

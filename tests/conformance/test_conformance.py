@@ -13,6 +13,7 @@ from rnncore import runtime
 from rnncore.conformance.backends import BACKENDS, open_backend
 from rnncore.conformance.driver import verify_on
 from rnncore.conformance.measuring import measure
+from rnncore.conformance.models import MODELS, measure_models
 from rnncore.conformance.table import parse
 from rnncore.conformance.variants import CELLS
 from rnncore.export import export
@@ -111,3 +112,18 @@ def test_unknown_backends_and_targets_are_named(tmp_path: Path) -> None:
         export(Mixed(), tmp_path / "x.onnx", torch.randn(2, 4, 3), form="auto", target="gpu")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="only form='auto'"):
         export(Mixed(), tmp_path / "x.onnx", torch.randn(2, 4, 3), target="tract")
+
+
+def test_whole_models_in_the_portable_form_are_right_everywhere_on_the_page() -> None:
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in PAGE.read_text("utf-8").splitlines()]
+    portable = {line[0]: line[2:] for line in lines if line[0] in MODELS and line[1] == "portable"}
+    assert sorted(portable) == sorted(MODELS)
+    assert all(len(line) == len(BACKENDS) and all(c.startswith("✓") for c in line) for line in portable.values())
+
+
+@pytest.mark.slow
+def test_an_int8_model_in_the_portable_form_is_right_everywhere() -> None:
+    (row,) = measure_models(models=["LSTM, 2 layers, int8"], forms=["portable"])
+    assert row.results.keys() == BACKENDS.keys()
+    for backend, result in row.results.items():
+        assert isinstance(result, float) and 0 < result < 0.1, (backend, result)
