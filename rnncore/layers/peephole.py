@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rnncore.cells import Cell, LSTMCell
+from rnncore.layers.gate_gradients import gate_factors
 
 
 def is_plain_peephole(cell: Cell) -> bool:
@@ -84,15 +85,7 @@ class _Peephole(torch.autograd.Function):
         time, batch, size = cells.shape
         keep = held[0] if held else None
         p_i, p_f, p_o = peepholes.view(3, size)
-        i, f, g, o = gates.unbind(2)
-        # What a change of h_t or c_t does to each gate's argument, for all steps at once.
-        to_ifg = torch.stack((i * (1 - i) * g, f * (1 - f) * cs[:time], (1 - g * g) * i), 2)
-        to_o = o * (1 - o) * squashed
-        to_c = o * (1 - squashed * squashed)
-        passed = f
-        if keep is not None:
-            to_ifg, to_o, to_c = to_ifg * keep.unsqueeze(2), to_o * keep, to_c * keep
-            passed = torch.where(keep, f, 1.0)
+        to_ifg, to_o, to_c, passed = gate_factors(gates, cs[:time], squashed, keep)
         dz = torch.empty_like(gates)
         dy = dy.contiguous()
         dh, dc = dh.clone(), dc.clone()

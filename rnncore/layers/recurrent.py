@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rnncore.cells.base import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, check_state, valid_steps
 from rnncore.layers.fused import fused_kernel, run_fused
+from rnncore.layers.layer_norm import is_plain_layer_norm, run_layer_norm
 from rnncore.layers.loop import run_loop
 from rnncore.layers.peephole import is_plain_peephole, run_peephole
 from rnncore.layers.torch_cells import as_cell
@@ -84,6 +85,8 @@ class Recurrent(RecurrentLayer):
             return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
         if self.fused and is_plain_peephole(self.cell):
             y, end = run_peephole(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
+        elif self.fused and is_plain_layer_norm(self.cell):
+            y, end = run_layer_norm(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
         else:
             y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=self.fused)
         return (y if valid is None else y.masked_fill(~valid, 0.0)), end

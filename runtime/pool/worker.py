@@ -95,22 +95,45 @@ class Worker:
     def _call(self, tickets: list[Ticket], steps: int) -> None:
         layout = self._engine.layout
         padded = max(steps, 1)
-        lengths = [min(ticket.steps - ticket.done, steps) for ticket in tickets]
-        states = self._gather(tickets)
-        items = [ticket.slice(layout, length) for ticket, length in zip(tickets, lengths, strict=True)]
+        whole = all([ticket.done == 0 and ticket.steps == padded for ticket in tickets])
+        states = self._gather(tickets, fresh=whole)
+        if whole:  # the common case: everybody's chunk fits in this one call, so there is nothing to cut and to join
+            lengths = [padded] * len(tickets)
+            items = [ticket.items for ticket in tickets]
+        else:
+            lengths = [min(ticket.steps - ticket.done, steps) for ticket in tickets]
+            items = [ticket.slice(layout, length) for ticket, length in zip(tickets, lengths, strict=True)]
         started = time.monotonic()
         outputs, finals = run_items(self._engine, items, lengths, padded, states)
         took = time.monotonic() - started
         # All that can fail comes before the first change of a state.
         columns = [item_views(s, output, lengths, padded) for s, output in zip(layout.outputs, outputs, strict=True)]
         parts = list(zip(*columns, strict=True))
-        for ticket, own, length in zip(tickets, parts, lengths, strict=True):
-            if ticket.done + length == ticket.steps:
-                ticket.outputs = join_parts(layout, [*ticket.parts, own]) if ticket.parts else own
+        if not whole:
+            for ticket, own, length in zip(tickets, parts, lengths, strict=True):
+                if ticket.done + length == ticket.steps:
+                    ticket.outputs = join_parts(layout, [*ticket.parts, own]) if ticket.parts else own
         with self._scheduler.lock:
             self._scheduler.counters.called(len(tickets), padded, sum(lengths), took)
-            over = self._commit(tickets, lengths, parts, finals)
+            over = (
+                self._commit_whole(tickets, parts, finals) if whole else self._commit(tickets, lengths, parts, finals)
+            )
         settle(over)
+
+    def _commit_whole(
+        self, tickets: list[Ticket], parts: Sequence[tuple[Array, ...]], finals: Sequence[Array]
+    ) -> list[Ticket]:
+        """:meth:`_commit` for tickets that are all over now, each with steps."""
+        rows = []
+        for ticket, own in zip(tickets, parts, strict=True):
+            ticket.outputs = own
+            ticket.done = ticket.steps
+            lane = ticket.lane
+            lane.steps += ticket.steps
+            rows.append(lane.row)
+        self._scheduler.resident.scatter(np.array(rows, np.intp), finals)
+        self._scheduler.finish(tickets)
+        return tickets
 
     def _commit(
         self,
@@ -143,7 +166,8 @@ class Worker:
         self._scheduler.finish(over)
         return over
 
-    def _gather(self, tickets: Sequence[Ticket]) -> list[Array]:
+    def _gather(self, tickets: Sequence[Ticket], *, fresh: bool) -> list[Array]:
+        """Copies of the states of ``tickets``; ``fresh``: none of them has been run before."""
         resident = self._scheduler.resident
         rows: list[int] = []
         with self._scheduler.lock:
@@ -154,7 +178,7 @@ class Worker:
                     lane.parked = None
                 rows.append(lane.row)
             states = resident.gather(np.array(rows, np.intp))
-        for i, ticket in enumerate(tickets):
+        for i, ticket in enumerate(() if fresh else tickets):
             if ticket.carry is not None:
                 for array, own in zip(states, ticket.carry, strict=True):
                     array[i] = own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +19,8 @@ CELLS = {
     "peephole, other activations": lambda: rnncore.LSTMCell(INPUT, HIDDEN, peephole="current", activation="softsign"),
     "coupled, projected": lambda: rnncore.LSTMCell(INPUT, HIDDEN, coupled=True, projection=2, peephole="previous"),
     "other activations": lambda: rnncore.LSTMCell(INPUT, HIDDEN, gate_activation="hard_sigmoid", bias=False),
-    "layer norm": lambda: rnncore.LSTMCell(INPUT, HIDDEN, layer_norm=True),
+    "layer norm": lambda: rnncore.LSTMCell(INPUT, HIDDEN, layer_norm=True, learn_initial_state=True),
+    "layer norm, coupled": lambda: rnncore.LSTMCell(INPUT, HIDDEN, layer_norm=True, coupled=True),
     "rnn": lambda: rnncore.RNNCell(INPUT, HIDDEN, activation="softsign"),
 }
 
@@ -59,9 +60,9 @@ def test_values_are_those_of_the_plain_loop(name: str, reverse: bool, ragged: bo
         torch.testing.assert_close(got, value, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("peephole", ["current", "previous"])
-def test_the_gradient_written_by_hand_is_the_numerical_one(peephole: Literal["current", "previous"]) -> None:
-    layer = rnncore.Recurrent(randomize(rnncore.LSTMCell(2, 3, peephole=peephole).double(), seed=7))
+@pytest.mark.parametrize("options", [{"peephole": "current"}, {"peephole": "previous"}, {"layer_norm": True}])
+def test_the_gradient_written_by_hand_is_the_numerical_one(options: dict[str, Any]) -> None:
+    layer = rnncore.Recurrent(randomize(rnncore.LSTMCell(2, 3, **options).double(), seed=7))
     x = torch.randn(2, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     names, weights = zip(*layer.named_parameters(), strict=True)
 
@@ -73,8 +74,9 @@ def test_the_gradient_written_by_hand_is_the_numerical_one(peephole: Literal["cu
     assert torch.autograd.gradcheck(answers, (x, *weights))
 
 
-def test_what_a_caller_writes_into_a_result_does_not_reach_the_gradient() -> None:
-    fast, plain = pair("peephole", False)
+@pytest.mark.parametrize("name", ["peephole", "layer norm"])
+def test_what_a_caller_writes_into_a_result_does_not_reach_the_gradient(name: str) -> None:
+    fast, plain = pair(name, False)
     found = []
     for layer in (fast, plain):
         x, _ = inputs()
@@ -96,8 +98,9 @@ def test_gradients_are_those_of_the_plain_loop(name: str, reverse: bool, ragged:
         torch.testing.assert_close(got[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
 
 
-def test_asking_for_some_gradients_leaves_nothing_behind() -> None:
-    deferred, plain = pair("peephole", False)
+@pytest.mark.parametrize("name", ["peephole", "layer norm"])
+def test_asking_for_some_gradients_leaves_nothing_behind(name: str) -> None:
+    deferred, plain = pair(name, False)
     x, _ = inputs()
     value = loss(deferred, x, None)
     torch.autograd.grad(value, x, retain_graph=True)
@@ -124,8 +127,9 @@ def test_second_derivatives_need_the_plain_loop_and_say_so() -> None:
         first.square().sum().backward()
 
 
-def test_autocast_trains() -> None:
-    layer = rnncore.Recurrent(rnncore.LSTMCell(INPUT, HIDDEN, peephole="current"))
+@pytest.mark.parametrize("name", ["peephole", "layer norm"])
+def test_autocast_trains(name: str) -> None:
+    layer = rnncore.Recurrent(CELLS[name]())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(torch.randn(BATCH, TIME, INPUT))[0].float().sum().backward()
     assert layer.cell.weight_hh.grad is not None and layer.cell.weight_hh.grad.dtype == torch.float32
