@@ -21,6 +21,23 @@ def _step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     return step
 
 
+def _products() -> Callable[[], None]:
+    """The matrix products of a training step of an LSTM, by torch.mm and without anything else."""
+    weight, x = torch.randn(4 * SIZE, SIZE), torch.randn(TIME * BATCH, SIZE)
+    h, dz = torch.randn(BATCH, SIZE), torch.randn(TIME, BATCH, 4 * SIZE)
+    transposed, flat = weight.t(), dz.flatten(0, 1)
+
+    def step() -> None:
+        z = (x @ transposed).view(TIME, BATCH, -1)
+        for t in range(TIME):
+            z[t].addmm_(h, transposed)
+        for t in range(TIME):
+            dz[t] @ weight
+        flat.t() @ x, flat.t() @ x, flat @ weight
+
+    return step
+
+
 def run() -> Table:
     rows = []
     for threads in (1, 2):
@@ -37,8 +54,10 @@ def run() -> Table:
             ("GRU, reset before", "GRU"): rnncore.GRU(SIZE, SIZE, reset="before"),
             ("minGRU", "GRU"): rnncore.Recurrent(rnncore.MinGRUCell(SIZE, SIZE)),
         }
-        for (name, peer), layer in ours.items():
-            took = medians({"ours": _step(layer, x), "torch": _step(peers[peer], x)})
+        steps = {key: _step(layer, x) for key, layer in ours.items()}
+        steps["matrix products of an LSTM alone", "LSTM"] = _products()
+        for (name, peer), own in steps.items():
+            took = medians({"ours": own, "torch": _step(peers[peer], x)})
             rows.append(
                 (
                     name,
@@ -49,5 +68,9 @@ def run() -> Table:
                     ratio(took["ours"], took["torch"]),
                 )
             )
-    note = f"Forward + backward, T {TIME}, B {BATCH}, H {SIZE}, ms a step, medians of interleaved runs."
+    note = (
+        f"Forward + backward, T {TIME}, B {BATCH}, H {SIZE}, ms a step, medians of interleaved runs. "
+        "nn.LSTM and nn.GRU run in oneDNN, cells of our own through torch.mm, which is another library (MKL in torch's wheels) "
+        "and on some processors slower by itself: the row of products alone tells how much."
+    )
     return Table("Training", note, ("layer", "peer", "threads", "rnncore", "torch", "rnncore/torch"), tuple(rows))

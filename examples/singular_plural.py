@@ -77,8 +77,9 @@ def main(out: Path, epochs: int = 5, number: int = 3000) -> float:
     )
     # What differs at every word between subject and verb is memory of the subject.
     difference = (one.values["c"] - many.values["c"])[3:-1].abs().amin(0)
-    units = difference.topk(6).indices.tolist()
-    print(f"units that tell one from many all the way: {units}, by at least {difference[units[0]]:.2f}")
+    units = difference.topk(3).indices.tolist()
+    apart = ", ".join(f"{difference[unit]:.2f} (unit {unit})" for unit in units)
+    print(f"cell states of one cat and of several are apart, at every word up to the verb, by at least {apart}")
     out.parent.mkdir(parents=True, exist_ok=True)
     names = ["c", "forget", "input", "output"]
     plot_gates(

@@ -1,37 +1,48 @@
-"""Gradients of an LSTM's gates that do not wait for a later step, for all steps at once."""
+"""The gradient of one LSTM step, from the change of h_t and c_t to that of the gates' arguments.
+
+A step's tensors are small and stay in the processor's cache.  The same arithmetic for all steps at once, in tensors of many
+megabytes, costs several times as much: most of it goes into fetching fresh memory.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_sigmoid = torch.ops.aten.sigmoid_backward  # (grad, s) -> grad * s * (1 - s), one kernel
-_tanh = torch.ops.aten.tanh_backward  # (grad, t) -> grad * (1 - t * t)
+_sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # (grad, s) -> grad * s * (1 - s)
+_tanh = torch.ops.aten.tanh_backward.grad_input  # (grad, t) -> grad * (1 - t * t)
 
 
-def gate_factors(
-    gates: Tensor, before: Tensor, squashed: Tensor, keep: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a change of h_t or c_t does, where c_t = f c + i g and h_t = o s.
+class GateGradient:
+    """Memory for the gradients of one step, used again for every step; c_t = f c + i g and h_t = o s, s a tanh of c_t."""
 
-    Large intermediate results cost more than the arithmetic, so there are none.
+    def __init__(self, like: Tensor) -> None:
+        """like: of the gates of one step, [batch, 4, H]."""
+        batch, _, size = like.shape
+        self._to_ifg = like.new_empty(batch, 3, size)
+        self._to_i, self._to_f, self._to_g = self._to_ifg.unbind(1)
+        self._to_o, self._to_s = (like.new_empty(batch, size) for _ in range(2))
+        self.squashed = like.new_empty(batch, size)  # for a caller who does not keep the gradient of s's argument
 
-    Args:
-        gates: i, f, g, o after their activations, [time, batch, 4, H].
-        before: c of the step before, [time, batch, H].
-        squashed: s, a tanh of c_t, [time, batch, H].
-        keep: boolean [time, batch, 1], where False the state is held, or None.
+    def through_output(
+        self, gates: tuple[Tensor, ...], squashed: Tensor, dh: Tensor, out: Tensor, out_squashed: Tensor
+    ) -> Tensor:
+        """Write the gradient of o's argument into ``out``, and that of s's argument into ``out_squashed``, which is returned."""
+        o = gates[3]
+        _sigmoid(squashed, o, grad_input=self._to_o)
+        torch.mul(dh, self._to_o, out=out)
+        _tanh(o, squashed, grad_input=self._to_s)
+        return torch.mul(dh, self._to_s, out=out_squashed)
 
-    Returns:
-        Of c_t to the arguments of i, f and g, [time, batch, 3, H]; of h_t to the argument of o, and to that of s; of c_t to
-        the c before, all [time, batch, H].
-    """
-    i, f, g, o = gates.unbind(2)
-    to_ifg = torch.empty_like(gates[:, :, :3])
-    _sigmoid.grad_input(g, i, grad_input=to_ifg[:, :, 0])
-    _sigmoid.grad_input(before, f, grad_input=to_ifg[:, :, 1])
-    _tanh.grad_input(i, g, grad_input=to_ifg[:, :, 2])
-    to_o, to_s = _sigmoid(squashed, o), _tanh(o, squashed)
-    if keep is None:
-        return to_ifg, to_o, to_s, f
-    return to_ifg.mul_(keep.unsqueeze(2)), to_o.mul_(keep), to_s.mul_(keep), torch.where(keep, f, 1.0)
+    def through_cell(self, gates: tuple[Tensor, ...], before: Tensor, dc: Tensor, out: Tensor) -> None:
+        """Write the gradients of the arguments of i, f and g into ``out`` [batch, 3, H]; ``before`` is c of the step before."""
+        i, f, g, _ = gates
+        _sigmoid(g, i, grad_input=self._to_i)
+        _sigmoid(before, f, grad_input=self._to_f)
+        _tanh(i, g, grad_input=self._to_g)
+        torch.mul(dc.unsqueeze(1), self._to_ifg, out=out)
+
+
+def columns(gates: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each gate of [time, batch, 4, H] at each step, [batch, H]: views, made at once because that is faster."""
+    return [gate.unbind(0) for gate in gates.unbind(2)]

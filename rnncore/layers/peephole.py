@@ -1,8 +1,8 @@
 """The peephole LSTM with a gradient written by hand: an optimisation, never a second definition.
 
-Autograd runs some forty small kernels a step.  Here everything in the gradient that does not wait for a later step is
-computed for all steps at once, and what is left of a step is one matrix product and eight small kernels.  A property test
-holds every result and gradient to :func:`rnncore.layers.loop.run_loop`.
+Autograd runs some forty kernels a step, each into fresh memory.  Here a step is one matrix product and some fifteen small
+kernels into memory that is used again.  A property test holds every result and gradient to
+:func:`rnncore.layers.loop.run_loop`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnncore.cells import Cell, LSTMCell
-from rnncore.layers.gate_gradients import gate_factors
+from rnncore.layers.gate_gradients import GateGradient, columns
 
 
 def is_plain_peephole(cell: Cell) -> bool:
@@ -30,7 +30,7 @@ def run_peephole(
     cell: LSTMCell, x: Tensor, state: tuple[Tensor, ...], valid: Tensor | None, *, reverse: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """As :func:`rnncore.layers.loop.run_loop`, for cells that pass :func:`is_plain_peephole`; first derivatives only."""
-    z = cell.project(x.transpose(0, 1))
+    z = cell.project(x.transpose(0, 1)).contiguous()
     keep = None if valid is None else valid.transpose(0, 1)
     if reverse:
         z, keep = z.flip(0), None if keep is None else keep.flip(0)
@@ -53,30 +53,34 @@ class _Peephole(torch.autograd.Function):
         ctx: Any, z: Tensor, h: Tensor, c: Tensor, weight: Tensor, peepholes: Tensor, keep: Tensor | None, current: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         time, batch, size = z.shape[0], z.shape[1], h.shape[1]
-        gates = z.new_empty(time, batch, 4, size)  # i, f, g, o after their activations
-        cells, squashed, y = (z.new_empty(time, batch, size) for _ in range(3))  # c_t before holding, its tanh, h_t
+        # Nobody else holds z, and its gradient does not need its value: the gates take its place.
+        gates = z.detach().view(time, batch, 4, size)  # i, f, g, o after their activations
         hs, cs = z.new_empty(time + 1, batch, size), z.new_empty(time + 1, batch, size)  # states before each step
         hs[0], cs[0] = h, c
+        squashed = z.new_empty(time, batch, size)  # tanh of the new c
+        # The new h and c of each step, before holding.
+        y, cells = (hs[1:], cs[1:]) if keep is None else (z.new_empty(time, batch, size) for _ in range(2))
         p_if, p_o = peepholes[: 2 * size].view(2, size), peepholes[2 * size :]
         transposed = weight.t()
-        for t in range(time):
-            g = gates[t]
-            torch.addmm(z[t], hs[t], transposed, out=g.view(batch, 4 * size))
-            before, output, last = g[:, :2], g[:, 3], cs[t]
-            before.addcmul_(p_if, last.unsqueeze(1)).sigmoid_()
-            candidate = g[:, 2].tanh_()
-            new = torch.mul(g[:, 1], last, out=cells[t]).addcmul_(g[:, 0], candidate)
-            output.addcmul_(p_o, new if current else last).sigmoid_()
-            torch.mul(output, torch.tanh(new, out=squashed[t]), out=y[t])
-            if keep is None:
-                hs[t + 1], cs[t + 1] = y[t], new
-            else:
-                torch.where(keep[t], y[t], hs[t], out=hs[t + 1])
-                torch.where(keep[t], new, last, out=cs[t + 1])
+        steps = zip(
+            *(gates.view(time, batch, -1).unbind(0), gates[:, :, :2].unbind(0), *columns(gates)),
+            *(hs.unbind(0)[:-1], cs.unbind(0)[:-1], y.unbind(0), cells.unbind(0), squashed.unbind(0)),
+            strict=True,
+        )
+        for t, (flat, before, i, f, g, o, h, c, new_h, new_c, s) in enumerate(steps):
+            flat.addmm_(h, transposed)
+            before.addcmul_(p_if, c.unsqueeze(1)).sigmoid_()
+            g.tanh_()
+            torch.mul(f, c, out=new_c).addcmul_(i, g)
+            o.addcmul_(p_o, new_c if current else c).sigmoid_()
+            torch.mul(o, torch.tanh(new_c, out=s), out=new_h)
+            if keep is not None:
+                torch.where(keep[t], new_h, h, out=hs[t + 1])
+                torch.where(keep[t], new_c, c, out=cs[t + 1])
         ctx.save_for_backward(gates, cells, squashed, hs, cs, weight, peepholes, *([] if keep is None else [keep]))
         ctx.current = current
         # Copies: the buffers are kept for the gradient, and a caller may write into what he is given.
-        return y, hs[time].clone(), cs[time].clone()
+        return (y.clone() if keep is None else y), hs[time].clone(), cs[time].clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -84,28 +88,43 @@ class _Peephole(torch.autograd.Function):
         gates, cells, squashed, hs, cs, weight, peepholes, *held = ctx.saved_tensors
         time, batch, size = cells.shape
         keep = held[0] if held else None
-        p_i, p_f, p_o = peepholes.view(3, size)
-        to_ifg, to_o, to_c, passed = gate_factors(gates, cs[:time], squashed, keep)
+        p_i, p_f, p_o = peepholes.view(3, size).unbind(0)
         dz = torch.empty_like(gates)
-        dy = dy.contiguous()
+        gradient = GateGradient(gates[0])
+        d_peepholes = [torch.zeros_like(dc) for _ in range(3)]
         dh, dc = dh.clone(), dc.clone()
+        steps = list(
+            zip(
+                *(zip(*columns(gates), strict=True), squashed.unbind(0), cells.unbind(0), cs.unbind(0)[:-1]),
+                *(dy.unbind(0), dz.view(time, batch, -1).unbind(0), dz[:, :, :3].unbind(0), *columns(dz)),
+                strict=True,
+            )
+        )
         for t in range(time - 1, -1, -1):
-            step = dz[t]
-            if keep is not None:
-                waiting = dh * ~keep[t]
-            dh += dy[t]
-            output = torch.mul(dh, to_o[t], out=step[:, 3])
-            dc.addcmul_(dh, to_c[t])
+            own, s, new_c, c, dy_t, flat, d_ifg, d_i, d_f, _, d_o = steps[t]
+            if keep is None:
+                dh += dy_t
+            else:  # what is held passes through, and the step sees none of it
+                waiting_h, dh = dh * ~keep[t], (dh + dy_t).mul_(keep[t])
+            dc += gradient.through_output(own, s, dh, out=d_o, out_squashed=gradient.squashed)
             if ctx.current:
-                dc.addcmul_(output, p_o)
-            torch.mul(dc.unsqueeze(1), to_ifg[t], out=step[:, :3])
-            dc.mul_(passed[t]).addcmul_(step[:, 0], p_i).addcmul_(step[:, 1], p_f)
+                dc.addcmul_(d_o, p_o)
+            if keep is not None:
+                waiting_c = dc * ~keep[t]
+                dc *= keep[t]
+            gradient.through_cell(own, c, dc, out=d_ifg)
+            dc.mul_(own[1]).addcmul_(d_i, p_i).addcmul_(d_f, p_f)
             if not ctx.current:
-                dc.addcmul_(output, p_o)
-            flat = step.view(batch, 4 * size)
-            dh = flat @ weight if keep is None else torch.addmm(waiting, flat, weight)
-        before, new = cs[:time], cells if ctx.current else cs[:time]
-        d_peepholes = torch.cat([(dz[:, :, k] * seen).sum((0, 1)) for k, seen in ((0, before), (1, before), (3, new))])
+                dc.addcmul_(d_o, p_o)
+            for total, change, seen in zip(
+                d_peepholes, (d_i, d_f, d_o), (c, c, new_c if ctx.current else c), strict=True
+            ):
+                total.addcmul_(change, seen)
+            if keep is None:
+                dh = flat @ weight
+            else:
+                dh = torch.addmm(waiting_h, flat, weight)
+                dc += waiting_c
         dz = dz.view(time, batch, 4 * size)
         d_weight = dz.flatten(0, 1).t() @ hs[:time].flatten(0, 1)
-        return dz, dh, dc, d_weight, d_peepholes, None, None
+        return dz, dh, dc, d_weight, torch.cat([total.sum(0) for total in d_peepholes]), None, None

@@ -163,9 +163,9 @@ def test_export_verifies_every_branch_whatever_processor_it_runs_on(
 ) -> None:
     write = exporter.write_model
 
-    def write_broken(model: ir.Model, path: Path) -> None:
+    def write_broken(model: ir.Model, path: Path, *, external: bool) -> None:
         assert broken(branch)(model) > 0
-        write(model, path)
+        write(model, path, external=external)
 
     monkeypatch.setattr(exporter, "write_model", write_broken)
     with one_trace(), pytest.raises(VerificationError, match=r"disagree|differs"):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,14 @@ from rnncore.training import Checkpoint, Observer, StepReport, Trainer, Training
 from tests.training.small import CORPUS, assert_same_bits, resumed, steps_of, trainer
 
 STEPS = steps_of()
+
+
+@pytest.fixture(autouse=True)
+def interrupts_arrive() -> Iterator[None]:
+    """A process that a shell started in the background ignores SIGINT, and pytest with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @cache
