@@ -1,11 +1,12 @@
-"""Whole sequences: the exported loop and scan against onnxruntime's fused operator and torch eager; one thread."""
+"""Whole sequences: the exported loop, scan and form="auto" against onnxruntime's fused operator and torch eager; one thread."""
 
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import torch
 
-from benchmarks.contestants import exported, fused_feeds, fused_session, torch_layer
+from benchmarks.contestants import exported, exported_path, fused_feeds, fused_session, torch_layer
 from benchmarks.measure import Table, medians, micro, ratio
 
 TIME = 100
@@ -23,35 +24,56 @@ CASES = [
 ]
 
 
+def nodes_a_step(kind: str, size: int, form: str) -> int:
+    """Nodes in the body of the loop or scan."""
+    todo = [onnx.load(exported_path(kind, size, form)).graph]
+    while todo:
+        graph = todo.pop()
+        for node in graph.node:
+            inner = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+            if node.op_type == form.capitalize():
+                return len(inner[0].node)
+            todo += inner
+    raise ValueError(f"there is no {form} in the file")
+
+
 def run() -> Table:
     torch.set_num_threads(1)
     rows = []
     for kind, size, batch in CASES:
         x = np.random.default_rng(1).normal(size=(batch, TIME, size)).astype(np.float32)
         layer, session, feeds = torch_layer(kind, size), fused_session(kind, size), fused_feeds(kind, x)
-        loop, scan, tensor = exported(kind, size, "loop"), exported(kind, size, "scan"), torch.from_numpy(x)
+        files = {form: exported(kind, size, form) for form in ("loop", "scan", "auto")}
+        tensor = torch.from_numpy(x)
         with torch.inference_mode():
             expected = layer(tensor).numpy()
-            for y in (loop.run(x), scan.run(x), session.run(["y"], feeds)[0][:, 0].transpose(1, 0, 2)):
+            answers = [file.run(x) for file in files.values()]
+            for y in (*answers, session.run(["y"], feeds)[0][:, 0].transpose(1, 0, 2)):
                 np.testing.assert_allclose(y, expected, atol=1e-4)
             took = medians(
                 {
                     "fused": lambda s=session, f=feeds: s.run(["y"], f),
-                    "loop": lambda m=loop, v=x: m.run(v),
-                    "scan": lambda m=scan, v=x: m.run(v),
+                    **{form: lambda m=file, v=x: m.run(v) for form, file in files.items()},
                     "torch": lambda m=layer, v=tensor: m(v),
                 }
             )
         rows.append(
             (
                 f"{kind} H={size} B={batch}",
-                *(micro(took[name], TIME) for name in ("fused", "loop", "scan", "torch")),
+                *(micro(took[name], TIME) for name in ("fused", "loop", "scan", "auto", "torch")),
                 ratio(took["loop"], took["fused"]),
                 ratio(took["scan"], took["fused"]),
                 ratio(took["loop"], took["torch"]),
-                ratio(took["scan"], took["torch"]),
+                ratio(took["auto"], took["torch"]),
+                f"{nodes_a_step(kind, size, 'loop')}, {nodes_a_step(kind, size, 'scan')}",
             )
         )
-    header = ("layer", "fused", "loop", "scan", "torch", "loop/fused", "scan/fused", "loop/torch", "scan/torch")
-    note = f"Time {TIME}, input size = hidden size, µs a step, one thread, interleaved medians; parity checked first."
+    header = (
+        *("layer", "fused", "loop", "scan", "auto", "torch"),
+        *("loop/fused", "scan/fused", "loop/torch", "auto/torch", "nodes a step: loop, scan"),
+    )
+    note = (
+        f"Time {TIME}, input size = hidden size, µs a step, one thread, interleaved medians; parity checked first. "
+        '"auto" is form="auto" for onnxruntime, through our runtime. Nodes are those of the loop body for rows of full length.'
+    )
     return Table("Batch inference", note, header, tuple(rows))

@@ -38,10 +38,15 @@ def torch_layer(kind: str, size: int) -> nn.Module:
     return Layer(getattr(nn, kind.upper())(size, size, batch_first=True)).eval()
 
 
+def exported_path(kind: str, size: int, form: str) -> Path:
+    """Where :func:`exported` has its file."""
+    return FOLDER / f"{kind}-{size}-{form}.onnx"
+
+
 @cache
 def exported(kind: str, size: int, form: str) -> Model:
     """The same layer exported by rnncore and loaded by its runtime (one thread)."""
-    path = FOLDER / f"{kind}-{size}-{form}.onnx"
+    path = exported_path(kind, size, form)
     export(torch_layer(kind, size), path, torch.randn(2, 5, size), form=form, streaming=True)
     return load(path)
 

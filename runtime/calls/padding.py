@@ -18,7 +18,7 @@ def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
 def pack(slot: Slot, items: Sequence[Array], steps: int) -> Array:
     """One whole array from checked items of one slot, padded with zeros to ``steps``."""
     plain = slot.batch_axis == 0 and slot.item_time_axis in (None, 0) and len(slot.item_shape) > 0
-    if plain and (slot.time_axis is None or all(len(item) == steps for item in items)):
+    if plain and (slot.time_axis is None or set(map(len, items)) == {steps}):
         return np.concatenate(items).reshape(len(items), *items[0].shape)
     shape = list(items[0].shape)
     if slot.item_time_axis is not None:

@@ -21,7 +21,8 @@ import rnncore.export
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
-IMPORT_BOUND_S = 0.3
+IMPORT_BOUND = 3.0
+"""What our own import takes at most, as a part of numpy's in the same process (1.0 to 1.4 on an idle machine)."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -99,12 +100,14 @@ def test_bare_install_is_numpy_and_onnxruntime(bare: Environment) -> None:
 
 def test_importing_the_runtime_is_quick_and_brings_neither_torch_nor_onnx(bare: Environment) -> None:
     code = (
-        "import time; start = time.perf_counter(); import rnncore.runtime; spent = time.perf_counter() - start\n"
-        "import json, sys; print(json.dumps([spent, [m for m in ('torch', 'onnx') if m in sys.modules]]))"
+        "import time; start = time.perf_counter(); import numpy; numpy_s = time.perf_counter() - start\n"
+        "import rnncore.runtime; own_s = time.perf_counter() - start - numpy_s\n"
+        "import json, sys\n"
+        "print(json.dumps([own_s / numpy_s, [m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules]]))"
     )
     answers = [bare.answer(code) for _ in range(6)][1:]  # the first one writes the .pyc files
     assert [modules for _, modules in answers] == [[]] * 5
-    assert min(spent for spent, _ in answers) < IMPORT_BOUND_S
+    assert min(ratio for ratio, _ in answers) < IMPORT_BOUND
 
 
 def test_the_rest_says_which_extra_to_install(bare: Environment) -> None:

@@ -111,11 +111,11 @@ def test_threads_get_the_same_answers_as_coroutines() -> None:
 
 def test_streams_share_calls() -> None:
     async def main() -> None:
-        async with model(SPEC).pool(max_wait_ms=1000) as pool:
+        async with model(SPEC).pool(max_wait_ms=20_000) as pool:
             streams = [pool.open() for _ in range(16)]
             started = time.monotonic()
             await asyncio.gather(*(stream.apush(chunk()) for stream in streams))
-            assert time.monotonic() - started < 0.9, "nobody waits when everybody is there"
+            assert time.monotonic() - started < 15, "nobody waits when everybody is there"
             assert pool.stats()["batch_sizes"] == {16: 1}
 
     asyncio.run(main())
