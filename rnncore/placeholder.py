@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _active: ContextVar[Recorder | None] = ContextVar("rnncore_recorder", default=No
 
 def active_recorder() -> Recorder | None:
     """The recorder of the export that runs in this thread, or None."""
-    return _active.get()
+    return None if torch.compiler.is_dynamo_compiling() else _active.get()  # a context variable would break its graph
 
 
 @contextmanager

@@ -119,7 +119,9 @@ class GatedCell(Cell):
 
     def add_recurrent(self, z: Tensor, h: Tensor) -> Tensor:
         """``z + W_hh h``, [batch, gates * hidden_size]."""
-        weight = self.weight_hh.detach() if deferring.get() is self else self.weight_hh
+        # torch.compile defers nothing, and a context variable would break its graph.
+        deferred = not torch.compiler.is_dynamo_compiling() and deferring.get() is self
+        weight = self.weight_hh.detach() if deferred else self.weight_hh
         return torch.addmm(z, h, weight.t())
 
     def __init__(

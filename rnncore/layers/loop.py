@@ -32,7 +32,9 @@ def run_loop(
     if defer and torch.is_grad_enabled() and type(cell) in (LSTMCell, RNNCell) and cell.adds_recurrent:
         hidden = []
         z = DeferredGradient.apply(z, cell.weight_hh, hidden)
-    token = deferring.set(None if hidden is None else cell)
+    if hidden is None:
+        return _steps(cell, z, state, valid, None, reverse=reverse)
+    token = deferring.set(cell)
     try:
         return _steps(cell, z, state, valid, hidden, reverse=reverse)
     finally:

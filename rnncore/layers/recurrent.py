@@ -83,12 +83,13 @@ class Recurrent(RecurrentLayer):
         kernel = fused_kernel(self.cell) if self.fused else None
         if kernel is not None:
             return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
-        if self.fused and is_plain_peephole(self.cell):
+        by_hand = self.fused and not torch.compiler.is_compiling()  # a compiler fuses the plain loop, and nothing else
+        if by_hand and is_plain_peephole(self.cell):
             y, end = run_peephole(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
-        elif self.fused and is_plain_layer_norm(self.cell):
+        elif by_hand and is_plain_layer_norm(self.cell):
             y, end = run_layer_norm(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
         else:
-            y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=self.fused)
+            y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=by_hand)
         return (y if valid is None else y.masked_fill(~valid, 0.0)), end
 
     def extra_repr(self) -> str:

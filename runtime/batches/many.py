@@ -14,7 +14,7 @@ from rnncore.runtime.calls.engine import Engine, enough_memory
 from rnncore.runtime.calls.padding import free_axes_problem, pack
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, raise_all
 from rnncore.runtime.files.layout import Array, Layout
-from rnncore.runtime.pool.shelves import gather, scatter
+from rnncore.runtime.pool.shelves import Places
 from rnncore.runtime.streams.hooks import apply_hooks, one_or_all
 from rnncore.runtime.streams.stream import Stream
 
@@ -74,12 +74,12 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
         return None
     count = len(streams)
     slot = layout.inputs[0]
-    places = [(stream._shelf, stream._place + stream._now) for stream in streams]
+    places = _places(streams)
     with enough_memory():
         arrays = {slot.name: pack(slot, chunks, steps)}
-    outputs, finals = run_arrays(engine, arrays, np.full(count, steps, np.int64), steps, gather(places))
+    outputs, finals = run_arrays(engine, arrays, np.full(count, steps, np.int64), steps, places.gather())
     answers = own_arrays(layout.outputs[0], outputs[0], [steps] * count, steps)
-    _move(streams, finals, [steps] * count)
+    _move(streams, places, finals, [steps] * count)
     return answers
 
 
@@ -91,7 +91,7 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
     for group in _groups(layout, lengths):
         group_lengths = [lengths[i] for i in group]
         steps = max(1, *group_lengths)
-        states = gather([(streams[i]._shelf, streams[i]._place + streams[i]._now) for i in group])
+        states = _places([streams[i] for i in group]).gather()
         group_outputs, group_finals = run_items(engine, [items[i] for i in group], group_lengths, steps, states)
         for i, own in zip(group, split_items(layout, group_outputs, group_lengths, steps), strict=True):
             outputs[i] = own
@@ -108,7 +108,8 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
         moved = [row for row, i in enumerate(group) if lengths[i] > 0]
         if moved:
             rows = [group[row] for row in moved]
-            _move([streams[i] for i in rows], [final[moved] for final in group_finals], [lengths[i] for i in rows])
+            some = [streams[i] for i in rows]
+            _move(some, _places(some), [final[moved] for final in group_finals], [lengths[i] for i in rows])
     return [one_or_all(layout, own) for own in outputs]
 
 
@@ -162,9 +163,14 @@ def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
     return [[i for i in rows if lengths[i] == n] for n in sorted({lengths[i] for i in rows})]
 
 
-def _move(streams: Sequence[Stream], finals: Sequence[Array], lengths: Sequence[int]) -> None:
+def _places(streams: Sequence[Stream]) -> Places:
+    """Where the states of ``streams`` are."""
+    return Places([stream._shelf for stream in streams], [stream._place + stream._now for stream in streams])
+
+
+def _move(streams: Sequence[Stream], places: Places, finals: Sequence[Array], lengths: Sequence[int]) -> None:
     """``finals``, [len(streams), size] each, become the states; nothing here can fail."""
-    scatter([(stream._shelf, stream._place + 1 - stream._now) for stream in streams], finals)
+    places.scatter_other(finals)
     for stream, steps in zip(streams, lengths, strict=True):
-        stream._now = 1 - stream._now
+        stream._now ^= 1
         stream._steps += steps

@@ -79,10 +79,13 @@ class QuickReader:
         if first is None:
             return None
         _, dtype, _, _, _, limit = self._specs[0]
-        shape = chunks[0].shape
-        for chunk in chunks:
-            if type(chunk) is not _ndarray or chunk.dtype is not dtype or chunk.shape != shape:
-                return None
-            if limit is not None and chunk.size and not within(chunk, limit):
-                return None
+        shape, count = chunks[0].shape, len(chunks)
+        if set(map(type, chunks)) != {_ndarray}:
+            return None
+        if [chunk.shape for chunk in chunks].count(shape) < count or [chunk.dtype for chunk in chunks].count(
+            dtype
+        ) < count:
+            return None
+        if limit is not None and not all([within(chunk, limit) for chunk in chunks if chunk.size]):
+            return None
         return first[1]

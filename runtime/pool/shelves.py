@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnncore.runtime.calls.forks import watch
 from rnncore.runtime.files.layout import Array, Layout
@@ -26,7 +24,7 @@ StateSet = tuple[Array, ...]
 class Shelf:
     """A block of places for streams.
 
-    arrays: [2 * places, size] for each state.
+    arrays: [2 * places, size] for each state; the rows of a place are an even one and the odd one after it.
     free: places that nobody has, as the first of their two rows; ``append`` and ``pop`` are atomic, so that a stream may
         give its place back from wherever the garbage collector runs.
     """
@@ -75,27 +73,31 @@ class Shelves:
         self._lock = threading.Lock()
 
 
-def gather(places: Sequence[tuple[Shelf, int]]) -> list[Array]:
-    """Copies of the rows of ``places``, stacked: [len(places), size] for each state."""
-    shelf = places[0][0]
-    if all([own is shelf for own, _ in places]):  # a list is faster than a generator
-        rows = _rows(places)
-        return [array.take(rows, axis=0) for array in shelf.arrays]
-    return [np.concatenate([own.arrays[k][row : row + 1] for own, row in places]) for k in range(len(shelf.arrays))]
+class Places:
+    """Places of several streams, each as (shelf, row); the row is the first or the second one of the place."""
 
+    __slots__ = ("_places", "_rows", "_shelf")
 
-def scatter(places: Sequence[tuple[Shelf, int]], states: Sequence[Array]) -> None:
-    """Inverse of :func:`gather`."""
-    shelf = places[0][0]
-    if all([own is shelf for own, _ in places]):  # a list is faster than a generator
-        rows = _rows(places)
-        for array, values in zip(shelf.arrays, states, strict=True):
-            array[rows] = values
-        return
-    for i, (own, row) in enumerate(places):
-        for array, values in zip(own.arrays, states, strict=True):
-            array[row] = values[i]
+    def __init__(self, shelves: Sequence[Shelf], rows: Sequence[int]) -> None:
+        first = shelves[0]
+        self._shelf = first if shelves.count(first) == len(shelves) else None  # nearly always: one copy for all
+        self._rows = np.array(rows, np.intp)
+        self._places = () if self._shelf is not None else tuple(zip(shelves, rows, strict=True))
 
+    def gather(self) -> list[Array]:
+        """Copies of the rows, stacked: [len(places), size] for each state."""
+        if self._shelf is not None:
+            return [array.take(self._rows, axis=0) for array in self._shelf.arrays]
+        count = len(self._places[0][0].arrays)
+        return [np.concatenate([own.arrays[k][row : row + 1] for own, row in self._places]) for k in range(count)]
 
-def _rows(places: Sequence[tuple[Shelf, int]]) -> NDArray[Any]:
-    return np.array([row for _, row in places], np.intp)
+    def scatter_other(self, states: Sequence[Array]) -> None:
+        """Write [len(places), size] of each state into the other row of each place."""
+        if self._shelf is not None:
+            others = self._rows ^ 1
+            for array, values in zip(self._shelf.arrays, states, strict=True):
+                array[others] = values
+            return
+        for i, (own, row) in enumerate(self._places):
+            for array, values in zip(own.arrays, states, strict=True):
+                array[row ^ 1] = values[i]

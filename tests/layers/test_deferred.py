@@ -133,3 +133,17 @@ def test_autocast_trains(name: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(torch.randn(BATCH, TIME, INPUT))[0].float().sum().backward()
     assert layer.cell.weight_hh.grad is not None and layer.cell.weight_hh.grad.dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["peephole", "layer norm"])
+def test_a_compiler_gets_the_plain_loop_and_the_same_gradients(name: str) -> None:
+    _, plain = pair(name, False)
+    layer = rnncore.Recurrent(copy.deepcopy(plain.cell))
+    x = inputs()[0][:2, :3].detach().requires_grad_()
+    found = []
+    for run in (plain, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+        y, state = run(x)
+        found.append((y, *state, *torch.autograd.grad(y.square().sum() + state[0].sum(), x)))
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)

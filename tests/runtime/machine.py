@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -105,5 +105,7 @@ def case(machine: type[Machine], chosen: Spec, steps: int) -> Any:
         spec = chosen
 
     found = Chosen.TestCase
-    found.settings = settings(stateful_step_count=steps)
+    # No rule filters; what Hypothesis calls filtered are sequences of steps for which it ran out of random data.
+    quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    found.settings = settings(stateful_step_count=steps, suppress_health_check=quiet)
     return found
