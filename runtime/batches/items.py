@@ -11,7 +11,6 @@ from rnncore.runtime.calls.engine import Engine, enough_memory
 from rnncore.runtime.calls.padding import pack
 from rnncore.runtime.files.layout import Array, Layout, Slot
 
-_copy = np.ndarray.copy
 Items = dict[str, Array]
 """One checked chunk: every input of one sequence, without its batch axis."""
 
@@ -47,7 +46,7 @@ def split_items(layout: Layout, outputs: Sequence[Array], lengths: Sequence[int]
 
 def own_arrays(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
     """The part of a whole output that belongs to each sequence, cut to its length; copies."""
-    return list(map(_copy, item_views(slot, output, lengths, steps)))
+    return [view.copy() for view in item_views(slot, output, lengths, steps)]
 
 
 def item_views(slot: Slot, output: Array, lengths: Sequence[int], steps: int) -> list[Array]:
