@@ -133,11 +133,12 @@ def export_generator(
     write_metadata(written, signature, model.metadata["rnncore.form"], model.metadata["rnncore.precision"], extra)
     with replacing(target) as temporary:
         write_model(written, temporary)
-        report = check_generator(load(temporary), model, rules, seed + 2) if verify else {}
-        entries = {REPORT_KEY: json.dumps(report)}
+        report, golden = {}, {}
         if verify:
-            entries[GOLDEN_KEY] = golden_generator(load(temporary), model, rules, seed + 3).to_json()
-        write_entries(temporary, entries)
+            file = load(temporary)
+            report = check_generator(file, model, rules, seed + 2)
+            golden = {GOLDEN_KEY: golden_generator(file, model, rules, seed + 3).to_json()}
+        write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
         length = temporary.stat().st_size
     return GeneratorReport(target, length, signature, rules, report)
 

@@ -70,9 +70,8 @@ def golden_translator(file: Model, model: EncoderDecoder, seed: int) -> Golden:
         inputs: dict[str, Array] = {
             "source": random.integers(0, model.config.source_size, (batch, max(LENGTHS))),
             "max_tokens": np.full(batch, MAX_TOKENS, np.int64),
-            "token": np.full(
-                batch, -1, np.int64
-            ),  # from the beginning: what is handed on from call to call is not read
+            # From the beginning: what is handed on from call to call is not read.
+            "token": np.full(batch, -1, np.int64),
         }
         for name, port in ports.items():
             if name not in inputs:

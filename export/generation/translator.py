@@ -109,11 +109,12 @@ def export_translator(
     write_metadata(written, signature, form, precision_of(model), extra)
     with replacing(target) as temporary:
         write_model(written, temporary)
-        report = check_translator(load(temporary), model, seed + 1) if verify else {}
-        entries = {REPORT_KEY: json.dumps(report)}
+        report, golden = {}, {}
         if verify:
-            entries[GOLDEN_KEY] = golden_translator(load(temporary), model, seed + 2).to_json()
-        write_entries(temporary, entries)
+            file = load(temporary)
+            report = check_translator(file, model, seed + 1)
+            golden = {GOLDEN_KEY: golden_translator(file, model, seed + 2).to_json()}
+        write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
         size = temporary.stat().st_size
     return TranslatorReport(target, size, signature, report)
 

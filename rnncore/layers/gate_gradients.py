@@ -1,4 +1,4 @@
-"""The gradient of one LSTM step, from the change of h_t and c_t to that of the gates' arguments.
+"""What LSTMs with a gradient written by hand share: the gates' part of a step's gradient, and the order of the loop.
 
 A step's tensors are small and stay in the processor's cache.  The same arithmetic for all steps at once, in tensors of many
 megabytes, costs several times as much: most of it goes into fetching fresh memory.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from rnncore.cells import Cell
 
 _sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # (grad, s) -> grad * s * (1 - s)
 _tanh = torch.ops.aten.tanh_backward.grad_input  # (grad, t) -> grad * (1 - t * t)
@@ -46,3 +48,17 @@ class GateGradient:
 def columns(gates: Tensor) -> list[tuple[Tensor, ...]]:
     """Each gate of [time, batch, 4, H] at each step, [batch, H]: views, made at once because that is faster."""
     return [gate.unbind(0) for gate in gates.unbind(2)]
+
+
+def time_first(cell: Cell, x: Tensor, valid: Tensor | None, *, reverse: bool) -> tuple[Tensor, Tensor | None]:
+    """Projection of x [batch, time, input] and its ``valid`` steps, both [time, batch, ...] in the order of the loop."""
+    z = cell.project(x.transpose(0, 1)).contiguous()
+    keep = None if valid is None else valid.transpose(0, 1)
+    if reverse:
+        z, keep = z.flip(0), None if keep is None else keep.flip(0)
+    return z, keep
+
+
+def batch_first(y: Tensor, *, reverse: bool) -> Tensor:
+    """y [time, batch, size] in the order of the loop as [batch, time, size] in the order of time."""
+    return (y.flip(0) if reverse else y).transpose(0, 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rnncore.cells import Cell, LSTMCell
-from rnncore.layers.gate_gradients import GateGradient, columns
+from rnncore.layers.gate_gradients import GateGradient, batch_first, columns, time_first
 
 _normalised = torch.ops.aten.native_layer_norm_backward
 
@@ -23,9 +23,8 @@ def is_plain_layer_norm(cell: Cell) -> bool:
         and cell.layer_norm
         and not (cell.peephole or cell.coupled or cell.projection)
         and (cell.gate_activation, cell.activation) == ("sigmoid", "tanh")
-        and not torch.is_autocast_enabled(
-            cell.weight_hh.device.type
-        )  # which dtype each kernel takes is then torch's choice
+        # Under autocast, which dtype each kernel takes is torch's choice.
+        and not torch.is_autocast_enabled(cell.weight_hh.device.type)
     )
 
 
@@ -33,15 +32,12 @@ def run_layer_norm(
     cell: LSTMCell, x: Tensor, state: tuple[Tensor, ...], valid: Tensor | None, *, reverse: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """As :func:`rnncore.layers.loop.run_loop`, for cells that pass :func:`is_plain_layer_norm`; first derivatives only."""
-    z = cell.project(x.transpose(0, 1)).contiguous()
-    keep = None if valid is None else valid.transpose(0, 1)
-    if reverse:
-        z, keep = z.flip(0), None if keep is None else keep.flip(0)
+    z, keep = time_first(cell, x, valid, reverse=reverse)
     norm_hh, norm_c = cell.norm_hh, cell.norm_c
     assert norm_hh is not None and norm_c is not None
     norms = (norm_hh.weight, norm_c.weight, norm_c.bias)
     y, h, c = _LayerNorm.apply(z, *state, cell.weight_hh, *norms, keep, (norm_hh.eps, norm_c.eps))
-    return (y.flip(0) if reverse else y).transpose(0, 1), (h, c)
+    return batch_first(y, reverse=reverse), (h, c)
 
 
 class _LayerNorm(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnncore.cells import Cell, LSTMCell
-from rnncore.layers.gate_gradients import GateGradient, columns
+from rnncore.layers.gate_gradients import GateGradient, batch_first, columns, time_first
 
 
 def is_plain_peephole(cell: Cell) -> bool:
@@ -30,15 +30,12 @@ def run_peephole(
     cell: LSTMCell, x: Tensor, state: tuple[Tensor, ...], valid: Tensor | None, *, reverse: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """As :func:`rnncore.layers.loop.run_loop`, for cells that pass :func:`is_plain_peephole`; first derivatives only."""
-    z = cell.project(x.transpose(0, 1)).contiguous()
-    keep = None if valid is None else valid.transpose(0, 1)
-    if reverse:
-        z, keep = z.flip(0), None if keep is None else keep.flip(0)
+    z, keep = time_first(cell, x, valid, reverse=reverse)
     # Under autocast z has a narrower dtype than the weights; the loop follows z, as a matrix product would.
     h, c = (s.to(z.dtype) for s in state)
     weights = (cell.weight_hh.to(z.dtype), cell.weight_peephole.to(z.dtype))  # type: ignore[union-attr]
     y, h, c = _Peephole.apply(z, h, c, *weights, keep, cell.peephole == "current")
-    return (y.flip(0) if reverse else y).transpose(0, 1), (h, c)
+    return batch_first(y, reverse=reverse), (h, c)
 
 
 class _Peephole(torch.autograd.Function):

@@ -14,8 +14,8 @@ from rnncore.runtime.calls.engine import Engine, enough_memory
 from rnncore.runtime.calls.padding import free_axes_problem, pack
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, raise_all
 from rnncore.runtime.files.layout import Array, Layout
-from rnncore.runtime.pool.shelves import Places
 from rnncore.runtime.streams.hooks import apply_hooks, one_or_all
+from rnncore.runtime.streams.shelves import Places
 from rnncore.runtime.streams.stream import Stream
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rnncore.runtime.calls.checking import within
 from rnncore.runtime.calls.engine import Engine, enough_memory, run_error
 from rnncore.runtime.files.layout import Array
-from rnncore.runtime.pool.shelves import StateSet
+from rnncore.runtime.streams.shelves import StateSet
 
 if TYPE_CHECKING:
     from onnxruntime import IOBinding

@@ -19,7 +19,7 @@ from rnncore.runtime.calls.quick import QuickReader
 from rnncore.runtime.errors import InputError, ModelFileError
 from rnncore.runtime.files.contract import GraphValue
 from rnncore.runtime.files.layout import Array, Layout
-from rnncore.runtime.pool.shelves import Shelves
+from rnncore.runtime.streams.shelves import Shelves
 
 if TYPE_CHECKING:
     import onnxruntime

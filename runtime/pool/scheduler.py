@@ -17,8 +17,8 @@ from rnncore.runtime.calls.engine import Engine
 from rnncore.runtime.calls.forks import watch
 from rnncore.runtime.errors import DeadlineExceeded, Overloaded, PoolClosedError, PoolError, RnncoreError, StateError
 from rnncore.runtime.pool.counters import PoolCounters
+from rnncore.runtime.pool.resident import Resident
 from rnncore.runtime.pool.ticket import Lane, Stage, Ticket, settle
-from rnncore.runtime.streams.resident import Resident
 
 CANCELLED = "the push was cancelled before it was run"
 _EXPIRED = "the push waited longer than its timeout and was not applied: the pool is busier than that, or is closing"

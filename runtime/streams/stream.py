@@ -17,9 +17,9 @@ from rnncore.runtime.calls.forks import abandon, watch
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, StreamBusyError, raise_all
 from rnncore.runtime.files.layout import Array, Layout, Slot
 from rnncore.runtime.files.signature import BATCH, Port
-from rnncore.runtime.pool.shelves import StateSet
 from rnncore.runtime.streams.closing import Closing
 from rnncore.runtime.streams.hooks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.streams.shelves import StateSet
 from rnncore.runtime.streams.snapshot import Snapshot, encode, write_file
 
 _ndarray = np.ndarray
