@@ -1,7 +1,6 @@
 """What LSTMs with a gradient written by hand share: the gates' part of a step's gradient, and the order of the loop.
 
-A step's tensors are small and stay in the processor's cache.  The same arithmetic for all steps at once, in tensors of many
-megabytes, costs several times as much: most of it goes into fetching fresh memory.
+The memory of one step is used again for every step, so no intermediate result of all steps is held.
 """
 
 from __future__ import annotations
