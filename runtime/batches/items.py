@@ -22,10 +22,14 @@ def run_items(
 
     Returns every output, whole, and every final state as [batch, size].
     """
-    layout = engine.layout
-    with enough_memory():
-        arrays = {slot.name: pack(slot, [item[slot.name] for item in items], steps) for slot in layout.inputs}
+    arrays = pack_items(engine.layout, items, steps)
     return run_arrays(engine, arrays, np.array(lengths, np.int64), steps, states)
+
+
+def pack_items(layout: Layout, items: Sequence[Items], steps: int) -> dict[str, Array]:
+    """Whole inputs by name, from checked chunks that are padded to ``steps``."""
+    with enough_memory():
+        return {slot.name: pack(slot, [item[slot.name] for item in items], steps) for slot in layout.inputs}
 
 
 def run_arrays(

@@ -1,1 +1,1 @@
-"""Many streams that push whenever they like, run in batches by one thread."""
+"""Many streams that push whenever they like, run in batches by a thread."""

@@ -16,12 +16,8 @@ class PoolCounters:
     """Not thread-safe: whoever calls holds the pool's lock."""
 
     def __init__(self) -> None:
-        self.totals: Counter[str] = Counter(
-            dict.fromkeys(
-                ("pushes", "steps", "calls", "padded_steps", "failed", "overloaded", "expired", "cancelled", "evicted"),
-                0,
-            )
-        )
+        names = ("pushes", "steps", "calls", "padded_steps", "failed", "overloaded", "expired", "cancelled", "evicted")
+        self.totals = dict.fromkeys(names, 0)
         self.batch_sizes: Counter[int] = Counter()
         self._waits_s: deque[float] = deque(maxlen=_RECENT)
         self._calls_s: deque[float] = deque(maxlen=_RECENT)

@@ -1,4 +1,4 @@
-"""A pool: many streams that push whenever they like, run in batches by one thread."""
+"""A pool: many streams that push whenever they like, run in batches by a thread."""
 
 from __future__ import annotations
 

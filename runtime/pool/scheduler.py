@@ -18,15 +18,13 @@ from rnncore.runtime.calls.forks import watch
 from rnncore.runtime.errors import DeadlineExceeded, Overloaded, PoolClosedError, PoolError, RnncoreError, StateError
 from rnncore.runtime.pool.counters import PoolCounters
 from rnncore.runtime.pool.resident import Resident
-from rnncore.runtime.pool.ticket import Lane, Stage, Ticket, settle
+from rnncore.runtime.pool.ticket import OVER, QUEUED, RUNNING, Lane, Stage, Ticket, settle
 
 CANCELLED = "the push was cancelled before it was run"
 _EXPIRED = "the push waited longer than its timeout and was not applied: the pool is busier than that, or is closing"
 _CLOSED = "the pool is closed: open a new one with model.pool()"
 _FORKED = "this pool belongs to the process that this one was forked from: open a new one with model.pool()"
 _STREAM_CLOSED = "the stream is closed: open a new one with pool.open()"
-
-_QUEUED, _RUNNING, _OVER = Stage.QUEUED, Stage.RUNNING, Stage.OVER  # found faster than members of a class
 
 _MANY = 32
 """So many streams are run in two halves: answers of one half are handed out, and pushed on, while the other half runs."""
@@ -112,30 +110,30 @@ class Scheduler:
         with self.lock:
             if ticket.stage is Stage.WAITING:
                 ticket.items = items
-                ticket.stage = Stage.QUEUED
+                ticket.stage = QUEUED
                 self._line_up(ticket.lane)
-        if ticket.error is not None and ticket.stage is Stage.OVER:
+        if ticket.error is not None and ticket.stage is OVER:
             raise ticket.error
 
     def cancel(self, ticket: Ticket) -> None:
         """Nobody waits for this ticket any more: drop it, at once or before its next call if it needs one."""
         with self.lock:
-            if ticket.stage is Stage.RUNNING:
+            if ticket.stage is RUNNING:
                 ticket.abandoned = True
-            elif ticket.stage is not Stage.OVER:
+            elif ticket.stage is not OVER:
                 self._drop(ticket, PoolError(CANCELLED), "cancelled")
 
     def expire(self, ticket: Ticket) -> None:
         """The time of this ticket is up: drop it and tell whoever waits, unless it has begun to run."""
         with self.lock:
-            if ticket.stage in (Stage.RUNNING, Stage.OVER) or ticket.done:
+            if ticket.stage in (RUNNING, OVER) or ticket.done:
                 return
             self._drop(ticket, DeadlineExceeded(_EXPIRED), "expired")
         settle([ticket])
 
     def close(self, drain: bool) -> None:
         """Take no more pushes; those that are queued are run or dropped, those that wait for a place are dropped."""
-        stages = (Stage.WAITING,) if drain else (Stage.WAITING, Stage.QUEUED)
+        stages = (Stage.WAITING,) if drain else (Stage.WAITING, QUEUED)
         with self.lock:
             self.closing = True
             tickets = [t for lane in self.lanes.values() for t in lane.tickets if t.stage in stages]
@@ -162,7 +160,7 @@ class Scheduler:
         if lane.closed:
             return []
         lane.closed = True
-        dropped = [ticket for ticket in lane.tickets if ticket.stage is not Stage.RUNNING]
+        dropped = [ticket for ticket in lane.tickets if ticket.stage is not RUNNING]
         for ticket in dropped:
             self._drop(ticket, StateError(_STREAM_CLOSED), "cancelled")
         if not lane.tickets:
@@ -176,7 +174,7 @@ class Scheduler:
 
     def _line_up(self, lane: Lane) -> None:
         """Queue a lane that is not queued, if its first ticket can be run."""
-        if lane.queued or not lane.tickets or lane.tickets[0].stage is not Stage.QUEUED:
+        if lane.queued or not lane.tickets or lane.tickets[0].stage is not QUEUED:
             return
         lane.queued = True
         self._ready.append(lane)
@@ -185,7 +183,7 @@ class Scheduler:
 
     def _drop(self, ticket: Ticket, error: RnncoreError, count: str) -> None:
         placed = ticket.stage is not Stage.WAITING or ticket.placed
-        ticket.stage = Stage.OVER
+        ticket.stage = OVER
         ticket.error = error
         ticket.carry = None
         ticket.lane.tickets.remove(ticket)
@@ -219,22 +217,26 @@ class Scheduler:
 
     # --------------------------------------------------------------------------------------------- from the worker
 
-    def take(self) -> list[Ticket] | None:
-        """Wait for a batch worth running; None when the pool is closed and everything was answered."""
+    def take(self, *, wait: bool = True) -> list[Ticket] | None:
+        """Wait for a batch worth running; None when the pool is closed and everything was answered.
+
+        wait: if False and there is no such batch, or there will be none, return an empty list at once.
+        """
         expired: list[Ticket] = []
         tickets: list[Ticket] = []
         with self.lock:
             while not tickets and not expired:
                 self.sweep()
-                if not self._await_batch():
-                    return None
+                if not self._await_batch(wait):
+                    return None if wait else []
                 now = time.monotonic()
                 most = max(self._most(len(self.resident)), self._most(len(self._ready)))
-                while self._ready and len(tickets) < most:
-                    lane = self._ready.popleft()
+                ready = self._ready
+                while ready and len(tickets) < most:
+                    lane = ready.popleft()
                     first = lane.tickets[0] if lane.tickets else None
-                    if first is not None and first.deadline is None and first.stage is _QUEUED and not first.abandoned:
-                        first.stage = _RUNNING  # as in _take_first, without the call
+                    if first is not None and first.deadline is None and first.stage is QUEUED and not first.abandoned:
+                        first.stage = RUNNING  # as in _take_first, without the call
                         tickets.append(first)
                     else:
                         self._take_first(lane, now, tickets, expired)
@@ -246,18 +248,18 @@ class Scheduler:
         """These tickets have run for a while and are not over."""
         with self.lock:
             for ticket in tickets:
-                ticket.stage = Stage.QUEUED
+                ticket.stage = QUEUED
                 self._ready.append(ticket.lane)
 
     def finish(self, tickets: Sequence[Ticket]) -> None:
         """These tickets are over, and their lanes are ready for the next ones; with the lock held."""
         now = time.monotonic()
         for ticket in tickets:
-            ticket.stage = _OVER
+            ticket.stage = OVER
             lane = ticket.lane
-            lane.tickets.popleft()
             lane.last_used = now
             lane.queued = False
+            lane.tickets.popleft()
             if lane.tickets:
                 self._line_up(lane)
             elif lane.closed:
@@ -271,8 +273,11 @@ class Scheduler:
         """Rows of a batch when so many streams take part."""
         return max(1, min(self._max_batch, streams if streams < _MANY else (streams + 1) // 2))
 
-    def _await_batch(self) -> bool:
-        """Return when the batch is full, everybody is there, or the first has waited for long enough."""
+    def _await_batch(self, wait: bool) -> bool:
+        """Return when the batch is full, everybody is there, or the first has waited for long enough.
+
+        False if there is nothing to run and never will be; without ``wait``, if there is nothing to run now.
+        """
         while not self.closing:
             ready = len(self._ready)
             target = self._most(len(self.resident))
@@ -284,13 +289,15 @@ class Scheduler:
                 timeout = since + self._max_wait_s - time.monotonic()
                 if ready >= target or timeout <= 0:
                     break
+            if not wait:
+                return False
             self._wake_at = target if ready else 1
             self._work.wait(timeout)
             self._wake_at = 0
         return bool(self._ready) or not self.closing
 
     def _take_first(self, lane: Lane, now: float, tickets: list[Ticket], expired: list[Ticket]) -> None:
-        while lane.tickets and lane.tickets[0].stage is Stage.QUEUED:
+        while lane.tickets and lane.tickets[0].stage is QUEUED:
             ticket = lane.tickets[0]
             if ticket.abandoned:
                 self._drop(ticket, PoolError(CANCELLED), "cancelled")
@@ -299,7 +306,7 @@ class Scheduler:
                 self._drop(ticket, DeadlineExceeded(_EXPIRED), "expired")
                 expired.append(ticket)
                 continue
-            ticket.stage = Stage.RUNNING
+            ticket.stage = RUNNING
             tickets.append(ticket)
             return
         lane.queued = False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rnncore.runtime.calls.chunks import empty_outputs, read_chunk
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, StreamEvictedError
 from rnncore.runtime.files.layout import Array
-from rnncore.runtime.pool.ticket import Lane, Stage, Ticket, settle
+from rnncore.runtime.pool.ticket import OVER, Lane, Ticket, own_array, settle
 from rnncore.runtime.streams.closing import Closing
 from rnncore.runtime.streams.hooks import Hook, apply_hooks, one_or_all
 from rnncore.runtime.streams.snapshot import Snapshot, encode, write_file
@@ -58,7 +58,7 @@ class PoolStream(Closing):
         StreamEvictedError, or StateError when the stream is closed.
         """
         ticket = self._ticket(chunks, named, timeout_s)
-        if ticket.stage is not Stage.OVER:
+        if ticket.stage is not OVER:
             gate = ticket.wait_in_thread()
             placed = self._scheduler.submit(ticket)
             try:
@@ -78,7 +78,7 @@ class PoolStream(Closing):
         otherwise the chunk is applied and its outputs are dropped.
         """
         ticket = self._ticket(chunks, named, timeout_s)
-        if ticket.stage is Stage.OVER:
+        if ticket.stage is OVER:
             return self._answer(ticket)
         loop = asyncio.get_running_loop()
         future = ticket.wait_in_loop(loop)
@@ -103,11 +103,11 @@ class PoolStream(Closing):
 
         Raises at once what is wrong with the chunk or the stream; with ``on_overload="wait"`` it waits for a place in
         the queue before it returns.  ``future.cancel()`` is to the chunk what cancelling its task is in :meth:`apush`.
-        Callbacks, of the future and of :meth:`on_output`, run in the thread of the pool: keep them short.
+        Callbacks, of the future and of :meth:`on_output`, run in a thread of the pool: keep them short.
         """
         ticket = self._ticket(chunks, named, timeout_s)
         future: Future[Any] = Future()
-        if ticket.stage is Stage.OVER:
+        if ticket.stage is OVER:
             self._deliver(future, ticket)
             return future
         gate = ticket.wait_in_thread()
@@ -229,7 +229,7 @@ class PoolStream(Closing):
         if steps == 0:
             ticket.outputs = empty_outputs(self._scheduler.engine.layout)
             if ticket.outputs is not None:
-                ticket.stage = Stage.OVER
+                ticket.stage = OVER
         return ticket
 
     def _fill(self, ticket: Ticket, chunks: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -250,9 +250,10 @@ class PoolStream(Closing):
         gate.acquire()
 
     def _answer(self, ticket: Ticket) -> Any:
+        whole = ticket.outputs
+        if whole is not None and len(whole) == 1 and ticket.error is None and not self._hooks:
+            return own_array(whole[0])  # as below, without lists
         outputs = ticket.result()
-        if len(outputs) == 1 and not self._hooks:
-            return outputs[0]
         layout = self._scheduler.engine.layout
         if self._hooks and ticket.steps:
             outputs = apply_hooks(self._hooks, layout, outputs)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rnncore.runtime.files.layout import Array, Layout
+from rnncore.runtime.files.origin import logger
 
 
 class Stage(enum.Enum):
@@ -21,6 +22,10 @@ class Stage(enum.Enum):
     QUEUED = enum.auto()
     RUNNING = enum.auto()
     OVER = enum.auto()
+
+
+QUEUED, RUNNING, OVER = Stage.QUEUED, Stage.RUNNING, Stage.OVER
+"""Found faster than members of a class, and asked for in every push."""
 
 
 class Lane:
@@ -59,7 +64,7 @@ class Ticket:
     """
 
     # Most tickets never change these: as attributes of the class they cost nothing to make.
-    stage = Stage.QUEUED
+    stage = QUEUED
     done = 0
     parts: Sequence[Sequence[Array]] = ()
     carry: tuple[Array, ...] | None = None
@@ -91,12 +96,17 @@ class Ticket:
         future = self.future = loop.create_future()
         return future
 
+    @property
+    def waits_by_lock(self) -> bool:
+        """A thread waits for the ticket, and nothing but a lock has to be opened for it."""
+        return self.gate is not None and self.deliver is None
+
     def result(self) -> list[Array]:
         """Outputs of the whole chunk, the caller's own; raises what went wrong.  Only when the ticket is over."""
         if self.error is not None:
             raise self.error
         assert self.outputs is not None, "the ticket is not over"
-        return [output if output.base is None else output.copy() for output in self.outputs]
+        return [own_array(output) for output in self.outputs]
 
     def slice(self, layout: Layout, steps: int) -> dict[str, Array]:
         """Inputs of the next ``steps`` steps."""
@@ -109,6 +119,11 @@ class Ticket:
             else slot.item_from_row(slot.item_row(self.items[slot.name])[cut])
             for slot in layout.inputs
         }
+
+
+def own_array(output: Array) -> Array:
+    """``output`` itself, or a copy if it is part of a larger array."""
+    return output if output.base is None else output.copy()
 
 
 def join_parts(layout: Layout, parts: Sequence[Sequence[Array]]) -> list[Array]:
@@ -127,8 +142,11 @@ def settle(tickets: Sequence[Ticket]) -> list[Ticket]:
         if ticket.future is not None:
             loops.setdefault(ticket.future.get_loop(), []).append(ticket)
             continue
-        if ticket.deliver is not None and ticket.stage is Stage.OVER:
-            ticket.deliver(ticket)
+        if ticket.deliver is not None and ticket.stage is OVER:
+            try:
+                ticket.deliver(ticket)
+            except BaseException:  # sys.exit() in a callback, say: nobody else must wait for ever because of it
+                logger.exception("a callback of a push failed")
         if ticket.gate is not None:
             try:
                 ticket.gate.release()
@@ -145,5 +163,6 @@ def settle(tickets: Sequence[Ticket]) -> list[Ticket]:
 
 def _settle_in_loop(tickets: Sequence[Ticket]) -> None:
     for ticket in tickets:
-        if ticket.future is not None and not ticket.future.done():
-            ticket.future.set_result(None)
+        future = ticket.future
+        if future is not None and not future.done():
+            future.set_result(None)

@@ -1,4 +1,4 @@
-"""The one thread of a pool: it takes what is queued, runs it in batches, and hands out the answers.
+"""The thread of a pool that takes what is queued, runs it in batches, and hands out the answers.
 
 A cycle takes at most one push of each stream.  It runs them in one or more calls: all go ahead together, those with few
 steps are answered and leave, the rest goes on, until ``slice_steps`` have been run; what is unfinished then joins the
@@ -15,14 +15,16 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rnncore.runtime.batches.items import item_views, run_items
+from rnncore.runtime.batches.items import item_views, pack_items, run_arrays
 from rnncore.runtime.errors import PoolError
 from rnncore.runtime.files.layout import Array
 from rnncore.runtime.files.origin import logger
 from rnncore.runtime.pool.scheduler import CANCELLED, Scheduler
 from rnncore.runtime.pool.slices import plan_slice, plan_whole
-from rnncore.runtime.pool.ticket import Stage, Ticket, join_parts, settle
+from rnncore.runtime.pool.teller import Teller
+from rnncore.runtime.pool.ticket import RUNNING, Ticket, join_parts
 
 
 class Worker:
@@ -34,36 +36,47 @@ class Worker:
         self._slice_steps = slice_steps
         self._sliceable = not scheduler.engine.layout.timeless_outputs
         self._paddable = scheduler.engine.layout.lengths is not None
+        self._untold: list[Ticket] = []  # over, and whoever waits for them still waits
+        self._teller = Teller()
         self._thread = threading.Thread(target=self._run_cycles, name="rnncore-pool", daemon=True)
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False if it takes longer."""
+        """Wait for the end; False if it takes longer, or if a callback asks, which the end has to wait for."""
+        if threading.current_thread() in (self._thread, self._teller.thread):
+            return False
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run_cycles(self) -> None:
-        while (tickets := self._scheduler.take()) is not None:
+        while (tickets := self._scheduler.take(wait=not self._untold)) is not None:
+            if not tickets:  # nothing to run: nothing that is worth keeping anybody waiting
+                self._teller.tell_now(self._take_untold())
+                continue
             try:
                 self._run_cycle(tickets)
             except Exception as error:  # whatever it is, the pool lives on and nobody waits for ever
                 logger.exception("a cycle of the pool failed")
                 for ticket in tickets:
-                    if ticket.stage is Stage.RUNNING:
+                    if ticket.stage is RUNNING:
                         self._fail(ticket, error)
+        self._teller.close()
 
     def _run_cycle(self, tickets: list[Ticket]) -> None:
         left = self._slice_steps
         active = tickets
         while active and (left > 0 or not self._sliceable):
+            remaining = [ticket.steps - ticket.done for ticket in active]
             if self._sliceable:
-                chosen, steps = plan_slice([min(t.steps - t.done, left) for t in active], paddable=self._paddable)
+                if max(remaining) > left:
+                    remaining = [min(steps, left) for steps in remaining]
+                chosen, steps = plan_slice(remaining, paddable=self._paddable)
                 left -= max(steps, 1)
             else:
-                chosen, steps = plan_whole([t.steps - t.done for t in active], paddable=self._paddable)
+                chosen, steps = plan_whole(remaining, paddable=self._paddable)
             chosen = self._alike(active, chosen)
             self._run([active[i] for i in chosen], steps)
-            active = [ticket for ticket in active if ticket.stage is Stage.RUNNING]
+            active = [ticket for ticket in active if ticket.stage is RUNNING]
         if active:
             self._scheduler.put_back(active)
 
@@ -96,15 +109,18 @@ class Worker:
         layout = self._engine.layout
         padded = max(steps, 1)
         whole = all([ticket.done == 0 and ticket.steps == padded for ticket in tickets])
-        states = self._gather(tickets, fresh=whole)
+        rows, states = self._gather(tickets, fresh=whole)
         if whole:  # the common case: everybody's chunk fits in this one call, so there is nothing to cut and to join
             lengths = [padded] * len(tickets)
             items = [ticket.items for ticket in tickets]
         else:
             lengths = [min(ticket.steps - ticket.done, steps) for ticket in tickets]
             items = [ticket.slice(layout, length) for ticket, length in zip(tickets, lengths, strict=True)]
+        arrays = pack_items(layout, items, padded)
+        if self._untold:  # only now, when nothing is left but to run
+            self._teller.tell_soon(self._take_untold())
         started = time.monotonic()
-        outputs, finals = run_items(self._engine, items, lengths, padded, states)
+        outputs, finals = run_arrays(self._engine, arrays, np.array(lengths, np.int64), padded, states)
         took = time.monotonic() - started
         # All that can fail comes before the first change of a state.
         columns = [item_views(s, output, lengths, padded) for s, output in zip(layout.outputs, outputs, strict=True)]
@@ -116,22 +132,26 @@ class Worker:
         with self._scheduler.lock:
             self._scheduler.counters.called(len(tickets), padded, sum(lengths), took)
             over = (
-                self._commit_whole(tickets, parts, finals) if whole else self._commit(tickets, lengths, parts, finals)
+                self._commit_whole(tickets, padded, rows, parts, finals)
+                if whole
+                else self._commit(tickets, lengths, parts, finals)
             )
-        settle(over)
+        self._untold += over
 
     def _commit_whole(
-        self, tickets: list[Ticket], parts: Sequence[tuple[Array, ...]], finals: Sequence[Array]
+        self,
+        tickets: list[Ticket],
+        steps: int,
+        rows: NDArray[np.intp],
+        parts: Sequence[tuple[Array, ...]],
+        finals: Sequence[Array],
     ) -> list[Ticket]:
-        """:meth:`_commit` for tickets that are all over now, each with steps."""
-        rows = []
+        """:meth:`_commit` for tickets that are all over now, each after the same ``steps``, one at least."""
         for ticket, own in zip(tickets, parts, strict=True):
             ticket.outputs = own
-            ticket.done = ticket.steps
-            lane = ticket.lane
-            lane.steps += ticket.steps
-            rows.append(lane.row)
-        self._scheduler.resident.scatter(np.array(rows, np.intp), finals)
+            ticket.done = steps
+            ticket.lane.steps += steps
+        self._scheduler.resident.scatter(rows, finals)
         self._scheduler.finish(tickets)
         return tickets
 
@@ -166,27 +186,32 @@ class Worker:
         self._scheduler.finish(over)
         return over
 
-    def _gather(self, tickets: Sequence[Ticket], *, fresh: bool) -> list[Array]:
-        """Copies of the states of ``tickets``; ``fresh``: none of them has been run before."""
+    def _gather(self, tickets: Sequence[Ticket], *, fresh: bool) -> tuple[NDArray[np.intp], list[Array]]:
+        """Rows of ``tickets``, and copies of their states; ``fresh``: none of them has been run before."""
         resident = self._scheduler.resident
-        rows: list[int] = []
         with self._scheduler.lock:
-            for ticket in tickets:
-                lane = ticket.lane
-                if lane.row < 0:
-                    lane.row = resident.allocate(lane.parked)
-                    lane.parked = None
-                rows.append(lane.row)
-            states = resident.gather(np.array(rows, np.intp))
+            rows = [ticket.lane.row for ticket in tickets]
+            if min(rows) < 0:
+                for i, ticket in enumerate(tickets):
+                    lane = ticket.lane
+                    if lane.row < 0:
+                        rows[i] = lane.row = resident.allocate(lane.parked)
+                        lane.parked = None
+            index = np.array(rows, np.intp)
+            states = resident.gather(index)
         for i, ticket in enumerate(() if fresh else tickets):
             if ticket.carry is not None:
                 for array, own in zip(states, ticket.carry, strict=True):
                     array[i] = own
-        return states
+        return index, states
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         with self._scheduler.lock:
             self._scheduler.counters.totals["failed"] += 1
             ticket.error = error
             self._scheduler.finish([ticket])
-        settle([ticket])
+        self._untold.append(ticket)
+
+    def _take_untold(self) -> list[Ticket]:
+        untold, self._untold = self._untold, []
+        return untold

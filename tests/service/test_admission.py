@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
@@ -196,6 +197,40 @@ def test_submitted_chunks_come_as_futures() -> None:
         stream.close()
         with pytest.raises(runtime.StateError):
             stream.submit(chunk())
+
+
+def test_callbacks_that_go_wrong_hurt_nobody_else(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    """Called while the next batch is run, and with nothing to run; what one of them raises ends no thread of the pool."""
+    told: list[int] = []
+
+    def leave(number: int) -> None:
+        told.append(number)
+        sys.exit()
+
+    with model(SPEC).pool(max_batch=2, max_wait_ms=0) as pool:
+        streams = [pool.open() for _ in range(6)]
+        futures = [stream.submit(chunk(2, i)) for i, stream in enumerate(streams)]
+        for i, future in enumerate(futures):
+            future.add_done_callback(lambda _, i=i: leave(i))
+        gate.opened.set()
+        for i, future in enumerate(futures):
+            assert_same(future.result(10), alone(SPEC, [(chunk(2, i),)])[0])
+        assert_same(streams[0].push(chunk(1, 7)), alone(SPEC, [(chunk(2, 0),), (chunk(1, 7),)])[1])
+    assert told == list(range(6))
+    assert caplog.text.count("a callback of a push failed") == 6
+
+
+def test_a_callback_that_closes_the_pool_does_not_wait_for_itself(gate: Gate) -> None:
+    closed: list[bool] = []
+    with model(SPEC).pool(max_batch=1, max_wait_ms=0) as pool:
+        first, second = (stream.submit(chunk()) for stream in (pool.open(), pool.open()))
+        for future in (first, second):  # one while the next push is run, one with nothing to run
+            future.add_done_callback(lambda _: closed.append(pool.close()))
+        gate.opened.set()
+        assert_same(second.result(10), alone(SPEC, [(chunk(),)])[0])
+        until(lambda: len(closed) == 2)
+        assert closed == [False, False]
+        assert pool.close() is True
 
 
 def test_submitted_chunks_can_be_withdrawn(gate: Gate) -> None:

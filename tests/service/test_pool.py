@@ -194,7 +194,7 @@ def test_any_error_of_a_call_reaches_its_push_and_the_pool_lives_on(monkeypatch:
     with model(SPEC).pool() as pool:
         stream = pool.open()
         with monkeypatch.context() as patch:
-            patch.setattr("rnncore.runtime.pool.worker.run_items", lambda *_: 1 / 0)
+            patch.setattr("rnncore.runtime.pool.worker.run_arrays", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 stream.push(chunk())
         with monkeypatch.context() as patch:
@@ -373,7 +373,7 @@ def test_no_thread_is_left_behind() -> None:
 
     forgotten = model(SPEC).pool().open()
     forgotten.push(chunk())  # an open stream keeps its pool
-    assert len(threading.enumerate()) == len(before) + 1
+    assert len(threading.enumerate()) == len(before) + 2
     del forgotten
     gc.collect()
     assert set(threading.enumerate()) == before
