@@ -75,30 +75,30 @@ class GRUCell(GatedCell):
         self.reset_parameters()
 
     def project(self, x: Tensor) -> Tensor:
-        """W_i x + b_i, with b_h as well unless it sits inside the reset (reset="after")."""
-        return functional.linear(x, self.weight_ih, self.bias_ih if self.reset == "after" else self.summed_bias())
+        """W_i x + b_i + b_h, without the part of b_h that sits inside the reset (reset="after")."""
+        return functional.linear(x, self.weight_ih, self.summed_bias())
+
+    def summed_bias(self) -> Tensor | None:
+        """What can be added before the loop: ``bias_ih + bias_hh``, with reset="after" not for the block n of bias_hh."""
+        if self.reset != "after" or self.bias_ih is None or self.bias_hh is None:
+            return super().summed_bias()
+        return self.bias_ih + functional.pad(self.bias_hh[: -self.hidden_size], (0, self.hidden_size))
 
     def step(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """One step: z [batch, 3H] (2H with reset=None), h [batch, H]."""
-        steps = {"after": self._step_after, "before": self._step_before, None: self._step_without}
-        update, candidate = steps[self.reset](z, h)
+        update, candidate = self._step_without(z, h) if self.reset is None else self._step_with(z, h)
         h = candidate + update * (h - candidate)
         return h, h
 
-    def _step_after(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        size = self.hidden_size
-        recurrent = functional.linear(h, self.weight_hh, self.bias_hh)
-        z_gates, z_candidate = z.split((2 * size, size), 1)
-        h_gates, h_candidate = recurrent.split((2 * size, size), 1)
-        reset, update = self._gate(z_gates + h_gates).chunk(2, 1)
-        return update, self._activate(z_candidate + reset * h_candidate)
-
-    def _step_before(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    def _step_with(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         size = self.hidden_size
         z_gates, z_candidate = z.split((2 * size, size), 1)
         w_gates, w_candidate = self.weight_hh.split((2 * size, size), 0)
         reset, update = self._gate(torch.addmm(z_gates, h, w_gates.t())).chunk(2, 1)
-        return update, self._activate(torch.addmm(z_candidate, reset * h, w_candidate.t()))
+        if self.reset == "before":
+            return update, self._activate(torch.addmm(z_candidate, reset * h, w_candidate.t()))
+        bias = None if self.bias_hh is None else self.bias_hh[-size:]
+        return update, self._activate(z_candidate + reset * functional.linear(h, w_candidate, bias))
 
     def _step_without(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         update, candidate = torch.addmm(z, h, self.weight_hh.t()).chunk(2, 1)
