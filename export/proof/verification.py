@@ -20,7 +20,7 @@ from rnncore.runtime.calls.instructions import has_avx512, supposing
 from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.signature import BATCH, TIME
 
-WHOLE_SIZES = ((1, 1), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 31)
+WHOLE_SIZES = ((1, 1), (1, 9), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 31)
 OTHER_SIZE = {BATCH: 1, TIME: 9}
 OTHER_DETAIL = f"as if the processor had {'no ' if has_avx512() else ''}AVX-512"
 RAGGED_SIZES = ((4, 11),)
