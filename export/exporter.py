@@ -259,7 +259,7 @@ class _Exporter:
         model = traced.model.clone()
         states = splice_carried(model, traced.carried, lift=plan.stream)
         forms = {name: choice.form for name, choice in self.choices.items()}
-        states += splice(model, traced.calls, self._steps, form=forms, lift=plan.stream)
+        states += splice(model, traced.calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
         if "portable" in forms.values():
             fold_constants(model)
         spell_out(model)

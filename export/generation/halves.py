@@ -75,7 +75,7 @@ def trace_halves(model: EncoderDecoder, form: Form) -> Halves:
     calls = dict(recorder.calls)
     steps = export_steps(list(calls.values()), OPSET)
     _splice_single_steps(graph, {k: c for k, c in calls.items() if k.startswith("decoder.")}, steps)
-    splice(written, calls, steps, form=form, lift=False)
+    splice(written, calls, steps, form=form, lift=False, lean=True)
     clean_up(written, model)
     read = {"read": "read", **{name: name for name in shapes}, **({"lengths": "memory_lengths"} if attends else {})}
     return Halves(
@@ -146,14 +146,14 @@ def _splice_single_steps(graph: ir.Graph, calls: Mapping[str, Call], steps: Mapp
             cell=call.cell,
             x=x,
             step=step,
-            hoisted=step.emit_hoisted(builder),
+            weights=step.emit_hoisted(builder),
             z=z,
             states=states,  # type: ignore[arg-type]
             dtype=node.outputs[0].dtype or ir.DataType.FLOAT,
             reverse=False,
         )
         axis = builder.constant([1])
-        y, *new = recurrence.take_step(builder, builder.op("Squeeze", z, axis), recurrence.states, None)
+        y, *new = recurrence.take_step(builder, [recurrence.single_z(builder)], recurrence.states, None)
         results = [builder.op("Unsqueeze", y, axis), *new]
         graph.insert_before(node, builder.nodes)
         for old, value in zip(node.outputs, results, strict=True):

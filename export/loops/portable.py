@@ -62,7 +62,7 @@ def _scan(builder: Builder, rec: Recurrence, z: ir.Value, valid: ir.Value | None
         keep = body.input("keep", ir.DataType.BOOL, ("batch", 1))
         scanned.append(valid)
         inputs.append(keep)
-    y_t, *new = rec.take_step(body, z_t, states, keep)
+    y_t, *new = rec.take_step(body, [z_t], states, keep)
     y_t = body.op("Identity", y_t)  # its only use, see above
     graph = body.subgraph(inputs, [*new, y_t], "body")
     *finals, y = builder.ops("Scan", [*rec.states, *scanned], 1 + len(states), body=graph, num_scan_inputs=len(scanned))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from rnncore.cells import Cell
 from rnncore.export.loops.builder import Builder
+from rnncore.export.loops.columns import Pieces, Range, split
+from rnncore.export.loops.projection import Projection
 from rnncore.export.loops.steps import StepGraph
 
 
@@ -18,8 +20,10 @@ class Recurrence:
     """What one recurrent call is made of, as values of the main graph.
 
     name: of the call, for messages.  owner: path of the cell, prefix of its weights.  x is [batch, time, input size];
-    z is [batch, time, z size]; states are [batch, size]; valid is boolean [batch, time, 1] or None.
-    copies: where weights are to be copied for packing, see :func:`rnncore.export.loops.forms.write_recurrence`.
+    z is [batch, time, z size]; states are [batch, size]; valid is boolean or None, [batch, time, 1] or [time, batch, 1].
+    projection: how z comes from x, None where that is not to be moved.  lean: whether products may be cut by gate.
+    weights: those of the step, by their values in its graph.  pieces: parts of them, see :attr:`StepGraph.columns`.
+    along: z over time, whole or in parts of these ``widths``, time being the axis ``time_axis``: made by :meth:`over_time`.
     """
 
     name: str
@@ -27,17 +31,23 @@ class Recurrence:
     cell: Cell
     x: ir.Value
     step: StepGraph | None
-    hoisted: dict[ir.Value, ir.Value]
+    weights: Mapping[ir.Value, ir.Value]
     z: ir.Value
     states: Sequence[ir.Value]
     dtype: ir.DataType
     reverse: bool
+    projection: Projection | None = None
+    lean: bool = False
     valid: ir.Value | None = None
-    copies: Builder | None = None
+    along: list[ir.Value] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    time_axis: int = 1
+    pieces: Pieces = field(default_factory=dict)
 
-    def packed(self, copies: Builder) -> Recurrence:
-        """The same, with weights of matrix products copied in ``copies``, the graph around the loop."""
-        return replace(self, copies=copies)
+    @property
+    def by_parts(self) -> bool:
+        """Whether a step takes z in parts."""
+        return len(self.along) > 1
 
     @property
     def matrix_size(self) -> int:
@@ -45,12 +55,62 @@ class Recurrence:
         assert self.step is not None
         return sum(int(np.prod(weight.shape.numpy())) for weight in self.step.matrices() if weight.shape is not None)
 
+    def over_time(self, builder: Builder, outside: Builder, *, by_parts: bool) -> Recurrence:
+        """The same, with z made ready for a loop in the graph of ``builder``.
+
+        outside: where parts of weights are written, once, of the main graph.
+        by_parts: cut products by gate, where the step can be.
+        """
+        assert self.step is not None and self.z.shape is not None and self.x.shape is not None
+        columns = self.step.columns if by_parts else None
+        parts = [(0, int(self.z.shape[2]))] if columns is None else columns.parts  # type: ignore[arg-type]
+        pieces = {} if columns is None else columns.emit_pieces(outside, self.weights)
+        batch, time = self.x.shape[:2]
+        if self.projection is None:
+            along, axes, time_axis = split(builder, self.z, parts, parts[-1][1], 2), [batch, time], 1
+        else:
+            along, axes, time_axis = self._projected(builder, outside, parts), [time, batch], 0
+        widths = [last - first for first, last in parts]
+        for value, width in zip(along, widths, strict=True):
+            # Said, where it cannot be inferred: onnxruntime writes a result over an argument only if their shapes are equal.
+            if value is not self.z:
+                value.type, value.shape = ir.TensorType(self.dtype), ir.Shape([*axes, width])
+        return replace(self, along=along, widths=widths, time_axis=time_axis, pieces=pieces)
+
+    def _projected(self, builder: Builder, outside: Builder, parts: Sequence[Range]) -> list[ir.Value]:
+        """Parts of z, time first."""
+        assert self.projection is not None
+        x = builder.op("Transpose", self.x, perm=[1, 0, 2])
+        # Rows and steps as one axis: on two axes onnxruntime adds a bias in the pass of the product itself.
+        flat = builder.op("Reshape", x, builder.constant([-1, self.cell.input_size]))
+        axes = builder.op("Shape", x, start=0, end=2)
+        return [
+            builder.op("Reshape", z, builder.op("Concat", axes, builder.constant([last - first]), axis=0))
+            for z, (first, last) in zip(self.projection.emit(builder, flat, parts, outside), parts, strict=True)
+        ]
+
+    def packed(self, copies: Builder) -> Recurrence:
+        """The same, with copies of its weights in ``copies``, the graph around the loop, so that onnxruntime packs them."""
+        assert self.step is not None
+        pieces: Pieces = {}
+        if self.by_parts:
+            assert self.step.columns is not None
+            pieces = self.step.columns.emit_pieces(copies, self.weights)
+        return replace(self, weights=self.step.emit_copies(copies, self.weights, by_parts=self.by_parts), pieces=pieces)
+
+    def single_z(self, builder: Builder) -> ir.Value:
+        """z [batch, z size] of the only step that there is."""
+        axis = builder.constant([1])
+        if self.projection is None:
+            return builder.op("Squeeze", self.z, axis)
+        return self.projection.emit(builder, builder.op("Squeeze", self.x, axis), [], builder)[0]
+
     def take_step(
-        self, builder: Builder, z_t: ir.Value, states: Sequence[ir.Value], keep: ir.Value | None
+        self, builder: Builder, z_t: Sequence[ir.Value], states: Sequence[ir.Value], keep: ir.Value | None
     ) -> list[ir.Value]:
         """One step written into ``builder``: [y_t, *states], states held where ``keep`` [batch, 1] is False."""
         assert self.step is not None  # only the fused form goes without
-        y, *new = self.step.emit(builder, (z_t, *states), self.hoisted, self.copies)
+        y, *new = self.step.emit(builder, z_t, states, self.weights, self.pieces)
         if keep is not None:
             new = [builder.op("Where", keep, value, old) for value, old in zip(new, states, strict=True)]
         # A graph cannot list one value twice among its outputs, nor one that is not its own.

@@ -14,6 +14,7 @@ from rnncore.export.capture.zeros import always_zero
 from rnncore.export.loops.builder import Builder
 from rnncore.export.loops.forms import Extent, write_recurrence
 from rnncore.export.loops.portable import emit_portable
+from rnncore.export.loops.projection import Projection
 from rnncore.export.loops.recurrence import Recurrence
 from rnncore.export.loops.steps import StepGraph
 from rnncore.runtime.files.signature import State
@@ -26,6 +27,7 @@ def splice(
     *,
     form: str | Mapping[str, str],
     lift: bool,
+    lean: bool,
 ) -> list[State]:
     """Write the recurrences into ``model`` in place.
 
@@ -35,20 +37,21 @@ def splice(
         steps: step graph of each cell; the fused form needs none.
         form: "loop", "scan", "fused" or "portable", for all calls or by name of the call.
         lift: make the initial state of every call that got none, or zeros, a graph input, its final state a graph output.
+        lean: move projections to where they are used and cut products by gate: faster in floating point, not in int8.
 
     Returns:
         The lifted states.
     """
     graph = model.graph
-    hoisted: dict[Cell, dict[ir.Value, ir.Value]] = {}
+    weights: dict[Cell, dict[ir.Value, ir.Value]] = {}
     lifted: list[State] = []
     extents: dict[tuple[object, ...], Extent] = {}
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
         builder = Builder(call.name, graph)
         step = steps.get(call.cell)
-        if step is not None and call.cell not in hoisted:
-            hoisted[call.cell] = step.emit_hoisted(builder)
+        if step is not None and call.cell not in weights:
+            weights[call.cell] = step.emit_hoisted(builder)
         x, z, lengths, *states = node.inputs
         assert x is not None and z is not None
         dtype = node.outputs[0].dtype or ir.DataType.FLOAT
@@ -58,11 +61,13 @@ def splice(
             cell=call.cell,
             x=x,
             step=step,
-            hoisted=hoisted.get(call.cell, {}),
+            weights=weights.get(call.cell, {}),
             z=z,
             states=states,  # type: ignore[arg-type]
             dtype=dtype,
             reverse=call.layer.reverse,
+            projection=Projection.between(x, z) if lean else None,
+            lean=lean,
         )
         # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
         free = not call.given_state or all(always_zero(state) for state in states)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx_ir as ir
 import torch
@@ -13,6 +14,7 @@ from rnncore.cells import Cell
 from rnncore.export.capture.recorder import Call
 from rnncore.export.capture.torch_onnx import to_onnx
 from rnncore.export.loops.builder import Builder, initializer
+from rnncore.export.loops.columns import Columns, Pieces
 from rnncore.runtime.errors import ExportError
 
 BATCH = 3  # of the example; any number but 0 and 1, which torch.export takes for constants
@@ -31,22 +33,34 @@ class StepGraph:
     hoisted: list[ir.Node]
     nodes: list[ir.Node]
 
+    @cached_property
+    def columns(self) -> Columns | None:
+        """The step by parts of z, such as one for each gate; None if it needs z as a whole."""
+        constants = {value for node in self.hoisted for value in node.outputs}
+        columns = Columns(self.nodes, [(value, ()) for value in self.outputs], self.inputs[0], constants)
+        return columns if columns.clean and len(columns.parts) > 1 else None
+
     def emit(
         self,
         builder: Builder,
-        arguments: Sequence[ir.Value],
-        outer: dict[ir.Value, ir.Value],
-        copies: Builder | None = None,
+        z: Sequence[ir.Value],
+        states: Sequence[ir.Value],
+        weights: Mapping[ir.Value, ir.Value],
+        pieces: Pieces,
     ) -> list[ir.Value]:
-        """Write one step into ``builder``; ``outer`` is what :meth:`emit_hoisted` gave.
+        """Write one step into ``builder``.
 
-        With ``copies``, matrix products read copies of their weights that are written there.
+        z: its value, or those of the parts of :attr:`columns`.
+        weights: what :meth:`emit_hoisted` or :meth:`emit_copies` gave.
+        pieces: what :meth:`Columns.emit_pieces` gave; unused with z as a whole.
         """
-        mapping = {**outer, **dict(zip(self.inputs, arguments, strict=True))}
-        if copies is not None:
-            mapping.update(self._copied(copies, mapping))
-        _emit(self.nodes, builder, mapping, self.owner)
-        return [mapping[value] if value in mapping else _weight(value, builder, self.owner) for value in self.outputs]
+        known = {**weights, **dict(zip(self.inputs[1:], states, strict=True))}
+        if len(z) > 1:
+            assert self.columns is not None
+            return self.columns.emit(builder, known, z, pieces)
+        known[self.inputs[0]] = z[0]
+        _emit(self.nodes, builder, known, self.owner)
+        return [known[value] if value in known else _weight(value, builder, self.owner) for value in self.outputs]
 
     def matrices(self) -> list[ir.Value]:
         """Each weight matrix that some matrix product has on its right."""
@@ -61,19 +75,19 @@ class StepGraph:
             and len(value.shape) == 2
         ]
 
-    def _copied(self, copies: Builder, mapping: dict[ir.Value, ir.Value]) -> dict[ir.Value, ir.Value]:
-        return {
-            value: copies.op(
-                "Flatten", mapping[value] if value in mapping else _weight(value, copies, self.owner), axis=1
-            )
-            for value in self.matrices()
-        }
-
     def emit_hoisted(self, builder: Builder) -> dict[ir.Value, ir.Value]:
-        """Write what depends on weights only; returns where each such value now is."""
-        mapping: dict[ir.Value, ir.Value] = {}
+        """Write what depends on weights only; returns where each such value, and each weight, now is."""
+        used = (value for node in self.nodes for value in (*node.inputs, *self.outputs))
+        mapping = {v: _weight(v, builder, self.owner) for v in used if v is not None and v.const_value is not None}
         _emit(self.hoisted, builder, mapping, self.owner)
         return mapping
+
+    def emit_copies(
+        self, builder: Builder, weights: Mapping[ir.Value, ir.Value], *, by_parts: bool
+    ) -> dict[ir.Value, ir.Value]:
+        """``weights``, with copies of the matrices that are not cut."""
+        whole = [m for m in self.matrices() if not (by_parts and self.columns is not None and self.columns.cuts(m))]
+        return {**weights, **{value: builder.op("Flatten", weights[value], axis=1) for value in whole}}
 
 
 def _weight(value: ir.Value, builder: Builder, owner: str) -> ir.Value:

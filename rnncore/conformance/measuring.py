@@ -89,7 +89,7 @@ def _written(
             call.name: form if form != "fused" or not why_not_fused(call.cell) else "loop"
             for call in traced.calls.values()
         }
-        splice(model, traced.calls, steps, form=legal, lift=direction == "forward")
+        splice(model, traced.calls, steps, form=legal, lift=direction == "forward", lean=True)
         if form == "portable":
             fold_constants(model)
         spell_out(model)

@@ -86,6 +86,12 @@ def test_auto_chooses_for_each_layer_and_portable_runs_everywhere(tmp_path: Path
         assert [case.kind for case in found.cases] == ["whole", "whole", "stream"]
 
 
+def test_auto_takes_the_faster_loop_of_onnxruntime_where_no_operator_fits(tmp_path: Path) -> None:
+    report = export(Mixed(), tmp_path / "m.onnx", torch.randn(2, 4, 3), form="auto", target="onnxruntime")
+    forms = {name: choice.form for name, choice in report.form_choices.items()}
+    assert forms == {"plain.layers.0": "fused", "peephole": "fused", "notes": "scan"}
+
+
 @pytest.mark.slow
 def test_golden_cases_catch_a_wrong_file_and_its_absence(tmp_path: Path) -> None:
     torch.manual_seed(3)

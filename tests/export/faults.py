@@ -49,7 +49,8 @@ def swap_states(model: ir.Model) -> int:
     places = 0
     for node in _loops(model):
         first = 2 if node.op_type == "Loop" else 0
-        if len(_body(node).inputs) == (4 if node.op_type == "Loop" else 3 + _is_masked(node)):
+        others = 2 if node.op_type == "Loop" else node.attributes["num_scan_inputs"].as_int()
+        if len(_body(node).inputs) == others + 2:
             h, c = node.inputs[first], node.inputs[first + 1]
             node.replace_input_with(first, c)
             node.replace_input_with(first + 1, h)
@@ -120,11 +121,10 @@ def reversal_dropped(model: ir.Model) -> int:
 
 def time_and_batch_exchanged(model: ir.Model) -> int:
     """The first layer runs along the batch; seen as wrong numbers if batch and time have the same size."""
-    node = next(node for node in model.graph if node.op_type in ("MatMul", "Gemm", "Loop", "Scan"))
     x = model.graph.inputs[0]
+    uses = [use for use in x.uses() if use.node.op_type == "Transpose"]  # from batch first to time first
     turned = ir.Node("", "Transpose", [x], [ir.AttrInt64s("perm", [1, 0, 2])], name="turned")
     turned.outputs[0].name = "turned"
-    uses = [use for use in x.uses() if use.node.op_type == node.op_type]
     for use in uses:
         use.node.replace_input_with(use.idx, turned.outputs[0])
     model.graph.insert_before(model.graph[0], turned)
@@ -175,10 +175,6 @@ def _loops(model: ir.Model) -> list[ir.Node]:
 
 def _body(node: ir.Node) -> ir.Graph:
     return node.attributes["body"].as_graph()
-
-
-def _is_masked(node: ir.Node) -> bool:
-    return node.op_type == "Scan" and node.attributes["num_scan_inputs"].as_int() == 2
 
 
 def _retype(model: ir.Model, old: str, new: str) -> int:

@@ -138,21 +138,22 @@ def test_variants_in_onnx_reference(direction: str, lengths: np.ndarray | None, 
     ================  =======================================================================================
     Loop              joins the outputs of the steps along their first axis instead of a new one; tests mend that
     Loop, no steps    "need at least one array to concatenate"
-    Scan              "not implemented for other input axes than 0", nor for reversed directions
+    Scan              "not implemented" for reversed directions
     ================  =======================================================================================
     """
     exported: Exported = request.getfixturevalue(direction)
     x = example()
-    run = by_onnx_reference(exported.loop, exported.proto())
-    got, expected = run(x, lengths), by_notes(exported.module, x, lengths)
-    assert_same(got, expected, torch.float32, "onnx", depth=1, x=x, what=f"onnx.reference, {direction}")
+    for form in ["loop", *["scan"] * (direction == "forward")]:
+        run = by_onnx_reference(exported.models[form], exported.proto(form))
+        got, expected = run(x, lengths), by_notes(exported.module, x, lengths)
+        assert_same(got, expected, torch.float32, "onnx", depth=1, x=x, what=f"onnx.reference, {form} {direction}")
 
 
-def test_what_onnx_reference_cannot_do(forward: Exported) -> None:
+def test_what_onnx_reference_cannot_do(forward: Exported, backward: Exported) -> None:
     """When onnx learns one of these, the table above and tests.export.backends can be shortened."""
     x = example()
-    with pytest.raises(RuntimeError, match="other input axes than 0"):
-        by_onnx_reference(forward.models["scan"], forward.proto("scan"))(x, None)
+    with pytest.raises(RuntimeError, match="other output input_direction than 0"):
+        by_onnx_reference(backward.models["scan"], backward.proto("scan"))(x, None)
     with pytest.raises(ValueError, match="at least one array"):
         by_onnx_reference(forward.loop, forward.proto())(x[:, :0], None)
     with pytest.raises(RuntimeError, match="Inconsistent permutation"):

@@ -1,0 +1,222 @@
+"""Products cut by gate: the same numbers from fewer nodes, and weights that stand once in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+
+import rnncore
+from rnncore import runtime
+from rnncore.export import export
+from rnncore.export.loops.builder import Builder
+from rnncore.export.loops.columns import Columns
+from tests.export.exporting import all_graphs, all_nodes, one_trace
+from tests.strategies import randomize
+
+INPUT, SIZE = 3, 5
+CELLS: dict[str, tuple[rnncore.Cell, int]] = {
+    "lstm": (rnncore.LSTMCell(INPUT, SIZE), 4),
+    "coupled lstm with peepholes": (rnncore.LSTMCell(INPUT, SIZE, peephole="previous", coupled=True), 3),
+    "projected lstm": (rnncore.LSTMCell(INPUT, SIZE, projection=2), 5),
+    "gru": (rnncore.GRUCell(INPUT, SIZE), 3),
+    "gru without bias": (rnncore.GRUCell(INPUT, SIZE, bias=False), 3),
+    "gru, reset before": (rnncore.GRUCell(INPUT, SIZE, reset="before"), 3),
+    "mingru": (rnncore.MinGRUCell(INPUT, SIZE), 0),
+}
+
+
+def bodies(path: Path) -> Iterator[onnx.GraphProto]:
+    """Bodies of loops over rows of full length."""
+    for graph in all_graphs(onnx.load(path).graph):
+        if "/full" in graph.name:
+            yield from (g for g in all_graphs(graph) if "/body" in g.name)
+
+
+def count(graph: onnx.GraphProto, *op_types: str) -> int:
+    return sum(node.op_type in op_types for node in all_nodes(graph))
+
+
+@pytest.mark.parametrize("form", ["loop", "scan"])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_step_has_a_product_for_each_gate_and_no_split(name: str, form: str, tmp_path: Path) -> None:
+    cell, products = CELLS[name]
+    layer = randomize(rnncore.Recurrent(cell).eval(), 1)
+    with one_trace():
+        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
+    (body,) = bodies(tmp_path / "m.onnx")
+    assert count(body, "Split") == 0
+    assert count(body, "MatMul", "Gemm") == products
+
+
+def test_a_large_cell_looks_z_up_once_a_step(tmp_path: Path) -> None:
+    with one_trace():
+        export(rnncore.LSTM(INPUT, 272).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT))
+    (body,) = bodies(tmp_path / "m.onnx")
+    assert count(body, "Gather") == count(body, "Gemm") == count(body, "Split") == 1
+
+
+def test_what_is_normalised_as_a_whole_stays_whole(tmp_path: Path) -> None:
+    layer = randomize(rnncore.LSTM(INPUT, SIZE, layer_norm=True).eval(), 1)
+    with one_trace():
+        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT))
+    (body,) = bodies(tmp_path / "m.onnx")
+    assert count(body, "Split") == count(body, "Gemm", "MatMul") == 1
+
+
+@pytest.mark.parametrize("form", ["loop", "scan"])
+def test_weights_stand_once_in_the_file(form: str, tmp_path: Path) -> None:
+    layer = rnncore.LSTM(INPUT, 64).eval()
+    numbers = sum(p.numel() for p in layer.parameters()) - 4 * 64  # the two biases are one
+    with one_trace():
+        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
+    stored = [np.prod(t.dims) for g in all_graphs(onnx.load(tmp_path / "m.onnx").graph) for t in g.initializer]
+    assert numbers <= sum(stored) < numbers + 100
+
+
+class Centred(rnncore.Cell):
+    """``project`` looks at all rows and steps, so it must stay as it was traced."""
+
+    def __init__(self) -> None:
+        super().__init__(INPUT, SIZE, {"s": SIZE})
+        self.linear = nn.Linear(INPUT, 2 * SIZE)
+
+    def project(self, x: Tensor) -> Tensor:
+        return torch.cumsum(self.linear(x), dim=-1)  # no operator that is known to work on the last axis alone
+
+    def step(self, z: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        keep, add = z.chunk(2, 1)
+        s = torch.sigmoid(keep) * s + torch.tanh(add)
+        return s, s
+
+
+class Overlapping(Centred):
+    """Columns that overlap, in the projection and in the step."""
+
+    def project(self, x: Tensor) -> Tensor:
+        z = self.linear(x)
+        left, right = z.split((2, 2 * SIZE - 2), -1)
+        first, second = z.split((SIZE, SIZE), -1)
+        return torch.cat((first + right[..., :SIZE], second * left[..., :1]), -1)
+
+    def step(self, z: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        keep, add = z.chunk(2, 1)
+        few, _ = z.split((1, 2 * SIZE - 1), 1)
+        s = torch.sigmoid(keep) * s + torch.tanh(add) * few
+        return s, s
+
+
+class Reordered(Centred):
+    """The step cuts its state too, asks for a part of z twice, and leaves a part unread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(INPUT, 3 * SIZE)
+        self.mix = nn.Linear(SIZE, 2 * SIZE)
+
+    def project(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.gelu(self.linear(x))
+
+    def step(self, z: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        _, a, b = z.chunk(3, 1)
+        c, d = torch.relu(self.mix(s)).chunk(2, 1)
+        head, tail = s.split((2, SIZE - 2), 1)
+        s = torch.sigmoid(a + c) * torch.cat((tail, head), 1) + torch.tanh(b * d + a)
+        return s * c, s
+
+
+@pytest.mark.parametrize("form", ["loop", "scan"])
+@pytest.mark.parametrize("cell", [Centred, Overlapping, Reordered])
+def test_cells_of_any_make_give_pytorchs_numbers(cell: type[Centred], form: str, tmp_path: Path) -> None:
+    layer = randomize(nn.Sequential(rnncore.Stacked([rnncore.Recurrent(cell())])).eval(), 5)
+    with one_trace():
+        report = export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form, streaming=True)  # type: ignore[arg-type]
+    assert report.max_error < 1e-5
+    x = torch.randn(3, 6, INPUT, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = layer(x)[0]
+    got = runtime.load(tmp_path / "m.onnx").run(x.numpy())
+    np.testing.assert_allclose(next(iter(got.values())) if isinstance(got, dict) else got, expected, atol=1e-5)
+
+
+WIDTH = 12
+KINDS = ("unary", "binary", "bias", "scale", "gemm", "matmul", "whole")
+
+
+@st.composite
+def cut_graphs(draw: st.DrawFn) -> tuple[ir.Graph, list[ir.Value]]:
+    """A graph of products, elementwise operators and splits over z [2, WIDTH] and h [2, 4]; and values to ask for."""
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    z, h = (typed(ir.Value(name=name), columns) for name, columns in (("z", WIDTH), ("h", 4)))
+    graph = ir.Graph([z, h], [], nodes=[], opset_imports={"": 20}, name="main")
+    builder, wide = Builder("g", graph), [z]
+
+    def constant(*shape: int) -> ir.Value:
+        return builder.constant(np.round(rng.normal(size=shape), 2), np.float32)
+
+    def node(kind: str, one: ir.Value, other: ir.Value) -> ir.Value:
+        if kind == "unary":
+            return builder.op(draw(st.sampled_from(["Tanh", "Sigmoid", "Identity"])), one)
+        if kind == "binary":
+            return builder.op(draw(st.sampled_from(["Add", "Mul"])), one, other)
+        if kind == "gemm":
+            return builder.op("Gemm", h, constant(WIDTH, 4), one, transB=1)
+        if kind == "matmul":
+            return builder.op("MatMul", h, constant(4, WIDTH))
+        if kind == "whole":
+            return builder.op("Softmax", one, axis=-1)
+        return builder.op("Add", one, constant(WIDTH)) if kind == "bias" else builder.op("Mul", constant(1), one)
+
+    for kind in draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=6)):
+        wide.append(typed(node(kind, draw(st.sampled_from(wide)), draw(st.sampled_from(wide))), WIDTH))
+    ends = []
+    for value in draw(st.lists(st.sampled_from(wide[1:]), min_size=1, max_size=3)):
+        bounds = [0, *sorted(draw(st.sets(st.integers(1, WIDTH - 1), max_size=3))), WIDTH]
+        sizes = [b - a for a, b in pairwise(bounds)]
+        parts = builder.ops("Split", [value, builder.constant(sizes)], len(sizes), axis=draw(st.sampled_from([1, -1])))
+        ends += [typed(builder.op("Exp", typed(part, n)), n) for part, n in zip(parts, sizes, strict=True)]
+    graph.extend(builder.nodes)
+    return graph, ends
+
+
+def typed(value: ir.Value, columns: int) -> ir.Value:
+    value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, columns])
+    return value
+
+
+@given(drawn=cut_graphs(), seed=st.integers(0, 999))
+@settings(deadline=None)
+def test_a_cut_graph_computes_the_same(drawn: tuple[ir.Graph, list[ir.Value]], seed: int) -> None:
+    graph, ends = drawn
+    z, h = graph.inputs
+    columns = Columns(list(graph), [(value, ()) for value in ends], z, ())
+    if not columns.clean:
+        return
+    constants = {v: v for v in graph.initializers.values()}
+    cut = Builder("cut", graph)
+    parts = [cut.op("Slice", z, cut.constant([a]), cut.constant([b]), cut.constant([1])) for a, b in columns.parts]
+    known = {h: h, **constants, **({} if parts else {z: z})}
+    results = columns.emit(cut, known, parts, columns.emit_pieces(cut, constants))
+    graph.extend(cut.nodes)
+    for value in results:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    # A result may be listed once only, and one that needed no new node is the old value itself.
+    graph.outputs.extend(dict.fromkeys([*ends, *results]))
+    assert all(0 <= a < b <= WIDTH for a, b in columns.parts)
+    rng = np.random.default_rng(seed)
+    feeds = {name: rng.normal(size=(2, w)).astype(np.float32) for name, w in (("z", WIDTH), ("h", 4))}
+    names = [str(v.name) for v in graph.outputs]
+    run = ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=10)))
+    values = dict(zip(names, run.run(None, feeds), strict=True))
+    for old, new in zip(ends, results, strict=True):
+        np.testing.assert_allclose(values[str(new.name)], values[str(old.name)], rtol=1e-5, atol=1e-6)
