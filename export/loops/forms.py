@@ -25,11 +25,6 @@ SMALL = 2**21
 """Most numbers in the matrices of a cell for which a single step is written out without a loop."""
 
 
-SMALL_FOR_PARTS = 2**18
-"""Most numbers in the matrices of a cell for which a ``Loop`` runs by parts, as it has to look every part of z up: an LSTM
-of 64 units is 7 % faster so, one of 512 units and one row 3 % slower.  A ``Scan`` is handed its parts, and gains always."""
-
-
 @dataclass
 class Extent:
     """How far a batch reaches: what all layers over the same rows and steps share.
@@ -69,6 +64,8 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     - rows of full length: the loop with packed weights: 2.3 times as fast as unpacked for 4 rows of 256, 1.2 times for 16;
     - rows of any length: the same with masks, which cost three nodes a step.
 
+    In all but the first the step is cut by gate, see :mod:`rnncore.export.loops.columns`, except in a ``Loop`` over one row.
+
     onnxruntime packs a weight of a subgraph only if it is a constant of that subgraph or of the one right around it, so
     the branches that want it packed copy it: a ``Flatten`` which constant folding replaces when the file is loaded.
     """
@@ -87,8 +84,6 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
 
 
 def _steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outside: Builder) -> list[ir.Value]:
-    by_parts = rec.lean and (emit is not emit_loop or rec.matrix_size <= SMALL_FOR_PARTS)
-    rec = rec.over_time(builder, outside, by_parts=by_parts)
     time = builder.op("Shape", rec.x, start=1, end=2)
     # The shortest length reaches rows * time only if there is one row, and that is full; times 0 it never does.
     shortest = builder.op("Mul", time if extent.shortest is None else extent.shortest, _gemv(builder.main))
@@ -98,9 +93,15 @@ def _steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outsid
         builder,
         rec,
         one_row,
-        ("one_row", lambda b, r: emit(b, r, time)),
-        ("rows", lambda b, r: _rows(b, r, extent, emit, time)),
+        ("one_row", lambda b, r: emit(b, _one_row(b, r, emit).unpacked(outside), time)),
+        ("rows", lambda b, r: _rows(b, r.over_time(b, by_parts=True, time_first=True), extent, emit, time)),
     )
+
+
+def _one_row(builder: Builder, rec: Recurrence, emit: Emit) -> Recurrence:
+    """z of one row.  A ``Loop`` has to look each part up, and that costs what the parts save if there is one row only."""
+    by_parts = emit is not emit_loop
+    return rec.over_time(builder, by_parts=by_parts, time_first=by_parts)
 
 
 def _gemv(main: ir.Graph) -> ir.Value:

@@ -45,17 +45,21 @@ class Projection:
         alike = all(_position_wise(node, constants, len(x.shape)) for node in nodes)
         return found_all if nodes and alike and found_all._columns([]).clean else None
 
-    def emit(self, builder: Builder, x: ir.Value, parts: Sequence[Range], outside: Builder) -> list[ir.Value]:
+    def emit(self, builder: Builder, x: ir.Value, parts: Sequence[Range], *, copy: bool) -> list[ir.Value]:
         """The columns ``parts`` of z of another x, of any rank; all of z if there are none.
 
-        outside: where parts of weights are written, once.
+        copy: let matrices be constants of the graph that is written, so that onnxruntime packs them.
         """
         known = {self.x: x, **{value: value for value in self.constants}}
         columns = self._columns(parts)
-        if columns.clean:
-            return columns.emit(builder, known, [], columns.emit_pieces(outside, known))
-        (z,) = self._columns([]).emit(builder, known, [], {})
-        return split(builder, z, parts, parts[-1][1], -1)
+        if not columns.clean:
+            columns = self._columns([])
+        pieces = columns.emit_pieces(builder, known)
+        for value in dict.fromkeys(node.inputs[1] for node in self.nodes if copy and node.op_type == "MatMul"):
+            if value is not None and not columns.cuts(value):
+                known[value] = builder.op("Flatten", value, axis=1)
+        made = columns.emit(builder, known, [], pieces)
+        return made if len(made) == max(len(parts), 1) else split(builder, made[0], parts, parts[-1][1], -1)
 
     def _columns(self, parts: Sequence[Range]) -> Columns:
         return Columns(self.nodes, [(self.z, parts)], None, self.constants)

@@ -55,39 +55,44 @@ class Recurrence:
         assert self.step is not None
         return sum(int(np.prod(weight.shape.numpy())) for weight in self.step.matrices() if weight.shape is not None)
 
-    def over_time(self, builder: Builder, outside: Builder, *, by_parts: bool) -> Recurrence:
+    def over_time(self, builder: Builder, *, by_parts: bool, time_first: bool) -> Recurrence:
         """The same, with z made ready for a loop in the graph of ``builder``.
 
-        outside: where parts of weights are written, once, of the main graph.
-        by_parts: cut products by gate, where the step can be.
+        by_parts: cut products by gate, where the step can be.  time_first: put that axis first, where z can be made so.
         """
         assert self.step is not None and self.z.shape is not None and self.x.shape is not None
-        columns = self.step.columns if by_parts else None
+        columns = self.step.columns if by_parts and self.lean else None
         parts = [(0, int(self.z.shape[2]))] if columns is None else columns.parts  # type: ignore[arg-type]
-        pieces = {} if columns is None else columns.emit_pieces(outside, self.weights)
-        batch, time = self.x.shape[:2]
+        batch, time = axes = self.x.shape[:2]
         if self.projection is None:
-            along, axes, time_axis = split(builder, self.z, parts, parts[-1][1], 2), [batch, time], 1
+            along, time_first = split(builder, self.z, parts, parts[-1][1], 2), False
+        elif not time_first:
+            along = self.projection.emit(builder, self.x, parts, copy=True)
         else:
-            along, axes, time_axis = self._projected(builder, outside, parts), [time, batch], 0
+            along, axes = self._time_first(builder, self.projection, parts), (time, batch)
         widths = [last - first for first, last in parts]
         for value, width in zip(along, widths, strict=True):
             # Said, where it cannot be inferred: onnxruntime writes a result over an argument only if their shapes are equal.
             if value is not self.z:
                 value.type, value.shape = ir.TensorType(self.dtype), ir.Shape([*axes, width])
-        return replace(self, along=along, widths=widths, time_axis=time_axis, pieces=pieces)
+        return replace(self, along=along, widths=widths, time_axis=int(not time_first))
 
-    def _projected(self, builder: Builder, outside: Builder, parts: Sequence[Range]) -> list[ir.Value]:
-        """Parts of z, time first."""
-        assert self.projection is not None
+    def _time_first(self, builder: Builder, projection: Projection, parts: Sequence[Range]) -> list[ir.Value]:
         x = builder.op("Transpose", self.x, perm=[1, 0, 2])
         # Rows and steps as one axis: on two axes onnxruntime adds a bias in the pass of the product itself.
         flat = builder.op("Reshape", x, builder.constant([-1, self.cell.input_size]))
         axes = builder.op("Shape", x, start=0, end=2)
         return [
             builder.op("Reshape", z, builder.op("Concat", axes, builder.constant([last - first]), axis=0))
-            for z, (first, last) in zip(self.projection.emit(builder, flat, parts, outside), parts, strict=True)
+            for z, (first, last) in zip(projection.emit(builder, flat, parts, copy=True), parts, strict=True)
         ]
+
+    def unpacked(self, outside: Builder) -> Recurrence:
+        """The same, with its weights as they are; parts of them are written in ``outside``, the main graph."""
+        if not self.by_parts:
+            return self
+        assert self.step is not None and self.step.columns is not None
+        return replace(self, pieces=self.step.columns.emit_pieces(outside, self.weights))
 
     def packed(self, copies: Builder) -> Recurrence:
         """The same, with copies of its weights in ``copies``, the graph around the loop, so that onnxruntime packs them."""
@@ -103,7 +108,7 @@ class Recurrence:
         axis = builder.constant([1])
         if self.projection is None:
             return builder.op("Squeeze", self.z, axis)
-        return self.projection.emit(builder, builder.op("Squeeze", self.x, axis), [], builder)[0]
+        return self.projection.emit(builder, builder.op("Squeeze", self.x, axis), [], copy=False)[0]
 
     def take_step(
         self, builder: Builder, z_t: Sequence[ir.Value], states: Sequence[ir.Value], keep: ir.Value | None

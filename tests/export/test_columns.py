@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,10 +37,10 @@ CELLS: dict[str, tuple[rnncore.Cell, int]] = {
 }
 
 
-def bodies(path: Path) -> Iterator[onnx.GraphProto]:
-    """Bodies of loops over rows of full length."""
+def bodies(path: Path, branch: str = "full") -> Iterator[onnx.GraphProto]:
+    """Bodies of loops in the branches of this name; by default those over rows of full length."""
     for graph in all_graphs(onnx.load(path).graph):
-        if "/full" in graph.name:
+        if f"/{branch}" in graph.name:
             yield from (g for g in all_graphs(graph) if "/body" in g.name)
 
 
@@ -59,11 +60,34 @@ def test_a_step_has_a_product_for_each_gate_and_no_split(name: str, form: str, t
     assert count(body, "MatMul", "Gemm") == products
 
 
-def test_a_large_cell_looks_z_up_once_a_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("form", "products"), [("loop", 1), ("scan", 4)])
+def test_a_loop_over_one_row_looks_z_up_once(form: str, products: int, tmp_path: Path) -> None:
     with one_trace():
-        export(rnncore.LSTM(INPUT, 272).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT))
-    (body,) = bodies(tmp_path / "m.onnx")
-    assert count(body, "Gather") == count(body, "Gemm") == count(body, "Split") == 1
+        export(rnncore.LSTM(INPUT, SIZE).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
+    (body,) = bodies(tmp_path / "m.onnx", "one_row")
+    assert count(body, "Gemm") == products and count(body, "Gather") == (form == "loop")
+
+
+@pytest.mark.parametrize("form", ["loop", "scan"])
+def test_projections_are_multiplied_with_packed_weights(form: str, tmp_path: Path) -> None:
+    """A product in a branch whose weight lies two graphs further out would be packed anew in every call."""
+    with one_trace():
+        export(rnncore.LSTM(INPUT, SIZE).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard operators stay
+    onnxruntime.InferenceSession(tmp_path / "m.onnx", options, providers=["CPUExecutionProvider"])
+    branches = [
+        g
+        for g in all_graphs(onnx.load(tmp_path / "optimised.onnx").graph)
+        if g.name.split("/")[-1][:4] in ("one_", "rows")
+    ]
+    for branch in branches:
+        here = {tensor.name for tensor in branch.initializer}
+        products = [node for node in branch.node if node.op_type in ("MatMul", "Gemm")]
+        assert products
+        assert "one_step" in branch.name or all(node.input[1] in here for node in products)
+    assert len(branches) == 3
 
 
 def test_what_is_normalised_as_a_whole_stays_whole(tmp_path: Path) -> None:
