@@ -116,9 +116,9 @@ class LSTMCell(GatedCell):
         """Input part of the gates, biases included."""
         if self.norm_ih is None:
             return functional.linear(x, self.weight_ih, self.summed_bias())
-        z: Tensor = self.norm_ih(functional.linear(x, self.weight_ih))
-        bias = self.summed_bias()
-        return z if bias is None else z + bias
+        norm = self.norm_ih  # which has no shift of its own: that of the gates is their bias
+        product = functional.linear(x, self.weight_ih)
+        return functional.layer_norm(product, norm.normalized_shape, norm.weight, self.summed_bias(), norm.eps)
 
     def step(self, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step: z [batch, 4H] (3H when coupled), h [batch, R], c [batch, H]."""

@@ -1,9 +1,13 @@
-"""What LSTMs with a gradient written by hand share: the gates' part of a step's gradient, and the order of the loop.
+"""What LSTMs with a gradient written by hand share: the order of the loop, its memory, and what is known before it runs.
 
-The memory of one step is used again for every step, so no intermediate result of all steps is held.
+With c_t = f c + i g and h_t = o s, s a tanh of c_t, the gradient of each gate's argument is a factor that the forward
+pass has determined, times the gradient of c_t or of h_t.  The factors of :data:`STEPS_AT_ONCE` steps are made together.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,40 +17,48 @@ from rnncore.cells import Cell
 _sigmoid = torch.ops.aten.sigmoid_backward.grad_input  # (grad, s) -> grad * s * (1 - s)
 _tanh = torch.ops.aten.tanh_backward.grad_input  # (grad, t) -> grad * (1 - t * t)
 
-
-class GateGradient:
-    """Memory for the gradients of one step, used again for every step; c_t = f c + i g and h_t = o s, s a tanh of c_t."""
-
-    def __init__(self, like: Tensor) -> None:
-        """like: of the gates of one step, [batch, 4, H]."""
-        batch, _, size = like.shape
-        self._to_ifg = like.new_empty(batch, 3, size)
-        self._to_i, self._to_f, self._to_g = self._to_ifg.unbind(1)
-        self._to_o, self._to_s = (like.new_empty(batch, size) for _ in range(2))
-        self.squashed = like.new_empty(batch, size)  # for a caller who does not keep the gradient of s's argument
-
-    def through_output(
-        self, gates: tuple[Tensor, ...], squashed: Tensor, dh: Tensor, out: Tensor, out_squashed: Tensor
-    ) -> Tensor:
-        """Write the gradient of o's argument into ``out``, and that of s's argument into ``out_squashed``, which is returned."""
-        o = gates[3]
-        _sigmoid(squashed, o, grad_input=self._to_o)
-        torch.mul(dh, self._to_o, out=out)
-        _tanh(o, squashed, grad_input=self._to_s)
-        return torch.mul(dh, self._to_s, out=out_squashed)
-
-    def through_cell(self, gates: tuple[Tensor, ...], before: Tensor, dc: Tensor, out: Tensor) -> None:
-        """Write the gradients of the arguments of i, f and g into ``out`` [batch, 3, H]; ``before`` is c of the step before."""
-        i, f, g, _ = gates
-        _sigmoid(g, i, grad_input=self._to_i)
-        _sigmoid(before, f, grad_input=self._to_f)
-        _tanh(i, g, grad_input=self._to_g)
-        torch.mul(dc.unsqueeze(1), self._to_ifg, out=out)
+STEPS_AT_ONCE = 16
+"""Enough for few kernels, and little enough for the caches: of 8, 16 and 32 the fastest at 32 rows of 256 units."""
 
 
-def columns(gates: Tensor) -> list[tuple[Tensor, ...]]:
-    """Each gate of [time, batch, 4, H] at each step, [batch, H]: views, made at once because that is faster."""
-    return [gate.unbind(0) for gate in gates.unbind(2)]
+def blocks_backward(time: int) -> Iterator[slice]:
+    """The steps in blocks of at most :data:`STEPS_AT_ONCE`, the last block first."""
+    return (slice(t, min(t + STEPS_AT_ONCE, time)) for t in reversed(range(0, time, STEPS_AT_ONCE)))
+
+
+def write_factors(
+    gates: Tensor, before: Tensor, squashed: Tensor, held: Tensor | None, out: Tensor, out_squashed: Tensor
+) -> Tensor:
+    """Write the factors of the gates into ``out`` [steps, batch, 4, H] and that of the argument of s into ``out_squashed``.
+
+    gates: i, f, g, o, [steps, 4, batch, H].  before: c before each step, squashed: s, both [steps, batch, H].
+    held: boolean [steps, batch, 1], where nothing moves, or None.
+
+    Returns what the gradient of c is multiplied with on its way to the step before, [steps, batch, H].
+    """
+    i, f, g, o = gates.unbind(1)
+    to_i, to_f, to_g, to_o = out.unbind(2)
+    _sigmoid(g, i, grad_input=to_i)
+    _sigmoid(before, f, grad_input=to_f)
+    _tanh(i, g, grad_input=to_g)
+    _sigmoid(squashed, o, grad_input=to_o)
+    _tanh(o, squashed, grad_input=out_squashed)
+    if held is None:
+        return f
+    out.masked_fill_(held.unsqueeze(2), 0.0)
+    out_squashed.masked_fill_(held, 0.0)
+    return f.masked_fill(held, 1.0)
+
+
+def by_gate(weight: Tensor) -> Tensor:
+    """Recurrent weights [4H, H] as a matrix for each gate, [4, H, H], that h is multiplied with from the left."""
+    return weight.view(4, -1, weight.shape[1]).transpose(1, 2).contiguous()
+
+
+def buffers(like: Tensor, *shapes: Sequence[int]) -> list[Tensor]:
+    """New memory for each shape, from one allocation: large ones cost a system call, and a fault for each page."""
+    sizes = [math.prod(shape) for shape in shapes]
+    return [part.view(*shape) for part, shape in zip(like.new_empty(sum(sizes)).split(sizes), shapes, strict=True)]
 
 
 def time_first(cell: Cell, x: Tensor, valid: Tensor | None, *, reverse: bool) -> tuple[Tensor, Tensor | None]:

@@ -1,7 +1,7 @@
 """The peephole LSTM with a gradient written by hand: an optimisation, never a second definition.
 
-Autograd runs some forty kernels a step, each into fresh memory.  Here a step is one matrix product and some fifteen small
-kernels into memory that is used again.  A property test holds every result and gradient to
+Autograd runs some forty kernels a step, each into fresh memory.  Here a step is one matrix product and some ten small kernels
+into memory that is used again.  A property test holds every result and gradient to
 :func:`rnncore.layers.loop.run_loop`.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnncore.cells import Cell, LSTMCell
-from rnncore.layers.gate_gradients import GateGradient, batch_first, columns, time_first
+from rnncore.layers.gate_gradients import batch_first, blocks_backward, buffers, by_gate, time_first, write_factors
 
 
 def is_plain_peephole(cell: Cell) -> bool:
@@ -50,31 +50,34 @@ class _Peephole(torch.autograd.Function):
         ctx: Any, z: Tensor, h: Tensor, c: Tensor, weight: Tensor, peepholes: Tensor, keep: Tensor | None, current: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         time, batch, size = z.shape[0], z.shape[1], h.shape[1]
-        # Nobody else holds z, and its gradient does not need its value: the gates take its place.
-        gates = z.detach().view(time, batch, 4, size)  # i, f, g, o after their activations
-        hs, cs = z.new_empty(time + 1, batch, size), z.new_empty(time + 1, batch, size)  # states before each step
+        # Nobody else holds z, and its gradient does not need its value: the gates of a step take its place, gate by gate.
+        inputs = z.detach().view(time, batch, 4, size).transpose(1, 2)
+        gates = z.detach().view(time, 4, batch, size)  # i, f, g, o after their activations
+        one, more = (time, batch, size), (time + 1, batch, size)
+        # Tanh of the new c; the states before each step; the new c of each step before holding.
+        squashed, hs, cs, *held_back = buffers(z, one, more, more, *([] if keep is None else [one]))
         hs[0], cs[0] = h, c
-        squashed = z.new_empty(time, batch, size)  # tanh of the new c
-        # The new h and c of each step, before holding.
-        y, cells = (hs[1:], cs[1:]) if keep is None else (z.new_empty(time, batch, size) for _ in range(2))
-        p_if, p_o = peepholes[: 2 * size].view(2, size), peepholes[2 * size :]
-        transposed = weight.t()
+        y, cells = (hs[1:], cs[1:]) if keep is None else (z.new_empty(one), held_back[0])
+        p_if, p_o = peepholes[: 2 * size].view(2, 1, size), peepholes[2 * size :]
+        weights, arguments = by_gate(weight), z.new_empty(4, batch, size)
+        of_if, of_g, of_o = arguments[:2], arguments[2], arguments[3]
         steps = zip(
-            *(gates.view(time, batch, -1).unbind(0), gates[:, :, :2].unbind(0), *columns(gates)),
+            *(inputs.unbind(0), gates[:, :2].unbind(0), *(gates[:, k].unbind(0) for k in range(4))),
             *(hs.unbind(0)[:-1], cs.unbind(0)[:-1], y.unbind(0), cells.unbind(0), squashed.unbind(0)),
             strict=True,
         )
-        for t, (flat, before, i, f, g, o, h, c, new_h, new_c, s) in enumerate(steps):
-            flat.addmm_(h, transposed)
-            before.addcmul_(p_if, c.unsqueeze(1)).sigmoid_()
-            g.tanh_()
+        for t, (from_x, before, i, f, g, o, h, c, new_h, new_c, s) in enumerate(steps):
+            torch.bmm(h.expand(4, batch, size), weights, out=arguments)
+            arguments += from_x
+            torch.sigmoid(of_if.addcmul_(p_if, c), out=before)
+            torch.tanh(of_g, out=g)
             torch.mul(f, c, out=new_c).addcmul_(i, g)
-            o.addcmul_(p_o, new_c if current else c).sigmoid_()
+            torch.sigmoid(of_o.addcmul_(p_o, new_c if current else c), out=o)
             torch.mul(o, torch.tanh(new_c, out=s), out=new_h)
             if keep is not None:
                 torch.where(keep[t], new_h, h, out=hs[t + 1])
                 torch.where(keep[t], new_c, c, out=cs[t + 1])
-        ctx.save_for_backward(gates, cells, squashed, hs, cs, weight, peepholes, *([] if keep is None else [keep]))
+        ctx.save_for_backward(gates, cells, squashed, hs, cs, weight, peepholes, keep)
         ctx.current = current
         # Copies: the buffers are kept for the gradient, and a caller may write into what he is given.
         return (y.clone() if keep is None else y), hs[time].clone(), cs[time].clone()
@@ -82,46 +85,37 @@ class _Peephole(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
-        gates, cells, squashed, hs, cs, weight, peepholes, *held = ctx.saved_tensors
+        gates, cells, squashed, hs, cs, weight, peepholes, keep = ctx.saved_tensors
         time, batch, size = cells.shape
-        keep = held[0] if held else None
         p_i, p_f, p_o = peepholes.view(3, size).unbind(0)
-        dz = torch.empty_like(gates)
-        gradient = GateGradient(gates[0])
-        d_peepholes = [torch.zeros_like(dc) for _ in range(3)]
+        dz, to_c = gates.new_empty(time, batch, 4, size), torch.empty_like(cells)
+        d_weight, d_peepholes = torch.zeros_like(weight), torch.zeros_like(peepholes).view(3, size)
         dh, dc = dh.clone(), dc.clone()
-        steps = list(
-            zip(
-                *(zip(*columns(gates), strict=True), squashed.unbind(0), cells.unbind(0), cs.unbind(0)[:-1]),
-                *(dy.unbind(0), dz.view(time, batch, -1).unbind(0), dz[:, :, :3].unbind(0), *columns(dz)),
+        for block in blocks_backward(time):
+            held = None if keep is None else ~keep[block]
+            dz_block, to_squashed, before = dz[block], to_c[block], cs[block]
+            back = write_factors(gates[block], before, squashed[block], held, dz_block, to_squashed)
+            to_i, to_f, _, to_o = dz_block.unbind(2)
+            back = torch.addcmul(back, to_i, p_i).addcmul_(to_f, p_f)
+            if ctx.current:
+                to_squashed.addcmul_(to_o, p_o)
+            steps = zip(
+                *(dy[block].unbind(0), dz_block.flatten(2).unbind(0), dz_block[:, :, :3].unbind(0), to_o.unbind(0)),
+                *(to_squashed.unbind(0), back.unbind(0), [None] * len(back) if held is None else held.unbind(0)),
                 strict=True,
             )
-        )
-        for t in range(time - 1, -1, -1):
-            own, s, new_c, c, dy_t, flat, d_ifg, d_i, d_f, _, d_o = steps[t]
-            if keep is None:
+            for dy_t, flat, d_ifg, d_o, to_s, through, wait in reversed(list(steps)):
                 dh += dy_t
-            else:  # what is held passes through, and the step sees none of it
-                waiting_h, dh = dh * ~keep[t], (dh + dy_t).mul_(keep[t])
-            dc += gradient.through_output(own, s, dh, out=d_o, out_squashed=gradient.squashed)
-            if ctx.current:
-                dc.addcmul_(d_o, p_o)
-            if keep is not None:
-                waiting_c = dc * ~keep[t]
-                dc *= keep[t]
-            gradient.through_cell(own, c, dc, out=d_ifg)
-            dc.mul_(own[1]).addcmul_(d_i, p_i).addcmul_(d_f, p_f)
-            if not ctx.current:
-                dc.addcmul_(d_o, p_o)
-            for total, change, seen in zip(
-                d_peepholes, (d_i, d_f, d_o), (c, c, new_c if ctx.current else c), strict=True
-            ):
-                total.addcmul_(change, seen)
-            if keep is None:
-                dh = flat @ weight
-            else:
-                dh = torch.addmm(waiting_h, flat, weight)
-                dc += waiting_c
-        dz = dz.view(time, batch, 4 * size)
-        d_weight = dz.flatten(0, 1).t() @ hs[:time].flatten(0, 1)
-        return dz, dh, dc, d_weight, torch.cat([total.sum(0) for total in d_peepholes]), None, None
+                d_o *= dh
+                dc.addcmul_(to_s, dh)
+                d_ifg *= dc.unsqueeze(1)
+                dc *= through
+                if not ctx.current:
+                    dc.addcmul_(d_o, p_o)
+                # What is held passes through, and the step sees none of it.
+                dh = flat @ weight if wait is None else torch.addmm(dh * wait, flat, weight)
+            d_weight.addmm_(dz_block.view(-1, 4 * size).t(), hs[block].flatten(0, 1))
+            after = cells[block] if ctx.current else before
+            for total, change, seen in zip(d_peepholes, (to_i, to_f, to_o), (before, before, after), strict=True):
+                total += (change * seen).sum((0, 1))
+        return dz.view(time, batch, 4 * size), dh, dc, d_weight, d_peepholes.flatten(), None, None
