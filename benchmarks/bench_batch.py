@@ -74,6 +74,7 @@ def run() -> Table:
     )
     note = (
         f"Time {TIME}, input size = hidden size, µs a step, one thread, interleaved medians; parity checked first. "
-        '"auto" is form="auto" for onnxruntime, through our runtime. Nodes are those of the loop body for rows of full length.'
+        '"auto" is form="auto" for onnxruntime, through our runtime. Nodes are those of the loop body for rows of full length; '
+        "onnxruntime joins an activation with the product before it."
     )
     return Table("Batch inference", note, header, tuple(rows))
