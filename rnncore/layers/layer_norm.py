@@ -52,7 +52,7 @@ class _LayerNorm(torch.autograd.Function):
     """(z [time, batch, 4H], h, c [batch, H], weight_hh [4H, H], scale_h [4H], scale_c, shift_c [H], keep, eps) -> (y, h, c).
 
     keep: boolean [time, batch, 1], where False the state is held, or None.  eps: of the two normalisations.
-    y is [time, batch, H], not masked.
+    y is [time, batch, H], not masked: the caller has to, since a gradient that comes in at a held step goes on to h.
     """
 
     @staticmethod

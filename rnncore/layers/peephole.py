@@ -42,7 +42,7 @@ class _Peephole(torch.autograd.Function):
     """(z [time, batch, 4H], h, c [batch, H], weight_hh [4H, H], weight_peephole [3H], keep, current) -> (y, h, c).
 
     keep: boolean [time, batch, 1], where False the state is held, or None.  current: o sees the new memory.
-    y is [time, batch, H], not masked.
+    y is [time, batch, H], not masked: the caller has to, since a gradient that comes in at a held step goes on to h.
     """
 
     @staticmethod

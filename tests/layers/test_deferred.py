@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import rnncore
+from rnncore.layers.gate_gradients import STEPS_AT_ONCE
 from tests.strategies import randomize
 
-INPUT, HIDDEN, BATCH, TIME = 3, 5, 7, 11
+INPUT, HIDDEN, BATCH = 3, 5, 7
+TIME = 2 * STEPS_AT_ONCE + 3  # blocks of the gradient written by hand: two full ones, and a part of one
 
 CELLS = {
     "peephole": lambda: rnncore.LSTMCell(INPUT, HIDDEN, peephole="current", learn_initial_state=True),
@@ -34,7 +36,7 @@ def pair(name: str, reverse: bool) -> tuple[rnncore.Recurrent, rnncore.Recurrent
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.randn(BATCH, TIME, INPUT, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    return x.requires_grad_(), torch.tensor([11, 0, 1, 4, 9, 11, 2])
+    return x.requires_grad_(), torch.tensor([TIME, 0, 1, STEPS_AT_ONCE, STEPS_AT_ONCE + 1, TIME, 2])
 
 
 def loss(layer: rnncore.Recurrent, x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
