@@ -14,9 +14,8 @@ import onnx_ir as ir
 from rnncore.export.loops.builder import Builder
 from rnncore.export.loops.columns import ELEMENTWISE, Columns, Range, split
 
-_ALONG_THE_LAST_AXIS = ("Concat", "LayerNormalization", "LogSoftmax", "Softmax", "Split")
-
-
+_AXES = {"Concat": None, "LayerNormalization": -1, "LogSoftmax": -1, "Softmax": -1, "Split": 0}
+"""Operators that work along one axis, and which that is where it is not said."""
 _MOST_NODES = 100  # of a projection; more is a whole network that leads to z without coming through x
 
 
@@ -41,25 +40,25 @@ class Projection:
         constants = {value for node, varies in found.items() if not varies for value in node.outputs}
         constants |= {v for node in found for v in node.inputs if v is not None and v.const_value is not None}
         nodes = [node for node, varies in found.items() if varies]
-        found_all = cls(x, z, nodes, constants)
+        projection = cls(x, z, nodes, constants)
         alike = all(_position_wise(node, constants, len(x.shape)) for node in nodes)
-        return found_all if nodes and alike and found_all._columns([]).clean else None
+        return projection if nodes and alike and projection._columns([]).clean else None
 
     def emit(self, builder: Builder, x: ir.Value, parts: Sequence[Range], *, copy: bool) -> list[ir.Value]:
         """The columns ``parts`` of z of another x, of any rank; all of z if there are none.
 
         copy: let matrices be constants of the graph that is written, so that onnxruntime packs them.
         """
-        known = {self.x: x, **{value: value for value in self.constants}}
         columns = self._columns(parts)
         if not columns.clean:
-            columns = self._columns([])
+            (z,) = self.emit(builder, x, [], copy=copy)
+            return split(builder, z, parts, parts[-1][1], -1)
+        known = {self.x: x, **{value: value for value in self.constants}}
         pieces = columns.emit_pieces(builder, known)
         for value in dict.fromkeys(node.inputs[1] for node in self.nodes if copy and node.op_type == "MatMul"):
             if value is not None and not columns.cuts(value):
                 known[value] = builder.op("Flatten", value, axis=1)
-        made = columns.emit(builder, known, [], pieces)
-        return made if len(made) == max(len(parts), 1) else split(builder, made[0], parts, parts[-1][1], -1)
+        return columns.emit(builder, known, [], pieces)
 
     def _columns(self, parts: Sequence[Range]) -> Columns:
         return Columns(self.nodes, [(self.z, parts)], None, self.constants)
@@ -88,7 +87,7 @@ def _position_wise(node: ir.Node, constants: set[ir.Value], rank: int) -> bool:
     if node.op_type == "MatMul":
         right = node.inputs[1]
         return right in constants and right.shape is not None and len(right.shape) == 2
-    if node.op_type in _ALONG_THE_LAST_AXIS:
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+    if node.op_type in _AXES:
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else _AXES[node.op_type]
         return axis in (-1, rank - 1)
     return node.op_type in ELEMENTWISE and all(v.shape is not None and len(v.shape) <= 1 for v in fixed)

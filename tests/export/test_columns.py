@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +21,8 @@ from rnncore import runtime
 from rnncore.export import export
 from rnncore.export.loops.builder import Builder
 from rnncore.export.loops.columns import Columns
-from tests.export.exporting import all_graphs, all_nodes, one_trace
+from rnncore.export.loops.projection import Projection
+from tests.export.exporting import all_graphs, all_nodes, as_loaded, one_trace
 from tests.strategies import randomize
 
 INPUT, SIZE = 3, 5
@@ -73,14 +73,8 @@ def test_projections_are_multiplied_with_packed_weights(form: str, tmp_path: Pat
     """A product in a branch whose weight lies two graphs further out would be packed anew in every call."""
     with one_trace():
         export(rnncore.LSTM(INPUT, SIZE).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard operators stay
-    onnxruntime.InferenceSession(tmp_path / "m.onnx", options, providers=["CPUExecutionProvider"])
     branches = [
-        g
-        for g in all_graphs(onnx.load(tmp_path / "optimised.onnx").graph)
-        if g.name.split("/")[-1][:4] in ("one_", "rows")
+        g for g in all_graphs(as_loaded(tmp_path / "m.onnx", tmp_path)) if g.name.split("/")[-1][:4] in ("one_", "rows")
     ]
     for branch in branches:
         here = {tensor.name for tensor in branch.initializer}
@@ -175,6 +169,19 @@ def test_cells_of_any_make_give_pytorchs_numbers(cell: type[Centred], form: str,
 
 WIDTH = 12
 KINDS = ("unary", "binary", "bias", "scale", "gemm", "matmul", "whole")
+
+
+@pytest.mark.parametrize(("axis", "movable"), [(None, False), (0, False), (1, False), (2, True), (-1, True)])
+def test_only_what_works_along_the_last_axis_is_moved(axis: int | None, movable: bool) -> None:
+    """A ``Split`` that does not say its axis has 0, where softmax and its like have the last."""
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([4, 4, 4]))
+    attributes = {} if axis is None else {"axis": axis}
+    halves = ir.node("Split", [x], attributes={"num_outputs": 2, **attributes}, num_outputs=2).outputs
+    for half in halves:
+        half.shape = ir.Shape([2 if n == (axis or 0) % 3 else 4 for n in range(3)])
+    product = ir.node("Mul", list(halves)).outputs[0]
+    product.shape = halves[0].shape
+    assert (Projection.between(x, product) is not None) == movable
 
 
 @st.composite
