@@ -250,13 +250,7 @@ class Columns:
             part = None if part == (0, _width(value)) else part
         return made[value, part]
 
-    def _split_up(
-        self,
-        builder: Builder,
-        value: ir.Value,
-        new: ir.Value,
-        made: _Made,
-    ) -> None:
+    def _split_up(self, builder: Builder, value: ir.Value, new: ir.Value, made: _Made) -> None:
         """Write the Split that could not be done any earlier."""
         ranges, width = self._ranges(value), _width(value)
         if ranges and width is not None:

@@ -89,19 +89,19 @@ class Recurrence:
 
     def unpacked(self, outside: Builder) -> Recurrence:
         """The same, with its weights as they are; parts of them are written in ``outside``, the main graph."""
-        if not self.by_parts:
-            return self
-        assert self.step is not None and self.step.columns is not None
-        return replace(self, pieces=self.step.columns.emit_pieces(outside, self.weights))
+        return replace(self, pieces=self._pieces(outside))
 
     def packed(self, copies: Builder) -> Recurrence:
         """The same, with copies of its weights in ``copies``, the graph around the loop, so that onnxruntime packs them."""
         assert self.step is not None
-        pieces: Pieces = {}
-        if self.by_parts:
-            assert self.step.columns is not None
-            pieces = self.step.columns.emit_pieces(copies, self.weights)
-        return replace(self, weights=self.step.emit_copies(copies, self.weights, by_parts=self.by_parts), pieces=pieces)
+        weights = self.step.emit_copies(copies, self.weights, by_parts=self.by_parts)
+        return replace(self, weights=weights, pieces=self._pieces(copies))
+
+    def _pieces(self, builder: Builder) -> Pieces:
+        if not self.by_parts:
+            return {}
+        assert self.step is not None and self.step.columns is not None
+        return self.step.columns.emit_pieces(builder, self.weights)
 
     def single_z(self, builder: Builder) -> ir.Value:
         """z [batch, z size] of the only step that there is."""

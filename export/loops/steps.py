@@ -77,7 +77,7 @@ class StepGraph:
 
     def emit_hoisted(self, builder: Builder) -> dict[ir.Value, ir.Value]:
         """Write what depends on weights only; returns where each such value, and each weight, now is."""
-        used = (value for node in self.nodes for value in (*node.inputs, *self.outputs))
+        used = (*(value for node in self.nodes for value in node.inputs), *self.outputs)
         mapping = {v: _weight(v, builder, self.owner) for v in used if v is not None and v.const_value is not None}
         _emit(self.hoisted, builder, mapping, self.owner)
         return mapping

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from rnncore.cells import Cell, LSTMCell
-from rnncore.layers.gate_gradients import batch_first, blocks_backward, buffers, by_gate, time_first, write_factors
+from rnncore.layers.gate_gradients import (
+    STEPS_AT_ONCE,
+    batch_first,
+    blocks_backward,
+    buffers,
+    by_gate,
+    time_first,
+    write_factors,
+)
 
 
 def is_plain_peephole(cell: Cell) -> bool:
@@ -88,12 +96,14 @@ class _Peephole(torch.autograd.Function):
         gates, cells, squashed, hs, cs, weight, peepholes, keep = ctx.saved_tensors
         time, batch, size = cells.shape
         p_i, p_f, p_o = peepholes.view(3, size).unbind(0)
-        dz, to_c = gates.new_empty(time, batch, 4, size), torch.empty_like(cells)
+        dz = gates.new_empty(time, batch, 4, size)
+        to_c = gates.new_empty(min(time, STEPS_AT_ONCE), batch, size)  # of one block
         d_weight, d_peepholes = torch.zeros_like(weight), torch.zeros_like(peepholes).view(3, size)
         dh, dc = dh.clone(), dc.clone()
         for block in blocks_backward(time):
             held = None if keep is None else ~keep[block]
-            dz_block, to_squashed, before = dz[block], to_c[block], cs[block]
+            dz_block, before = dz[block], cs[block]
+            to_squashed = to_c[: len(before)]
             back = write_factors(gates[block], before, squashed[block], held, dz_block, to_squashed)
             to_i, to_f, _, to_o = dz_block.unbind(2)
             back = torch.addcmul(back, to_i, p_i).addcmul_(to_f, p_f)

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import onnx
+import onnxruntime
 from torch import nn
 
 from rnncore import runtime
@@ -86,3 +87,12 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node, of nested graphs as well."""
     for part in all_graphs(graph):
         yield from part.node
+
+
+def as_loaded(path: Path, folder: Path) -> onnx.GraphProto:
+    """The graph of a file as onnxruntime has it once constants are folded; standard operators stay what they are."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimised.onnx").graph

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given
@@ -21,7 +20,7 @@ from rnncore.export import export, exporter
 from rnncore.export.loops import forms
 from rnncore.runtime.calls.instructions import supposing
 from rnncore.runtime.errors import VerificationError
-from tests.export.exporting import FORMS, Exported, all_graphs, all_nodes, export_forms, one_trace
+from tests.export.exporting import FORMS, Exported, all_graphs, all_nodes, as_loaded, export_forms, one_trace
 from tests.export.faults import Fault, with_fault
 from tests.strategies import randomize
 
@@ -96,11 +95,7 @@ def test_copies_for_packing_are_constants_once_onnxruntime_has_loaded_them(
     form: str, with_lengths: Exported, tmp_path: Path
 ) -> None:
     """Where a loop reads its weight from two graphs further out, onnxruntime packs it anew at every step."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard operators stay
-    onnxruntime.InferenceSession(with_lengths.path(form), options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    graph = as_loaded(with_lengths.path(form), tmp_path)
     assert not any(node.op_type == "Flatten" for node in all_nodes(graph))
     packed = [part for part in all_graphs(graph) if part.name.split("/")[-1].startswith(("full", "masked"))]
     assert len(packed) == 4

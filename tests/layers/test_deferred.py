@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rnncore
-from rnncore.layers.gate_gradients import STEPS_AT_ONCE
+from rnncore.layers.gate_gradients import STEPS_AT_ONCE, blocks_backward
 from tests.strategies import randomize
 
 INPUT, HIDDEN, BATCH = 3, 5, 7
@@ -98,6 +98,19 @@ def test_gradients_are_those_of_the_plain_loop(name: str, reverse: bool, ragged:
     got, expected = (gradients(layer, x, lengths if ragged else None) for layer in (deferred, plain))
     for key, value in expected.items():
         torch.testing.assert_close(got[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize(("name", "module"), [("peephole", "peephole"), ("layer norm", "layer_norm")])
+def test_blocks_of_a_gradient_in_the_wrong_order_are_seen(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A planted fault: the tests above see only what they have enough steps for."""
+    place = f"rnncore.layers.{module}.blocks_backward"
+    monkeypatch.setattr(place, lambda time: reversed(list(blocks_backward(time))))
+    by_hand, plain = pair(name, False)
+    x, _ = inputs()
+    got, expected = (gradients(layer, x, None) for layer in (by_hand, plain))
+    assert (got["x"] - expected["x"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["peephole", "layer norm"])
