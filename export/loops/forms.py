@@ -64,10 +64,11 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     - rows of full length: the loop with packed weights: 2.3 times as fast as unpacked for 4 rows of 256, 1.2 times for 16;
     - rows of any length: the same with masks, which cost three nodes a step.
 
-    In all but the first the step is cut by gate, see :mod:`rnncore.export.loops.columns`, except in a ``Loop`` over one row.
+    In all but the first the step is cut by gate, see :mod:`rnncore.export.loops.columns`.
 
     onnxruntime packs a weight of a subgraph only if it is a constant of that subgraph or of the one right around it, so
-    the branches that want it packed copy it: a ``Flatten`` which constant folding replaces when the file is loaded.
+    the loops that want it packed copy it: a ``Flatten`` which constant folding replaces when the file is loaded.  It
+    stands in the body itself, because a body that takes a packed weight from around it gets no plan of its memory.
     """
     if form == "fused":
         return emit_fused(builder, rec, extent.lengths)
@@ -94,14 +95,23 @@ def _steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outsid
         rec,
         one_row,
         ("one_row", lambda b, r: emit(b, _one_row(b, r, emit).unpacked(outside), time)),
-        ("rows", lambda b, r: _rows(b, r.over_time(b, by_parts=True, time_first=True), extent, emit, time)),
+        ("rows", lambda b, r: _rows(b, _many_rows(b, r, emit), extent, emit, time)),
     )
 
 
+_MOST_LOOKED_UP = 3
+"""Parts of z in a ``Loop`` over one row: looking up four of them costs what cutting saves."""
+
+
 def _one_row(builder: Builder, rec: Recurrence, emit: Emit) -> Recurrence:
-    """z of one row.  A ``Loop`` has to look each part up, and that costs what the parts save if there is one row only."""
-    by_parts = emit is not emit_loop
-    return rec.over_time(builder, by_parts=by_parts, time_first=by_parts)
+    columns = rec.ways_to_cut(join=emit is emit_loop)
+    if emit is emit_loop and columns is not None and len(columns.parts) > _MOST_LOOKED_UP:
+        columns = None
+    return rec.over_time(builder, columns, time_first=emit is emit_scan or columns is not None)
+
+
+def _many_rows(builder: Builder, rec: Recurrence, emit: Emit) -> Recurrence:
+    return rec.over_time(builder, rec.ways_to_cut(join=emit is emit_loop), time_first=True)
 
 
 def _gemv(main: ir.Graph) -> ir.Value:
@@ -111,13 +121,13 @@ def _gemv(main: ir.Graph) -> ir.Value:
 
 def _rows(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, time: ir.Value) -> list[ir.Value]:
     if extent.lengths is None:
-        return emit(builder, rec.packed(builder), time)
+        return emit(builder, rec.packed(), time)
     return _either(
         builder,
         rec,
         builder.op("GreaterOrEqual", extent.shortest, time),
-        ("full", lambda b, r: emit(b, r.packed(b), time)),
-        ("masked", lambda b, r: _masked(b, r.packed(b), extent, emit, time)),
+        ("full", lambda b, r: emit(b, r.packed(), time)),
+        ("masked", lambda b, r: _masked(b, r.packed(), extent, emit, time)),
     )
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from rnncore.export.loops.builder import Builder
-from rnncore.export.loops.columns import ELEMENTWISE, Columns, Range, split
+from rnncore.export.loops.columns import Columns
+from rnncore.export.loops.parts import ELEMENTWISE, Part, split
 
 _AXES = {"Concat": None, "LayerNormalization": -1, "LogSoftmax": -1, "Softmax": -1, "Split": 0}
 """Operators that work along one axis, and which that is where it is not said."""
@@ -44,7 +45,7 @@ class Projection:
         alike = all(_position_wise(node, constants, len(x.shape)) for node in nodes)
         return projection if nodes and alike and projection._columns([]).clean else None
 
-    def emit(self, builder: Builder, x: ir.Value, parts: Sequence[Range], *, copy: bool) -> list[ir.Value]:
+    def emit(self, builder: Builder, x: ir.Value, parts: Sequence[Part], *, copy: bool) -> list[ir.Value]:
         """The columns ``parts`` of z of another x, of any rank; all of z if there are none.
 
         copy: let matrices be constants of the graph that is written, so that onnxruntime packs them.
@@ -52,7 +53,7 @@ class Projection:
         columns = self._columns(parts)
         if not columns.clean:
             (z,) = self.emit(builder, x, [], copy=copy)
-            return split(builder, z, parts, parts[-1][1], -1)
+            return split(builder, z, parts, int(self.z.shape[-1]), -1)  # type: ignore[index,arg-type]
         known = {self.x: x, **{value: value for value in self.constants}}
         pieces = columns.emit_pieces(builder, known)
         for value in dict.fromkeys(node.inputs[1] for node in self.nodes if copy and node.op_type == "MatMul"):
@@ -60,7 +61,7 @@ class Projection:
                 known[value] = builder.op("Flatten", value, axis=1)
         return columns.emit(builder, known, [], pieces)
 
-    def _columns(self, parts: Sequence[Range]) -> Columns:
+    def _columns(self, parts: Sequence[Part]) -> Columns:
         return Columns(self.nodes, [(self.z, parts)], None, self.constants)
 
 

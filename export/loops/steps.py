@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 import torch
@@ -32,13 +31,19 @@ class StepGraph:
     outputs: list[ir.Value]
     hoisted: list[ir.Node]
     nodes: list[ir.Node]
+    _columns: dict[bool, Columns | None] = field(default_factory=dict)
 
-    @cached_property
-    def columns(self) -> Columns | None:
-        """The step by parts of z, such as one for each gate; None if it needs z as a whole."""
-        constants = {value for node in self.hoisted for value in node.outputs}
-        columns = Columns(self.nodes, [(value, ()) for value in self.outputs], self.inputs[0], constants)
-        return columns if columns.clean and len(columns.parts) > 1 else None
+    def columns(self, *, join: bool) -> Columns | None:
+        """The step by parts of z, such as one for each gate; None if it needs z as a whole.
+
+        join: as for :class:`Columns`.
+        """
+        if join not in self._columns:
+            constants = {value for node in self.hoisted for value in node.outputs}
+            wanted = [(value, ()) for value in self.outputs]
+            columns = Columns(self.nodes, wanted, self.inputs[0], constants, join=join)
+            self._columns[join] = columns if columns.clean and len(columns.parts) > 1 else None
+        return self._columns[join]
 
     def emit(
         self,
@@ -46,18 +51,18 @@ class StepGraph:
         z: Sequence[ir.Value],
         states: Sequence[ir.Value],
         weights: Mapping[ir.Value, ir.Value],
+        columns: Columns | None,
         pieces: Pieces,
     ) -> list[ir.Value]:
         """Write one step into ``builder``.
 
-        z: its value, or those of the parts of :attr:`columns`.
+        z: its value, or those of the parts of ``columns``.
         weights: what :meth:`emit_hoisted` or :meth:`emit_copies` gave.
         pieces: what :meth:`Columns.emit_pieces` gave; unused with z as a whole.
         """
         known = {**weights, **dict(zip(self.inputs[1:], states, strict=True))}
-        if len(z) > 1:
-            assert self.columns is not None
-            return self.columns.emit(builder, known, z, pieces)
+        if columns is not None:
+            return columns.emit(builder, known, z, pieces)
         known[self.inputs[0]] = z[0]
         _emit(self.nodes, builder, known, self.owner)
         return [known[value] if value in known else _weight(value, builder, self.owner) for value in self.outputs]
@@ -83,10 +88,10 @@ class StepGraph:
         return mapping
 
     def emit_copies(
-        self, builder: Builder, weights: Mapping[ir.Value, ir.Value], *, by_parts: bool
+        self, builder: Builder, weights: Mapping[ir.Value, ir.Value], columns: Columns | None
     ) -> dict[ir.Value, ir.Value]:
         """``weights``, with copies of the matrices that are not cut."""
-        whole = [m for m in self.matrices() if not (by_parts and self.columns is not None and self.columns.cuts(m))]
+        whole = [matrix for matrix in self.matrices() if columns is None or not columns.cuts(matrix)]
         return {**weights, **{value: builder.op("Flatten", weights[value], axis=1) for value in whole}}
 
 

@@ -26,20 +26,22 @@ from tests.export.exporting import all_graphs, all_nodes, as_loaded, one_trace
 from tests.strategies import randomize
 
 INPUT, SIZE = 3, 5
-CELLS: dict[str, tuple[rnncore.Cell, int]] = {
-    "lstm": (rnncore.LSTMCell(INPUT, SIZE), 4),
-    "coupled lstm with peepholes": (rnncore.LSTMCell(INPUT, SIZE, peephole="previous", coupled=True), 3),
-    "projected lstm": (rnncore.LSTMCell(INPUT, SIZE, projection=2), 5),
-    "gru": (rnncore.GRUCell(INPUT, SIZE), 3),
-    "gru without bias": (rnncore.GRUCell(INPUT, SIZE, bias=False), 3),
-    "gru, reset before": (rnncore.GRUCell(INPUT, SIZE, reset="before"), 3),
-    "mingru": (rnncore.MinGRUCell(INPUT, SIZE), 0),
+CELLS: dict[str, tuple[rnncore.Cell, int, int]] = {  # products of a step in a Scan, and in a Loop
+    "lstm": (rnncore.LSTMCell(INPUT, SIZE), 4, 2),
+    "lstm with hard gates": (rnncore.LSTMCell(INPUT, SIZE, gate_activation="hard_sigmoid"), 4, 2),
+    "coupled lstm with peepholes": (rnncore.LSTMCell(INPUT, SIZE, peephole="previous", coupled=True), 3, 3),
+    "projected lstm": (rnncore.LSTMCell(INPUT, SIZE, projection=2), 5, 3),
+    "gru": (rnncore.GRUCell(INPUT, SIZE), 3, 3),
+    "gru without bias": (rnncore.GRUCell(INPUT, SIZE, bias=False), 3, 3),
+    "gru, reset before": (rnncore.GRUCell(INPUT, SIZE, reset="before"), 3, 3),
+    "mingru": (rnncore.MinGRUCell(INPUT, SIZE), 0, 0),
 }
+JOINED = {"lstm", "lstm with hard gates", "projected lstm"}
 
 
-def bodies(path: Path, branch: str = "full") -> Iterator[onnx.GraphProto]:
+def bodies(whole: onnx.GraphProto, branch: str = "full") -> Iterator[onnx.GraphProto]:
     """Bodies of loops in the branches of this name; by default those over rows of full length."""
-    for graph in all_graphs(onnx.load(path).graph):
+    for graph in all_graphs(whole):
         if f"/{branch}" in graph.name:
             yield from (g for g in all_graphs(graph) if "/body" in g.name)
 
@@ -50,22 +52,31 @@ def count(graph: onnx.GraphProto, *op_types: str) -> int:
 
 @pytest.mark.parametrize("form", ["loop", "scan"])
 @pytest.mark.parametrize("name", CELLS)
-def test_a_step_has_a_product_for_each_gate_and_no_split(name: str, form: str, tmp_path: Path) -> None:
-    cell, products = CELLS[name]
+def test_a_step_has_a_product_for_each_gate_or_activation(name: str, form: str, tmp_path: Path) -> None:
+    cell, in_scan, in_loop = CELLS[name]
     layer = randomize(rnncore.Recurrent(cell).eval(), 1)
     with one_trace():
         export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
-    (body,) = bodies(tmp_path / "m.onnx")
-    assert count(body, "Split") == 0
-    assert count(body, "MatMul", "Gemm") == products
+    (body,) = bodies(as_loaded(tmp_path / "m.onnx", tmp_path))
+    joined = form == "loop" and name in JOINED
+    assert [len(node.output) for node in body.node if node.op_type == "Split"] == ([3] if joined else [])
+    assert count(body, "MatMul", "Gemm", "FusedGemm") == (in_loop if form == "loop" else in_scan)
 
 
-@pytest.mark.parametrize(("form", "products"), [("loop", 1), ("scan", 4)])
-def test_a_loop_over_one_row_looks_z_up_once(form: str, products: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("form", "products", "lookups"), [("loop", 2, 2), ("scan", 4, 0)])
+def test_a_loop_over_one_row_looks_up_few_parts_of_z(form: str, products: int, lookups: int, tmp_path: Path) -> None:
     with one_trace():
         export(rnncore.LSTM(INPUT, SIZE).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
-    (body,) = bodies(tmp_path / "m.onnx", "one_row")
-    assert count(body, "Gemm") == products and count(body, "Gather") == (form == "loop")
+    (body,) = bodies(onnx.load(tmp_path / "m.onnx").graph, "one_row")
+    assert count(body, "Gemm") == products and count(body, "Gather") == lookups
+
+
+def test_a_loop_over_one_row_takes_many_parts_of_z_as_a_whole(tmp_path: Path) -> None:
+    layer = randomize(rnncore.LSTM(INPUT, SIZE, peephole="current").eval(), 1)
+    with one_trace():
+        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT))
+    (body,) = bodies(onnx.load(tmp_path / "m.onnx").graph, "one_row")
+    assert count(body, "Gemm", "MatMul") == count(body, "Gather") == 1
 
 
 @pytest.mark.parametrize("form", ["loop", "scan"])
@@ -88,7 +99,7 @@ def test_what_is_normalised_as_a_whole_stays_whole(tmp_path: Path) -> None:
     layer = randomize(rnncore.LSTM(INPUT, SIZE, layer_norm=True).eval(), 1)
     with one_trace():
         export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT))
-    (body,) = bodies(tmp_path / "m.onnx")
+    (body,) = bodies(onnx.load(tmp_path / "m.onnx").graph)
     assert count(body, "Split") == count(body, "Gemm", "MatMul") == 1
 
 
@@ -212,10 +223,14 @@ def cut_graphs(draw: st.DrawFn) -> tuple[ir.Graph, list[ir.Value]]:
         wide.append(typed(node(kind, draw(st.sampled_from(wide)), draw(st.sampled_from(wide))), WIDTH))
     ends = []
     for value in draw(st.lists(st.sampled_from(wide[1:]), min_size=1, max_size=3)):
-        bounds = [0, *sorted(draw(st.sets(st.integers(1, WIDTH - 1), max_size=3))), WIDTH]
+        bounds = [0, *sorted(draw(st.sets(st.integers(1, WIDTH - 1), max_size=4))), WIDTH]
         sizes = [b - a for a, b in pairwise(bounds)]
         parts = builder.ops("Split", [value, builder.constant(sizes)], len(sizes), axis=draw(st.sampled_from([1, -1])))
-        ends += [typed(builder.op("Exp", typed(part, n)), n) for part, n in zip(parts, sizes, strict=True)]
+        ops = [draw(st.sampled_from(["Exp", "Exp", "Tanh"])) for _ in sizes]
+        ends += [typed(builder.op(op, typed(part, n)), n) for op, part, n in zip(ops, parts, sizes, strict=True)]
+        for one, other in draw(st.lists(st.tuples(*2 * [st.sampled_from(ends)]), max_size=2)):
+            if one.shape == other.shape and one is not other:  # uses an end between others, so that order matters
+                ends.append(typed(builder.op("Mul", one, other), int(one.shape[1])))  # type: ignore[index,arg-type]
     graph.extend(builder.nodes)
     return graph, ends
 
@@ -225,17 +240,21 @@ def typed(value: ir.Value, columns: int) -> ir.Value:
     return value
 
 
-@given(drawn=cut_graphs(), seed=st.integers(0, 999))
+def sliced(builder: Builder, value: ir.Value, first: int, last: int) -> ir.Value:
+    return builder.op("Slice", value, builder.constant([first]), builder.constant([last]), builder.constant([1]))
+
+
+@given(drawn=cut_graphs(), join=st.booleans(), seed=st.integers(0, 999))
 @settings(deadline=None)
-def test_a_cut_graph_computes_the_same(drawn: tuple[ir.Graph, list[ir.Value]], seed: int) -> None:
+def test_a_cut_graph_computes_the_same(drawn: tuple[ir.Graph, list[ir.Value]], join: bool, seed: int) -> None:
     graph, ends = drawn
     z, h = graph.inputs
-    columns = Columns(list(graph), [(value, ()) for value in ends], z, ())
+    columns = Columns(list(graph), [(value, ()) for value in ends], z, (), join=join)
     if not columns.clean:
         return
     constants = {v: v for v in graph.initializers.values()}
     cut = Builder("cut", graph)
-    parts = [cut.op("Slice", z, cut.constant([a]), cut.constant([b]), cut.constant([1])) for a, b in columns.parts]
+    parts = [cut.op("Concat", *(sliced(cut, z, a, b) for a, b in part), axis=1) for part in columns.parts]
     known = {h: h, **constants, **({} if parts else {z: z})}
     results = columns.emit(cut, known, parts, columns.emit_pieces(cut, constants))
     graph.extend(cut.nodes)
@@ -243,7 +262,7 @@ def test_a_cut_graph_computes_the_same(drawn: tuple[ir.Graph, list[ir.Value]], s
         value.type = ir.TensorType(ir.DataType.FLOAT)
     # A result may be listed once only, and one that needed no new node is the old value itself.
     graph.outputs.extend(dict.fromkeys([*ends, *results]))
-    assert all(0 <= a < b <= WIDTH for a, b in columns.parts)
+    assert all(0 <= a < b <= WIDTH for part in columns.parts for a, b in part)
     rng = np.random.default_rng(seed)
     feeds = {name: rng.normal(size=(2, w)).astype(np.float32) for name, w in (("z", WIDTH), ("h", 4))}
     names = [str(v.name) for v in graph.outputs]
