@@ -180,3 +180,28 @@ def together(streams: list[runtime.PoolStream], chunks: list[np.ndarray]) -> lis
 
     with ThreadPoolExecutor(len(streams)) as executor:
         return list(executor.map(lambda pair: pair[0].push(pair[1]), zip(streams, chunks, strict=True)))
+
+
+def test_new_shapes_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """onnxruntime keeps its plans of memory; a service sees new numbers of rows and steps for as long as it runs."""
+    (tmp_path / "model.onnx").write_bytes(causal_file(SPEC))
+    code = textwrap.dedent("""
+        import resource
+        import numpy as np
+        from rnncore import runtime
+        model = runtime.load("model.onnx")
+
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+        for _ in range(20):
+            model.run(np.ones((30, 100, 13), "f"))
+        before = resident()
+        for rows in range(1, 31):
+            for steps in range(1, 101):
+                model.run(np.ones((rows, steps, 13), "f"))
+        print((resident() - before) / 3000)
+    """)
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+    assert float(answer.stdout) < 1000, "bytes for each shape"
