@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _FATAL_ONLY = 4
+_MOST_KEPT = 256  # rows of initial states that are kept for the next call, which often has as many
 _NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
@@ -83,11 +84,13 @@ class Engine:
 
     __slots__ = (
         "__weakref__",
+        "_full",
         "_lock",
         "_max_batch_steps",
         "_outputs",
         "_reopen",
         "_session",
+        "_start",
         "fingerprint",
         "layout",
         "quick",
@@ -111,6 +114,8 @@ class Engine:
         self.quick = QuickReader(layout)
         self.shelves = Shelves(layout)
         watch(self)
+        self._start: tuple[int, dict[str, Array]] = (-1, {})
+        self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
         self._outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
 
     @property
@@ -146,7 +151,7 @@ class Engine:
             return self.layout.border.call(self._run, arrays, states, batch, steps)
         feeds = {**arrays, **states}
         if self.layout.lengths is not None:
-            feeds[self.layout.lengths] = _all_of(batch, steps) if lengths is None else lengths
+            feeds[self.layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths
         return self._run(self._outputs, feeds)
 
     def call_picked(self, arrays: dict[str, Array], states: dict[str, Array], at: Array) -> dict[str, Array]:
@@ -166,7 +171,7 @@ class Engine:
             return values
         feeds = {**arrays, **states, pick.at: at}
         if self.layout.lengths is not None:
-            feeds[self.layout.lengths] = _all_of(batch, steps)
+            feeds[self.layout.lengths] = self._full_lengths(batch, steps)
         values = self._run([pick.picked, *self._outputs[1:]], feeds)
         values[pick.of] = values.pop(pick.picked)
         return values
@@ -191,12 +196,25 @@ class Engine:
         return dict(zip(names, values, strict=True))
 
     def initial_states(self, batch: int) -> dict[str, Array]:
-        """Initial value of every state, [batch, size]."""
-        states = {}
-        for state in self.layout.states:  # np.tile takes 8 us, and 50 when other work has emptied the caches
-            states[state.name] = array = np.empty((batch, state.size), state.dtype)
-            array[...] = state.initial
-        return states
+        """Initial value of every state, [batch, size], read-only."""
+        for_batch, states = self._start
+        if for_batch != batch:
+            states = {state.name: np.tile(state.initial, (batch, 1)) for state in self.layout.states}
+            for array in states.values():
+                array.flags.writeable = False
+            if batch <= _MOST_KEPT:
+                self._start = batch, states
+        return dict(states)
+
+    def _full_lengths(self, batch: int, steps: int) -> Array:
+        """``steps`` in every row, read-only."""
+        for_batch, for_steps, lengths = self._full
+        if (for_batch, for_steps) != (batch, steps):
+            lengths = np.full(batch, steps, np.int64)
+            lengths.flags.writeable = False
+            if batch <= _MOST_KEPT:
+                self._full = batch, steps, lengths
+        return lengths
 
 
 def run_error(error: Exception) -> InputError:
@@ -225,12 +243,6 @@ def _too_large(error: Exception) -> InputError:
         "there is not enough memory to run the model on so many steps at once: use shorter chunks or fewer rows, or load "
         f"the model with max_steps and max_batch_steps ({_readable(error)})"
     )
-
-
-def _all_of(batch: int, steps: int) -> Array:
-    lengths = np.empty(batch, np.int64)
-    lengths.fill(steps)
-    return lengths
 
 
 def _rows(states: dict[str, Array], rows: slice) -> dict[str, Array]:

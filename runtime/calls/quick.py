@@ -1,7 +1,8 @@
-"""The common chunk: arrays that are exactly right, told in a microsecond.
+"""The common chunk or batch: arrays that are exactly right, told in a microsecond.
 
 Services push thousands of small chunks a second.  Nearly all of them need neither conversion nor refusal, and to find
-that out by the long way of :mod:`rnncore.runtime.calls.checking` would cost more than the model.
+that out by the long way of :mod:`rnncore.runtime.calls.checking` would cost more than the model.  After a batch of
+2.7 ms, which leaves nothing of Python in the caches, that way takes 40 us.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _ndarray = np.ndarray
 class QuickReader:
     """Recognises chunks that :func:`rnncore.runtime.calls.checking.read_item` would hand back unchanged."""
 
-    __slots__ = ("_alone", "_count", "_max_steps", "_specs")
+    __slots__ = ("_alone", "_count", "_max_steps", "_rows", "_specs")
 
     def __init__(self, layout: Layout) -> None:
         simple = layout.fixed and layout.timed and all(slot.item_time_axis in (None, 0) for slot in layout.inputs)
@@ -34,6 +35,26 @@ class QuickReader:
         slot = layout.inputs[0]
         short = self._count == 1 and slot.limit is None and self._max_steps is None
         self._alone = (slot.name, slot.dtype, len(slot.item_shape), slot.item_full_shape(0)[1:]) if short else None
+
+        rows_first = (slot.batch_axis, slot.time_axis) == (0, 1)
+        self._rows = (slot.name, slot.dtype, len(slot.shape), slot.limit) if self._count == 1 and rows_first else None
+
+    def read_batch(self, inputs: Sequence[Any]) -> tuple[dict[str, Array], int, int] | None:
+        """Arrays by input name, rows and steps (neither of them 0), or None if somebody has to take a closer look."""
+        if self._rows is None or len(inputs) != 1:
+            return None
+        name, dtype, rank, limit = self._rows
+        array = inputs[0]
+        if type(array) is not _ndarray or array.dtype is not dtype or array.ndim != rank or not array.size:
+            return None
+        rows, steps, *rest = array.shape
+        if tuple(rest) != self._specs[0][3][1:] or not array.flags.c_contiguous:
+            return None
+        if (self._max_steps is not None and steps > self._max_steps) or (
+            limit is not None and not within(array, limit)
+        ):
+            return None
+        return {name: array}, rows, steps
 
     def read(self, chunks: Sequence[Any]) -> tuple[dict[str, Array], int] | None:
         """Arrays by input name and the number of steps, or None if somebody has to take a closer look."""

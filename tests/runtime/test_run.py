@@ -69,6 +69,45 @@ def test_padded_arrays(spec: Spec, lengths: list[int], beyond: int, seed: int) -
     )
 
 
+@pytest.mark.parametrize("spec", [spec for spec in ALL if not spec.speaker], ids=str)
+@given(
+    shape=st.tuples(st.integers(0, 4), st.integers(0, 5)),
+    order=st.sampled_from("CF"),
+    dtype=st.sampled_from(["<f4", ">f4", "f8", "i4", "i8"]),
+    wrong=st.sampled_from([None, None, "rank", "width", "id"]),
+    seed=st.integers(0, 2**32),
+)
+def test_the_short_way_for_arrays_that_are_right_is_the_long_way(
+    spec: Spec, shape: tuple[int, int], order: Any, dtype: str, wrong: str | None, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = np.array([sequence(spec, rng, shape[1]) for _ in range(shape[0])])
+    if wrong == "rank":
+        x = x[..., None]
+    if wrong == "width":
+        x = x[..., :-1]
+    if wrong == "id" and x.size:
+        x.ravel()[-1] = 10**6
+    x = x.astype(dtype, order=order)
+    answers = []
+    for call in (lambda: model(spec).run(x), lambda: model(spec).run(**{model(spec).signature.inputs[0].name: x})):
+        try:
+            answers.append({name: value.tobytes() for name, value in named(spec, call()).items()})
+        except runtime.InputError as error:
+            answers.append(str(error))  # type: ignore[arg-type]
+    assert answers[0] == answers[1]
+
+
+@given(batches=st.lists(st.integers(1, 5), min_size=2, max_size=5), seed=st.integers(0, 2**32))
+def test_what_is_kept_for_the_next_call_is_right_for_it(batches: list[int], seed: int) -> None:
+    spec = next(spec for spec in ALL if spec.lengths and not spec.speaker)
+    rng = np.random.default_rng(seed)
+    for batch in batches:
+        x = np.stack([sequence(spec, rng, 4) for _ in range(batch)])
+        once = model(spec).run(x.swapaxes(0, 1) if spec.time_major else x)
+        check(spec, once, list(x), [voice(rng)] * batch)
+
+
 @pytest.mark.parametrize("with_lengths", [False, True])
 @given(lengths=RAGGED, seed=st.integers(0, 2**32))
 def test_a_model_that_is_not_causal_never_sees_padding(with_lengths: bool, lengths: list[int], seed: int) -> None:
