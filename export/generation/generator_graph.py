@@ -58,7 +58,7 @@ def generator_graph(data: bytes, model: Model, rules: Rules, size: int) -> tuple
     def choose(body: Builder, log_probs: ir.Value, index: ir.Value) -> ir.Value:
         return sampler.choose(body, without(body, log_probs, rules.rejected, size, dtype), index)
 
-    made = emit_generation(builder, start, step, choose, end=rules.end, size=size, dtype=dtype)
+    made = emit_generation(builder, start, step, choose, end=rules.end, dtype=dtype)
     graph.extend(builder.nodes)
     finish_outputs(graph, signature.outputs, [made.ids, made.lengths, made.log_probs])
     written = ir.Model(graph, ir_version=source.ir_version, producer_name="rnncore")

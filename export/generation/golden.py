@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from rnncore.export.generation.generator_check import close_decision, log_probs_of
-from rnncore.export.generation.translator_check import smallest_gap
+from rnncore.export.generation.translator_check import beginning, smallest_gap
 from rnncore.export.proof.reference import TOLERANCE
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import Model
@@ -21,11 +21,14 @@ from rnncore.runtime.text.generation import Rules
 LENGTHS = (3, 1, 5)
 MAX_TOKENS = 7
 CLOSE = 1e-4
-"""Probability by which every decision of a kept case is clear, at least: rounding moves them by far less."""
+"""Probability (of translations: log-probability) by which every decision of a kept case is clear, at least: rounding moves
+them by far less.
+"""
 
 _DRAWS = 20
 _OUTPUT_BYTES = 4_000
 _TEMPERATURES = {"likeliest tokens": 0.0, "drawn tokens": 1.0}
+_BEAMS = {"likeliest tokens": 1, "beam search": 3}
 
 
 def golden_generator(generator: Model, model: Model, rules: Rules, seed: int) -> Golden:
@@ -62,30 +65,18 @@ def golden_generator(generator: Model, model: Model, rules: Rules, seed: int) ->
 
 
 def golden_translator(file: Model, model: EncoderDecoder, seed: int) -> Golden:
-    """One case of greedy decoding; ``file`` is verified."""
-    ports = {port.name: port for port in file.signature.inputs}
+    """One case of greedy decoding and one of beam search; ``file`` is verified."""
 
-    def draw(random: np.random.Generator, _: float) -> dict[str, Array]:
-        batch = len(LENGTHS)
-        inputs: dict[str, Array] = {
-            "source": random.integers(0, model.config.source_size, (batch, max(LENGTHS))),
-            "max_tokens": np.full(batch, MAX_TOKENS, np.int64),
-            # From the beginning: what is handed on from call to call is not read.
-            "token": np.full(batch, -1, np.int64),
-        }
-        for name, port in ports.items():
-            if name not in inputs:
-                shape = [batch, *(axis if isinstance(axis, int) else 1 for axis in port.shape[1:])]
-                inputs[name] = np.zeros(shape, port.dtype)
-        return inputs
+    def draw(random: np.random.Generator, beam: float) -> dict[str, Array]:
+        source = random.integers(0, model.config.source_size, (len(LENGTHS), max(LENGTHS)))
+        options = {"max_tokens": np.full(len(LENGTHS), MAX_TOKENS), "beam": np.full(len(LENGTHS), beam, np.int64)}
+        return beginning(file, source, **options)
 
-    def clear(inputs: Mapping[str, Array], answer: Mapping[str, Array]) -> bool:
-        rows = zip(LENGTHS, inputs["source"], answer["ids"], answer["ids_lengths"], strict=True)
-        return all(
-            smallest_gap(model, source[:length], ids[:count], MAX_TOKENS) > CLOSE for length, source, ids, count in rows
-        )
+    def clear(inputs: Mapping[str, Array], _: Mapping[str, Array]) -> bool:
+        rows = zip(LENGTHS, inputs["source"], inputs["beam"].tolist(), strict=True)
+        return all(smallest_gap(model, source[:length], MAX_TOKENS, beam) > CLOSE for length, source, beam in rows)
 
-    return _golden(file, {"likeliest tokens": 0.0}, draw, clear, seed)
+    return _golden(file, _BEAMS, draw, clear, seed)
 
 
 def _golden(

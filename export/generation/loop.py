@@ -36,19 +36,16 @@ class Generated:
     """What was generated.
 
     ids: int64 [batch, steps], the end token where a row has ended.  lengths: int64 [batch], tokens before the end.
-    log_probs: [batch, steps], the model's for each token, that of the end included, 0 beyond.  next_log_probs:
-    [batch, vocabulary], what the last step was chosen from.  states: after the last step.
+    log_probs: [batch, steps], the model's for each token, that of the end included, 0 beyond.
     """
 
     ids: ir.Value
     lengths: ir.Value
     log_probs: ir.Value
-    next_log_probs: ir.Value
-    states: list[ir.Value]
 
 
 def emit_generation(
-    builder: Builder, start: Start, step: Step, choose: Choose, *, end: int, size: int, dtype: ir.DataType
+    builder: Builder, start: Start, step: Step, choose: Choose, *, end: int, dtype: ir.DataType
 ) -> Generated:
     """The loop, appended to ``builder``.
 
@@ -60,32 +57,28 @@ def emit_generation(
         step: writes one step of the model into the body.
         choose: writes the choice of the next token into the body.
         end: the token that ends a row.
-        size: of the vocabulary.
         dtype: of the log-probabilities.
     """
     zero, one = builder.constant(0), builder.constant(1)
     batch = builder.op("Shape", start.token)
     count = builder.op("Expand", zero, batch)
     finished = builder.op("LessOrEqual", start.limit, zero)
-    blank = builder.op("Concat", batch, builder.constant([size]), axis=0)
-    blank = builder.op("Expand", builder.constant(0, dtype.numpy()), blank)
 
-    body = _Body(builder.nested(), start, end, size, dtype)
+    body = _Body(builder.nested(), start, end, dtype)
     graph = body.write(step, choose)
     trips = builder.op("Max", start.trips, one)
-    carried = [start.token, finished, count, blank, *start.states]
+    carried = [start.token, finished, count, *start.states]
     results = builder.ops("Loop", [trips, builder.constant(True, bool), *carried], len(carried) + 2, body=graph)
-    _, _, lengths, last, *states = results[:-2]
     # Reshaped, because without a step that is taken there is nothing to tell their size from.
     cut = [builder.constant([0]), builder.op("Unsqueeze", start.trips, builder.constant([0])), builder.constant([1])]
     ids, log_probs = (builder.op("Slice", builder.op("Transpose", v, perm=[1, 0]), *cut) for v in results[-2:])
-    return Generated(ids, lengths, log_probs, last, states)
+    return Generated(ids, results[2], log_probs)
 
 
 class _Body:
     """The body of the loop: read the last token, choose the next, see who has ended."""
 
-    def __init__(self, body: Builder, start: Start, end: int, size: int, dtype: ir.DataType) -> None:
+    def __init__(self, body: Builder, start: Start, end: int, dtype: ir.DataType) -> None:
         self.body = body
         self.start = start
         self.dtype = dtype
@@ -95,7 +88,6 @@ class _Body:
         self.token = body.input("token", ir.DataType.INT64, ("batch",))
         self.finished = body.input("finished", ir.DataType.BOOL, ("batch",))
         self.count = body.input("count", ir.DataType.INT64, ("batch",))
-        self.before = body.input("log_probs", dtype, ("batch", size))
         self.states = [body.input("state", value.dtype or dtype, ("batch", None)) for value in start.states]
 
     def write(self, step: Step, choose: Choose) -> ir.Graph:
@@ -112,6 +104,6 @@ class _Body:
         finished = body.op("Or", ended, body.op("GreaterOrEqual", count, self.start.limit))
         some = body.op("ReduceMin", body.op("Cast", finished, to=ir.DataType.INT32), keepdims=0)
         go_on = body.op("Not", body.op("Cast", some, to=ir.DataType.BOOL))
-        inputs = [self.index, self.go_on, self.token, self.finished, self.count, self.before, *self.states]
+        inputs = [self.index, self.go_on, self.token, self.finished, self.count, *self.states]
         again = body.op("Identity", token)  # a graph cannot list one value twice among its outputs
-        return body.subgraph(inputs, [go_on, token, finished, count, log_probs, *states, again, own], "generate")
+        return body.subgraph(inputs, [go_on, token, finished, count, *states, again, own], "generate")

@@ -56,7 +56,7 @@ def export_translator(
     metadata: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> TranslatorReport:
-    """Write an encoder-decoder as one ONNX file: encoder, and greedy decoding as an explicit ``Loop``.
+    """Write an encoder-decoder as one ONNX file: encoder, and greedy decoding or beam search as an explicit ``Loop``.
 
     ============== ====================== ==============================================================================
     input          shape                  meaning
@@ -64,30 +64,38 @@ def export_translator(
     source         int64 [batch, time]    token ids
     lengths        int64 [batch]          valid ids of each row
     max_tokens     int64 [batch]          most tokens of each target, its end included
+    beam           int64 [batch]          optional: sequences kept in the search; 1, the default, is greedy decoding
+    length_penalty double [batch]         optional: targets are ranked by log P / tokens^length_penalty; 0 by default
     token          int64 [batch]          optional: -1, the default, begins with the source.  Otherwise decoding goes on
                                           with this token, from ``memory`` and the states; nobody reads ``source`` then
     memory         [batch, positions, M]  optional, with attention only: output ``memory.next`` of an earlier call
     decoder.<...>  [batch, size]          optional: the decoder's states, outputs ``decoder.<...>.next``
     ============== ====================== ==============================================================================
 
-    ============== ====================== ==============================================================================
-    output         shape                  meaning
-    ============== ====================== ==============================================================================
-    ids            int64 [batch, steps]   the likeliest tokens, the end token where a row has ended
-    ids_lengths    int64 [batch]          tokens of each target, without the end
-    log_probs      [batch, steps]         natural-log probability of each, that of the end included; 0 beyond
-    next_log_probs [batch, target_size]   all log-probabilities of the last step: with ``max_tokens`` 1, what a beam
-                                          search needs
-    ============== ====================== ==============================================================================
+    ================ =========================== =======================================================================
+    output           shape                       meaning
+    ================ =========================== =======================================================================
+    ids              int64 [batch, steps]        the best target found, the end token where it has ended
+    ids_lengths      int64 [batch]               its tokens, without the end
+    log_probs        [batch, steps]              natural-log probability of each, that of the end included; 0 beyond
+    next_log_probs   [batch, target_size]        all log-probabilities of its last step: with ``max_tokens`` 1, what a
+                                                 search outside of the file needs
+    beam.ids         int64 [batch, beam, steps]  all targets found, best first, for the largest ``beam`` of a row
+    beam.ids_lengths int64 [batch, beam]         tokens of each, without the end
+    beam.log_prob    double [batch, beam]        log-probability of each whole target; -inf where there is none
+    beam.score       double [batch, beam]        what it is ranked by
+    ================ =========================== =======================================================================
 
-    Beam search lives in the runtime (:meth:`rnncore.runtime.Translator.translate`), with one call for each step.
+    The rules of the search are those of :func:`rnncore.runtime.text.beam.beam_search`, its ties included; the loop ends as
+    soon as every sequence that is kept has ended, or has all its tokens.
 
     Args:
         model: copied, never changed, and exported in eval mode.
         path: file to write.  Nothing is written unless everything succeeds.
         source_vocabulary, target_vocabulary: carried inside the file; without them it translates ids only.
         form: of the encoder's recurrence: "loop" or "scan".
-        verify: compare the file with the model on sources of several lengths, alone, side by side and step by step.
+        verify: compare the file with the model on sources of several lengths, alone, side by side, step by step, and in
+            beam searches.
         metadata: further entries of the file's metadata.
         seed: of verification.
 

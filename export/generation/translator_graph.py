@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from rnncore.export.generation.beam_loop import emit_beam_search
+from rnncore.export.generation.beam_places import Places
 from rnncore.export.generation.halves import Halves
-from rnncore.export.generation.loop import Start, emit_generation
+from rnncore.export.generation.loop import Start, Step
 from rnncore.export.generation.ports import data_type, finish_outputs, set_default, value_of
-from rnncore.export.generation.sampling_nodes import greedy
 from rnncore.export.loops.builder import Builder
 from rnncore.export.loops.inline import inline
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime.files.signature import BATCH, TIME, Port, Signature
 from rnncore.runtime.text.generation import STEPS
+from rnncore.runtime.text.translator import BEAM
 
 _NOT_CAUSAL = "it reads the whole source before it writes"
 
@@ -30,6 +31,8 @@ def _signature(model: EncoderDecoder, halves: Halves) -> Signature:
             Port("source", "int64", (BATCH, TIME), model.config.source_size),
             Port("max_tokens", "int64", (BATCH,)),
             Port("token", "int64", (BATCH,)),
+            Port("beam", "int64", (BATCH,)),
+            Port("length_penalty", "float64", (BATCH,)),
             *kept,
         ),
         outputs=(
@@ -37,6 +40,10 @@ def _signature(model: EncoderDecoder, halves: Halves) -> Signature:
             Port("ids_lengths", "int64", (BATCH,)),
             Port("log_probs", dtype, (BATCH, STEPS)),
             Port("next_log_probs", dtype, (BATCH, model.config.target_size)),
+            Port("beam.ids", "int64", (BATCH, BEAM, STEPS)),
+            Port("beam.ids_lengths", "int64", (BATCH, BEAM)),
+            Port("beam.log_prob", "float64", (BATCH, BEAM)),
+            Port("beam.score", "float64", (BATCH, BEAM)),
             *(Port(halves.feeds[port.name], dtype, port.shape) for port in kept),
         ),
         lengths=Port("lengths", "int64", (BATCH,)),
@@ -51,6 +58,8 @@ def translator_graph(model: EncoderDecoder, halves: Halves) -> tuple[ir.Model, S
     inputs = {port.name: value_of(port) for port in (*signature.inputs, signature.lengths) if port is not None}
     graph.inputs.extend(inputs.values())
     set_default(graph, inputs["token"], np.array([-1]))
+    set_default(graph, inputs["beam"], np.array([1]))
+    set_default(graph, inputs["length_penalty"], np.array([0.0]))
     for name, shape in halves.shapes.items():
         set_default(graph, inputs[name], np.zeros([n if isinstance(n, int) else 1 for n in shape], halves.dtype))
 
@@ -62,36 +71,47 @@ def translator_graph(model: EncoderDecoder, halves: Halves) -> tuple[ir.Model, S
     trips = builder.op("Max", builder.op("ReduceMax", limit, keepdims=0), none)
     batch = builder.op("Shape", inputs["lengths"])
     start = Start(builder.op("Expand", first, batch), [kept[name] for name in halves.states], limit, trips)
-
-    def step(body: Builder, token: ir.Value, states: Any) -> tuple[ir.Value, list[ir.Value]]:
-        given = {**kept, "lengths": inputs["lengths"], "read": token, **dict(zip(halves.states, states, strict=True))}
-        wanted = [halves.log_probs, *(halves.feeds[name] for name in halves.states)]
-        arguments = {
-            halves.decoder_inputs[name]: value for name, value in given.items() if name in halves.decoder_inputs
-        }
-        varying = {halves.decoder_inputs[name] for name in ("read", *halves.states)}
-        named = Builder("step", graph)
-        log_probs, *new = inline(halves.graph, wanted, arguments, named, varying=varying, outside=builder)
-        body.nodes.extend(named.nodes)
-        return body.op("Squeeze", log_probs, body.constant([1])), new
-
-    made = emit_generation(
+    places = Places(builder, inputs["lengths"], inputs["beam"])
+    config = model.config
+    found = emit_beam_search(
         builder,
+        places,
         start,
-        step,
-        lambda body, log_probs, index: greedy(body, log_probs),
-        end=model.config.end_id,
-        size=model.config.target_size,
+        inputs["length_penalty"],
+        _step(builder, places, halves, {**kept, "lengths": inputs["lengths"]}),
+        end=config.end_id,
+        size=config.target_size,
         dtype=data_type(halves.dtype),
     )
-    results = [made.ids, made.lengths, made.log_probs, made.next_log_probs]
-    after = dict(zip(halves.states, made.states, strict=True))
+    written = builder.op("Not", builder.op("Equal", found.ids, end))
+    written = builder.op("Cast", written, to=ir.DataType.INT64)
+    lengths = builder.op("ReduceSum", written, builder.constant([-1]), keepdims=0)
+    results = [builder.op("Gather", value, none, axis=1) for value in (found.ids, lengths)]
+    results += [found.log_probs, found.next_log_probs, found.ids, lengths, found.log_prob, found.score]
+    after = dict(zip(halves.states, found.states, strict=True))
     results += [after[name] if name in after else builder.op("Identity", kept[name]) for name in halves.shapes]
     graph.extend(builder.nodes)
     finish_outputs(graph, signature.outputs, results)
-    written = ir.Model(graph, ir_version=10, producer_name="rnncore")
-    RemoveUnusedNodesPass()(written)
-    return written, signature
+    made = ir.Model(graph, ir_version=10, producer_name="rnncore")
+    RemoveUnusedNodesPass()(made)
+    return made, signature
+
+
+def _step(outside: Builder, places: Places, halves: Halves, given: Mapping[str, ir.Value]) -> Step:
+    """One step of the decoder for all places; what depends on the memory and lengths ``given`` only is written ``outside``."""
+    fixed = {name: places.spread(given[name]) for name in halves.decoder_inputs if name in given}
+
+    def step(body: Builder, token: ir.Value, states: Sequence[ir.Value]) -> tuple[ir.Value, list[ir.Value]]:
+        every = {**fixed, "read": token, **dict(zip(halves.states, states, strict=True))}
+        wanted = [halves.log_probs, *(halves.feeds[name] for name in halves.states)]
+        arguments = {inner: every[name] for name, inner in halves.decoder_inputs.items()}
+        varying = {halves.decoder_inputs[name] for name in ("read", *halves.states)}
+        named = Builder("step", body.main)
+        log_probs, *new = inline(halves.graph, wanted, arguments, named, varying=varying, outside=outside)
+        body.nodes.extend(named.nodes)
+        return body.op("Squeeze", log_probs, body.constant([1])), new
+
+    return step
 
 
 def _begin_or_go_on(builder: Builder, halves: Halves, inputs: Mapping[str, ir.Value]) -> list[ir.Value]:

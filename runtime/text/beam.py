@@ -114,6 +114,11 @@ class _Search:
 def _largest(values: Array, count: int) -> NDArray[np.intp]:
     """Where the ``count`` largest of each row are, largest first, the first of equal ones first; [rows, count]."""
     count = min(count, values.shape[1])
-    chosen = np.sort(np.argpartition(-values, count - 1, axis=1)[:, :count], axis=1)
+    values = np.where(np.isnan(values), -np.inf, values)
+    least = -np.partition(-values, count - 1, axis=1)[:, count - 1 : count]
+    # Of those that equal the least one there may be more than there is room for: a partition would take any of them.
+    above, equal = values > least, values == least
+    room = count - above.sum(axis=1, keepdims=True)
+    chosen = np.nonzero(above | (equal & (equal.cumsum(axis=1) <= room)))[1].reshape(len(values), count)
     order = np.argsort(-np.take_along_axis(values, chosen, 1), axis=1, kind="stable")
     return np.take_along_axis(chosen, order, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
 
@@ -24,8 +24,11 @@ from rnncore.runtime.text.vocabulary import Vocabulary
 TRANSLATION_KEY = "rnncore.translation"
 SOURCE_TOKENIZER_KEY = "rnncore.source_tokenizer"
 TARGET_TOKENIZER_KEY = "rnncore.target_tokenizer"
-POSITIONS = "positions"
-_NEEDED = (("source", "max_tokens", "token"), ("ids", "ids_lengths", "log_probs", "next_log_probs"))
+POSITIONS, BEAM = "positions", "beam"
+_NEEDED = (
+    ("source", "max_tokens", "token", "beam", "length_penalty"),
+    ("ids", "ids_lengths", "next_log_probs", "beam.ids", "beam.ids_lengths", "beam.log_prob", "beam.score"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Wiring:
 class Translator:
     """Translates with a file of :func:`rnncore.export.export_translator`; immutable and shared like its model.
 
-    Greedy decoding is one call of onnxruntime for a batch of texts: the file reads the source and writes the target in a
-    loop of its own.  Beam search asks it for single steps and moves the states between the sequences it keeps.
+    One call of onnxruntime translates a batch of texts: the file reads the source and writes the target in a loop of its
+    own, greedily or by beam search.  The same search also runs here, and then asks the file for single steps.
 
     Args:
         model: the file, loaded.
@@ -106,6 +109,7 @@ class Translator:
         max_tokens: int | None = None,
         length_penalty: float = 0.0,
         batch_size: int = 64,
+        one_call: bool = True,
     ) -> list[list[Found]]:
         """For each source the targets found, best first: one if ``beam`` is 1, at most ``beam`` otherwise.
 
@@ -116,6 +120,8 @@ class Translator:
             max_tokens: most tokens of a target, its end included; twice those of its source plus ten by default.
             length_penalty: 0 ranks targets by probability, 1 by its mean over tokens.
             batch_size: most sources of one call; those of similar lengths share one.
+            one_call: False asks the file for one step a call, and moves states between the sequences here; the answers
+                are the same.  Sequences that have ended cost nothing then, but each step goes through Python.
 
         Raises:
             InputError: lists every value that does not fit.
@@ -127,27 +133,21 @@ class Translator:
             part = order[start : start + batch_size]
             some = [rows[i] for i in part]
             limits = np.array([2 * len(row) + 10 if max_tokens is None else max_tokens for row in some], np.int64)
-            found = (
-                self._greedy(some, limits, length_penalty)
-                if beam == 1
-                else self._beam(some, limits, beam, length_penalty)
-            )
+            search = self._in_one_call if one_call else self._step_by_step
+            found = search(some, limits, beam, length_penalty)
             for i, one in zip(part, found, strict=True):
                 results[i] = one
         return results
 
-    def _greedy(self, rows: list[Array], limits: Ids, length_penalty: float) -> list[list[Found]]:
-        values = self._begin(rows, limits)
-        results = []
-        written = zip(values["ids"], values["ids_lengths"].tolist(), values["log_probs"], limits.tolist(), strict=True)
-        for ids, count, log_probs, limit in written:
-            log_prob = float(log_probs.astype(np.float64).sum())
-            size = max(1, count + int(count < limit))  # what has not reached its limit has an end
-            results.append([Found(ids[:count].copy(), log_prob, log_prob / size**length_penalty)])
-        return results
+    def _in_one_call(self, rows: list[Array], limits: Ids, beam: int, length_penalty: float) -> list[list[Found]]:
+        options = {
+            "beam": np.full(len(rows), beam, np.int64),
+            "length_penalty": np.full(len(rows), length_penalty, np.float64),
+        }
+        return read_found(self._begin(rows, limits, options))
 
-    def _beam(self, rows: list[Array], limits: Ids, beam: int, length_penalty: float) -> list[list[Found]]:
-        kept = self._begin(rows, np.ones(len(rows), np.int64))
+    def _step_by_step(self, rows: list[Array], limits: Ids, beam: int, length_penalty: float) -> list[list[Found]]:
+        kept = self._begin(rows, np.ones(len(rows), np.int64), {})
         lengths = np.array([len(row) for row in rows], np.int64)
 
         def advance(chosen: NDArray[np.intp], tokens: Ids) -> Array:
@@ -162,11 +162,11 @@ class Translator:
         first = kept["next_log_probs"].astype(np.float64)
         return beam_search(first, advance, beam=beam, end=self.wiring.end, limits=limits, length_penalty=length_penalty)
 
-    def _begin(self, rows: list[Array], limits: Ids) -> dict[str, Array]:
+    def _begin(self, rows: list[Array], limits: Ids, options: dict[str, Array]) -> dict[str, Array]:
         """Read the sources and decode from the beginning."""
         lengths = np.array([len(row) for row in rows], np.int64)
         source = pack(self._sources, rows, max(1, int(lengths.max())))
-        return self._call(source, lengths, limits, np.full(len(rows), -1, np.int64), {})
+        return self._call(source, lengths, limits, np.full(len(rows), -1, np.int64), options)
 
     def _call(self, source: Array, lengths: Ids, limits: Ids, token: Ids, feeds: dict[str, Array]) -> dict[str, Array]:
         arrays = {"source": source, "max_tokens": limits, "token": token, **feeds}
@@ -195,6 +195,16 @@ class Translator:
         return Translator, (self.model,)
 
 
+def read_found(answer: Mapping[str, Array]) -> list[list[Found]]:
+    """What each row of a translator's ``answer`` holds, best first; places that nothing possible fills are left out."""
+    results = []
+    for places in zip(*(answer[f"beam.{name}"] for name in ("ids", "ids_lengths", "log_prob", "score")), strict=True):
+        rows = zip(places[0], *(column.tolist() for column in places[1:]), strict=True)
+        found = [Found(ids[:count].copy(), log_prob, score) for ids, count, log_prob, score in rows]
+        results.append([found[0], *(one for one in found[1:] if one.log_prob > -np.inf)])
+    return results
+
+
 def _wiring(model: Model) -> Wiring:
     text = model.metadata.get(TRANSLATION_KEY)
     if text is None:
@@ -205,5 +215,5 @@ def _wiring(model: Model) -> Wiring:
     missing += [f"there is no output {name!r}" for name in (*_NEEDED[1], *wiring.feeds.values()) if name not in outputs]
     if not missing and (inputs[0] != "source" or model.signature.lengths is None):
         missing.append("the first input is not 'source', or there are no lengths")
-    raise_all(missing, ModelFileError, "the file calls itself a translator, but is none")
+    raise_all(missing, ModelFileError, "the file calls itself a translator, but lacks what one has: export it again")
     return wiring

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnncore.runtime.text.beam import Found, beam_search
+from rnncore.runtime.text.beam import Found, _largest, beam_search
 
 History = tuple[int, ...]
 
@@ -103,3 +103,10 @@ def test_equal_scores_are_kept_in_order_of_their_tokens() -> None:
     flat = np.log(np.full((1, 5), 0.2))
     found = beam_search(flat, lambda rows, tokens: np.repeat(flat, len(rows), 0), beam=3, end=4, limits=np.array([1]))
     assert [one.ids.tolist() for one in found[0]] == [[0], [1], [2]]
+
+
+@given(st.integers(1, 9), st.integers(0, 10**6), st.integers(1, 70))
+def test_of_equal_numbers_the_first_are_the_largest(beam: int, seed: int, size: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 4, (3, size)).astype(float)
+    values[values == 0] = -np.inf
+    np.testing.assert_array_equal(_largest(values, beam), np.argsort(-values, axis=1, kind="stable")[:, :beam])

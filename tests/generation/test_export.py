@@ -10,7 +10,15 @@ import onnx_ir as ir
 import pytest
 
 from rnncore.export import export_generator, export_translator
-from rnncore.export.generation import generator_graph, loop, sampling_nodes, translator, translator_graph
+from rnncore.export.generation import (
+    beam_loop,
+    beam_places,
+    generator_graph,
+    loop,
+    sampling_nodes,
+    translator,
+    translator_graph,
+)
 from rnncore.export.generation.generator_graph import _read
 from rnncore.export.generation.sampling_nodes import Sampler
 from rnncore.export.loops.builder import Builder
@@ -70,8 +78,8 @@ def likeliest_backwards(patch: pytest.MonkeyPatch) -> None:
 def ends_too_late(patch: pytest.MonkeyPatch) -> None:
     plain = loop._Body.__init__
 
-    def init(self: Any, body: Builder, start: Any, end: int, size: int, dtype: ir.DataType) -> None:
-        plain(self, body, start, end + 1, size, dtype)
+    def init(self: Any, body: Builder, start: Any, end: int, dtype: ir.DataType) -> None:
+        plain(self, body, start, end + 1, dtype)
 
     patch.setattr(loop._Body, "__init__", init)
 
@@ -96,7 +104,11 @@ def test_verification_sees_a_wrong_generator(fault: Patch, tmp_path: Path, monke
 
 
 def argmin(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(translator_graph, "greedy", lambda b, log_probs: b.op("ArgMin", log_probs, axis=1, keepdims=0))
+    patch.setattr(
+        beam_loop._Body,
+        "_likeliest",
+        lambda self, b, log_probs: b.op("Where", self.closed, self.end, b.op("ArgMin", log_probs, axis=1)),
+    )
 
 
 def lengths_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -115,7 +127,118 @@ def lengths_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(translator_graph, "inline", inline)
 
 
-@pytest.mark.parametrize("fault", [argmin, lengths_ignored])
+def replaced_in_searches(patch: pytest.MonkeyPatch, replace: Callable[..., None]) -> None:
+    """``replace(body, builder, kept, before, parent)`` changes what is carried on, but not in greedy decoding."""
+    plain = beam_loop._Body._kept
+
+    def kept(self: Any, builder: Builder, log_probs: Any, states: Any, token: Any, *where: Any) -> Any:
+        values = plain(self, builder, log_probs, states, token, *where)
+        if where:
+            replace(self, builder, values, [self.token, self.closed, self.log_prob, self.count, *states], where[0])
+        return values
+
+    patch.setattr(beam_loop._Body, "_kept", kept)
+
+
+def states_stay_where_they_are(patch: pytest.MonkeyPatch) -> None:
+    def replace(body: Any, builder: Builder, kept: list[Any], before: list[Any], _: Any) -> None:
+        kept[7:] = [builder.op("Identity", state) for state in before[4:]]
+
+    replaced_in_searches(patch, replace)
+
+
+def one_state_stays_where_it_is(patch: pytest.MonkeyPatch) -> None:
+    def replace(body: Any, builder: Builder, kept: list[Any], before: list[Any], _: Any) -> None:
+        kept[-1] = builder.op("Identity", before[-1])
+
+    replaced_in_searches(patch, replace)
+
+
+def scores_are_not_carried(patch: pytest.MonkeyPatch) -> None:
+    def replace(body: Any, builder: Builder, kept: list[Any], before: list[Any], parent: Any) -> None:
+        kept[2] = builder.op("Sub", kept[2], builder.op("Gather", before[2], parent, axis=0))
+
+    replaced_in_searches(patch, replace)
+
+
+def tokens_stay_where_they_are(patch: pytest.MonkeyPatch) -> None:
+    def replace(body: Any, builder: Builder, kept: list[Any], *_: Any) -> None:
+        kept[4] = builder.op("Concat", body.ids, kept[0], axis=1)
+
+    replaced_in_searches(patch, replace)
+
+
+def log_probs_of_tokens_stay_where_they_are(patch: pytest.MonkeyPatch) -> None:
+    def replace(body: Any, builder: Builder, kept: list[Any], *_: Any) -> None:
+        kept[5] = builder.op("Concat", body.log_probs, builder.op("Slice", kept[5], *last(builder)), axis=1)
+
+    def last(builder: Builder) -> list[Any]:
+        return [builder.constant([n]) for n in (-1, 2**62, 1)]
+
+    replaced_in_searches(patch, replace)
+
+
+def changed_body(patch: pytest.MonkeyPatch, change: Callable[[Any, Builder], None]) -> None:
+    plain = beam_loop._Body.__init__
+
+    def init(self: Any, outside: Builder, *rest: Any) -> None:
+        plain(self, outside, *rest)
+        change(self, outside)
+
+    patch.setattr(beam_loop._Body, "__init__", init)
+
+
+def no_length_penalty(patch: pytest.MonkeyPatch) -> None:
+    def change(body: Any, outside: Builder) -> None:
+        body.penalty = outside.op("Sub", body.penalty, body.penalty)
+
+    changed_body(patch, change)
+
+
+def one_token_more(patch: pytest.MonkeyPatch) -> None:
+    changed_body(
+        patch, lambda body, outside: setattr(body, "limit", outside.op("Add", body.limit, outside.constant(1)))
+    )
+
+
+def beams_of_others(patch: pytest.MonkeyPatch) -> None:
+    def change(body: Any, outside: Builder) -> None:
+        body.within = outside.op("Equal", body.within, body.within)
+
+    changed_body(patch, change)
+
+
+def ended_sequences_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    def change(body: Any, outside: Builder) -> None:
+        body.at_end = outside.op("Not", outside.op("Equal", body.at_end, body.at_end))
+
+    changed_body(patch, change)
+
+
+def rows_exchanged(patch: pytest.MonkeyPatch) -> None:
+    def spread(self: Any, value: Any) -> Any:
+        builder = self._builder
+        backwards = builder.op("Sub", builder.op("ReduceMax", self.row, keepdims=0), self.row)
+        return builder.op("Gather", value, backwards, axis=0)
+
+    patch.setattr(beam_places.Places, "spread", spread)
+
+
+BEAM_FAULTS: list[Patch] = [
+    states_stay_where_they_are,
+    one_state_stays_where_it_is,
+    scores_are_not_carried,
+    tokens_stay_where_they_are,
+    log_probs_of_tokens_stay_where_they_are,
+    no_length_penalty,
+    one_token_more,
+    beams_of_others,
+    ended_sequences_are_dropped,
+    rows_exchanged,
+]
+
+
+@pytest.mark.parametrize("fault", [argmin, lengths_ignored, *BEAM_FAULTS])
 def test_verification_sees_a_wrong_translator(fault: Patch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translator, "trace_halves", lambda *_: halves("general"))
     export_translator(encoder_decoder("general"), tmp_path / "right.onnx")

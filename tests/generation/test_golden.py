@@ -17,7 +17,7 @@ from tests.generation.models import generator_file, translator_file
 
 FILES: dict[str, tuple[Callable[[], bytes], int]] = {
     "generator": (generator_file, 2),
-    "translator": (lambda: translator_file("additive, two layers"), 1),
+    "translator": (lambda: translator_file("additive, two layers"), 2),
 }
 
 

@@ -56,8 +56,7 @@ def test_greedy_decoding_is_pytorchs_in_one_call_and_step_by_step(
 ) -> None:
     expected = by_torch(name, several, max_tokens)
     one_call = translator(name).translate_ids(several, max_tokens=max_tokens)
-    rows = [np.array(source, np.int64) for source in several]
-    stepwise = translator(name)._beam(rows, np.full(len(rows), max_tokens, np.int64), 1, 0.0)
+    stepwise = translator(name).translate_ids(several, max_tokens=max_tokens, one_call=False)
     for source, wanted, (found,), (step,) in zip(several, expected, one_call, stepwise, strict=True):
         if not close_call(name, source, wanted):
             assert found.ids.tolist() == step.ids.tolist() == wanted
@@ -69,11 +68,11 @@ def test_greedy_decoding_is_pytorchs_in_one_call_and_step_by_step(
                 assert found.log_prob == pytest.approx(float(own.sum()), abs=ROUNDING)
 
 
-@given(names, sources, st.sampled_from([1, 3]), st.sampled_from([0.0, 0.7]))
+@given(names, sources, st.sampled_from([1, 3]), st.sampled_from([0.0, 0.7]), st.booleans())
 def test_a_source_is_translated_the_same_alone_and_among_others(
-    name: str, several: list[list[int]], beam: int, length_penalty: float
+    name: str, several: list[list[int]], beam: int, length_penalty: float, one_call: bool
 ) -> None:
-    options = {"beam": beam, "length_penalty": length_penalty, "max_tokens": 5}
+    options = {"beam": beam, "length_penalty": length_penalty, "max_tokens": 5, "one_call": one_call}
     together = translator(name).translate_ids(several, **options)  # type: ignore[arg-type]
     few = translator(name).translate_ids(several[::-1], batch_size=2, **options)[::-1]  # type: ignore[arg-type]
     for source, found, other in zip(several, together, few, strict=True):
@@ -84,9 +83,12 @@ def test_a_source_is_translated_the_same_alone_and_among_others(
             assert found[0].ids.tolist() == alone[0].ids.tolist() == other[0].ids.tolist()
 
 
+@pytest.mark.parametrize("one_call", [False, True])
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_a_beam_that_nothing_falls_out_of_finds_the_best_of_all_targets(name: str, length_penalty: float) -> None:
+def test_a_beam_that_nothing_falls_out_of_finds_the_best_of_all_targets(
+    name: str, length_penalty: float, one_call: bool
+) -> None:
     longest, source = 3, [1, 4, 4, 6, 0]
     end = encoder_decoder(name).config.end_id
     every: dict[tuple[int, ...], float] = {}
@@ -96,7 +98,9 @@ def test_a_beam_that_nothing_falls_out_of_finds_the_best_of_all_targets(name: st
         every[cut] = float(own.sum())
     ranked = sorted(every.items(), key=lambda item: -item[1] / len(item[0]) ** length_penalty)
     beam = TARGETS**longest
-    (found,) = translator(name).translate_ids([source], beam=beam, max_tokens=longest, length_penalty=length_penalty)
+    (found,) = translator(name).translate_ids(
+        [source], beam=beam, max_tokens=longest, length_penalty=length_penalty, one_call=one_call
+    )
     assert len(found) == len(every)
     for one, (tokens, log_prob) in zip(found[:9], ranked, strict=False):
         assert one.log_prob == pytest.approx(log_prob, abs=ROUNDING)
