@@ -118,6 +118,11 @@ class Engine:
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
         self._outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
 
+    def check_in_one_call(self, what: str, advice: str) -> None:
+        """Raise InputError if calls may be cut by rows: answers of ``what``, of as many steps as it takes, cannot be joined."""
+        if self._max_batch_steps is not None:
+            raise InputError(f"{what} takes all its rows at once: load the model without max_batch_steps, and {advice}")
+
     @property
     def session(self) -> onnxruntime.InferenceSession:
         """The session of this process."""

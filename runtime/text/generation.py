@@ -77,9 +77,11 @@ class TextGenerator:
 
     Raises:
         ModelFileError: the file is no generator.
+        InputError: the model was loaded with ``max_batch_steps``.
     """
 
     def __init__(self, model: Model) -> None:
+        model._engine.check_in_one_call("a generator", "ask for fewer texts at once")
         self.model = model
         self.rules = _rules(model)
         text = model.metadata.get(_TOKENIZER_KEY)

@@ -63,9 +63,11 @@ class Translator:
 
     Raises:
         ModelFileError: the file does not translate.
+        InputError: the model was loaded with ``max_batch_steps``.
     """
 
     def __init__(self, model: Model) -> None:
+        model._engine.check_in_one_call("a translator", "bound its calls with batch_size")
         self.model = model
         self.wiring = _wiring(model)
         self._sources = Slot.of(model.signature.inputs[0])

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnncore.runtime import InputError, ModelFileError, Translator
+from rnncore.runtime import InputError, ModelFileError, Translator, load
 from tests.generation.models import ARCHITECTURES, encoder_decoder, streaming_file, translator, translator_file
 
 MAX_TOKENS = 13
@@ -160,3 +160,9 @@ def test_a_translator_can_be_pickled() -> None:
         again.translate_ids([[1, 2]])[0][0].ids.tolist()
         == translator("general").translate_ids([[1, 2]])[0][0].ids.tolist()
     )
+
+
+def test_calls_that_would_be_cut_by_rows_are_refused_with_advice() -> None:
+    model = load(translator_file("dot"), max_batch_steps=10)
+    with pytest.raises(InputError, match="without max_batch_steps, and bound its calls with batch_size"):
+        Translator(model)
