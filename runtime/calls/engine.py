@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,11 +61,21 @@ def open_session(
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelFileError(
             f"onnxruntime {onnxruntime.__version__} does not accept the model: {_readable(error)}"
         ) from error
+    _give_back_memory()
+    return session
+
+
+def _give_back_memory() -> None:
+    """Return to the system what was needed for loading only, where the C library can: 92 MB for an LSTM of 34 MB."""
+    with contextlib.suppress(
+        AttributeError, OSError, TypeError
+    ):  # of glibc; others have no such function, or no such way
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def graph_values(session: onnxruntime.InferenceSession) -> tuple[list[GraphValue], list[GraphValue]]:
@@ -234,7 +245,7 @@ def run_error(error: Exception) -> InputError:
     return InputError(f"onnxruntime could not run the model on this input: {_readable(error)}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
     """Arrays made within may be too large for this machine: an InputError that says what to do, and nothing has changed."""
     try:
