@@ -118,16 +118,17 @@ class Model:
         layout = self._engine.layout
         quick = self._engine.quick.read_batch(inputs) if lengths is None and not named else None
         if quick is not None:
-            outputs = run_batch(self._engine, Batch(*quick, None))
-            return one_or_all(layout, [outputs[slot.name] for slot in layout.outputs])
-        given = bind_arguments(layout.inputs, inputs, named)
-        ragged = read_ragged(layout, given)
-        if ragged is None:
-            outputs = run_batch(self._engine, read_batch(layout, given, lengths))
-            return one_or_all(layout, [outputs[slot.name] for slot in layout.outputs])
-        if lengths is not None:
-            raise InputError("lengths do not go with a list of sequences: each item brings its own length")
-        return one_or_all(layout, run_ragged(self._engine, ragged))
+            batch = Batch(*quick, None)
+        else:
+            given = bind_arguments(layout.inputs, inputs, named)
+            ragged = read_ragged(layout, given)
+            if ragged is not None:
+                if lengths is not None:
+                    raise InputError("lengths do not go with a list of sequences: each item brings its own length")
+                return one_or_all(layout, run_ragged(self._engine, ragged))
+            batch = read_batch(layout, given, lengths)
+        outputs = run_batch(self._engine, batch)
+        return one_or_all(layout, [outputs[slot.name] for slot in layout.outputs])
 
     def run_picked(self, /, *inputs: Any, at: Any, **named: Any) -> Array:
         """Run whole padded sequences, and return only some numbers of the one output [batch, time, size].

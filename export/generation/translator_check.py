@@ -85,7 +85,7 @@ def _check_beams(
     for row, length, found, (beam, penalty, limit) in zip(
         source, lengths, read_found(answer), 2 * SEARCHES, strict=True
     ):
-        after, end = _after(model, row[:length]), model.config.end_id
+        after, end = what_follows(model, row[:length]), model.config.end_id
         part = check_found(found, after, Rules(end, beam, limit, penalty), report["tolerance"])
         report["tokens"] += part["tokens"]
         report["close_searches"] += part["close"]
@@ -110,10 +110,12 @@ def _check_best(answer: Mapping[str, Array], end: int, tolerance: float) -> None
 
 def smallest_gap(model: EncoderDecoder, source: Array, max_tokens: int, beam: int) -> float:
     """By how much log-probability whatever is kept on the way to the targets is ahead of the next, where that is least."""
-    return best_of(_after(model, source), Rules(model.config.end_id, beam, max_tokens, 0.0))[1]
+    return best_of(what_follows(model, source), Rules(model.config.end_id, beam, max_tokens, 0.0))[1]
 
 
-def _after(model: EncoderDecoder, source: Array) -> After:
+def what_follows(model: EncoderDecoder, source: Array) -> After:
+    """What ``model`` gives after any beginning of a target of ``source`` [time], each computed from the beginning."""
+
     def after(beginnings: list[Tokens]) -> Array:
         return _all_log_probs(model, source, np.array(beginnings, np.int64).reshape(len(beginnings), -1))[:, -1]
 

@@ -72,9 +72,8 @@ def open_session(
 
 def _give_back_memory() -> None:
     """Return to the system what was needed for loading only, where the C library can: 92 MB for an LSTM of 34 MB."""
-    with contextlib.suppress(
-        AttributeError, OSError, TypeError
-    ):  # of glibc; others have no such function, or no such way
+    # Only glibc has this function, and not every system finds it like this.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -21,7 +21,7 @@ from rnncore.export.generation.beam_check import Rules, best_of
 from rnncore.export.generation.beam_loop import emit_beam_search
 from rnncore.export.generation.beam_places import Places
 from rnncore.export.generation.loop import Start
-from rnncore.export.generation.translator_check import _after
+from rnncore.export.generation.translator_check import what_follows
 from rnncore.export.loops.builder import Builder
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.translator import read_found
@@ -133,7 +133,9 @@ def session_of(name: str) -> onnxruntime.InferenceSession:
 def searched(name: str, source: list[int], beam: int, penalty: float, limit: int) -> tuple[list[list[int]], float]:
     """Ids that a search over PyTorch finds, and how clear its closest decision was."""
     end = encoder_decoder(name).config.end_id
-    found, gap = best_of(_after(encoder_decoder(name), np.array(source, np.int64)), Rules(end, beam, limit, penalty))
+    found, gap = best_of(
+        what_follows(encoder_decoder(name), np.array(source, np.int64)), Rules(end, beam, limit, penalty)
+    )
     return [[token for token in tokens if token != end] for tokens, _ in found], gap
 
 
