@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RecurrentLayer,
         Stacked,
         StreamingLayer,
+        compile_steps,
     )
     from rnncore.models import (
         CellConfig,
@@ -70,6 +71,7 @@ __all__ = [
     "Stacked",
     "StreamingLayer",
     "Tagger",
+    "compile_steps",
     "convert",
     "repack",
 ]
@@ -87,6 +89,7 @@ _HOME = {
             "RecurrentLayer",
             "Stacked",
             "StreamingLayer",
+            "compile_steps",
         ),
         "rnncore.layers",
     ),

@@ -3,6 +3,7 @@
 from rnncore.layers.base import RecurrentLayer, State
 from rnncore.layers.bidirectional import Bidirectional
 from rnncore.layers.causal_conv import CausalConv1d
+from rnncore.layers.compile_steps import compile_steps
 from rnncore.layers.recurrent import Recurrent
 from rnncore.layers.stacked import Stacked
 from rnncore.layers.streaming import StreamingLayer
@@ -19,4 +20,5 @@ __all__ = [
     "Stacked",
     "State",
     "StreamingLayer",
+    "compile_steps",
 ]

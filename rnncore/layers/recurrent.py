@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,9 @@ from rnncore.layers.peephole import is_plain_peephole, run_peephole
 from rnncore.layers.torch_cells import as_cell
 from rnncore.placeholder import active_recorder
 from rnncore.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from rnncore.layers.compiled import CompiledSteps
 
 
 class Recurrent(RecurrentLayer):
@@ -35,6 +40,7 @@ class Recurrent(RecurrentLayer):
         self.cell = cell = as_cell(cell)
         self.reverse = reverse
         self.fused = fused
+        self.compiled: CompiledSteps | None = None  # see rnncore.compile_steps
         self.input_size = cell.input_size
         self.output_size = cell.output_size
 
@@ -84,7 +90,10 @@ class Recurrent(RecurrentLayer):
         if kernel is not None:
             return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
         by_hand = self.fused and not torch.compiler.is_compiling()  # a compiler fuses the plain loop, and nothing else
-        if by_hand and is_plain_peephole(self.cell):
+        autocast = torch.is_autocast_enabled(x.device.type)
+        if by_hand and self.compiled is not None and torch.is_grad_enabled() and not autocast:
+            y, end = self.compiled.run(self.cell, x, start, valid, reverse=self.reverse)
+        elif by_hand and is_plain_peephole(self.cell):
             y, end = run_peephole(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
         elif by_hand and is_plain_layer_norm(self.cell):
             y, end = run_layer_norm(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]

@@ -1,0 +1,194 @@
+"""A compiled step along time, forward and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._inductor.exc import InductorError
+
+from rnncore.cells import Cell
+from rnncore.layers.compiled.partition import HalfStep, Place, split_step
+from rnncore.layers.compiled.products import product_of
+from rnncore.layers.compiled.trace import trace_step
+
+Backend = Callable[[fx.GraphModule, list[Tensor]], Callable[..., Sequence[Tensor]]]
+"""Makes a function of a graph and of inputs like those that it will be called with."""
+
+Columns = Mapping[str, Sequence[Any]]
+"""For each kind of value, and each of that kind: a tensor that all steps share, or one for each step in their order."""
+
+
+class StepProgram:
+    """What :func:`rnncore.layers.loop.run_loop` computes, for inputs of the shapes that it was made with; any time.
+
+    Args:
+        cell: what to run.
+        z: [time, batch, size], projected and in the order of the loop.
+        states: before the first step, [batch, size] each.
+        keep: boolean [time, batch, 1], where False the state is held, or None.
+        backend: what compiles a graph.
+
+    Raises:
+        InputError: the step of ``cell`` cannot be traced.
+    """
+
+    def __init__(self, cell: Cell, z: Tensor, states: Sequence[Tensor], keep: Tensor | None, backend: Backend) -> None:
+        step = trace_step(cell, z[0], states, None if keep is None else keep[0], own_tensors(cell))
+        self.split = split_step(step)
+        self._backend = backend
+        self._compiled: dict[str, Callable[..., object]] = {}
+
+    def run(
+        self, cell: Cell, z: Tensor, states: Sequence[Tensor], keep: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(y [time, batch, size], not masked; states after the last step)."""
+        y, *last = _AlongTime.apply(self, keep, z, *states, *own_tensors(cell).values())
+        return y, tuple(last)
+
+    def forward(self, columns: Columns) -> None:
+        """Run every step from the first to the last."""
+        self._run("forward", self.split.forward, columns)
+
+    def backward(self, columns: Columns) -> None:
+        """Run every step from the last to the first, in whose order the columns are."""
+        self._run("backward", self.split.backward, columns)
+
+    def _run(self, name: str, half: HalfStep, columns: Columns) -> None:
+        if name not in self._compiled:
+            self._compiled[name] = _compiled(
+                half, [value.clone() for value in next(_calls(half, columns))], self._backend
+            )
+        step = self._compiled[name]
+        for given in _calls(half, columns):
+            step(*given)
+
+
+def own_tensors(cell: Cell) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+
+
+def _compiled(half: HalfStep, like: list[Tensor], backend: Backend) -> Callable[..., object]:
+    """``half`` as a function that writes into its inputs."""
+    plain, targets = half.writing(), [k for k, _ in half.writes]
+    try:
+        step = backend(half.writing(), like)
+        if _agree(step, plain, like, targets):
+            return step
+    except InductorError:  # writing confuses it now and then: https://github.com/pytorch/pytorch/issues/196570
+        pass
+    returning = backend(half.returning(), like)
+
+    def writing(*given: Tensor) -> None:
+        for k, value in zip(targets, returning(*given), strict=True):
+            given[k].copy_(value)
+
+    if not _agree(writing, plain, like, targets):
+        raise RuntimeError(
+            "a compiled step gives other numbers than the same step of torch's own operators: a fault of the compiler; "
+            "leave out compile_steps, and please report the cell"
+        )
+    return writing
+
+
+def _agree(step: Callable[..., object], plain: fx.GraphModule, like: list[Tensor], targets: list[int]) -> bool:
+    """Whether both write the same, but for rounding, which a division by a small deviation can make large."""
+    if any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in plain.graph.nodes):
+        return True  # each draws numbers of its own
+    ours, theirs = ([value.clone() for value in like] for _ in range(2))
+    step(*ours)
+    plain(*theirs)
+    pairs = [(ours[k].double(), theirs[k].double()) for k in targets]
+    return all(torch.allclose(a, b, rtol=0.0, atol=0.01 * float(b.abs().max()), equal_nan=True) for a, b in pairs)
+
+
+def _calls(half: HalfStep, columns: Columns) -> Iterator[tuple[Tensor, ...]]:
+    """The inputs of each step."""
+    values = [columns[kind][k] for kind, k in half.inputs]
+    return zip(*(repeat(value) if isinstance(value, Tensor) else value for value in values), strict=False)
+
+
+class _AlongTime(torch.autograd.Function):
+    """(program, keep, z, *states, *tensors) -> (y, *last states)."""
+
+    @staticmethod
+    def forward(ctx: Any, program: StepProgram, keep: Tensor | None, z: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        split, time = program.split, len(z)
+        states, tensors = given[: len(split.states)], [value.detach() for value in given[len(split.states) :]]
+        outs = [_every_step(node, z) for node in split.outs]
+        kept = []  # each state before every step, and after the last
+        for start, k in zip(states, split.states, strict=True):
+            every = outs[k].new_empty(time + 1, *start.shape)
+            every[0] = start
+            kept.append(every)
+            outs[k] = every[1:]
+        program.forward(
+            {
+                "z": [z.detach().unbind(0)],
+                "state": [every.unbind(0)[:-1] for every in kept],
+                "keep": [] if keep is None else [keep.unbind(0)],
+                "tensor": tensors,
+                "cut": [cut.of(tensors) for cut in split.cuts],
+                "forward": [every.unbind(0) for every in outs],
+            }
+        )
+        ctx.program = program
+        ctx.save_for_backward(z, keep, *kept, *outs, *given[len(split.states) :])
+        # Copies: the memory is kept for the gradient, and a caller may write into what he is given.
+        return outs[split.y].clone(), *(every[time].clone() for every in kept)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
+        program: StepProgram = ctx.program
+        split = program.split
+        z, keep, *others = ctx.saved_tensors
+        time, first, second = len(z), len(split.states), len(split.states) + len(split.outs)
+        kept, outs, tensors = others[:first], others[first:second], others[second:]
+        back = [_every_step(node, z) for node in split.back]
+        totals = [z.new_zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in split.totals]
+        # Of each state two, which take turns: the gradient that a step is given, and the one that it writes.
+        turns = [(d.clone(memory_format=torch.contiguous_format), torch.empty_like(d)) for d in d_last]
+
+        def backwards(every: Tensor) -> Sequence[Tensor]:
+            return every.unbind(0)[::-1]
+
+        program.backward(
+            {
+                "z": [backwards(z)],
+                "state": [backwards(every[:-1]) for every in kept],
+                "keep": [] if keep is None else [backwards(keep)],
+                "tensor": tensors,
+                "cut": [cut.of(tensors) for cut in split.cuts],
+                "forward": [backwards(every) for every in outs],
+                "back": [backwards(every) for every in back],
+                "total": totals,
+                "d_y": [backwards(dy.contiguous())],
+                "d_state": [[turn[n % 2] for n in range(time)] for turn in turns],
+                "d_before": [[turn[1 - n % 2] for n in range(time)] for turn in turns],
+            }
+        )
+
+        def rows(place: Place) -> Tensor:
+            kind, k = place
+            return kept[k][:-1] if kind == "state" else (back if kind == "back" else outs)[k]
+
+        gradients: list[Tensor | None] = []
+        for gradient in split.gradients:
+            if isinstance(gradient, list):
+                products = (product_of(rows(a), rows(b), transposed=turned) for a, b, turned in gradient)
+                gradients.append(reduce(torch.add, products))
+            else:
+                gradients.append(None if gradient is None else totals[gradient])
+        return None, None, back[0] if split.d_z else None, *(turn[time % 2] for turn in turns), *gradients
+
+
+def _every_step(node: fx.Node, z: Tensor) -> Tensor:
+    """Memory for what ``node`` is in each step of z [time, ...]."""
+    like = node.meta["val"]
+    return z.new_empty(len(z), *like.shape, dtype=like.dtype)
