@@ -13,6 +13,23 @@ from benchmarks.measure import Table, medians, ratio
 TIME, BATCH, SIZE = 64, 32, 256
 
 
+class OwnLSTM(rnncore.Cell):
+    """What somebody writes who wants an LSTM and finds none."""
+
+    def __init__(self, input_size: int, size: int) -> None:
+        super().__init__(input_size, size, {"h": size, "c": size})
+        self.of_x, self.of_h = nn.Linear(input_size, 4 * size), nn.Linear(size, 4 * size)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        return self.of_x(x)
+
+    def step(self, z: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        i, f, g, o = (z + self.of_h(h)).chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, h, c
+
+
 def _step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     def step() -> None:
         layer.zero_grad(set_to_none=True)
@@ -45,15 +62,25 @@ def run() -> Table:
         torch.manual_seed(3)
         x = torch.randn(BATCH, TIME, SIZE, requires_grad=True)
         peers = {kind: getattr(nn, kind)(SIZE, SIZE, batch_first=True) for kind in ("LSTM", "GRU", "RNN")}
-        ours = {
+        cells = {
+            ("LSTM, peephole", "LSTM"): lambda: rnncore.LSTMCell(SIZE, SIZE, peephole="current"),
+            ("LSTM, layer norm", "LSTM"): lambda: rnncore.LSTMCell(SIZE, SIZE, layer_norm=True),
+            ("LSTM, layer norm and peephole", "LSTM"): lambda: rnncore.LSTMCell(
+                SIZE, SIZE, layer_norm=True, peephole="current"
+            ),
+            ("LSTM, coupled", "LSTM"): lambda: rnncore.LSTMCell(SIZE, SIZE, coupled=True),
+            ("LSTM, a user's own cell", "LSTM"): lambda: OwnLSTM(SIZE, SIZE),
+            ("GRU, reset before", "GRU"): lambda: rnncore.GRUCell(SIZE, SIZE, reset="before"),
+        }
+        ours: dict[tuple[str, str], nn.Module] = {
             ("rnncore.LSTM", "LSTM"): rnncore.LSTM(SIZE, SIZE),
             ("rnncore.GRU", "GRU"): rnncore.GRU(SIZE, SIZE),
             ("rnncore.RNN", "RNN"): rnncore.RNN(SIZE, SIZE),
-            ("LSTM, peephole", "LSTM"): rnncore.LSTM(SIZE, SIZE, peephole="current"),
-            ("LSTM, layer norm", "LSTM"): rnncore.LSTM(SIZE, SIZE, layer_norm=True),
-            ("GRU, reset before", "GRU"): rnncore.GRU(SIZE, SIZE, reset="before"),
             ("minGRU", "GRU"): rnncore.Recurrent(rnncore.MinGRUCell(SIZE, SIZE)),
         }
+        for (name, peer), make in cells.items():
+            ours[name, peer] = rnncore.Recurrent(make())
+            ours[f"{name}, compiled", peer] = rnncore.compile_steps(rnncore.Recurrent(make()))
         steps = {key: _step(layer, x) for key, layer in ours.items()}
         steps["matrix products of an LSTM alone", "LSTM"] = _products()
         for (name, peer), own in steps.items():
@@ -71,6 +98,7 @@ def run() -> Table:
     note = (
         f"Forward + backward, T {TIME}, B {BATCH}, H {SIZE}, ms a step, medians of interleaved runs. "
         "nn.LSTM and nn.GRU run in oneDNN, cells of our own through torch.mm, which is another library (MKL in torch's wheels) "
-        "and on some processors slower by itself: the row of products alone tells how much."
+        "and on some processors slower by itself: the row of products alone tells how much.  Compiled: by "
+        "rnncore.compile_steps, which takes a few seconds once."
     )
     return Table("Training", note, ("layer", "peer", "threads", "rnncore", "torch", "rnncore/torch"), tuple(rows))

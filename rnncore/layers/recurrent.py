@@ -89,17 +89,23 @@ class Recurrent(RecurrentLayer):
         kernel = fused_kernel(self.cell) if self.fused else None
         if kernel is not None:
             return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
-        by_hand = self.fused and not torch.compiler.is_compiling()  # a compiler fuses the plain loop, and nothing else
+        found = None
         autocast = torch.is_autocast_enabled(x.device.type)
-        if by_hand and self.compiled is not None and torch.is_grad_enabled() and not autocast:
-            y, end = self.compiled.run(self.cell, x, start, valid, reverse=self.reverse)
-        elif by_hand and is_plain_peephole(self.cell):
-            y, end = run_peephole(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
-        elif by_hand and is_plain_layer_norm(self.cell):
-            y, end = run_layer_norm(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
-        else:
-            y, end = run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=by_hand)
+        if self.fused and self.compiled is not None and torch.is_grad_enabled() and not autocast:
+            found = self.compiled.run(self.cell, x, start, valid, reverse=self.reverse)
+        y, end = self._run_uncompiled(x, start, valid) if found is None else found
         return (y if valid is None else y.masked_fill(~valid, 0.0)), end
+
+    def _run_uncompiled(
+        self, x: Tensor, start: tuple[Tensor, ...], valid: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As :func:`rnncore.layers.loop.run_loop`."""
+        by_hand = self.fused and not torch.compiler.is_compiling()  # a compiler fuses the plain loop, and nothing else
+        if by_hand and is_plain_peephole(self.cell):
+            return run_peephole(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
+        if by_hand and is_plain_layer_norm(self.cell):
+            return run_layer_norm(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
+        return run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=by_hand)
 
     def extra_repr(self) -> str:
         """Direction, as shown in ``repr``."""

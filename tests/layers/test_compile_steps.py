@@ -197,6 +197,22 @@ def test_under_autocast_the_plain_loop_runs() -> None:
     assert not programs(layer) and layer.cell.mix.weight.grad is not None
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # dynamo asks for it
+def test_torch_compile_leaves_compiled_steps_alone() -> None:
+    x, lengths = example()
+    x.requires_grad_()
+    layer = layer_of(LeakyCell(5, 3))
+    found = []
+    for run in (layer, torch.compile(layer, backend="eager")):
+        y, state = run(x, lengths=lengths)
+        found.append((y, *state, *torch.autograd.grad(y.square().sum() + state[0].sum(), x)))
+    torch.testing.assert_close(*found)
+    assert len(programs(layer)) == 1
+
+
 def test_what_a_caller_writes_into_a_result_does_not_reach_the_gradient() -> None:
     layer = layer_of(LeakyCell(5, 3))
     found = []
@@ -277,6 +293,20 @@ def test_a_converted_layer_is_compiled_anew() -> None:
     assert_as_plain(layer, example()[0])
     y, _ = layer.float()(example(torch.float32)[0])
     assert y.dtype == torch.float32 and len(programs(layer)) == 2
+
+
+def test_a_batch_of_nan_and_infinity_is_no_fault_of_the_compiler() -> None:
+    layer = layer_of(LeakyCell(5, 3))
+    x = example()[0]
+    x[0, 0], x[1, 0] = float("nan"), float("inf")
+    y, _ = layer(x)
+    assert y[0].isnan().all() and y[2:].isfinite().all()
+
+
+def test_narrow_numbers_train() -> None:
+    layer = rnncore.compile_steps(rnncore.Recurrent(LeakyCell(5, 3).bfloat16()), backend="eager")
+    layer(torch.randn(7, 13, 5, dtype=torch.bfloat16))[0].sum().backward()
+    assert layer.cell.mix.weight.grad is not None and layer.cell.mix.weight.grad.dtype == torch.bfloat16
 
 
 def branch(self: Plain, z: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import rnncore
 from rnncore.runtime.errors import InputError, TrainingError
 from rnncore.training import EpochReport, Observer, StepReport, fit
 from rnncore.training.fit_report import FitReport, should_stop
 from rnncore.training.shuffling import example_length, shuffled_batches, sorted_batches
-from tests.training.tagging import HELD_OUT, TRAINING, Tagger, collate, train
+from tests.strategies import randomize
+from tests.training.tagging import FEATURES, HELD_OUT, HIDDEN, TRAINING, Tagger, collate, train
 
 
 class Recorder(Observer):
@@ -51,6 +53,17 @@ def test_it_learns_and_reports_what_the_model_then_does() -> None:
     assert right / count == pytest.approx(report.best.metrics["accuracy"])
     of_first_epoch = [step for step in recorder.steps if step.epoch == 1]
     assert sum(step.tokens for step in of_first_epoch) == sum(len(x) for x, _ in TRAINING)
+
+
+def test_compiled_steps_train_the_same_model() -> None:
+    found = []
+    for compiled in (False, True):
+        model = Tagger()
+        model.layer = rnncore.LSTM(FEATURES, HIDDEN, layer_norm=True)
+        randomize(model, 3)
+        report = train(rnncore.compile_steps(model, backend="eager") if compiled else model)
+        found.append([loss for epoch in report.epochs for loss in (epoch.training_loss, epoch.held_out_loss)])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
 def test_one_step_is_adamw_on_the_clipped_gradient_of_the_mean_over_terms() -> None:

@@ -14,11 +14,10 @@ from torch._inductor.exc import InductorError, InvalidCxxCompiler
 from rnncore.cells import Cell
 from rnncore.layers.compiled.program import Backend, StepProgram, own_tensors
 from rnncore.layers.gate_gradients import batch_first, time_first
-from rnncore.layers.loop import run_loop
 from rnncore.runtime.errors import InputError
 
 MOST_PROGRAMS = 8
-"""Shapes and settings that a layer compiles its step for; the next ones run in the plain loop."""
+"""Shapes and settings that a layer compiles its step for; the next ones run as if there were no compiler."""
 
 
 def _run_as_it_is(graph: fx.GraphModule, _: list[Tensor]) -> fx.GraphModule:
@@ -56,38 +55,39 @@ class CompiledSteps:
     def __reduce__(self) -> tuple[type[CompiledSteps], tuple[str]]:
         return CompiledSteps, (self.backend,)
 
+    @torch.compiler.disable  # torch.compile leaves alone what is compiled already
     def run(
         self, cell: Cell, x: Tensor, state: tuple[Tensor, ...], valid: Tensor | None, *, reverse: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As :func:`rnncore.layers.loop.run_loop`.
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """As :func:`rnncore.layers.loop.run_loop`; None when there are too many programs already.
 
         Raises:
             InputError: the step of ``cell`` cannot be compiled, or there is no C++ compiler.
         """
+        own = tuple((t.shape, t.stride(), t.dtype, t.requires_grad) for t in own_tensors(cell).values())
+        key = (x.shape[0], x.shape[2], x.dtype, x.device, valid is None, own, _settings(cell))
+        program = self._programs.get(key)
+        if program is None and len(self._programs) == MOST_PROGRAMS:
+            warnings.warn(
+                f"{type(cell).__name__} is compiled for {MOST_PROGRAMS} shapes and settings already; others, such as "
+                f"this batch of {x.shape[0]}, run uncompiled (batches of one size would all be fast)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
         z, keep = time_first(cell, x, valid, reverse=reverse)
         keep = None if keep is None else keep.contiguous()  # strides that do not depend on the time
-        own = tuple((t.shape, t.dtype, t.requires_grad) for t in own_tensors(cell).values())
-        key = (z.shape[1:], z.dtype, z.device, keep is None, own, _settings(cell))
-        program = self._programs.get(key)
         if program is None:
-            if len(self._programs) == MOST_PROGRAMS:
-                warnings.warn(
-                    f"{type(cell).__name__} is compiled for {MOST_PROGRAMS} shapes and settings already; others, such as "
-                    f"this batch of {x.shape[0]}, run uncompiled (batches of one size would all be fast)",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                return run_loop(cell, x, state, valid, reverse=reverse)
             program = self._programs[key] = StepProgram(cell, z, state, keep, BACKENDS[self.backend])
         y, last = program.run(cell, z, state, keep)
         return batch_first(y, reverse=reverse), last
 
 
 def _settings(cell: Cell) -> tuple[Any, ...]:
-    """Numbers, strings and functions that a step may read, such as a rate or whether dropout is on."""
+    """Classes, numbers, strings and functions that a step may use, such as a rate or whether dropout is on."""
     return tuple(
         value
         for module in cell.modules()
-        for value in vars(module).values()
-        if value is None or isinstance(value, (bool, int, float, str, FunctionType, BuiltinFunctionType))
+        for value in (type(module), *vars(module).values())
+        if value is None or isinstance(value, (bool, int, float, str, type, FunctionType, BuiltinFunctionType))
     )
