@@ -121,7 +121,14 @@ class LSTM(_TorchLike):
         dtype: torch.dtype | None = None,
         **variant: Any,
     ) -> None:
+        if proj_size:  # torch's name for what LSTMCell calls projection
+            if variant.get("projection") not in (None, proj_size):
+                raise InputError(
+                    f"proj_size is {proj_size} and projection is {variant['projection']}, which are the same: give one"
+                )
+            variant["projection"] = proj_size
+
         def make_cell(width: int) -> Cell:
-            return LSTMCell(width, hidden_size, bias=bias, projection=proj_size or None, **variant)
+            return LSTMCell(width, hidden_size, bias=bias, **variant)
 
         super().__init__(make_cell, input_size, num_layers, batch_first, dropout, bidirectional, device, dtype)

@@ -213,6 +213,10 @@ BAD_CONSTRUCTION: dict[str, tuple[Callable[[], object], str]] = {
     "time first": (lambda: rnncore.RNN(5, 11, batch_first=False), r"batch first.*transpose the input.*rnncore.convert"),
     "nonlinearity": (lambda: rnncore.RNN(5, 11, nonlinearity="tan"), r"unknown activation 'tan'; known"),
     "hidden size": (lambda: rnncore.LSTM(5, 0), r"hidden_size is 0, expected an integer"),
+    "proj_size and projection": (
+        lambda: rnncore.LSTM(5, 7, proj_size=3, projection=2),
+        r"proj_size is 3 and projection is 2, which are the same: give one",
+    ),
     "proj_size": (lambda: rnncore.LSTM(5, 3, proj_size=3), r"projection is 3, expected 1 to hidden_size - 1 = 2"),
 }
 

@@ -36,6 +36,12 @@ def pair(mode: str, dtype: torch.dtype = torch.float64, **options: Any) -> tuple
     return theirs, ours
 
 
+def test_projection_is_proj_size_by_the_name_of_the_cell() -> None:
+    layer = rnncore.LSTM(5, 11, projection=2)
+    assert layer.output_size == rnncore.LSTM(5, 11, proj_size=2, projection=2).output_size == 2
+    layer.load_state_dict(nn.LSTM(5, 11, proj_size=2).state_dict())
+
+
 def torch_state(state: Any, bidirectional: bool) -> tuple[Tensor, ...]:
     """rnncore's nested state as torch's [layers * directions, batch, size] tensors."""
     cells = [cell for layer in state for cell in layer] if bidirectional else state
