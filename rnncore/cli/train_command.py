@@ -30,6 +30,7 @@ _FIXED = {
     "lr": "--lr",
     "seed": "--seed",
     "patience": "--patience",
+    "compiled": "--compile",
 }
 
 
@@ -72,6 +73,12 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop when so many epochs gained nothing; keep the best.", show_default=False)
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the steps of cells without a fused kernel: trains faster; needs a C++ compiler."
+        ),
+    ] = False,
     log_dir: Annotated[
         Path | None,
         typer.Option(help="Folder for CSV, a learning curve and TensorBoard events.", show_default=False),
@@ -133,6 +140,7 @@ def train(
                 vocabulary_size,
                 adaptive,
                 log_dir,
+                compiled,
             ),
             settings,
             checkpoint,

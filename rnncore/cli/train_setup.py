@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from rnncore.layers import compile_steps
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.models.language_model_head import default_cutoffs
 from rnncore.runtime.errors import InputError, MissingExtraError
@@ -45,6 +46,7 @@ class Choices:
     vocabulary_size: int | None = None
     adaptive: bool = False
     log_dir: Path | None = None
+    compiled: bool = False
 
 
 def check_export(form: str, quantize: str | None = None) -> None:
@@ -100,7 +102,7 @@ def new_trainer(
         tied=choices.tied,
         cutoffs=default_cutoffs(len(vocabulary)) if choices.adaptive else (),
     )
-    return Trainer(
+    trainer = Trainer(
         new_model(config, settings.seed),
         vocabulary,
         corpus,
@@ -113,11 +115,13 @@ def new_trainer(
             "texts_by": choices.texts_by,
             "held_out": choices.held_out,
             "log_dir": None if choices.log_dir is None else str(choices.log_dir.resolve()),
+            "compiled": choices.compiled,
         },
         device=device,
         observer=observer,
         log_dir=choices.log_dir,
     )
+    return _compiled(trainer, choices.compiled)
 
 
 def resumed_trainer(
@@ -150,7 +154,7 @@ def resumed_trainer(
         raise InputError(f"--epochs is {epochs}, but {saved.position.epoch} are done already")
     source = saved.source
     place = corpus if corpus is not None or source["corpus"] is None else Path(source["corpus"])
-    return Trainer.resume(
+    trainer = Trainer.resume(
         saved,
         _corpus(place, source["texts_by"]),
         epochs=epochs,
@@ -161,6 +165,13 @@ def resumed_trainer(
         observer=observer,
         log_dir=log_dir or source["log_dir"],
     )
+    return _compiled(trainer, source.get("compiled", False))  # checkpoints of earlier versions say nothing
+
+
+def _compiled(trainer: Trainer, wanted: bool) -> Trainer:
+    if wanted:
+        compile_steps(trainer.model)
+    return trainer
 
 
 def export_model(trainer: Trainer, out: Path, form: str, quantize: str | None = None) -> str:

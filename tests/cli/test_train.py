@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from rnncore.cli.train_setup import resumed_trainer
+from rnncore.layers import Recurrent
 from rnncore.runtime import LanguageModel
 from rnncore.text import Vocabulary, read_corpus
-from rnncore.training import Checkpoint, Trainer, new_model
+from rnncore.training import Checkpoint, Observer, Trainer, new_model
 from tests.cli.conftest import Run
 from tests.training.small import CORPUS, assert_same_bits
 
@@ -53,6 +55,24 @@ def test_train_makes_a_verified_file_and_shows_what_it_does(run: Run, corpus: Pa
     again = run("train", "--out", out, "--resume")
     assert again.exit_code == 0, again.stderr
     assert held_out_perplexity(again.stdout) == shown
+
+
+@pytest.mark.slow
+def test_compiled_steps_train_and_a_resumed_training_keeps_them(run: Run, corpus: Path, tmp_path: Path) -> None:
+    found = []
+    for name, more in (("plain", ()), ("compiled", ("--compile",))):
+        out = tmp_path / f"{name}.onnx"
+        result = run("train", corpus, "--out", out, *OPTIONS, "--epochs", "1", "--cell", "peephole-lstm", *more)
+        assert result.exit_code == 0, result.stderr
+        found.append(held_out_perplexity(result.stdout))
+    assert found[1] == pytest.approx(found[0], rel=0.01)
+    checkpoint = out.with_suffix(".pt")
+    resumed = resumed_trainer(
+        checkpoint, None, given=(), epochs=2, device="cpu", save_every_s=60.0, observer=Observer()
+    )
+    assert [layer.compiled is not None for layer in resumed.model.modules() if isinstance(layer, Recurrent)] == [True]
+    refused = run("train", "--out", out, "--resume", "--compile")
+    assert "--compile: fixed by the training that --resume goes on with" in refused.stderr
 
 
 @pytest.mark.slow
