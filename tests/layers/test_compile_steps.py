@@ -31,7 +31,7 @@ class Plain(rnncore.Cell):
     def __init__(self, size: int, step: Callable[..., tuple[Tensor, ...]], states: int = 1) -> None:
         super().__init__(size, size, {f"s{k}": size for k in range(states)})
         self.weight = nn.Parameter(torch.empty(size, size))
-        self.gain = nn.Parameter(torch.empty(size))
+        self.gain, self.shift = nn.Parameter(torch.empty(size)), nn.Parameter(torch.empty(size))
         self.register_buffer("rate", torch.linspace(0.1, 0.9, size))
         self.told = step
 
@@ -59,6 +59,10 @@ STEPS: dict[str, Callable[[], Plain]] = {
     "two states change places": lambda: Plain(5, lambda self, z, a, b: (a * b, b + self.gain * z, a), 2),
     "nothing learns": lambda: Plain(5, lambda self, z, s: (z + s, 0.9 * s + self.rate * z)),
     "an output without a gradient": lambda: Plain(5, lambda self, z, s: (torch.ones_like(z), s.detach() + z)),
+    "a weight made of two": lambda: Plain(
+        5, lambda self, z, s: (s, torch.tanh(z + s @ (self.weight @ torch.outer(self.gain, self.shift))))
+    ),
+    "equal gradients": lambda: Plain(5, lambda self, z, s: (s, torch.tanh(z + s + self.gain + self.shift))),
     "written in place": lambda: Plain(5, lambda self, z, s: (s, (z + s @ self.weight).mul_(self.gain).tanh_())),
     "in rows of a view": lambda: Plain(
         6, lambda self, z, s: (s, torch.cat([t.tanh() for t in (s @ self.weight + z).view(-1, 2, 3).unbind(1)], 1))

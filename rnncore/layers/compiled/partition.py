@@ -100,7 +100,8 @@ def split_step(step: StepGraph) -> SplitStep:
     ):
         given.update((node, (kind, k)) for k, node in enumerate(nodes))
     going_back = _depending_on(step.d_outputs, step.graph)
-    gradients = [None if node is None else as_factors(node) or node for node in step.d_tensors]
+    batch = step.z.meta["val"].shape[0]
+    gradients = [None if node is None else as_factors(node, batch) or node for node in step.d_tensors]
 
     # Factors of a gradient are written by the half that knows them, into memory that holds those of all steps.
     outs, back = list(dict.fromkeys(step.outputs)), [] if step.d_z is None else [step.d_z]
@@ -110,7 +111,7 @@ def split_step(step: StepGraph) -> SplitStep:
                 if node not in step.states:
                     known = back if node in going_back else outs
                     known += [] if node in known else [node]
-    totals = [gradient for gradient in gradients if isinstance(gradient, fx.Node)]
+    totals = list(dict.fromkeys(gradient for gradient in gradients if isinstance(gradient, fx.Node)))
     asked = [*back, *totals, *(node for node in step.d_states if node is not None)]
     outs += [node for node in _crossing(step.graph, asked, given, going_back) if node not in outs]
 

@@ -23,21 +23,22 @@ class Factors:
     transposed: bool
 
 
-def as_factors(gradient: fx.Node) -> list[Factors] | None:
-    """The products whose sum is ``gradient``, or None when it is something else.
+def as_factors(gradient: fx.Node, batch: int) -> list[Factors] | None:
+    """The products of ``batch`` rows whose sum is ``gradient``, or None when it is something else.
 
     A sum over steps of ``rows^T columns`` is one product of all rows and all columns, one below the other.
     """
     node, turned = _untransposed(gradient)
     if node.target is aten.add.Tensor and not node.kwargs and all(isinstance(arg, fx.Node) for arg in node.args):
-        first, second = (as_factors(term) for term in node.args)  # type: ignore[arg-type]
+        first, second = (as_factors(term, batch) for term in node.args)  # type: ignore[arg-type]
         if first is None or second is None:
             return None
         return [Factors(f.rows, f.columns, f.transposed ^ turned) for f in (*first, *second)]
     if node.target is not aten.mm.default:
         return None
     rows, odd = _untransposed(node.args[0])  # type: ignore[arg-type]
-    return [Factors(rows, node.args[1], turned)] if odd else None  # type: ignore[arg-type]
+    # Other products, such as those of two weights, would be kept for every step.
+    return [Factors(rows, node.args[1], turned)] if odd and rows.meta["val"].shape[0] == batch else None  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
