@@ -16,6 +16,7 @@ from rnncore.runtime import LanguageModel
 from rnncore.text import Vocabulary, read_corpus
 from rnncore.training import Checkpoint, Observer, Trainer, new_model
 from tests.cli.conftest import Run
+from tests.compilers import needs_compiler
 from tests.training.small import CORPUS, assert_same_bits
 
 OPTIONS = ("--layers", "1", "--hidden", "12", "--embedding", "6", "--batch", "4", "--bptt", "40", "--device", "cpu")
@@ -57,6 +58,7 @@ def test_train_makes_a_verified_file_and_shows_what_it_does(run: Run, corpus: Pa
     assert held_out_perplexity(again.stdout) == shown
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_compiled_steps_train_and_a_resumed_training_keeps_them(run: Run, corpus: Path, tmp_path: Path) -> None:
     found = []

@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from rnncore.layers.loop import run_loop
 from rnncore.runtime.errors import InputError
 from tests.cells.test_user_cell import LeakyCell
 from tests.cells.variants import VARIANTS, example
+from tests.compilers import needs_compiler
 from tests.parity import assert_same, depth_of, gradients
 from tests.strategies import Case, architectures, cases, randomize
 
@@ -160,6 +162,7 @@ def test_products_are_cut_and_still_the_same() -> None:
     assert [cut.parts for cut in programs(layer)[0].split.cuts] == [4, 2]
 
 
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "cell",
@@ -351,11 +354,25 @@ def test_bad_arguments_say_what_was_expected() -> None:
         rnncore.compile_steps(rnncore.LSTM(2, 3), backend="cudagraphs")  # type: ignore[arg-type]
 
 
-def test_a_machine_without_a_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("there-is-no-such-compiler",))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, r"compile_steps found no C\+\+ compiler: install g\+\+"),
+        (
+            "[ $1 = --version ] && echo 'g++ 12.2.0' && exit; echo 'Python.h: not there' >&2; exit 1",
+            "needs Python's headers",
+        ),
+    ],
+    ids=["no compiler", "no headers"],
+)
+def test_a_machine_that_cannot_compile_says_what_to_install(script: str | None, message: str, tmp_path: Path) -> None:
+    compiler = tmp_path / "g++"
+    if script is not None:
+        compiler.write_text(f"#!/bin/sh\n{script}\n")
+        compiler.chmod(0o755)
     layer = layer_of(LeakyCell(5, 3), backend="inductor")
-    with pytest.raises(InputError, match=r"compile_steps found no C\+\+ compiler: install g\+\+"):
+    settings = {"cpp.cxx": (str(compiler),), "cpp.vec_isa_ok": True, "fx_graph_cache": False}
+    with torch._inductor.config.patch(settings), pytest.raises(InputError, match=message):
         layer(example()[0])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch._inductor
 from torch import Tensor, fx
-from torch._inductor.exc import InductorError, InvalidCxxCompiler
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 
 from rnncore.cells import Cell
 from rnncore.layers.compiled.program import Backend, StepProgram, own_tensors
@@ -28,12 +28,13 @@ def _compile(graph: fx.GraphModule, like: list[Tensor]) -> Any:
     try:
         return torch._inductor.compile(graph, [*like])
     except InductorError as error:
-        if not isinstance(error.inner_exception, InvalidCxxCompiler):
+        if isinstance(error.inner_exception, InvalidCxxCompiler):
+            problem = "found no C++ compiler: install g++ or clang, or name one in the environment variable CXX"
+        elif isinstance(error.inner_exception, CppCompileError):
+            problem = "met a C++ compiler that fails, as shown above: it needs Python's headers (python3-dev) as well"
+        else:
             raise
-        raise InputError(
-            "compile_steps found no C++ compiler: install g++ or clang, or name one in the environment variable CXX; "
-            "backend='eager' does without"
-        ) from error
+        raise InputError(f"compile_steps {problem}; backend='eager' does without") from error
 
 
 BACKENDS: dict[str, Backend] = {"inductor": _compile, "eager": _run_as_it_is}
