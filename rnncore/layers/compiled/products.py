@@ -112,7 +112,11 @@ def _untransposed(node: fx.Node) -> tuple[fx.Node, bool]:
     return node, odd
 
 
-def product_of(rows: Tensor, columns: Tensor, *, transposed: bool) -> Tensor:
-    """rows [time, batch, n], columns [time, batch, m]: the sum over time and batch of their products, [n, m] or [m, n]."""
+def add_product(total: Tensor | None, rows: Tensor, columns: Tensor, *, transposed: bool) -> Tensor:
+    """Add the products of rows [time, batch, n] and columns [time, batch, m] to ``total``, None for nothing.
+
+    [n, m], or [m, n] when transposed.
+    """
     left, right = (columns, rows) if transposed else (rows, columns)
-    return torch.mm(left.flatten(0, 1).t(), right.flatten(0, 1))
+    left, right = left.flatten(0, 1).t(), right.flatten(0, 1)
+    return torch.mm(left, right) if total is None else total.addmm_(left, right)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
 from itertools import repeat
 from typing import Any
 
@@ -12,9 +11,10 @@ from torch import Tensor, fx
 from torch._inductor.exc import InductorError
 
 from rnncore.cells import Cell
-from rnncore.layers.compiled.partition import HalfStep, Place, split_step
-from rnncore.layers.compiled.products import product_of
+from rnncore.layers.compiled.partition import HalfStep, split_step
+from rnncore.layers.compiled.products import add_product
 from rnncore.layers.compiled.trace import trace_step
+from rnncore.layers.gate_gradients import STEPS_AT_ONCE, blocks_backward
 
 Backend = Callable[[fx.GraphModule, list[Tensor]], Callable[..., Sequence[Tensor]]]
 """Makes a function of a graph and of inputs like those that it will be called with."""
@@ -55,7 +55,7 @@ class StepProgram:
         self._run("forward", self.split.forward, columns)
 
     def backward(self, columns: Columns) -> None:
-        """Run every step from the last to the first, in whose order the columns are."""
+        """Run some steps back, from the last to the first, in whose order the columns are."""
         self._run("backward", self.split.backward, columns)
 
     def _run(self, name: str, half: HalfStep, columns: Columns) -> None:
@@ -157,41 +157,40 @@ class _AlongTime(torch.autograd.Function):
         z, keep, *others = ctx.saved_tensors
         time, first, second = len(z), len(split.states), len(split.states) + len(split.outs)
         kept, outs, tensors = others[:first], others[first:second], others[second:]
-        back = [_every_step(node, z) for node in split.back]
+        # The gradient of z leaves; other factors are used block by block, in memory that stays in the caches.
+        few = z[:STEPS_AT_ONCE]
+        back = [_every_step(node, z if split.d_z and k == 0 else few) for k, node in enumerate(split.back)]
         totals = [z.new_zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in split.totals]
+        sums: list[Tensor | None] = [None] * len(tensors)
+        cuts, dy = [cut.of(tensors) for cut in split.cuts], dy.contiguous()
         # Of each state two, which take turns: the gradient that a step is given, and the one that it writes.
         turns = [(d.clone(memory_format=torch.contiguous_format), torch.empty_like(d)) for d in d_last]
-
-        def backwards(every: Tensor) -> Sequence[Tensor]:
-            return every.unbind(0)[::-1]
-
-        program.backward(
-            {
-                "z": [backwards(z)],
-                "state": [backwards(every[:-1]) for every in kept],
-                "keep": [] if keep is None else [backwards(keep)],
-                "tensor": tensors,
-                "cut": [cut.of(tensors) for cut in split.cuts],
-                "forward": [backwards(every) for every in outs],
-                "back": [backwards(every) for every in back],
-                "total": totals,
-                "d_y": [backwards(dy.contiguous())],
-                "d_state": [[turn[n % 2] for n in range(time)] for turn in turns],
-                "d_before": [[turn[1 - n % 2] for n in range(time)] for turn in turns],
+        for block in blocks_backward(time):
+            steps = range(time - block.stop, time - block.start)
+            of_block = {
+                "z": [z[block]],
+                "state": [every[block] for every in kept],
+                "keep": [] if keep is None else [keep[block]],
+                "forward": [every[block] for every in outs],
+                "back": [every[block] if len(every) == time else every[: len(steps)] for every in back],
+                "d_y": [dy[block]],
             }
-        )
-
-        def rows(place: Place) -> Tensor:
-            kind, k = place
-            return kept[k][:-1] if kind == "state" else (back if kind == "back" else outs)[k]
-
-        gradients: list[Tensor | None] = []
-        for gradient in split.gradients:
-            if isinstance(gradient, list):
-                products = (product_of(rows(a), rows(b), transposed=turned) for a, b, turned in gradient)
-                gradients.append(reduce(torch.add, products))
-            else:
-                gradients.append(None if gradient is None else totals[gradient])
+            program.backward(
+                {
+                    **{kind: [every.unbind(0)[::-1] for every in values] for kind, values in of_block.items()},
+                    "tensor": tensors,
+                    "cut": cuts,
+                    "total": totals,
+                    "d_state": [[turn[n % 2] for n in steps] for turn in turns],
+                    "d_before": [[turn[1 - n % 2] for n in steps] for turn in turns],
+                }
+            )
+            for k, gradient in enumerate(split.gradients):
+                for (kind, rows), (other, columns), transposed in gradient if isinstance(gradient, list) else ():
+                    sums[k] = add_product(
+                        sums[k], of_block[kind][rows], of_block[other][columns], transposed=transposed
+                    )
+        gradients = (totals[g] if isinstance(g, int) else total for g, total in zip(split.gradients, sums, strict=True))
         return None, None, back[0] if split.d_z else None, *(turn[time % 2] for turn in turns), *gradients
 
 
