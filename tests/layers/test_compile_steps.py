@@ -169,11 +169,10 @@ def test_products_are_cut_and_still_the_same() -> None:
     "cell",
     [
         lambda: VARIANTS["lstm peephole=current coupled=True layer_norm=True"].build(5),
-        lambda: VARIANTS["gru reset=before"].build(5),
         lambda: LeakyCell(5, 3),
         lambda: Plain(5, mixed),
     ],
-    ids=["lstm", "gru", "leaky", "mixed"],
+    ids=["lstm", "leaky", "mixed"],
 )
 def test_a_compiler_of_c_makes_the_same(cell: Callable[[], rnncore.Cell]) -> None:
     x, lengths = example()
