@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch._inductor.exc import InductorError
 
 from rnncore.cells import Cell
-from rnncore.layers.compiled.partition import HalfStep, split_step
+from rnncore.layers.compiled.partition import HalfStep, SplitStep, split_step
 from rnncore.layers.compiled.products import add_product
 from rnncore.layers.compiled.trace import trace_step
 from rnncore.layers.gate_gradients import STEPS_AT_ONCE, blocks_backward
@@ -28,6 +28,7 @@ class StepProgram:
 
     Args:
         cell: what to run.
+        tensors: its parameters and buffers by name, see :func:`own_tensors`.
         z: [time, batch, size], projected and in the order of the loop.
         states: before the first step, [batch, size] each.
         keep: boolean [time, batch, 1], where False the state is held, or None.
@@ -37,17 +38,25 @@ class StepProgram:
         InputError: the step of ``cell`` cannot be traced.
     """
 
-    def __init__(self, cell: Cell, z: Tensor, states: Sequence[Tensor], keep: Tensor | None, backend: Backend) -> None:
-        step = trace_step(cell, z[0], states, None if keep is None else keep[0], own_tensors(cell))
+    def __init__(
+        self,
+        cell: Cell,
+        tensors: Mapping[str, Tensor],
+        z: Tensor,
+        states: Sequence[Tensor],
+        keep: Tensor | None,
+        backend: Backend,
+    ) -> None:
+        step = trace_step(cell, z[0], states, None if keep is None else keep[0], tensors)
         self.split = split_step(step)
         self._backend = backend
         self._compiled: dict[str, Callable[..., object]] = {}
 
     def run(
-        self, cell: Cell, z: Tensor, states: Sequence[Tensor], keep: Tensor | None
+        self, tensors: Mapping[str, Tensor], z: Tensor, states: Sequence[Tensor], keep: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(y [time, batch, size], not masked; states after the last step)."""
-        y, *last = _AlongTime.apply(self, keep, z, *states, *own_tensors(cell).values())
+        y, *last = _AlongTime.apply(self, keep, z, *states, *tensors.values())
         return y, tuple(last)
 
     def forward(self, columns: Columns) -> None:
@@ -144,7 +153,7 @@ class _AlongTime(torch.autograd.Function):
                 "state": [every.unbind(0)[:-1] for every in kept],
                 "keep": [] if keep is None else [keep.unbind(0)],
                 "tensor": tensors,
-                "cut": [cut.of(tensors) for cut in split.cuts],
+                "cut": _cuts(split, split.forward, tensors),
                 "forward": [every.unbind(0) for every in outs],
             }
         )
@@ -166,7 +175,7 @@ class _AlongTime(torch.autograd.Function):
         back = [_every_step(node, z if split.d_z and k == 0 else few) for k, node in enumerate(split.back)]
         totals = [z.new_zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in split.totals]
         sums: list[Tensor | None] = [None] * len(tensors)
-        cuts, dy = [cut.of(tensors) for cut in split.cuts], dy.contiguous()
+        cuts, dy = _cuts(split, split.backward, tensors), dy.contiguous()
         # Of each state two, which take turns: the gradient that a step is given, and the one that it writes.
         turns = [(d.clone(memory_format=torch.contiguous_format), torch.empty_like(d)) for d in d_last]
         for block in blocks_backward(time):
@@ -196,6 +205,11 @@ class _AlongTime(torch.autograd.Function):
                     )
         gradients = (totals[g] if isinstance(g, int) else total for g, total in zip(split.gradients, sums, strict=True))
         return None, None, back[0] if split.d_z else None, *(turn[time % 2] for turn in turns), *gradients
+
+
+def _cuts(split: SplitStep, half: HalfStep, tensors: list[Tensor]) -> list[Tensor | None]:
+    """The weights in parts that ``half`` reads; None for those of the other half."""
+    return [cut.of(tensors) if ("cut", k) in half.inputs else None for k, cut in enumerate(split.cuts)]
 
 
 def _every_step(node: fx.Node, z: Tensor) -> Tensor:

@@ -65,8 +65,9 @@ class CompiledSteps:
         Raises:
             InputError: the step of ``cell`` cannot be compiled, or there is no C++ compiler.
         """
-        own = tuple((t.shape, t.stride(), t.dtype, t.requires_grad) for t in own_tensors(cell).values())
-        key = (x.shape[0], x.shape[2], x.dtype, x.device, valid is None, own, _settings(cell))
+        tensors = own_tensors(cell)
+        kinds = tuple((t.shape, t.stride(), t.dtype, t.requires_grad) for t in tensors.values())
+        key = (x.shape[0], x.shape[2], x.dtype, x.device, valid is None, kinds, _settings(cell))
         program = self._programs.get(key)
         if program is None and len(self._programs) == MOST_PROGRAMS:
             warnings.warn(
@@ -79,8 +80,8 @@ class CompiledSteps:
         z, keep = time_first(cell, x, valid, reverse=reverse)
         keep = None if keep is None else keep.contiguous()  # strides that do not depend on the time
         if program is None:
-            program = self._programs[key] = StepProgram(cell, z, state, keep, BACKENDS[self.backend])
-        y, last = program.run(cell, z, state, keep)
+            program = self._programs[key] = StepProgram(cell, tensors, z, state, keep, BACKENDS[self.backend])
+        y, last = program.run(tensors, z, state, keep)
         return batch_first(y, reverse=reverse), last
 
 
