@@ -16,6 +16,7 @@ from rnncore.runtime.batches.many import push_many
 from rnncore.runtime.batches.ragged import read_ragged, run_ragged
 from rnncore.runtime.calls.checking import bind_arguments
 from rnncore.runtime.calls.picks import run_picked
+from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.files.layout import Array, Layout
 from rnncore.runtime.files.loading import LoadedFile, open_model, read_again, read_source
@@ -29,6 +30,7 @@ from rnncore.runtime.streams.snapshot import decode, read_file
 from rnncore.runtime.streams.stream import Stream
 
 
+@only_own_errors(ModelFileError, "loading the file")
 def load(
     source: str | os.PathLike[str] | bytes,
     *,
