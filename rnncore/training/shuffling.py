@@ -56,7 +56,7 @@ def shuffled_batches(lengths: np.ndarray, batch: int, seed: int, epoch: int) -> 
 def grouped_batches(
     labels: Sequence[Hashable], lengths: np.ndarray, batch: int, seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """Every example once, in about as many batches as :func:`shuffled_batches` makes, and no example without another of its label.
+    """Every example once, no example without another of its label, in about as many batches as otherwise.
 
     The examples of a label are shuffled and cut into pairs, one of them with a third where their number is odd; pairs are
     shuffled, sorted by length within neighbours and never cut, so that a batch may have two examples more or fewer than
