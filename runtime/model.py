@@ -260,7 +260,7 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights, graph and metadata, 64 hex digits."""
+        """SHA-256 of weights, graph and metadata, 64 hex digits; of a foreign file also of how it was said to be read."""
         return self._file.fingerprint
 
     @property
@@ -279,7 +279,7 @@ class Model:
         return self.signature.causal
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._name, self._file.origin, self.fingerprint)
+        return _unpickled, (self._name, self._file.origin, self._file.file_fingerprint)
 
     def __copy__(self) -> Model:
         return self
