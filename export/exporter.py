@@ -273,7 +273,12 @@ class _Exporter:
         spell_out(model)
         clean_up(model, self.module)
         signature = signature_of(
-            model.graph, states, traced.lengths, causal=plan.stream, not_causal_because=plan.not_causal_because
+            model.graph,
+            states,
+            traced.lengths,
+            causal=plan.stream,
+            not_causal_because=plan.not_causal_because,
+            ids=traced.ids,
         )
         if self.pick:
             pick = add_pick(model.graph, {state.output for state in states})

@@ -21,18 +21,26 @@ from rnncore.runtime.files.signature import (
 )
 
 REPORT_KEY = PREFIX + "report"
+_NO_END = 2**62
+"""A largest id that far is none."""
 
 
 def signature_of(
-    graph: ir.Graph, states: Sequence[State], lengths: str | None, *, causal: bool, not_causal_because: str
+    graph: ir.Graph,
+    states: Sequence[State],
+    lengths: str | None,
+    *,
+    causal: bool,
+    not_causal_because: str,
+    ids: Mapping[str, tuple[int, int]] | None = None,
 ) -> Signature:
-    """Describe every input and output of ``graph``.
+    """Describe every input and output of ``graph``; ``ids``: smallest and largest id of inputs that have limits.
 
     Raises:
         ExportError: an input or output has no batch axis, so the runtime could not batch it.
     """
     state_names = {s.name for s in states} | {s.output for s in states}
-    inputs = [_port(v) for v in graph.inputs if v.name not in state_names]
+    inputs = [_port(v, (ids or {}).get(str(v.name))) for v in graph.inputs if v.name not in state_names]
     outputs = [_port(v) for v in graph.outputs if v.name not in state_names]
     problems = [
         f"{what} '{port.name}' of shape {list(port.shape)} has {port.shape.count(axis)} {axis} axes, expected {expected}"
@@ -55,22 +63,14 @@ def signature_of(
     )
 
 
-def _port(value: ir.Value) -> Port:
+def _port(value: ir.Value, ids: tuple[int, int] | None = None) -> Port:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"'{value.name}' has no known shape or dtype")
     shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
-    return Port(str(value.name), str(value.dtype.numpy()), shape, _limit(value))
-
-
-def _limit(value: ir.Value) -> int | None:
-    """Rows of the smallest embedding that ``value`` looks up, or None: onnxruntime reads negative ids from its end."""
-    rows = [
-        node.inputs[0].shape[0]
-        for node in value.consumers()
-        if node.op_type == "Gather" and node.inputs[1] is value and node.inputs[0] is not None
-        if node.inputs[0].const_value is not None and node.inputs[0].shape is not None
-    ]
-    return min((int(n) for n in rows if isinstance(n, int)), default=None)
+    low, high = (None, None) if ids is None else ids
+    limit = None if high is None or high >= _NO_END else high + 1
+    minimum = None if low is None or (low == 0 and limit is not None) else low
+    return Port(str(value.name), str(value.dtype.numpy()), shape, limit, minimum)
 
 
 def write_metadata(model: ir.Model, signature: Signature, form: str, precision: str, extra: Mapping[str, str]) -> None:

@@ -43,14 +43,25 @@ class Port:
     ``shape`` holds an integer for a fixed size and a name for a free one: ``"batch"`` and ``"time"`` are the axes that
     batching and streaming work on; any other name is free but has no meaning to the runtime.
 
-    ``limit`` is for integer inputs such as token ids: values must be 0 <= v < limit.  None means that the runtime does
-    not check; onnxruntime then refuses ids beyond a table, but reads negative ones from its end.
+    ``minimum`` and ``limit`` are for integer inputs such as token ids: values must be minimum <= v < limit.  A limit without
+    a minimum, as in most files, means a minimum of 0.  What is None otherwise is not checked by the runtime: the graph
+    refuses what it cannot look up.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     limit: int | None = None
+    minimum: int | None = None
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Smallest and largest value of an input that has limits."""
+        if self.limit is None and self.minimum is None:
+            return None
+        ends = np.iinfo(self.dtype)
+        high = ends.max if self.limit is None else min(self.limit - 1, ends.max)
+        return max(self.minimum or 0, ends.min), high
 
     @property
     def batch_axis(self) -> int | None:
@@ -140,6 +151,9 @@ class Signature:
         for state in data["states"]:
             if state["shape"] is None:  # as in every file that rnncore writes
                 del state["shape"]
+        for port in [*data["inputs"], *data["outputs"], *([data["lengths"]] if data["lengths"] else [])]:
+            if port["minimum"] is None:  # as in most files, and in all that were written before there were minima
+                del port["minimum"]
         return json.dumps(data, separators=(",", ":"))
 
     @classmethod
@@ -170,6 +184,6 @@ def _state(data: dict[str, Any]) -> State:
 
 
 def _port(data: dict[str, Any]) -> Port:
-    limit = data.get("limit")
+    limit, minimum = (None if (found := data.get(key)) is None else int(found) for key in ("limit", "minimum"))
     shape = tuple(int(d) if isinstance(d, int) else str(d) for d in data["shape"])
-    return Port(str(data["name"]), str(data["dtype"]), shape, None if limit is None else int(limit))
+    return Port(str(data["name"]), str(data["dtype"]), shape, limit, minimum)

@@ -200,7 +200,7 @@ class Translator:
         ]
         if not 0.0 <= length_penalty < float("inf"):
             problems.append(f"length_penalty is {length_penalty}, expected 0 or more")
-        slot = Slot.of(Port("source", "int64", (BATCH,), self._sources.limit))
+        slot = Slot.of(Port("source", "int64", (BATCH,), self.model.signature.inputs[0].limit))
         rows = [read_array(one, slot, slot.shape, f"source {i}", problems) for i, one in enumerate(sources)]
         raise_all(problems)
         return [row for row in rows if row is not None]
