@@ -60,7 +60,7 @@ class Int8Verifier(Verifier):
         if kind == "whole" or lengths is not None:
             expected = self.reference(tensors)
             if lengths is not None and model is not None:
-                expected = self._valid(model, expected, lengths)
+                expected = self._valid(model, expected, lengths, time)
             far = max(rms_error([pair]) for pair in zip(got, expected, strict=True))
             passed, note = far <= INT8_RMS, f"int8, rms error {far:.1%} of the values"
         else:

@@ -15,6 +15,7 @@ from rnncore.export.proof.reference import Array, first_line
 from rnncore.export.proof.verification import Verifier
 from rnncore.runtime.errors import VerificationError
 from rnncore.runtime.files.golden import Golden, GoldenCase, Kept
+from rnncore.runtime.files.layout import Slot
 from rnncore.runtime.files.reverify import answer_of, compare
 from rnncore.runtime.files.signature import BATCH, TIME
 from rnncore.runtime.model import Model, load
@@ -69,30 +70,36 @@ class GoldenRecorder(Verifier):
 
     def _ask(self, model: Model, kind: str) -> tuple[list[Tensor], dict[str, Array], GoldenCase]:
         """Inputs as the module takes them, its answer by output, and the case without that answer."""
-        batch, time = _SIZES[kind]
-        tensors = self.example.draw({BATCH: batch, TIME: time}, self._generator)
+        sizes = self._sizes(*_SIZES[kind])
+        batch, time = sizes[BATCH], sizes[TIME]
+        tensors = self.example.draw(sizes, self._generator)
         inputs = {name: t.cpu().numpy() for name, t in self._named(tensors)}
         outputs = self._ragged_answer(model, tensors) if kind == "ragged" else self.reference(tensors)
         chunks = None
         if kind == "stream":
             timed = all(port.time_axis is not None for port in model.signature.outputs)
             chunks = tuple(size for size in _CHUNKS if size or timed)
-        lengths = _LENGTHS if kind == "ragged" else None
+        lengths = self._lengths() if kind == "ragged" else None
         case = GoldenCase("whole" if kind == "batch" else kind, batch, time, inputs, {}, lengths, chunks)
         return tensors, dict(zip(model.outputs, outputs, strict=True)), case
 
     def _ragged_answer(self, model: Model, tensors: list[Tensor]) -> list[Array]:
         """What the module says about a padded batch; about each row alone if it does not know lengths."""
         if self.example.lengths is not None:
-            answer = self.reference(self._with_lengths(tensors, torch.tensor(_LENGTHS)))
-            return self._valid(model, answer, np.array(_LENGTHS))
+            answer = self.reference(self._with_lengths(tensors, torch.tensor(self._lengths())))
+            return self._valid(model, answer, np.array(self._lengths()), max(self._lengths()))
+        slots = [Slot.of(port) for port in model.signature.outputs]
         rows = []
-        for row, length in enumerate(_LENGTHS):
+        for row, length in enumerate(self._lengths()):
             alone = self.reference([self._cut(t, i, row, length) for i, t in enumerate(tensors)])
-            pairs = zip(alone, model.signature.outputs, strict=True)
-            rows.append([_padded(value, port.time_axis, max(_LENGTHS)) for value, port in pairs])
-        pairs = zip(zip(*rows, strict=True), model.signature.outputs, strict=True)
-        return [np.concatenate(parts, port.batch_axis or 0) for parts, port in pairs]
+            pairs = zip(alone, slots, strict=True)
+            own = [(slot.unfolded(value, 1, length), slot) for value, slot in pairs]
+            rows.append([_padded(value, slot.time_axis, slot.steps(max(self._lengths()))) for value, slot in own])
+        pairs = zip(zip(*rows, strict=True), slots, strict=True)
+        return [slot.folded(np.concatenate(parts, slot.batch_axis)) for parts, slot in pairs]
+
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(self._sizes(1, length)[TIME] for length in _LENGTHS)
 
     def _excused(
         self, model: Model, kind: str, tensors: list[Tensor], outputs: Mapping[str, Array], question: GoldenCase

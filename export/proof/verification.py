@@ -18,6 +18,7 @@ from rnncore.export.proof.reference import TOLERANCE, Array, Reference, error, f
 from rnncore.runtime import Model, ModelFileError, load
 from rnncore.runtime.calls.instructions import has_avx512, supposing
 from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.files.layout import Slot
 from rnncore.runtime.files.signature import BATCH, TIME
 
 WHOLE_SIZES = ((1, 1), (1, 9), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 31)
@@ -115,32 +116,40 @@ class Verifier:
         return verdict
 
     def _whole(self, model: Model) -> Iterator[Case]:
-        drawn = [self.example.draw({BATCH: b, TIME: t}, self._generator) for b, t in WHOLE_SIZES]
+        all_sizes = [self._sizes(b, t, k) for k, (b, t) in enumerate(WHOLE_SIZES)]
+        drawn = [self.example.draw(sizes, self._generator) for sizes in all_sizes]
         failures = [self.reference.failure(tensors) for tensors in drawn]
         if all(failures):
             raise ExportError(f"PyTorch itself fails at every size that was tried, such as: {failures[-1]}")
-        for (batch, time), why in zip(WHOLE_SIZES, failures, strict=True):
+        for sizes, why in zip(all_sizes, failures, strict=True):
             if why:
-                yield Case("whole", batch, time, "", 0.0, 0.0, True, f"left out, PyTorch itself fails: {why}")
+                yield Case(
+                    "whole", sizes[BATCH], sizes[TIME], "", 0.0, 0.0, True, f"left out, PyTorch itself fails: {why}"
+                )
         possible = [i for i, why in enumerate(failures) if not why]
-        sizes, drawn = [WHOLE_SIZES[i] for i in possible], [drawn[i] for i in possible]
+        tried, drawn = [all_sizes[i] for i in possible], [drawn[i] for i in possible]
         first = [self._run(model, tensors) for tensors in drawn]
         # A second, interleaved round: an answer must not depend on what ran before (onnxruntime issue 18672).
         second = [self._run(model, tensors) for tensors in drawn]
-        for (batch, time), tensors, got, again in zip(sizes, drawn, first, second, strict=True):
-            case = self._judge("whole", batch, time, "", tensors, got)
+        for sizes, tensors, got, again in zip(tried, drawn, first, second, strict=True):
+            case = self._judge("whole", sizes[BATCH], sizes[TIME], _others(sizes), tensors, got)
             if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, again, strict=True)):
                 case.passed, case.note = False, "a second run gave other bits"
             yield case
 
     def _other_processor(self, model: Model) -> Case:
         """One row, opened as on a processor of the other kind, where it takes another branch of the file."""
-        tensors = self.example.draw(OTHER_SIZE, self._generator)
+        sizes = self._sizes(*OTHER_SIZE.values())
+        tensors = self.example.draw(sizes, self._generator)
         why = self.reference.failure(tensors)
-        batch, time = OTHER_SIZE.values()
+        batch, time = sizes[BATCH], sizes[TIME]
         if why:
             return Case("whole", batch, time, "", 0.0, 0.0, True, f"left out, PyTorch itself fails: {why}")
         return self._judge("whole", batch, time, OTHER_DETAIL, tensors, self._run(model, tensors))
+
+    def _sizes(self, batch: int, time: int, seed: int = 0) -> dict[str, int]:
+        """Sizes of all axes that the module takes, near these; of a module without time, one step."""
+        return {TIME: 1, **self.example.fit({BATCH: batch, TIME: time}, seed)}
 
     def _picks(self, model: Model) -> Iterator[Case]:
         """What is asked for by index is what the whole output has there, and that is what the module gives."""
@@ -156,9 +165,11 @@ class Verifier:
             yield case
 
     def _ragged(self, model: Model) -> Iterator[Case]:
-        for batch, time in RAGGED_SIZES:
-            tensors = self.example.draw({BATCH: batch, TIME: time}, self._generator)
-            lengths = torch.randint(1, time + 1, (batch,), generator=self._generator)
+        for batch, steps in RAGGED_SIZES:
+            time = self._sizes(batch, steps)[TIME]
+            tensors = self.example.draw(self._sizes(batch, steps), self._generator)
+            drawn = torch.randint(1, steps + 1, (batch,), generator=self._generator)
+            lengths = torch.tensor([self._sizes(1, n)[TIME] for n in drawn.tolist()])
             lengths[-1] = time
             if self.example.sorted_lengths:
                 lengths = lengths.sort(descending=True).values
@@ -167,9 +178,12 @@ class Verifier:
             if self.example.lengths is not None:
                 tensors = self._with_lengths(tensors, lengths)
                 valid = lengths.numpy()
-                yield self._judge("ragged", batch, time, detail, tensors, self._valid(model, got, valid), valid, model)
+                got = self._valid(model, got, valid, time)
+                yield self._judge("ragged", batch, time, detail, tensors, got, valid, model)
             else:
                 # The module knows no lengths: each row alone, cut to its length, is what the padded batch must equal.
+                pairs = list(zip(model.signature.outputs, got, strict=True))
+                got = [Slot.of(port).unfolded(value, batch, time) for port, value in pairs]
                 for row, length in enumerate(lengths.tolist()):
                     alone = [self._cut(t, i, row, length) for i, t in enumerate(tensors)]
                     rows = [self._row(model, o, g, row, length) for o, g in enumerate(got)]
@@ -227,7 +241,7 @@ class Verifier:
             note = f"PyTorch itself fails: {first_line(failure)}"
             return Case(kind, batch, time, detail, math.inf, math.inf, False, note)
         if lengths is not None and model is not None:
-            expected = self._valid(model, expected, lengths)
+            expected = self._valid(model, expected, lengths, time)
         errors = [error(g, e) for g, e in zip(got, expected, strict=True)]
         max_abs, max_rel = max(e[0] for e in errors), max(e[1] for e in errors)
         case = Case(kind, batch, time, detail, max_abs, max_rel, max_rel <= self.tolerance)
@@ -267,30 +281,30 @@ class Verifier:
         return tensor.select(axes.index(BATCH), 0).cpu().numpy()
 
     def _row(self, model: Model, output: int, value: Array, row: int, length: int) -> Array:
-        port = model.signature.outputs[output]
-        value = np.take(value, [row], axis=port.batch_axis)
-        return value if port.time_axis is None else np.take(value, range(length), axis=port.time_axis)
+        slot = Slot.of(model.signature.outputs[output])
+        value = np.take(value, [row], axis=slot.batch_axis)
+        if slot.time_axis is not None:
+            value = np.take(value, range(slot.steps(length)), axis=slot.time_axis)
+        return slot.folded(value)
 
-    def _valid(self, model: Model, outputs: list[Array], lengths: Array) -> list[Array]:
-        """Outputs with everything past each row's length set to zero."""
+    def _valid(self, model: Model, outputs: list[Array], lengths: Array, time: int) -> list[Array]:
+        """Outputs of ``time`` steps with everything past each row's length set to zero."""
         results = []
         for port, value in zip(model.signature.outputs, outputs, strict=True):
-            if port.time_axis is not None and port.batch_axis is not None:
-                value = value.copy()
-                by_row = np.moveaxis(value, (port.batch_axis, port.time_axis), (0, 1))
-                for row, length in enumerate(lengths):
-                    by_row[row, length:] = 0
+            slot = Slot.of(port)
+            if slot.time_axis is not None:
+                value = slot.unfolded(value.copy(), len(lengths), time)
+                for row, length in zip(slot.rows(value), lengths, strict=True):
+                    row[slot.steps(int(length)) :] = 0
+                value = slot.folded(value)
             results.append(value)
         return results
 
     def _join(self, model: Model, output: int, parts: list[Array]) -> Array:
         """The parts of a stream as one output with a batch axis; without a time axis the last part is the answer."""
-        port = model.signature.outputs[output]
-        assert port.batch_axis is not None
-        if port.time_axis is None:
-            return np.expand_dims(parts[-1], port.batch_axis)
-        axis = port.time_axis - (port.batch_axis < port.time_axis)
-        return np.expand_dims(np.concatenate(parts, axis), port.batch_axis)
+        slot = Slot.of(model.signature.outputs[output])
+        whole = parts[-1] if slot.item_time_axis is None else np.concatenate(parts, slot.item_time_axis)
+        return slot.folded(np.expand_dims(whole, slot.batch_axis))
 
 
 def _load(path: Path) -> Model:
@@ -305,6 +319,10 @@ def _outputs(model: Model, result: Any) -> list[Array]:
     if isinstance(result, Mapping):
         return [result[port.name] for port in model.signature.outputs]
     return [result]
+
+
+def _others(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items() if name not in (BATCH, TIME))
 
 
 def _short(chunks: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from rnncore.runtime.files.layout import Array, Layout
 from rnncore.runtime.streams.hooks import apply_hooks, one_or_all
 from rnncore.runtime.streams.shelves import Places
 from rnncore.runtime.streams.stream import Stream
+from rnncore.runtime.streams.strides import Rest, join_rest, keep, waiting
 
 
 def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
@@ -86,6 +87,13 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
 def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
     layout = engine.layout
     items, lengths = _read_chunks(engine, chunks)
+    rests: list[Rest] = []
+    pushed = list(lengths)
+    if layout.stride > 1:
+        for i, stream in enumerate(streams):
+            rest = waiting(layout, stream._sets[stream._now])
+            items[i], lengths[i], later = join_rest(layout, rest, items[i], lengths[i])
+            rests.append(later)
     outputs: list[list[Array]] = [[] for _ in streams]
     finals: list[tuple[list[int], list[Array]]] = []
     for group in _groups(layout, lengths):
@@ -109,7 +117,10 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
         if moved:
             rows = [group[row] for row in moved]
             some = [streams[i] for i in rows]
-            _move(some, _places(some), [final[moved] for final in group_finals], [lengths[i] for i in rows])
+            _move(some, _places(some), [final[moved] for final in group_finals], [pushed[i] for i in rows])
+    for stream, later, steps, ran in zip(streams, rests, pushed, lengths, strict=False):
+        keep(layout, later, stream._sets[stream._now])
+        stream._steps += 0 if ran else steps
     return [one_or_all(layout, own) for own in outputs]
 
 
@@ -130,7 +141,7 @@ def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], li
         except InputError as error:
             problems.append(f"chunk {i}: {error}")
             continue
-        item, steps = read_item(layout, given, f", chunk {i}", problems)
+        item, steps = read_item(layout, given, f", chunk {i}", problems, whole=False)
         items.append(item)
         lengths.append(steps)
     raise_all(problems)
