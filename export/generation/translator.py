@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnncore.export.capture.source_lines import line_of_exception
 from rnncore.export.generation.golden import golden_translator
 from rnncore.export.generation.halves import trace_halves
 from rnncore.export.generation.translator_check import check_translator
@@ -18,6 +19,7 @@ from rnncore.export.saving import write_entries, write_model
 from rnncore.export.signature import REPORT_KEY, precision_of, write_metadata
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import load
+from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.atomic import replacing
 from rnncore.runtime.files.golden import GOLDEN_KEY
@@ -45,6 +47,7 @@ class TranslatorReport:
         return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, translates in one call; {checked}"
 
 
+@only_own_errors(ExportError, "the export", line_of_exception)
 def export_translator(
     model: EncoderDecoder,
     path: str | Path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnncore.runtime.calls.interrupts import from_signal_handler
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class Vocabulary:
                 self._tokenizer.encode_batch_fast([b for own in blocks for b in own], add_special_tokens=False)
             )
         except Exception as error:  # a word-level model without an unknown token, say
+            if from_signal_handler(error):
+                raise
             raise UnknownTokenError(f"the text cannot be written in the model's {len(self)} tokens: {error}") from None
         parts = [[np.asarray(next(encodings).ids, np.int64) for _ in own] for own in blocks]
         return [np.concatenate(own) if own else np.zeros(0, np.int64) for own in parts]
