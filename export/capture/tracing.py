@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import onnx_ir as ir
@@ -23,7 +24,7 @@ from rnncore.export.capture.suspects import find_suspects
 from rnncore.export.capture.torch_onnx import FIXES_AXIS, to_model, to_program
 from rnncore.export.capture.unrolled import CallCounter
 from rnncore.placeholder import recording
-from rnncore.runtime.errors import ExportError
+from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.signature import BATCH, TIME
 
 # Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
@@ -181,13 +182,18 @@ def _chosen_names(found: list[str], given: Sequence[str] | None) -> list[str]:
     if given is not None:
         if len(given) != len(found):
             raise ExportError(f"output_names has {len(given)} names, the module returns {len(found)} tensors")
+        if len(set(given)) < len(given):
+            raise InputError(f"output_names is {list(given)}, expected a name of its own for each output")
         return list(given)
     return [("output" if len(found) == 1 else f"output_{n}") if not n or n[0].isdigit() else n for n in found]
 
 
 def _name_outputs(graph: ir.Graph, names: list[str], taken: set[str]) -> None:
+    used = set(taken)
     for value, name in zip(graph.outputs, names, strict=True):
-        value.name = f"{name}_out" if name in taken else name
+        wanted = f"{name}_out" if name in taken else name
+        value.name = next(new for i in count() if (new := f"{wanted}_{i}" if i else wanted) not in used)
+        used.add(value.name)
 
 
 def _strip_module_prefix(graph: ir.Graph) -> None:
