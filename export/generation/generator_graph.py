@@ -119,7 +119,7 @@ def _signature(source: Signature) -> Signature:
     limit = source.inputs[0].limit or int(source.outputs[0].shape[-1])
     return Signature(
         inputs=(
-            Port("prefix", "int64", (BATCH, TIME), limit),
+            Port("prefix", "int64", (BATCH, TIME), limit, source.inputs[0].minimum),
             Port("uniforms", "float64", (BATCH, DRAWS)),
             *(Port(name, dtype, (BATCH,)) for name, (dtype, _) in _OPTIONS.items()),
         ),

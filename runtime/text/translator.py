@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, overload
 
 import numpy as np
@@ -15,7 +15,7 @@ from rnncore.runtime.calls.checking import read_array
 from rnncore.runtime.calls.padding import pack
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.files.layout import Array, Slot
-from rnncore.runtime.files.signature import BATCH, Port
+from rnncore.runtime.files.signature import BATCH
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.token_scorer import Ids
@@ -200,7 +200,7 @@ class Translator:
         ]
         if not 0.0 <= length_penalty < float("inf"):
             problems.append(f"length_penalty is {length_penalty}, expected 0 or more")
-        slot = Slot.of(Port("source", "int64", (BATCH,), self.model.signature.inputs[0].limit))
+        slot = Slot.of(replace(self.model.signature.inputs[0], name="source", shape=(BATCH,)))
         rows = [read_array(one, slot, slot.shape, f"source {i}", problems) for i, one in enumerate(sources)]
         raise_all(problems)
         return [row for row in rows if row is not None]
