@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.batches.items import no_steps_message
-from rnncore.runtime.calls.checking import agreed, apparent_steps, read_array, too_many_steps
+from rnncore.runtime.calls.checking import agreed, apparent_steps, read_array, read_option, too_many_steps
 from rnncore.runtime.calls.engine import Engine
 from rnncore.runtime.calls.lengths import read_lengths
 from rnncore.runtime.errors import InputError, raise_all
@@ -38,6 +38,8 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     sizes: dict[str, int] = {}
     steps: dict[str, int] = {}
     for slot in layout.inputs:
+        if slot.option is not None:
+            continue
         time_axis = slot.time_axis if slot.chunk is None else None
         too_many = too_many_steps(layout, apparent_steps(given[slot.name], time_axis))
         if too_many:  # told before anything is copied
@@ -52,6 +54,11 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     size = agreed(sizes, "sequences", problems)
     step_count = agreed(steps, "steps", problems)
     problems.extend(too_many_steps(layout, step_count))
+    for slot in layout.options:
+        array = read_option(given, slot, size, f"input {slot.name!r}", problems)
+        if array is not None:
+            arrays[slot.name] = array
+            agreed({**sizes, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
     raise_all(problems)
     if size == 0:
         raise InputError("the batch is empty: hand in at least one sequence")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.files.options import Option
 from rnncore.runtime.files.signature import BATCH, TIME, Port, Signature, State
 from rnncore.runtime.foreign.border import Border
 
@@ -19,6 +20,7 @@ class Slot:
     """One input or output as the runtime handles it; every slot has a batch axis.
 
     chunk: samples of one step of a model that takes chunks of fixed size; they lie on the axis after time.
+    option: what stands for an input that is left out, None if it must be given.
     """
 
     name: str
@@ -30,9 +32,10 @@ class Slot:
     item_shape: tuple[int | str, ...]
     item_time_axis: int | None
     chunk: int | None = None
+    option: Option | None = None
 
     @classmethod
-    def of(cls, port: Port, chunk: int | None = None) -> Slot:
+    def of(cls, port: Port, chunk: int | None = None, option: Option | None = None) -> Slot:
         """The slot of a port that has a batch axis."""
         batch_axis = port.shape.index(BATCH)
         item_shape = port.shape[:batch_axis] + port.shape[batch_axis + 1 :]
@@ -47,7 +50,18 @@ class Slot:
             item_shape,
             item_time_axis,
             chunk,
+            option,
         )
+
+    def left_out(self, batch: int) -> Array:
+        """The array of an optional input that nobody gave; axes of free size have one place."""
+        assert self.option is not None
+        return np.full(self.full_shape(batch, 1, 1), self.option.default, self.dtype)
+
+    def item_left_out(self) -> Array:
+        """The same for one sequence."""
+        assert self.option is not None
+        return np.full(self.item_full_shape(1, 1), self.option.default, self.dtype)
 
     def full_shape(self, batch: int, steps: int, free: int = 0) -> tuple[int, ...]:
         """Shape of a whole array; ``free`` is the size of axes that are neither fixed nor batch nor time."""
@@ -104,6 +118,7 @@ class StateSlot:
 class Layout:
     """All slots of a model.
 
+    options: those of the inputs that may be left out.
     timed: some input has a time axis.
     fixed: batch and time are the only free axes, so buffers can be made before a run.
     timeless_outputs: names of outputs with one value for the whole sequence.
@@ -113,6 +128,7 @@ class Layout:
 
     signature: Signature
     inputs: tuple[Slot, ...]
+    options: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
     states: tuple[StateSlot, ...]
     lengths: str | None
@@ -126,11 +142,13 @@ class Layout:
     def of(cls, signature: Signature, max_steps: int | None = None, border: Border | None = None) -> Layout:
         """The layout of a signature in which :func:`rnncore.runtime.files.contract.signature_problems` finds nothing."""
         chunks = {} if border is None else border.chunks
-        inputs = tuple(Slot.of(port, chunks.get(port.name)) for port in signature.inputs)
+        options = {option.name: option for option in signature.options}
+        inputs = tuple(Slot.of(port, chunks.get(port.name), options.get(port.name)) for port in signature.inputs)
         outputs = tuple(Slot.of(port) for port in signature.outputs)
         return cls(
             signature,
             inputs,
+            tuple(slot for slot in inputs if slot.option is not None),
             outputs,
             tuple(StateSlot.of(state) for state in signature.states),
             None if signature.lengths is None else signature.lengths.name,

@@ -4,7 +4,7 @@
 key                    value
 ====================== =================================================================================
 rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`
-rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape
+rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape, and what may be left out
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
 rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
 rnncore.report         JSON: what was verified at export (shapes, seeds, errors, versions)
@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.errors import ModelFileError
+from rnncore.runtime.files.options import Option
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PREFIX = "rnncore."
 BLANK_FINGERPRINT = "0" * 64
 BATCH = "batch"
@@ -105,7 +106,7 @@ class Pick:
     """A way to ask for some numbers of an output instead of all, such as the log-probability of one token.
 
     The graph input ``at``, int64 [batch, time, picks], holds indices of the last axis of the output ``of``; the graph
-    output ``picked`` [batch, time, picks] has the numbers found there.  Both are optional: the input has a default.
+    output ``picked`` [batch, time, picks] has the numbers found there.  Who does not ask feeds zeros [batch, time, 1].
     """
 
     of: str
@@ -124,6 +125,7 @@ class Signature:
     causal: True when chunk by chunk equals the whole (checked at export).
     not_causal_because: why a model does not stream, naming the layer; empty when causal.
     pick: how to ask for some numbers of an output, or None when the file cannot be asked.
+    options: those of the inputs that may be left out.
     """
 
     inputs: tuple[Port, ...]
@@ -133,6 +135,7 @@ class Signature:
     causal: bool = False
     not_causal_because: str = ""
     pick: Pick | None = None
+    options: tuple[Option, ...] = ()
 
     def to_json(self) -> str:
         """JSON text, stable for equal signatures."""
@@ -157,6 +160,7 @@ class Signature:
                 causal=bool(data["causal"]),
                 not_causal_because=str(data["not_causal_because"]),
                 pick=None if pick is None else Pick(str(pick["of"]), str(pick["at"]), str(pick["picked"])),
+                options=tuple(Option.from_json(option) for option in data.get("options", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
