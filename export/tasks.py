@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from rnncore.export.capture.source_lines import line_of_exception
 from rnncore.export.exporter import ExportReport, export
 from rnncore.export.loops.forms import Form
 from rnncore.models.task_model import TaskModel
-from rnncore.runtime.errors import InputError
+from rnncore.runtime.error_boundary import only_own_errors
+from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.tasks.task import TOKENIZER_KEY
 from rnncore.runtime.text.vocabulary import Vocabulary
 
 
+@only_own_errors(ExportError, "the export", line_of_exception)
 def export_model(
     model: TaskModel,
     path: str | Path,

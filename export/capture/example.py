@@ -82,7 +82,7 @@ class Example:
         Raises:
             InputError: the example does not fit the module's forward, or has no tensor with a batch and a time axis.
         """
-        arguments = _bind(module, example)
+        arguments = bind(module, example)
         _refuse_packed(arguments)
         axes = dict(axes or {})
         named = [pair for name, value in arguments.arguments.items() for pair in named_tensors(value, name)]
@@ -157,7 +157,10 @@ def default_axes(value: Tensor) -> tuple[str | None, ...]:
     return (BATCH, TIME if timed else None, *(None for _ in range(value.dim() - 2)))[: value.dim()]
 
 
-def _bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
+def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
+    """The arguments of ``module.forward`` that ``example`` stands for; InputError when it does not fit."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError("TorchScript cannot be exported: hand in the module that it was made of")
     signature = inspect.signature(module.forward)
     args: tuple[Any, ...] = (example,)
     kwargs: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import onnx_ir as ir
@@ -16,12 +17,14 @@ from torch.export import ExportedProgram
 from rnncore.export.capture.example import Example
 from rnncore.export.capture.nesting import named_tensors
 from rnncore.export.capture.packing import PaddedPacker, packing_by
+from rnncore.export.capture.randomness import refuse_random
 from rnncore.export.capture.recorder import DOMAIN, Call, CarriedCall, PlaceholderRecorder
+from rnncore.export.capture.size_limits import SizeLimits, find_size_limits
 from rnncore.export.capture.suspects import find_suspects
 from rnncore.export.capture.torch_onnx import FIXES_AXIS, to_model, to_program
 from rnncore.export.capture.unrolled import CallCounter
 from rnncore.placeholder import recording
-from rnncore.runtime.errors import ExportError
+from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.signature import BATCH, TIME
 
 # Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
@@ -35,6 +38,7 @@ class Trace:
     """A traced module: the graph, the recurrent calls in it, and the name of its lengths input.
 
     carried: calls of layers that have a state and no loop.  suspects: what looks along the time axis, one line each.
+    limits: what the program says about sizes.
     ``example`` has the axes that the graph turned out to have.
     """
 
@@ -45,6 +49,7 @@ class Trace:
     lengths_lifted: bool
     carried: dict[str, CarriedCall] = field(default_factory=dict)
     suspects: list[str] = field(default_factory=list)
+    limits: SizeLimits = field(default_factory=SizeLimits)
 
 
 class _Traced(nn.Module):
@@ -112,7 +117,9 @@ def trace(
             if not loop:
                 raise
             raise ExportError(f"{what}: {loop}") from error
+    refuse_random(program)
     suspects = find_suspects(program, module, _time_symbols(program, axes), "module")
+    limits = find_size_limits(program, _axes_of_symbols(program, axes), TIME)
     model = to_model(program, what=what, opset=opset)
     if not recorder.calls and not recorder.carried and not counter.has_cells:
         raise ExportError(
@@ -136,14 +143,19 @@ def trace(
     found = {str(v.name): _dims(v) for v in model.graph.inputs}
     inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
     example = replace(example, inputs=inputs)
-    return Trace(model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), suspects)
+    return Trace(model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), suspects, limits)
 
 
 def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:
     """Symbols of the time axis in sizes of ``program``, whose last inputs are those that have ``axes``."""
+    return {symbol for symbol, axis in _axes_of_symbols(program, axes).items() if axis == TIME}
+
+
+def _axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> dict[Any, str]:
+    """The axis that each symbol in sizes of the inputs stands for."""
     inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-len(axes) :]
     pairs = [pair for value, roles in zip(inputs, axes, strict=True) for pair in zip(value.shape, roles, strict=True)]
-    return {size.node.expr for size, role in pairs if role == TIME and isinstance(size, torch.SymInt)}
+    return {size.node.expr: role for size, role in pairs if role and isinstance(size, torch.SymInt)}
 
 
 def _roles(axes: Sequence[str | None], dims: Sequence[int | str]) -> tuple[str | None, ...]:
@@ -154,13 +166,18 @@ def _chosen_names(found: list[str], given: Sequence[str] | None) -> list[str]:
     if given is not None:
         if len(given) != len(found):
             raise ExportError(f"output_names has {len(given)} names, the module returns {len(found)} tensors")
+        if len(set(given)) < len(given):
+            raise InputError(f"output_names is {list(given)}, expected a name of its own for each output")
         return list(given)
     return [("output" if len(found) == 1 else f"output_{n}") if not n or n[0].isdigit() else n for n in found]
 
 
 def _name_outputs(graph: ir.Graph, names: list[str], taken: set[str]) -> None:
+    used = set(taken)
     for value, name in zip(graph.outputs, names, strict=True):
-        value.name = f"{name}_out" if name in taken else name
+        wanted = f"{name}_out" if name in taken else name
+        value.name = next(new for i in count() if (new := f"{wanted}_{i}" if i else wanted) not in used)
+        used.add(value.name)
 
 
 def _strip_module_prefix(graph: ir.Graph) -> None:

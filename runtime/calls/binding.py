@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncore.runtime.calls.checking import within
-from rnncore.runtime.calls.engine import Engine, enough_memory, run_error
+from rnncore.runtime.calls.engine import Engine, enough_memory, of_runtime, run_error
 from rnncore.runtime.files.layout import Array
 from rnncore.runtime.streams.shelves import StateSet
 
@@ -71,6 +71,8 @@ class Binding:
         try:
             self._engine.session.run_with_iobinding(binding)
         except Exception as error:
+            if not of_runtime(error):
+                raise
             raise run_error(error) from error
         return results
 
@@ -144,6 +146,8 @@ class Step:
         try:
             self._run(*self._pair[now])
         except Exception as error:
+            if not of_runtime(error):
+                raise
             raise run_error(error) from error
         return [output.copy() for output in self._outputs]
 

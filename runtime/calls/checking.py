@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.calls.interrupts import from_signal_handler
 from rnncore.runtime.errors import raise_all
 from rnncore.runtime.files.layout import Array, Layout, Slot, shape_text
 from rnncore.runtime.files.signature import BATCH, TIME
@@ -167,6 +168,8 @@ def _as_array(value: Any, dtype: np.dtype[Any], label: str, problems: list[str])
     try:
         array = np.asarray(value)
     except Exception as error:  # the conversion is whatever the caller's type does
+        if from_signal_handler(error):
+            raise
         problems.append(f"{label} cannot be made an array of {dtype}: {error}")
         return None
     if array.size == 0 and isinstance(value, list | tuple):

@@ -14,6 +14,7 @@ import numpy as np
 
 from rnncore.runtime.calls.forks import abandon, watch
 from rnncore.runtime.calls.instructions import suit_processor
+from rnncore.runtime.calls.interrupts import from_signal_handler
 from rnncore.runtime.calls.parts import cut, joined, row_parts
 from rnncore.runtime.calls.processors import check_threads, share_threads
 from rnncore.runtime.calls.quick import QuickReader
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 _FATAL_ONLY = 4
 _MOST_KEPT = 256  # rows of initial states that are kept for the next call, which often has as many
+_OF_LIBRARY = (
+    RuntimeError,
+    MemoryError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+)  # as pybind11 translates them
 _NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
@@ -63,6 +72,8 @@ def open_session(
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
+        if not of_runtime(error):
+            raise
         raise ModelFileError(
             f"onnxruntime {onnxruntime.__version__} does not accept the model: {_readable(error)}"
         ) from error
@@ -214,6 +225,8 @@ class Engine:
         try:
             values = session.run(names, feeds)
         except Exception as error:
+            if not of_runtime(error):
+                raise
             raise run_error(error) from error
         return dict(zip(names, values, strict=True))
 
@@ -247,6 +260,12 @@ class Engine:
             if batch <= _MOST_KEPT:
                 self._unasked = at
         return at
+
+
+def of_runtime(error: Exception) -> bool:
+    """True for what onnxruntime raised, or its C++ library; anything else goes its own way: a time limit, say."""
+    own = type(error).__module__.partition(".")[0] == "onnxruntime"
+    return own or (isinstance(error, _OF_LIBRARY) and not from_signal_handler(error))
 
 
 def run_error(error: Exception) -> InputError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ModelFileError, RnncoreError
 from rnncore.runtime.files.golden import GOLDEN_KEY, Golden, GoldenCase
 from rnncore.runtime.files.layout import Array
@@ -73,6 +74,7 @@ class VerifyReport:
         return "\n".join([head, *lines, *notes])
 
 
+@only_own_errors(ModelFileError, "verifying the file")
 def verify(source: str | os.PathLike[str] | bytes | Model) -> VerifyReport:
     """Run the golden cases in a model file and compare with what PyTorch answered at export.
 
