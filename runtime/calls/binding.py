@@ -35,7 +35,11 @@ class Binding:
         self._sets = sets
         self._wrap = OrtValue.ortvalue_from_numpy  # shares memory with the array and keeps it alive
         border = engine.layout.border
-        views = sets if border is None else tuple(border.bound_states(arrays) for arrays in sets)
+        if border is not None:
+            views = tuple(border.bound_states(arrays) for arrays in sets)
+        else:
+            graph = engine.layout.states[: engine.layout.graph_states]
+            views = tuple([s.view_of_one(array) for s, array in zip(graph, own, strict=False)] for own in sets)
         self._values = tuple([self._wrap(array) for array in arrays] for arrays in views)
         self._step: Step | None = None
         # For one step, which stays bound, and for any other number.  onnxruntime does not keep arrays alive: we have to.

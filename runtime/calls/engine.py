@@ -139,7 +139,9 @@ class Engine:
         self._start: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
         self._unasked: Array = np.empty((0, 0, 1), np.int64)
-        self._outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
+        self._outputs = [slot.name for slot in layout.outputs] + [
+            state.output for state in layout.states[: layout.graph_states]
+        ]
 
     def check_in_one_call(self, what: str, advice: str) -> None:
         """Raise InputError if calls may be cut by rows: answers of ``what``, of as many steps as it takes, cannot be joined."""
@@ -177,7 +179,7 @@ class Engine:
             return joined(self.layout, [self._part(rows, arrays, states, lengths, steps) for rows in parts])
         if self.layout.border is not None:
             return self.layout.border.call(self._run, arrays, states, batch, steps)
-        feeds = {**arrays, **states}
+        feeds = {**arrays, **self._state_feeds(states)}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths
         if self.layout.signature.pick is not None:
@@ -185,7 +187,14 @@ class Engine:
         for slot in self.layout.options:
             if slot.name not in feeds:
                 feeds[slot.name] = slot.left_out(batch)
-        return self._run(self._outputs, feeds)
+        values = self._run(self._outputs, feeds)
+        if self.layout.plain:
+            return values
+        for slot in self.layout.outputs:
+            values[slot.name] = slot.unfolded(values[slot.name], batch, steps)
+        for state in self.layout.states[: self.layout.graph_states]:
+            values[state.output] = state.from_graph(values[state.output])
+        return values | {state.output: states[state.name] for state in self.layout.states[self.layout.graph_states :]}
 
     def call_picked(self, arrays: dict[str, Array], states: dict[str, Array], at: Array) -> dict[str, Array]:
         """As :meth:`call` with full lengths, but of the one output only the numbers ``at`` [batch, time, picks].
@@ -202,12 +211,19 @@ class Engine:
             name = self.layout.outputs[0].name
             values[name] = np.take_along_axis(values[name], at, 2)
             return values
-        feeds = {**arrays, **states, pick.at: at}
+        feeds = {**arrays, **self._state_feeds(states), pick.at: at}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps)
         values = self._run([pick.picked, *self._outputs[1:]], feeds)
         values[pick.of] = values.pop(pick.picked)
         return values
+
+    def _state_feeds(self, states: dict[str, Array]) -> dict[str, Array]:
+        """States as the graph takes them; what the runtime keeps for itself is left out."""
+        if self.layout.plain:
+            return states
+        graph = self.layout.states[: self.layout.graph_states]
+        return {state.name: state.to_graph(states[state.name]) for state in graph}
 
     def _part(
         self, rows: slice, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, steps: int
