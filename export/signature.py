@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from torch import nn
 
-from rnncore.export.capture.example import Extent
+from rnncore.export.tracing.example import Extent
 from rnncore.runtime.errors import ExportError, raise_all
-from rnncore.runtime.files.axes import BATCH, TIME, Flat, Size, Steps, base_of
-from rnncore.runtime.files.layout import shape_text
-from rnncore.runtime.files.signature import BLANK_FINGERPRINT, PREFIX, Port, Signature, State
+from rnncore.runtime.format.axes import BATCH, TIME, Flat, Size, Steps, base_of
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
+from rnncore.runtime.tensors.specs import shape_text
 
 REPORT_KEY = PREFIX + "report"
 _NO_END = 2**62
@@ -21,7 +21,7 @@ _NO_END = 2**62
 
 def signature_of(
     graph: ir.Graph,
-    states: Sequence[State],
+    states: Sequence[StateSpec],
     lengths: str | None,
     *,
     causal: bool,
@@ -67,7 +67,7 @@ def signature_of(
     )
 
 
-def _port(value: ir.Value, shape: Sequence[Size] | None = None, *, ids: tuple[int, int] | None = None) -> Port:
+def _port(value: ir.Value, shape: Sequence[Size] | None = None, *, ids: tuple[int, int] | None = None) -> TensorSpec:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"'{value.name}' has no known shape or dtype")
     found = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
@@ -75,7 +75,7 @@ def _port(value: ir.Value, shape: Sequence[Size] | None = None, *, ids: tuple[in
     limit = None if high is None or high >= _NO_END else high + 1
     minimum = None if low is None or (low == 0 and limit is not None) else low
     own = found if shape is None else tuple(shape)
-    return Port(str(value.name), str(value.dtype.numpy()), own, limit, minimum)
+    return TensorSpec(str(value.name), str(value.dtype.numpy()), own, limit, minimum)
 
 
 def write_metadata(model: ir.Model, signature: Signature, form: str, precision: str, extra: Mapping[str, str]) -> None:

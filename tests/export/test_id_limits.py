@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from rnncore import runtime
 from rnncore.export import export
-from rnncore.export.capture.id_limits import limit_ids
-from rnncore.export.capture.value_ranges import ValueRanges, operator_name
+from rnncore.export.tracing.id_limits import limit_ids
+from rnncore.export.tracing.value_ranges import ValueRanges, operator_name
 from rnncore.runtime import InputError
-from rnncore.runtime.files.signature import BATCH, TIME, Port, Signature
+from rnncore.runtime.format.signature import BATCH, TIME, Signature, TensorSpec
 from tests.tolerances import bound
 
 ROWS = 11
@@ -364,8 +364,8 @@ def test_a_place_computed_from_lengths_is_not_checked(tmp_path: Path) -> None:
     st.one_of(st.none(), st.integers(1, 300)),
 )
 def test_limits_survive_the_file(dtype: str, minimum: int | None, limit: int | None) -> None:
-    port = Port("ids", dtype, (BATCH, TIME), limit, minimum)
-    signature = Signature((port,), (Port("y", "float32", (BATCH, TIME, 3)),))
+    port = TensorSpec("ids", dtype, (BATCH, TIME), limit, minimum)
+    signature = Signature((port,), (TensorSpec("y", "float32", (BATCH, TIME, 3)),))
     assert Signature.from_json(signature.to_json()) == signature
     assert (port.bounds is None) == (minimum is None and limit is None)
     old = json.loads(signature.to_json())
