@@ -14,6 +14,7 @@ from rnncore.runtime.batching.padded import Batch, run_batch
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items, no_steps_message
 from rnncore.runtime.session.session import Engine
+from rnncore.runtime.tensors.arrays import rows_of
 from rnncore.runtime.tensors.padding import free_axes_problem, pack, split
 from rnncore.runtime.tensors.specs import Array, Layout, Slot
 from rnncore.runtime.tensors.validation import agreed, read_array, read_item, read_option
@@ -39,7 +40,9 @@ def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
     Raises InputError that lists every problem.
     """
     timed = [slot for slot in layout.inputs if slot.ragged]
-    lists = [slot.name for slot in timed if isinstance(given[slot.name], list | tuple)]
+    columns = {slot.name: rows_of(given[slot.name]) for slot in timed}
+    given = {**given, **{name: rows for name, rows in columns.items() if rows is not None}}
+    lists = [name for name, rows in columns.items() if rows is not None]
     if not lists:
         return None
     if len(lists) < len(timed):

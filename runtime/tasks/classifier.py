@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from rnncore.runtime.tasks.task import Sequences, TaskRunner
+from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.task_stream import TaskStream
 from rnncore.runtime.tensors.specs import Array
 
 
-class Classifier(TaskRunner):
+class Probabilities(dict[str, float]):
+    """Probability by label, in the order of the model's labels.
+
+    As an array it is [labels], so that ``np.asarray`` of a list of them is [inputs, labels].
+    """
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(list(self.values()), dtype or np.float64)
+
+
+class Classifier(SequenceRunner):
     """A file of ``rnncore.Classifier``; see :class:`rnncore.runtime.tasks.task.TaskRunner` for what it reads.
 
     ::
@@ -23,23 +33,33 @@ class Classifier(TaskRunner):
 
     task = "classifier"
 
-    def classify(self, one: Any) -> str:
-        """The likeliest label."""
-        return self._named(self._run(one))
+    @overload
+    def classify(self, one: str) -> str: ...
+    @overload
+    def classify(self, one: Any) -> Any: ...
+    def classify(self, one: Any) -> Any:
+        """The likeliest label, a str; of a list or column of texts a list of them."""
+        texts = self._several(one)
+        return self._named(self._run(one)) if texts is None else self.classify_many(texts)
 
     def classify_many(self, many: Sequences, lengths: Any = None) -> list[str]:
         """As :meth:`classify` for each of several inputs."""
         return [self._named(log_probs) for log_probs in self._run_many(many, lengths)]
 
-    def probabilities(self, one: Any) -> dict[str, float]:
-        """The probability of every label."""
-        return self._probabilities(self._run(one))
+    @overload
+    def probabilities(self, one: str) -> Probabilities: ...
+    @overload
+    def probabilities(self, one: Any) -> Any: ...
+    def probabilities(self, one: Any) -> Any:
+        """The probability of every label, :class:`Probabilities`; of a list or column of texts a list of them."""
+        texts = self._several(one)
+        return self._probabilities(self._run(one)) if texts is None else self.probabilities_many(texts)
 
-    def probabilities_many(self, many: Sequences, lengths: Any = None) -> list[dict[str, float]]:
+    def probabilities_many(self, many: Sequences, lengths: Any = None) -> list[Probabilities]:
         """As :meth:`probabilities` for each of several inputs."""
         return [self._probabilities(log_probs) for log_probs in self._run_many(many, lengths)]
 
-    def stream(self) -> TaskStream[dict[str, float]]:
+    def stream(self) -> TaskStream[Probabilities]:
         """A stream: every push returns the :meth:`probabilities` given all that was pushed so far.
 
         Raises:
@@ -50,5 +70,5 @@ class Classifier(TaskRunner):
     def _named(self, log_probs: Array) -> str:
         return self.labels[int(np.argmax(log_probs))]
 
-    def _probabilities(self, log_probs: Array) -> dict[str, float]:
-        return dict(zip(self.labels, np.exp(log_probs).tolist(), strict=True))
+    def _probabilities(self, log_probs: Array) -> Probabilities:
+        return Probabilities(zip(self.labels, np.exp(log_probs).tolist(), strict=True))

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.tasks.task import Sequences, TaskRunner
+from rnncore.runtime.errors import InputError
+from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.vectors import cosines
 from rnncore.runtime.tensors.specs import Array
 
 
-class Embedder(TaskRunner):
+class Embedder(SequenceRunner):
     """A file of ``rnncore.Embedder``; see :class:`rnncore.runtime.tasks.task.TaskRunner` for what it reads.
 
     ::
@@ -25,8 +26,9 @@ class Embedder(TaskRunner):
     task = "embedder"
 
     def embed(self, one: Any) -> Array:
-        """A vector of length 1, [size]."""
-        return self._run(one)
+        """A vector of length 1, [size]; of a list or column of texts one for each, [texts, size]."""
+        texts = self._several(one)
+        return self._run(one) if texts is None else self.embed_many(texts)
 
     def embed_many(self, many: Sequences, lengths: Any = None) -> Array:
         """A vector of length 1 for each of several inputs, [inputs, size]."""
@@ -35,7 +37,12 @@ class Embedder(TaskRunner):
 
     def similarity(self, one: Any, other: Any) -> float:
         """The cosine of two inputs: 1 for the same direction, 0 for nothing in common, -1 for the opposite."""
-        return float(cosines(self.embed(one), self.embed(other)))
+        vectors = self.embed(one), self.embed(other)
+        if any(vector.ndim > 1 for vector in vectors):
+            raise InputError(
+                "similarity compares two inputs, a list of texts is several: use cosines(embed(a), embed(b))"
+            )
+        return float(cosines(*vectors))
 
     @property
     def size(self) -> int:

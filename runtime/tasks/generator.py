@@ -12,6 +12,7 @@ from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.model import Model
 from rnncore.runtime.tasks.task import EOS_KEY, TOKENIZER_KEY, TaskRunner
+from rnncore.runtime.tensors.arrays import as_array
 from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
 from rnncore.runtime.text.vocabulary import unknown_token_id
@@ -136,7 +137,7 @@ class Generator(TaskRunner):
 
     def _begun(self, one: Any) -> Array:
         """ "End of sequence", then the ids of ``one``."""
-        ids = np.asarray(self._read(one))
+        ids = as_array(self._read(one))
         if ids.size == 0:
             return np.array([self.eos_id], np.int64)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
-from rnncore.runtime.tasks.task import Sequences, TaskRunner
+from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.task_stream import TaskStream
 from rnncore.runtime.tensors.specs import Array
 
 
-class Rater(TaskRunner):
+class Rater(SequenceRunner):
     """A file of ``rnncore.Rater``; see :class:`rnncore.runtime.tasks.task.TaskRunner` for what it reads."""
 
     task = "rater"
 
-    def rate(self, one: Any) -> float:
-        """The rating."""
-        return float(self._run(one))
+    @overload
+    def rate(self, one: str) -> float: ...
+    @overload
+    def rate(self, one: Any) -> Any: ...
+    def rate(self, one: Any) -> Any:
+        """The rating, a float; of a list or column of texts a list of them."""
+        texts = self._several(one)
+        return float(self._run(one)) if texts is None else self.rate_many(texts)
 
     def rate_many(self, many: Sequences, lengths: Any = None) -> list[float]:
         """As :meth:`rate` for each of several inputs."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -23,7 +23,9 @@ import numpy as np
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.tensors.arrays import as_array, rows_of
 from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.text.columns import text_of, texts_of
 from rnncore.runtime.text.vocabulary import Vocabulary
 
 TASK_KEY = "rnncore.task"
@@ -40,11 +42,14 @@ class TaskRunner:
 
     One input is
 
-    * a text or a list of tokens, for a model of token ids whose file has a tokenizer (needs ``rnncore[text]``),
+    * a text or a list of tokens, for a model of token ids whose file has a tokenizer (needs ``rnncore[text]``); classes
+      that give one answer for a whole text (:class:`SequenceRunner`) take such a list as several texts,
     * token ids, integers [time], for any model of token ids,
     * floats [time, features], for a model of floats.
 
-    Several inputs are a list of such, of any lengths, or a padded array [batch, time, ...] with ``lengths`` [batch].
+    Several inputs are a list of such, of any lengths, or a padded array [batch, time, ...] with ``lengths`` [batch].  Lists
+    may be columns of NumPy, pandas, polars or Arrow, arrays may be tensors of other libraries; what is missing in a column is
+    refused by its place.
     The answer to each is the same alone and among others.
 
     Raises:
@@ -124,11 +129,11 @@ class TaskRunner:
 
     def _read(self, one: Any, where: str = "") -> Any:
         """Ids or floats of one input; ``where`` is put in front of messages."""
-        if isinstance(one, str):
-            return self._tokenized([one])[0]
-        if isinstance(one, list | tuple) and one and all(isinstance(token, str) for token in one):
-            return self._ids_of_tokens(one, where)
-        return one
+        text = text_of(one)
+        if text is not None:
+            return self._tokenized([text])[0]
+        tokens = texts_of(one, f"{where}token")
+        return one if tokens is None else self._ids_of_tokens(tokens, where)
 
     def _run(self, one: Any) -> Array:
         """The output for one input, without the batch axis."""
@@ -136,23 +141,32 @@ class TaskRunner:
 
     def _run_many(self, many: Sequences, lengths: Any = None) -> Sequence[Array]:
         """The output for each of several inputs, without the batch axis."""
-        if isinstance(many, str):
+        if text_of(many) is not None:
             raise InputError("got one text where several inputs are expected: put it in a list")
-        if isinstance(many, np.ndarray):
+        rows = self._rows(many)
+        if rows is None:
             outputs = self.model.run(many, lengths=lengths)
             if lengths is None or self.model.signature.outputs[0].time_axis is None:
                 return list(outputs)
-            return [row[:length] for row, length in zip(outputs, np.asarray(lengths).tolist(), strict=True)]
+            return [row[:length] for row, length in zip(outputs, as_array(lengths).tolist(), strict=True)]
         if lengths is not None:
             raise InputError("lengths go with a padded array only: each item of a list brings its own length")
-        if not len(many):
+        if not rows:
             return []
-        texts = iter(self._tokenized([one for one in many if isinstance(one, str)]))
-        return list(
-            self.model.run(
-                [next(texts) if isinstance(one, str) else self._read(one, f"item {i}: ") for i, one in enumerate(many)]
-            )
-        )
+        texts = [text_of(one) for one in rows]
+        tokenized = iter(self._tokenized([text for text in texts if text is not None]))
+        read = [
+            self._read(one, f"item {i}: ") if text is None else next(tokenized)
+            for i, (one, text) in enumerate(zip(rows, texts, strict=True))
+        ]
+        return list(self.model.run(read))
+
+    def _rows(self, many: Any) -> list[Any] | None:
+        """Several inputs one by one; None for a padded array."""
+        if isinstance(many, Iterator):
+            return list(many)
+        texts = texts_of(many)
+        return rows_of(many) if texts is None else list(texts)
 
     def _tokenized(self, texts: list[str]) -> list[Array]:
         return list(self.vocabulary.encode_many(texts)) if texts else []
@@ -165,6 +179,18 @@ class TaskRunner:
             title = "each of these is no single token of the model: hand in the whole text instead"
             raise_all(wrong, UnknownTokenError, title=title)
         return np.concatenate(parts)
+
+
+class SequenceRunner(TaskRunner):
+    """A task with one answer for a whole text: a flat list or column of texts is several inputs, each with its own answer.
+
+    Whether an entry would be a single token of the vocabulary makes no difference.  Tokens of one text go in as one item of
+    a list, ``[["41", "Main", "St"]]``, or as ids.
+    """
+
+    def _several(self, value: Any) -> list[str] | None:
+        """The texts of a flat list or column; None if ``value`` is one input."""
+        return texts_of(value)
 
 
 def _labels(model: Model) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.tensors.arrays import as_array
 
 _ROWS_LISTED = 5
 
@@ -18,7 +19,9 @@ def read_lengths(lengths: Any, batch: int, steps: int) -> NDArray[np.int64]:
     Raises InputError when they are no integers (NaN included), not one a row, or not in 0..steps; it names the rows.
     """
     try:
-        array = np.asarray(lengths)
+        array = as_array(lengths)
+    except InputError as error:
+        raise InputError(f"lengths: {error}") from None
     except ValueError as error:
         raise InputError(f"lengths cannot be made an array: {error}") from None
     if array.dtype.kind not in "iu":

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.errors import raise_all
+from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.session.interrupts import from_signal_handler
+from rnncore.runtime.tensors.arrays import as_array
 from rnncore.runtime.tensors.specs import Array, Layout, Slot, shape_text
 
 _KIND = {"f": "floating-point numbers", "i": "integers", "u": "integers", "b": "booleans"}
@@ -189,11 +190,11 @@ def _is_right(value: Any, slot: Slot, shape: tuple[int | str, ...]) -> bool:
 
 
 def _as_array(value: Any, dtype: np.dtype[Any], label: str, problems: list[str]) -> Array | None:
-    if isinstance(value, str | bytes | Mapping | set | frozenset) or value is None:
-        problems.append(f"{label} is a {type(value).__name__}, expected an array of {dtype}")
-        return None
     try:
-        array = np.asarray(value)
+        array = as_array(value)
+    except InputError as error:
+        problems.append(f"{label} {error}".replace("an array", f"an array of {dtype}"))
+        return None
     except Exception as error:  # the conversion is whatever the caller's type does
         if from_signal_handler(error):
             raise

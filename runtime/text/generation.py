@@ -16,6 +16,7 @@ from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
 from rnncore.runtime.tensors.specs import Array, Slot
 from rnncore.runtime.tensors.validation import read_array
+from rnncore.runtime.text.columns import read_texts, text_of
 from rnncore.runtime.text.sampling import check_sampling
 from rnncore.runtime.text.token_scorer import Ids
 from rnncore.runtime.text.vocabulary import Vocabulary
@@ -111,10 +112,11 @@ class TextGenerator:
         """
         if self.vocabulary is None:
             raise InputError("the file has no tokenizer: use generate_ids")
-        texts = [prefixes] if isinstance(prefixes, str) else list(prefixes)
+        one = text_of(prefixes)
+        texts = read_texts(prefixes, "prefix") if one is None else [one]
         written = self.generate_ids(self.vocabulary.encode_many(texts), **options)
         decoded = [self.vocabulary.decode(one.ids) for one in written]
-        return decoded[0] if isinstance(prefixes, str) else decoded
+        return decoded if one is None else decoded[0]
 
     def generate_ids(
         self,
@@ -165,7 +167,7 @@ class TextGenerator:
         ]
 
     def _read(self, prefixes: Sequence[Sequence[int] | Array]) -> list[Array]:
-        if isinstance(prefixes, str):
+        if text_of(prefixes) is not None:
             raise InputError("prefixes are a str, expected lists of token ids: use generate for texts")
         slot = Slot.of(replace(self.model.signature.inputs[0], name="prefix", shape=(BATCH,)))
         problems: list[str] = []

@@ -15,6 +15,7 @@ from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.specs import Array, Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text import states as text_states
+from rnncore.runtime.text.columns import entries_of, text_of
 from rnncore.runtime.text.hypotheses import score_hypotheses
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
 from rnncore.runtime.text.states import TextStates
@@ -139,7 +140,7 @@ class LanguageModel:
         self, nbests: Sequence[Sequence[str | Sequence[int] | Array]], *, eos: bool = False
     ) -> list[list[float]]:
         """As :meth:`rescore` for the n-best lists of many utterances at once: more texts side by side, less time for each."""
-        if isinstance(nbests, str):
+        if text_of(nbests) is not None:
             raise InputError("nbests is a str, expected a list of n-best lists")
         return self._rescored(nbests, eos, "utterance {0}, hypothesis {1}")
 
@@ -245,8 +246,9 @@ class LanguageModel:
 
     def _rescored(self, nbests: Sequence[Sequence[Any]], eos: bool, label: str) -> list[list[float]]:
         for i, nbest in enumerate(nbests):
-            if isinstance(nbest, str):
+            if text_of(nbest) is not None:
                 raise InputError(f"n-best list {i} is a str, expected a list of hypotheses")
+        nbests = [entries_of(nbest) or list(nbest) for nbest in nbests]
         labels = [label.format(i, k) for i, nbest in enumerate(nbests) for k in range(len(nbest))]
         hypotheses = self._read_hypotheses([one for nbest in nbests for one in nbest], labels)
         if eos:
@@ -255,7 +257,8 @@ class LanguageModel:
         return [[next(scores) for _ in nbest] for nbest in nbests]
 
     def _read_hypotheses(self, hypotheses: Sequence[Any], labels: Sequence[str]) -> list[Ids]:
-        texts = [one for one in hypotheses if isinstance(one, str)]
+        told = [text_of(one) for one in hypotheses]
+        texts = [text for text in told if text is not None]
         try:
             encoded = iter(self.vocabulary.encode_many(texts))
         except UnknownTokenError:
@@ -264,8 +267,8 @@ class LanguageModel:
         slot = Slot.of(TensorSpec("hypothesis", "int64", (BATCH,), len(self.vocabulary)))
         problems: list[str] = []
         read: list[Ids] = []
-        for one, name in zip(hypotheses, labels, strict=True):
-            ids = next(encoded) if isinstance(one, str) else read_array(one, slot, slot.shape, name, problems)
+        for one, text, name in zip(hypotheses, told, labels, strict=True):
+            ids = next(encoded) if text is not None else read_array(one, slot, slot.shape, name, problems)
             if ids is not None:
                 read.append(ids)
         raise_all(problems)
@@ -274,7 +277,7 @@ class LanguageModel:
     def _unknown(self, hypotheses: Sequence[Any], labels: Sequence[str]) -> list[str]:
         problems = []
         for one, name in zip(hypotheses, labels, strict=True):
-            if isinstance(one, str):
+            if text_of(one) is not None:
                 try:
                     self.encode(one)
                 except UnknownTokenError as error:

@@ -18,6 +18,7 @@ from rnncore.runtime.tensors.padding import pack
 from rnncore.runtime.tensors.specs import Array, Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.beam import Found, beam_search
+from rnncore.runtime.text.columns import read_texts, text_of
 from rnncore.runtime.text.token_scorer import Ids
 from rnncore.runtime.text.vocabulary import Vocabulary
 
@@ -104,10 +105,11 @@ class Translator:
         """
         if self.source_vocabulary is None or self.target_vocabulary is None:
             raise InputError("the file has no tokenizers: use translate_ids")
-        several = [texts] if isinstance(texts, str) else list(texts)
+        one = text_of(texts)
+        several = read_texts(texts) if one is None else [one]
         found = self.translate_ids(self.source_vocabulary.encode_many(several), **options)
         written = [self.target_vocabulary.decode(best[0].ids) for best in found]
-        return written[0] if isinstance(texts, str) else written
+        return written if one is None else written[0]
 
     def translate_ids(
         self,
@@ -189,7 +191,7 @@ class Translator:
     def _read(
         self, sources: Any, beam: int, max_tokens: int | None, length_penalty: float, batch_size: int
     ) -> list[Array]:
-        if isinstance(sources, str):
+        if text_of(sources) is not None:
             raise InputError("sources are a str, expected lists of token ids: use translate for texts")
         named = {"beam": beam, "batch_size": batch_size, **({} if max_tokens is None else {"max_tokens": max_tokens})}
         problems = [

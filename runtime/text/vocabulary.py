@@ -10,6 +10,7 @@ import numpy as np
 
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
 from rnncore.runtime.session.interrupts import from_signal_handler
+from rnncore.runtime.text.columns import read_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -105,10 +106,12 @@ class Vocabulary:
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """As :meth:`encode` for each text, much faster; an error is that of the first text that has one."""
+        """As :meth:`encode` for each text, much faster; an error is that of the first text that has one.
+
+        texts: a list, or a column of NumPy, pandas, polars or Arrow; InputError for one that is missing, by its place.
+        """
+        texts = read_texts(texts)
         for text in texts:
-            if not isinstance(text, str):
-                raise InputError(f"text is a {type(text).__name__}, expected a str")
             self._check_characters(text)
         blocks = [self._blocks(text) for text in texts]
         try:
