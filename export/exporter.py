@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +12,10 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.cells import Cell
-from rnncore.conversion import convert
+from rnncore.conversion import convert_plain_layers
+from rnncore.export.capture.copying import copied, unchanged
 from rnncore.export.capture.example import Axes, Example, check_dtypes, check_runs
+from rnncore.export.capture.operators import find_operators
 from rnncore.export.capture.pick import add_pick
 from rnncore.export.capture.structure import why_chunks_differ, why_not_causal
 from rnncore.export.capture.torch_onnx import OPSET
@@ -165,10 +166,10 @@ def export(
     file = Path(path)
     if not file.parent.is_dir():
         raise ExportError(f"the folder {file.parent} does not exist; create it first")
-    reference = copy.deepcopy(model).eval()
-    exporter = _Exporter(
-        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed
-    )
+    reference = copied(model).eval()
+    with unchanged(reference):
+        call = Example.of(reference, example, axes, lengths)
+    exporter = _Exporter(reference, call, form, output_names, metadata or {}, pick, seed)
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
     exporter.external = check_size(reference, external_data, int8=exporter.quantization is not None)
@@ -220,8 +221,10 @@ class _Exporter:
         self.pick = pick
         self.seed = seed
         check_dtypes(reference, example)
-        check_runs(example, reference)
-        self.module = convert(reference)
+        with unchanged(reference):
+            check_runs(example, reference)
+        self.module = convert_plain_layers(copied(reference))
+        self._operators = find_operators(self.module, example, seed)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
         self.quantization: Quantization | None = None
@@ -281,6 +284,7 @@ class _Exporter:
             self._trace = trace(
                 self.module,
                 self.example,
+                self._operators,
                 lift_lengths=plan.lift_lengths,
                 output_names=self.output_names,
                 seed=self.seed,

@@ -68,9 +68,10 @@ class PlaceholderRecorder:
 
     Args:
         module: the module being traced; layer names are paths inside it.
+        operators: layers that answer calls of torch's recurrent functions, by name.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, operators: Mapping[str, ConvertedLayer]) -> None:
         # A converted torch layer holds its cells in ``stack``, an inner matter that names should not show.
         inner = [
             f"{path}." * bool(path) + "stack." for path, m in module.named_modules() if isinstance(m, ConvertedLayer)
@@ -82,13 +83,20 @@ class PlaceholderRecorder:
                     if path.startswith(prefix):
                         path = prefix.removesuffix("stack.") + path.removeprefix(prefix)
                 # torch.export calls clones of modules that share a submodule; what a layer carries, its clone does.
-                layer.__dict__[_PATH] = path
-                self._layers[path] = layer
+                self._name_layer(layer, path)
+        for name, operator in operators.items():
+            for path, layer in operator.stack.named_modules():
+                if isinstance(layer, Recurrent):
+                    self._name_layer(layer, f"{name}.{path}")
         self.calls: dict[str, Call] = {}
         self.carried: dict[str, CarriedCall] = {}
         self.output_names: list[str] = []
         self.lifted_lengths: Tensor | None = None
         self._input_axes: set[str] = set()
+
+    def _name_layer(self, layer: Recurrent | StreamingLayer, path: str) -> None:
+        layer.__dict__[_PATH] = path
+        self._layers[path] = layer
 
     def start(self, lengths: Tensor | None, input_axes: set[str]) -> None:
         """Begin a trace: ``lengths`` go to every layer that is given none and runs over an axis of the inputs."""

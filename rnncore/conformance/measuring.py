@@ -18,6 +18,7 @@ from rnncore.conformance.backends import BACKENDS, BackendError, open_backend
 from rnncore.conformance.variants import CELLS, DIRECTIONS, INPUT, Variants
 from rnncore.conversion import convert
 from rnncore.export.capture.example import Example
+from rnncore.export.capture.operators import Operators
 from rnncore.export.capture.torch_onnx import OPSET
 from rnncore.export.capture.tracing import trace
 from rnncore.export.loops.cleanup import clean_up
@@ -77,6 +78,7 @@ def _written(
     traced = trace(
         converted,
         Example.of(module, torch.randn(2, 3, INPUT), None, False),
+        Operators([]),
         lift_lengths=kind == "ragged",
         output_names=None,
         seed=_SEED,
