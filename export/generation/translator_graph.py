@@ -51,8 +51,8 @@ def _signature(model: EncoderDecoder, halves: Halves) -> Signature:
     )
 
 
-def translator_graph(model: EncoderDecoder, halves: Halves) -> tuple[ir.Model, Signature]:
-    """The translator made of the halves of ``model``."""
+def translator_graph(model: EncoderDecoder, halves: Halves, rejected: Sequence[int] = ()) -> tuple[ir.Model, Signature]:
+    """The translator made of the halves of ``model``; tokens in ``rejected`` are never written."""
     signature = _signature(model, halves)
     graph = ir.Graph([], [], nodes=[], opset_imports=dict(halves.graph.opset_imports), name="Translator")
     inputs = {port.name: value_of(port) for port in (*signature.inputs, signature.lengths) if port is not None}
@@ -82,6 +82,7 @@ def translator_graph(model: EncoderDecoder, halves: Halves) -> tuple[ir.Model, S
         end=config.end_id,
         size=config.target_size,
         dtype=data_type(halves.dtype),
+        rejected=rejected,
     )
     written = builder.op("Not", builder.op("Equal", found.ids, end))
     written = builder.op("Cast", written, to=ir.DataType.INT64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncore.runtime.calls.checking import within
-from rnncore.runtime.calls.engine import Engine, enough_memory, run_error
+from rnncore.runtime.calls.engine import Engine, enough_memory, of_runtime, run_error
 from rnncore.runtime.files.layout import Array
 from rnncore.runtime.streams.shelves import StateSet
 
@@ -35,7 +35,11 @@ class Binding:
         self._sets = sets
         self._wrap = OrtValue.ortvalue_from_numpy  # shares memory with the array and keeps it alive
         border = engine.layout.border
-        views = sets if border is None else tuple(border.bound_states(arrays) for arrays in sets)
+        if border is not None:
+            views = tuple(border.bound_states(arrays) for arrays in sets)
+        else:
+            graph = engine.layout.states[: engine.layout.graph_states]
+            views = tuple([s.view_of_one(array) for s, array in zip(graph, own, strict=False)] for own in sets)
         self._values = tuple([self._wrap(array) for array in arrays] for arrays in views)
         self._step: Step | None = None
         # For one step, which stays bound, and for any other number.  onnxruntime does not keep arrays alive: we have to.
@@ -70,6 +74,8 @@ class Binding:
         try:
             self._engine.session.run_with_iobinding(binding)
         except Exception as error:
+            if not of_runtime(error):
+                raise
             raise run_error(error) from error
         return results
 
@@ -139,6 +145,8 @@ class Step:
         try:
             self._run(*self._pair[now])
         except Exception as error:
+            if not of_runtime(error):
+                raise
             raise run_error(error) from error
         return [output.copy() for output in self._outputs]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.calls.interrupts import from_signal_handler
 from rnncore.runtime.errors import raise_all
 from rnncore.runtime.files.layout import Array, Layout, Slot, shape_text
 from rnncore.runtime.files.signature import BATCH, TIME
@@ -40,14 +41,17 @@ def bind_arguments(slots: Sequence[Slot], args: Sequence[Any], named: Mapping[st
 
 
 def read_item(
-    layout: Layout, given: Mapping[str, Any], where: str, problems: list[str]
+    layout: Layout, given: Mapping[str, Any], where: str, problems: list[str], *, whole: bool = True
 ) -> tuple[dict[str, Array], int]:
     """Check one sequence: every input without its batch axis, ``where`` added to its name in messages.
+
+    whole: it is all of a sequence, to which the limits of the time axis apply, not a chunk.
 
     Returns arrays by input name and the number of steps; both are meaningless if ``problems`` has grown.
     """
     arrays: dict[str, Array] = {}
     steps: dict[str, int] = {}
+    others: NamedSizes = {}
     for slot in layout.inputs:
         if slot.name not in given:
             continue
@@ -62,9 +66,32 @@ def read_item(
             arrays[slot.name] = array
             if slot.item_time_axis is not None:
                 steps[slot.name] = array.shape[slot.item_time_axis]
+            for axis, name in slot.named:
+                others.setdefault(name, {})[slot.name] = array.shape[axis]
     count = agreed(steps, f"steps{where}", problems)
     problems.extend(too_many_steps(layout, count, where))  # of a value that did not say so before it was read
+    problems.extend(limit_problems(layout, {TIME: steps, **others} if whole else others, where))
     return arrays, count
+
+
+NamedSizes = dict[str, dict[str, int]]
+"""Sizes of named axes: by name of the axis, then by name of the input."""
+
+
+def limit_problems(layout: Layout, sizes: Mapping[str, Mapping[str, int]], where: str = "") -> list[str]:
+    """One line for each named axis on which inputs differ, or whose size the model does not take."""
+    problems: list[str] = []
+    for name, own in sizes.items():
+        size = (
+            agreed(own, f"entries along axis {name!r}{where}", problems)
+            if name != TIME
+            else max(own.values(), default=0)
+        )
+        axis = layout.signature.axis(name)
+        if own and axis.bounded and not axis.takes(size):
+            first = next(iter(own))
+            problems.append(f"input {first!r}{where} has size {size} along axis {name!r}, expected {axis.expected}")
+    return problems
 
 
 def too_many_steps(layout: Layout, steps: int, where: str = "") -> list[str]:
@@ -145,6 +172,8 @@ def _as_array(value: Any, dtype: np.dtype[Any], label: str, problems: list[str])
     try:
         array = np.asarray(value)
     except Exception as error:  # the conversion is whatever the caller's type does
+        if from_signal_handler(error):
+            raise
         problems.append(f"{label} cannot be made an array of {dtype}: {error}")
         return None
     if array.size == 0 and isinstance(value, list | tuple):
