@@ -16,8 +16,9 @@ from rnncore.conversion import convert_plain_layers
 from rnncore.export.capture.axes import find_axes
 from rnncore.export.capture.copying import copied, unchanged
 from rnncore.export.capture.example import Axes, Example, bind, check_dtypes, check_runs
-from rnncore.export.capture.operators import find_operators
+from rnncore.export.capture.operators import Operators, find_operators
 from rnncore.export.capture.pick import add_pick
+from rnncore.export.capture.rolling.program import RolledProgram, roll
 from rnncore.export.capture.source_lines import line_of_exception
 from rnncore.export.capture.structure import why_chunks_differ, why_not_causal
 from rnncore.export.capture.torch_onnx import OPSET
@@ -236,6 +237,7 @@ class _Exporter:
             self.example = find_axes(reference, example, axes, seed)
         self.module = convert_plain_layers(copied(reference))
         self._operators = find_operators(self.module, self.example, seed)
+        self._rolled, self._why_not_rolled = _rolled(self.module, self.example, self._operators, seed)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
         self.quantization: Quantization | None = None
@@ -298,15 +300,20 @@ class _Exporter:
 
     def _traced(self, plan: _Plan) -> Trace:
         if self._trace is None or self._trace.lengths_lifted != plan.lift_lengths:
-            self._trace = trace(
-                self.module,
-                self.example,
-                self._operators,
-                lift_lengths=plan.lift_lengths,
-                output_names=self.output_names,
-                seed=self.seed,
-                opset=OPSET,
-            )
+            try:
+                self._trace = trace(
+                    self.module if self._rolled is None else self._rolled,
+                    self.example,
+                    self._operators if self._rolled is None else Operators([]),
+                    lift_lengths=plan.lift_lengths,
+                    output_names=self.output_names,
+                    seed=self.seed,
+                    opset=OPSET,
+                )
+            except ExportError as error:
+                if self._why_not_rolled is None:
+                    raise
+                raise self._why_not_rolled from error
             # Without a layer that runs over the time axis of the inputs nothing takes them.
             plan.lift_lengths = self._trace.lengths_lifted
             calls = list(self._trace.calls.values())
@@ -397,6 +404,16 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
+
+
+def _rolled(
+    module: nn.Module, example: Example, operators: Operators, seed: int
+) -> tuple[RolledProgram | None, ExportError | None]:
+    """The module with its loops over time rolled, if it has any; or why these cannot be rolled."""
+    try:
+        return roll(module, example, operators, seed), None
+    except ExportError as error:
+        return None, error
 
 
 def _message(title: str, cases: Sequence[Case]) -> str:

@@ -18,12 +18,12 @@ _OURS += (f"{Path(__file__).parents[1]}/", "<frozen ")
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the user's code, inside the function that began at ``function_line``."""
+    """A line of the user's code, and how far its function had come, as an offset in its byte code."""
 
     file: str
     number: int
     function: str
-    function_line: int
+    offset: int
 
     def __str__(self) -> str:
         return f'File "{self.file}", line {self.number}, in {self.function}'
@@ -53,7 +53,7 @@ def user_lines(start: int = 1) -> tuple[Line, ...]:
     while frame is not None:
         code = frame.f_code
         if not code.co_filename.startswith(_OURS):
-            lines.append(Line(code.co_filename, frame.f_lineno, code.co_name, code.co_firstlineno))
+            lines.append(Line(code.co_filename, frame.f_lineno, code.co_name, frame.f_lasti))
         elif code.co_name == "call" and code.co_filename.endswith("example.py"):
             break  # below is whoever called export
         frame = frame.f_back

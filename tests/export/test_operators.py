@@ -140,7 +140,7 @@ class FromInputs(nn.Module):
 
 
 def test_weights_made_of_inputs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="FromInputs calls .* with weights that depend on the inputs"):
+    with pytest.raises(ExportError, match=r"FromInputs calls .* with weights that depend on the inputs"):
         export(FromInputs().eval(), tmp_path / "model.onnx", torch.randn(2, 6, 4))
 
 
