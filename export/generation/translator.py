@@ -62,6 +62,8 @@ def export_translator(
 ) -> TranslatorReport:
     """Write an encoder-decoder as one ONNX file: encoder, and greedy decoding or beam search as an explicit ``Loop``.
 
+    What is optional may be left out; a host that calls onnxruntime itself feeds the signature's default.
+
     ============== ====================== ==============================================================================
     input          shape                  meaning
     ============== ====================== ==============================================================================

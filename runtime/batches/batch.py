@@ -16,6 +16,7 @@ from rnncore.runtime.calls.checking import (
     apparent_steps,
     limit_problems,
     read_array,
+    read_option,
     too_many_steps,
 )
 from rnncore.runtime.calls.engine import Engine
@@ -47,6 +48,8 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     steps: dict[str, int] = {}
     others: NamedSizes = {}
     for slot in layout.inputs:
+        if slot.option is not None:
+            continue
         time_axis = slot.time_axis if slot.chunk is None else None
         too_many = too_many_steps(layout, apparent_steps(given[slot.name], time_axis))
         if too_many:  # told before anything is copied
@@ -63,6 +66,11 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     size = agreed(sizes, "sequences", problems)
     step_count = agreed(steps, "steps", problems)
     problems.extend(too_many_steps(layout, step_count))
+    for slot in layout.options:
+        array = read_option(given, slot, size, f"input {slot.name!r}", problems)
+        if array is not None:
+            arrays[slot.name] = array
+            agreed({**sizes, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
     problems.extend(limit_problems(layout, {TIME: steps, **others}))
     raise_all(problems)
     if size == 0:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rnncore.runtime.batches.batch import Batch, run_batch
 from rnncore.runtime.batches.buckets import BATCH_SIZE, PADDING_BUDGET, buckets
 from rnncore.runtime.batches.items import Items, no_steps_message
-from rnncore.runtime.calls.checking import agreed, read_array, read_item
+from rnncore.runtime.calls.checking import agreed, read_array, read_item, read_option
 from rnncore.runtime.calls.engine import Engine
 from rnncore.runtime.calls.padding import free_axes_problem, pack, split
 from rnncore.runtime.errors import InputError, raise_all
@@ -58,7 +58,11 @@ def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
     for slot in layout.inputs:
         if slot.ragged:
             continue
-        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
+        label = f"input {slot.name!r}"
+        if slot.option is not None:
+            array = read_option(given, slot, size, label, problems)
+        else:
+            array = read_array(given[slot.name], slot, slot.shape, label, problems)
         if array is not None:
             timeless[slot.name] = array
             agreed({timed[0].name: size, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)

@@ -16,11 +16,12 @@ _KIND = {"f": "floating-point numbers", "i": "integers", "u": "integers", "b": "
 
 
 def bind_arguments(slots: Sequence[Slot], args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Name every argument: positional ones in the order of the inputs, the others by name.
+    """Name every argument: positional ones in the order of the inputs, the others by name; options may be missing.
 
     Raises InputError that lists every missing, unknown and doubled one.
     """
     names = [slot.name for slot in slots]
+    optional = {slot.name for slot in slots if slot.option is not None}
     if not named and len(args) == len(names):
         return dict(zip(names, args, strict=True))
     expected = "expected " + ", ".join(names)
@@ -35,7 +36,9 @@ def bind_arguments(slots: Sequence[Slot], args: Sequence[Any], named: Mapping[st
             problems.append(f"input {name!r} is given twice, by position and by name")
         else:
             given[name] = value
-    problems += [f"input {name!r} is missing, {expected}" for name in names if name not in given]
+    problems += [
+        f"input {name!r} is missing, {expected}" for name in names if name not in given and name not in optional
+    ]
     raise_all(problems)
     return given
 
@@ -54,6 +57,8 @@ def read_item(
     others: NamedSizes = {}
     for slot in layout.inputs:
         if slot.name not in given:
+            if slot.option is not None:
+                arrays[slot.name] = slot.item_left_out()
             continue
         label = f"input {slot.name!r}{where}"
         time_axis = slot.item_time_axis if slot.chunk is None else None
@@ -145,7 +150,23 @@ def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str,
     if slot.limit is not None and converted.size and not within(converted, slot.limit):
         problems.append(f"{label} {_limit_problem(converted, slot.limit)}")
         return None
+    outside = None if slot.option is None else slot.option.problem(converted)
+    if outside is not None:
+        problems.append(f"{label} {outside}")
+        return None
     return np.asarray(converted, order="C")
+
+
+def read_option(given: Mapping[str, Any], slot: Slot, size: int, label: str, problems: list[str]) -> Array | None:
+    """An optional input for ``size`` sequences: what was given, one number for all of them, or what stands for nothing."""
+    if slot.name not in given:
+        return slot.left_out(size)
+    value = given[slot.name]
+    if len(slot.shape) == 1 and isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        number = float(value) if slot.dtype.kind == "f" else value  # 1 is a temperature too
+        one = read_array([number], slot, slot.shape, label, problems)
+        return None if one is None else np.repeat(one, size)
+    return read_array(value, slot, slot.shape, label, problems)
 
 
 def within(ids: Array, limit: int) -> bool:
@@ -162,6 +183,7 @@ def _is_right(value: Any, slot: Slot, shape: tuple[int | str, ...]) -> bool:
         and value.dtype == slot.dtype
         and _shape_problem(value.shape, shape) is None
         and (slot.limit is None or value.size == 0 or within(value, slot.limit))
+        and (slot.option is None or slot.option.allows(value))
     )
 
 

@@ -112,6 +112,7 @@ class Engine:
         "_reopen",
         "_session",
         "_start",
+        "_unasked",
         "fingerprint",
         "layout",
         "quick",
@@ -137,6 +138,7 @@ class Engine:
         watch(self)
         self._start: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
+        self._unasked: Array = np.empty((0, 0, 1), np.int64)
         self._outputs = [slot.name for slot in layout.outputs] + [
             state.output for state in layout.states[: layout.graph_states]
         ]
@@ -168,7 +170,7 @@ class Engine:
     ) -> dict[str, Array]:
         """Run the graph; returns outputs and final states by their graph names.
 
-        arrays: every input, whole and checked.
+        arrays: every input, whole and checked; options may be missing.
         states: every state by its input name, [batch, size].
         lengths: int64 [batch], or None for ``steps`` in every row; unused by a model without such an input.
         """
@@ -180,6 +182,11 @@ class Engine:
         feeds = {**arrays, **self._state_feeds(states)}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths
+        if self.layout.signature.pick is not None:
+            feeds[self.layout.signature.pick.at] = self._nothing_asked(batch, steps)
+        for slot in self.layout.options:
+            if slot.name not in feeds:
+                feeds[slot.name] = slot.left_out(batch)
         values = self._run(self._outputs, feeds)
         if self.layout.plain:
             return values
@@ -259,6 +266,16 @@ class Engine:
             if batch <= _MOST_KEPT:
                 self._full = batch, steps, lengths
         return lengths
+
+    def _nothing_asked(self, batch: int, steps: int) -> Array:
+        """Zeros [batch, steps, 1], read-only: what a file with picks is fed when nobody asks for some."""
+        at = self._unasked
+        if at.shape[:2] != (batch, steps):
+            at = np.zeros((batch, steps, 1), np.int64)
+            at.flags.writeable = False
+            if batch <= _MOST_KEPT:
+                self._unasked = at
+        return at
 
 
 def of_runtime(error: Exception) -> bool:

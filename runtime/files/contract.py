@@ -57,6 +57,7 @@ def signature_problems(signature: Signature) -> list[str]:
     for state in signature.states:
         problems += [f"state {state.name!r} {problem}" for problem in _state_problems(state)]
     problems += _pick_problems(signature)
+    problems += _option_problems(signature)
     problems += _axis_problems(signature)
     if signature.states and not signature.causal:
         problems.append("there are states, but the model is not marked causal")
@@ -127,6 +128,20 @@ def _pick_problems(signature: Signature) -> list[str]:
     if len(of.shape) == 3 and of.shape[:2] == (BATCH, TIME) and isinstance(of.shape[2], int):
         return []
     return [f"there are picks of output {of.name!r} {shape_text(of.shape)}, expected [batch, time, a fixed size]"]
+
+
+def _option_problems(signature: Signature) -> list[str]:
+    ports = {port.name: port for port in signature.inputs}
+    problems = []
+    for option in signature.options:
+        port = ports.get(option.name)
+        if port is None:
+            problems.append(f"there is an option {option.name!r}, which is no input")
+        elif port.time_axis is not None:
+            problems.append(f"option {option.name!r} has a time axis, so nothing can stand for it")
+        elif not option.allows(np.asarray(option.default)) or not np.isfinite(option.default):
+            problems.append(f"option {option.name!r} is {option.default} by default, expected {option.text}")
+    return problems
 
 
 def _state_problems(state: State) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.files.axes import Flat, Size, Steps, base_of, known_size
+from rnncore.runtime.files.options import Option
 from rnncore.runtime.files.signature import BATCH, TIME, Port, Signature, State
 from rnncore.runtime.foreign.border import Border
 
@@ -23,6 +24,7 @@ class Slot:
     chunk: samples of one step of a model that takes chunks of fixed size; they lie on the axis after time.
     flat: the graph has two of these axes as one, which only callers of whole arrays see.
     named: the axes that are neither batch nor time and by whose names sizes agree, as (position in an item, name).
+    option: what stands for an input that is left out, None if it must be given.
     """
 
     name: str
@@ -36,9 +38,12 @@ class Slot:
     chunk: int | None = None
     flat: int | None = None
     named: tuple[tuple[int, str], ...] = ()
+    option: Option | None = None
 
     @classmethod
-    def of(cls, port: Port, chunk: int | None = None, names: frozenset[str] = frozenset()) -> Slot:
+    def of(
+        cls, port: Port, chunk: int | None = None, names: frozenset[str] = frozenset(), option: Option | None = None
+    ) -> Slot:
         """The slot of a port that has a batch axis; ``names`` are those of axes whose sizes agree."""
         shape = port.inner
         batch_axis = shape.index(BATCH)
@@ -56,6 +61,7 @@ class Slot:
             chunk,
             next((axis for axis, size in enumerate(port.shape) if isinstance(size, Flat)), None),
             tuple((axis, base) for axis, base in enumerate(bases) if base in names and base != TIME),
+            option,
         )
 
     @property
@@ -88,6 +94,16 @@ class Slot:
             return array
         rows = array.shape[self.flat] * array.shape[self.flat + 1]
         return array.reshape(*array.shape[: self.flat], rows, *array.shape[self.flat + 2 :])
+
+    def left_out(self, batch: int) -> Array:
+        """The array of an optional input that nobody gave; axes of free size have one place."""
+        assert self.option is not None
+        return np.full(self.full_shape(batch, 1, 1), self.option.default, self.dtype)
+
+    def item_left_out(self) -> Array:
+        """The same for one sequence."""
+        assert self.option is not None
+        return np.full(self.item_full_shape(1, 1), self.option.default, self.dtype)
 
     def full_shape(self, batch: int, steps: int, free: int = 0) -> tuple[int, ...]:
         """Shape of a whole array; ``free`` is the size of axes that are neither fixed nor batch nor time."""
@@ -169,6 +185,7 @@ class StateSlot:
 class Layout:
     """All slots of a model.
 
+    options: those of the inputs that may be left out.
     timed: some input has a time axis.
     fixed: batch and time are the only free axes, so buffers can be made before a run.
     timeless_outputs: names of outputs with one value for the whole sequence.
@@ -181,6 +198,7 @@ class Layout:
 
     signature: Signature
     inputs: tuple[Slot, ...]
+    options: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
     states: tuple[StateSlot, ...]
     lengths: str | None
@@ -197,8 +215,9 @@ class Layout:
     def of(cls, signature: Signature, max_steps: int | None = None, border: Border | None = None) -> Layout:
         """The layout of a signature in which :func:`rnncore.runtime.files.contract.signature_problems` finds nothing."""
         chunks = {} if border is None else border.chunks
+        options = {option.name: option for option in signature.options}
         names = frozenset(axis.name for axis in signature.axes) - {BATCH, TIME}
-        inputs = tuple(Slot.of(port, chunks.get(port.name), names) for port in signature.inputs)
+        inputs = tuple(Slot.of(port, chunks.get(port.name), names, options.get(port.name)) for port in signature.inputs)
         outputs = tuple(Slot.of(port, names=names) for port in signature.outputs)
         states = tuple(StateSlot.of(state) for state in signature.states)
         rests = tuple(rest for slot in inputs for rest in _rests(slot, signature.stride)) if signature.causal else ()
@@ -210,6 +229,7 @@ class Layout:
         return cls(
             signature,
             inputs,
+            tuple(slot for slot in inputs if slot.option is not None),
             outputs,
             states + rests,
             None if signature.lengths is None else signature.lengths.name,

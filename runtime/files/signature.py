@@ -5,8 +5,8 @@ key                    value
 ====================== =================================================================================
 rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`.  1 unless the
                        signature says what only format 2 can: limits of axes, sizes that follow others, a stride, states
-                       of any rank
-rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape
+                       of any rank, options, picks
+rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape, and what may be left out
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
 rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
 rnncore.report         JSON: what was verified at export (shapes, seeds, errors, versions)
@@ -41,6 +41,7 @@ from rnncore.runtime.files.axes import (
     size_from_data,
     size_to_data,
 )
+from rnncore.runtime.files.options import Option
 
 __all__ = ["BATCH", "TIME", "Axis", "Flat", "Port", "Signature", "Size", "State", "Steps"]
 
@@ -127,7 +128,7 @@ class Pick:
     """A way to ask for some numbers of an output instead of all, such as the log-probability of one token.
 
     The graph input ``at``, int64 [batch, time, picks], holds indices of the last axis of the output ``of``; the graph
-    output ``picked`` [batch, time, picks] has the numbers found there.  Both are optional: the input has a default.
+    output ``picked`` [batch, time, picks] has the numbers found there.  Who does not ask feeds zeros [batch, time, 1].
     """
 
     of: str
@@ -148,6 +149,7 @@ class Signature:
     pick: how to ask for some numbers of an output, or None when the file cannot be asked.
     axes: every named axis, with the sizes that it may have; empty in files of format 1, which have no limits.
     stride: a stream is run in multiples of so many steps; what is less waits for the next chunk.
+    options: those of the inputs that may be left out.
     """
 
     inputs: tuple[Port, ...]
@@ -159,6 +161,7 @@ class Signature:
     pick: Pick | None = None
     axes: tuple[Axis, ...] = ()
     stride: int = 1
+    options: tuple[Option, ...] = ()
 
     def axis(self, name: str) -> Axis:
         """The limits of a named axis; none, if the file says none."""
@@ -168,7 +171,8 @@ class Signature:
     def format_version(self) -> int:
         """The oldest format that can say all this."""
         sizes = [size for port in (*self.inputs, *self.outputs) for size in port.shape]
-        newer = self.axes or self.stride > 1 or any(isinstance(size, Steps | Flat) for size in sizes)
+        newer = self.axes or self.stride > 1 or self.options or self.pick is not None
+        newer = newer or any(isinstance(size, Steps | Flat) for size in sizes)
         return 2 if newer or any(state.shape is not None for state in self.states) else 1
 
     def to_json(self) -> str:
@@ -180,7 +184,7 @@ class Signature:
             if state["shape"] is None:  # as in every file of format 1
                 del state["shape"]
         if self.format_version == 1:
-            del data["axes"], data["stride"]
+            del data["axes"], data["stride"], data["options"]
         return json.dumps(data, separators=(",", ":"))
 
     @classmethod
@@ -200,6 +204,7 @@ class Signature:
                 pick=None if pick is None else Pick(str(pick["of"]), str(pick["at"]), str(pick["picked"])),
                 axes=tuple(_axis(axis) for axis in data.get("axes", ())),
                 stride=int(data.get("stride", 1)),
+                options=tuple(Option.from_json(option) for option in data.get("options", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
