@@ -31,7 +31,7 @@ from rnncore.export.loops.steps import StepGraph, export_steps
 from rnncore.export.proof.golden import GoldenRecorder
 from rnncore.export.proof.reference import Reference
 from rnncore.export.proof.verification import Case, Verdict, Verifier
-from rnncore.export.saving import check_size, weights_of, write_entries, write_model
+from rnncore.export.saving import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.signature import REPORT_KEY, precision_of, signature_of, write_metadata
 from rnncore.export.targets import (
     CHOICES_KEY,
@@ -43,8 +43,7 @@ from rnncore.export.targets import (
     describe,
     form_text,
 )
-from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
-from rnncore.runtime.files.atomic import replacing, replacing_both
+from rnncore.runtime.errors import InputError, NotStreamableError, VerificationError, raise_all
 from rnncore.runtime.files.golden import GOLDEN_KEY
 from rnncore.runtime.files.signature import Signature
 
@@ -119,7 +118,8 @@ def export(
 
     Args:
         model: any module that calls recurrent layers.
-        path: file to write; its folder must exist.  Nothing is written unless everything succeeds.
+        path: file to write; its folder must exist.  Nothing is written unless everything succeeds.  A link is followed, and
+            the file keeps its mode.
         example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``.  Its sizes are not
             baked in; its values tell the range of ids and the spread of floats that verification uses.
         form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
@@ -147,8 +147,9 @@ def export(
             example alone.
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
-        external_data: True: weights go to a second file, ``path`` with ".data" behind it, which the model needs beside it
-            and whose hash it holds; False: never; None: when they are more than one ONNX file holds, 1.9 GB.
+        external_data: True: weights go to a second file, which the model needs beside it: ``path`` with a hash of them and
+            ".data" behind it.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to the
+            same path again exchanges both as one, and then removes the second file of before.
 
     Returns:
         The report, which is also stored in the file.
@@ -163,8 +164,7 @@ def export(
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     file = Path(path)
-    if not file.parent.is_dir():
-        raise ExportError(f"the folder {file.parent} does not exist; create it first")
+    writable(file, external=external_data is True)
     reference = copy.deepcopy(model).eval()
     exporter = _Exporter(
         reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed
@@ -172,10 +172,11 @@ def export(
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
     exporter.external = check_size(reference, external_data, int8=exporter.quantization is not None)
-    weights = weights_of(file) if exporter.external else None
-    with replacing(file) if weights is None else replacing_both(file, weights.name) as temporary:
+    place = writable(file, external=exporter.external)
+    with saving(place) as temporary:
         report = exporter.run(temporary, streaming, lengths, verify)
-    return replace(report, path=file, weights_path=weights)
+    weights = report.weights_path
+    return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
 
 
 def _check_choices(form: str, target: str | None) -> None:
@@ -247,8 +248,9 @@ class _Exporter:
             )
         write_entries(path, self._findings(path, report, verify=verify))
         form = form_text(self.choices)
-        size_bytes = sum(file.stat().st_size for file in (path, *[weights_of(path)] * self.external))
-        return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices)
+        weights = weights_of(path)
+        size_bytes = sum(file.stat().st_size for file in (path, weights) if file is not None)
+        return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices, weights)
 
     def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
         traced = self._traced(plan)

@@ -34,6 +34,7 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.files.limits import Limits
 from rnncore.runtime.files.signature import FORMAT_VERSION, Pick, Port, Signature, State
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.pool.pool import Pool
@@ -72,6 +73,7 @@ __all__ = [
     "Hypothesis",
     "InputError",
     "LanguageModel",
+    "Limits",
     "MissingExtraError",
     "Model",
     "ModelFileError",
