@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 
 from benchmarks.contestants import exported, exported_path, fused_feeds, fused_session, torch_layer
-from benchmarks.measure import Table, medians, micro, ratio
+from benchmarks.measure import Table, micro, percent, ratio, timings
 
 TIME = 100
 CASES = [
@@ -58,7 +58,7 @@ def run() -> Table:
             answers = [file.run(x) for file in files.values()]
             for y in (*answers, session.run(["y"], feeds)[0][:, 0].transpose(1, 0, 2)):
                 np.testing.assert_allclose(y, expected, atol=1e-4)
-            took = medians(
+            took = timings(
                 {
                     "fused": lambda s=session, f=feeds: s.run(["y"], f),
                     **{form: lambda m=file, v=x: m.run(v) for form, file in files.items()},
@@ -68,20 +68,24 @@ def run() -> Table:
         rows.append(
             (
                 f"{kind} H={size} B={batch}",
-                *(micro(took[name], TIME) for name in ("fused", "loop", "scan", "auto", "torch")),
-                ratio(took["loop"], took["fused"]),
-                ratio(took["scan"], took["fused"]),
-                ratio(took["loop"], took["torch"]),
-                ratio(took["auto"], took["torch"]),
+                *(micro(took[name].warm, TIME) for name in ("fused", "loop", "scan", "auto", "torch")),
+                ratio(took["loop"].warm, took["fused"].warm),
+                ratio(took["scan"].warm, took["fused"].warm),
+                ratio(took["loop"].warm, took["torch"].warm),
+                ratio(took["auto"].warm, took["torch"].warm),
+                ratio(took["loop"].cold or 0.0, took["torch"].cold or 1.0),
+                percent(max(timing.spread for timing in took.values())),
                 f"{nodes_a_step(kind, size, 'loop')}, {nodes_a_step(kind, size, 'scan')}",
             )
         )
     header = (
         *("layer", "fused", "loop", "scan", "auto", "torch"),
-        *("loop/fused", "scan/fused", "loop/torch", "auto/torch", "nodes a step: loop, scan"),
+        *("loop/fused", "scan/fused", "loop/torch", "auto/torch", "loop/torch cold", "largest spread"),
+        "nodes a step: loop, scan",
     )
     note = (
-        f"Time {TIME}, input size = hidden size, µs a step, one thread, interleaved medians; parity checked first. "
+        f"Time {TIME}, input size = hidden size, µs a step, one thread, interleaved medians of equally many "
+        "calls; parity checked first. Cold: the caches were swept before every call. "
         '"auto" is form="auto" for onnxruntime, through our runtime. Nodes are those that onnxruntime runs '
         "for a step of rows of full length, once it has joined activations with the products before them."
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.contestants import FOLDER
-from benchmarks.measure import Table, medians, ratio
+from benchmarks.measure import Table, Timing, ratio, timings
 from rnncore import CellConfig, LanguageModel, LanguageModelConfig
 from rnncore.export import export
 from rnncore.runtime import LanguageModel as RuntimeLanguageModel
@@ -94,7 +94,7 @@ def _rescoring(model: RuntimeLanguageModel, name: str, nbests: list[list[str]]) 
     np.testing.assert_allclose(together(), one_by_one(), rtol=1e-5)
     texts = [text for nbest in nbests for text in nbest]
     distinct = {text[:n] for text in texts for n in range(len(text))}
-    took = medians({"together": together, "one_by_one": one_by_one}, seconds=4.0, least=5)
+    took = timings({"together": together, "one_by_one": one_by_one}, seconds=4.0, least=5, cold=False)
     return _row(name, sum(map(len, texts)), len(distinct), took)
 
 
@@ -125,10 +125,10 @@ def _fusion(model: RuntimeLanguageModel) -> tuple[str, ...]:
         return total
 
     assert math.isclose(together(), one_by_one(), rel_tol=1e-5)
-    took = medians({"together": together, "one_by_one": one_by_one}, seconds=2.0, least=3)
+    took = timings({"together": together, "one_by_one": one_by_one}, seconds=2.0, least=3, cold=False)
     return _row(f"beam search, {BEAMS} x {CANDIDATES}", STEPS * BEAMS * CANDIDATES, STEPS * BEAMS, took)
 
 
-def _row(name: str, characters: int, distinct: int, took: dict[str, float]) -> tuple[str, ...]:
-    milli = [f"{took[key] * 1e3:.1f}" for key in ("one_by_one", "together")]
-    return name, str(characters), str(distinct), *milli, ratio(took["one_by_one"], took["together"])
+def _row(name: str, characters: int, distinct: int, took: dict[str, Timing]) -> tuple[str, ...]:
+    milli = [f"{took[key].warm * 1e3:.1f}" for key in ("one_by_one", "together")]
+    return name, str(characters), str(distinct), *milli, ratio(took["one_by_one"].warm, took["together"].warm)

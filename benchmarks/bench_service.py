@@ -17,7 +17,7 @@ import torch
 from onnxruntime import OrtValue
 
 from benchmarks.contestants import exported
-from benchmarks.measure import Table, medians, ratio
+from benchmarks.measure import Table, ratio, timings
 from rnncore.runtime import Model, Pool, PoolStream
 
 SIZE, STREAMS, ROUNDS = 256, 64, 30
@@ -82,8 +82,8 @@ def batching(model: Model) -> list[Row]:
         for name in list(contestants)[1:]:
             for found, expected in zip(contestants[name](), wanted, strict=True):
                 np.testing.assert_allclose(found, expected, atol=ATOL)
-        took = medians(contestants, seconds=4.0)
-    per_push = {name: seconds / ROUNDS / STREAMS for name, seconds in took.items()}
+        took = timings(contestants, seconds=4.0, cold=False)
+    per_push = {name: timing.warm / ROUNDS / STREAMS for name, timing in took.items()}
     base = per_push["one after another"]
     targets = {"push_many": "4", "pool, coroutines": "2.5"}
     return [
@@ -253,18 +253,18 @@ def ragged(model: Model) -> list[Row]:
     for name in ("model.run of the list", "model.run_iter", "padded to the longest"):
         for found, expected in zip(contestants[name](), wanted, strict=True):
             np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-4)
-    took = medians(contestants, seconds=3.0, least=5)
-    best = took["model.run of the list"]
+    took = timings(contestants, seconds=3.0, least=5, cold=False)
+    best = took["model.run of the list"].warm
     targets = {"one call an item": "> 1", "padded to the longest": "> 1"}
     steps = int(lengths.sum())
     return [
         (
             f"256 ragged sequences, {name}",
-            f"{seconds / steps * 1e6:.1f} µs a step",
-            ratio(seconds, best),
+            f"{timing.warm / steps * 1e6:.1f} µs a step",
+            ratio(timing.warm, best),
             targets.get(name, ""),
         )
-        for name, seconds in took.items()
+        for name, timing in took.items()
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.contestants import FOLDER, exported, fused_feeds, fused_session, torch_layer
-from benchmarks.measure import Table, medians, micro, ratio
+from benchmarks.measure import Table, Timing, micro, percent, ratio, timings
 
 SIZES = (64, 256, 512)
 STREAMS = 16
@@ -30,7 +30,7 @@ def run() -> Table:
         with torch.inference_mode():
             hidden = layer(frame)[1]
             pair = (hidden[0][0], hidden[1][0])
-            took = medians(
+            took = timings(
                 {
                     "push": lambda s=stream, c=chunk: s.push(c),
                     "bare": lambda b=bare, f=bare_feeds: b.run(None, f),
@@ -40,24 +40,29 @@ def run() -> Table:
                     "push_many": lambda m=model, s=many, c=[chunk] * STREAMS: m.push_many(s, c),
                 }
             )
-        took["push_many"] /= STREAMS
-        rows.append(
-            (
-                f"H={size}",
-                *(micro(took[n]) for n in ("push", "bare", "fused", "nn.LSTM", "nn.LSTMCell", "push_many")),
-                ratio(took["nn.LSTM"], took["push"]),
-                ratio(took["nn.LSTMCell"], took["push"]),
-                ratio(took["bare"], took["push"]),
-                ratio(took["push"], took["push_many"]),
-            )
-        )
-    header = ("LSTM", "push", "bare run", "fused run", "nn.LSTM", "nn.LSTMCell", f"push_many of {STREAMS}")
-    ratios = ("nn.LSTM/push", "LSTMCell/push", "bare/push", "push/push_many")
+        rows += [_row(f"H={size}, {kind}", took, kind) for kind in ("warm", "cold")]
+    names = ("push", "bare run", "fused run", "nn.LSTM", "nn.LSTMCell", f"push_many of {STREAMS}")
+    ratios = ("nn.LSTM/push", "LSTMCell/push", "bare/push", "push/push_many", "largest spread")
     note = (
-        "One stream, one step (T = 1), µs a step and stream, one thread, medians of interleaved runs. "
+        "One stream, one step (T = 1), µs a step and stream, one thread, medians of interleaved runs, equally many calls of "
+        "each. Cold: the caches were swept before every call, as by the other work of a service. "
         '"bare run" is `InferenceSession.run` of the same file, "fused run" of onnxruntime\'s LSTM operator.'
     )
-    return Table("Streaming", note, (*header, *ratios), tuple(rows))
+    return Table("Streaming", note, ("LSTM", *names, *ratios), tuple(rows))
+
+
+def _row(name: str, took: dict[str, Timing], kind: str) -> tuple[str, ...]:
+    seconds = {contestant: float(getattr(timing, kind)) for contestant, timing in took.items()}
+    seconds["push_many"] /= STREAMS
+    return (
+        name,
+        *(micro(seconds[n]) for n in ("push", "bare", "fused", "nn.LSTM", "nn.LSTMCell", "push_many")),
+        ratio(seconds["nn.LSTM"], seconds["push"]),
+        ratio(seconds["nn.LSTMCell"], seconds["push"]),
+        ratio(seconds["bare"], seconds["push"]),
+        ratio(seconds["push"], seconds["push_many"]),
+        percent(max(timing.spread for timing in took.values())) if kind == "warm" else "",
+    )
 
 
 def _bare_session(size: int) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import rnncore
-from benchmarks.measure import Table, medians, ratio
+from benchmarks.measure import Table, ratio, timings
 
 TIME, BATCH, SIZE = 64, 32, 256
 
@@ -84,15 +84,15 @@ def run() -> Table:
         steps = {key: _step(layer, x) for key, layer in ours.items()}
         steps["matrix products of an LSTM alone", "LSTM"] = _products()
         for (name, peer), own in steps.items():
-            took = medians({"ours": own, "torch": _step(peers[peer], x)})
+            took = timings({"ours": own, "torch": _step(peers[peer], x)}, cold=False)
             rows.append(
                 (
                     name,
                     f"nn.{peer}",
                     str(threads),
-                    f"{took['ours'] * 1e3:.1f}",
-                    f"{took['torch'] * 1e3:.1f}",
-                    ratio(took["ours"], took["torch"]),
+                    f"{took['ours'].warm * 1e3:.1f}",
+                    f"{took['torch'].warm * 1e3:.1f}",
+                    ratio(took["ours"].warm, took["torch"].warm),
                 )
             )
     note = (

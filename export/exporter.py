@@ -14,8 +14,10 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.conversion import convert
-from rnncore.export.capture.example import Axes, Example, check_dtypes, check_runs
+from rnncore.export.capture.axes import find_axes
+from rnncore.export.capture.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.capture.pick import add_pick
+from rnncore.export.capture.source_lines import line_of_exception
 from rnncore.export.capture.structure import why_chunks_differ, why_not_causal
 from rnncore.export.capture.torch_onnx import OPSET
 from rnncore.export.capture.tracing import Trace, trace
@@ -28,9 +30,12 @@ from rnncore.export.loops.fused import check_fusable
 from rnncore.export.loops.portable import fold_constants, spell_out
 from rnncore.export.loops.splice import splice
 from rnncore.export.loops.steps import StepGraph, export_steps
+from rnncore.export.proof.cases import Case, Verdict
 from rnncore.export.proof.golden import GoldenRecorder
 from rnncore.export.proof.reference import Reference
-from rnncore.export.proof.verification import Case, Verdict, Verifier
+from rnncore.export.proof.repeatable import check_repeatable
+from rnncore.export.proof.sizes import MOST_STEPS, broken_at
+from rnncore.export.proof.verification import Verifier, sizes_of
 from rnncore.export.saving import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.signature import REPORT_KEY, precision_of, signature_of, write_metadata
 from rnncore.export.targets import (
@@ -43,9 +48,10 @@ from rnncore.export.targets import (
     describe,
     form_text,
 )
-from rnncore.runtime.errors import InputError, NotStreamableError, VerificationError, raise_all
+from rnncore.runtime.error_boundary import only_own_errors
+from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
 from rnncore.runtime.files.golden import GOLDEN_KEY
-from rnncore.runtime.files.signature import Signature
+from rnncore.runtime.files.signature import BATCH, TIME, Signature
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,11 @@ class ExportReport:
         line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
         line += f"\n  weights in {self.weights_path}" if self.weights_path else ""
         line += "".join(f"\n  {text}" for text in describe(self.form_choices))
+        line += "".join(f"\n  {remark}" for remark in self.verification.get("remarks", ()))
         return line if self.accuracy is None else f"{line}\n{self.accuracy}"
 
 
+@only_own_errors(ExportError, "the export", line_of_exception)
 def export(
     model: nn.Module,
     path: str | Path,
@@ -166,8 +174,9 @@ def export(
     file = Path(path)
     writable(file, external=external_data is True)
     reference = copy.deepcopy(model).eval()
+    check_repeatable(reference, bind(reference, example))
     exporter = _Exporter(
-        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed
+        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed, axes
     )
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
@@ -210,6 +219,7 @@ class _Exporter:
         metadata: Mapping[str, str],
         pick: bool,
         seed: int,
+        axes: Axes | None = None,
     ) -> None:
         self.reference = reference
         self.example = example
@@ -222,6 +232,7 @@ class _Exporter:
         self.seed = seed
         check_dtypes(reference, example)
         check_runs(example, reference)
+        self.example = find_axes(reference, example, axes, seed)
         self.module = convert(reference)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
@@ -255,7 +266,7 @@ class _Exporter:
     def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
         traced = self._traced(plan)
         if plan.stream:
-            plan.not_causal_because = why_not_causal(traced)
+            plan.not_causal_because = why_not_causal(traced) or sizes_of(traced.example, traced.limits).too_far
             if plan.not_causal_because:
                 self._refuse_stream(plan, plan.not_causal_because, must_stream)
         model = traced.model.clone()
@@ -267,7 +278,13 @@ class _Exporter:
         spell_out(model)
         clean_up(model, self.module)
         signature = signature_of(
-            model.graph, states, traced.lengths, causal=plan.stream, not_causal_because=plan.not_causal_because
+            model.graph,
+            states,
+            traced.lengths,
+            causal=plan.stream,
+            not_causal_because=plan.not_causal_because,
+            extents=traced.example.extents,
+            output_shapes=traced.example.output_shapes,
         )
         if self.pick:
             pick = add_pick(model.graph, {state.output for state in states})
@@ -288,9 +305,8 @@ class _Exporter:
                 seed=self.seed,
                 opset=OPSET,
             )
-            if plan.lift_lengths and not self._trace.lengths_lifted:  # no layer runs over the time axis of the inputs
-                plan.lift_lengths = False
-                return self._traced(plan)
+            # Without a layer that runs over the time axis of the inputs nothing takes them.
+            plan.lift_lengths = self._trace.lengths_lifted
             calls = list(self._trace.calls.values())
             if self.quantization is not None:
                 check_form(self.form, [call.name for call in calls])
@@ -303,8 +319,15 @@ class _Exporter:
 
     def _verify(self, path: Path) -> Verdict:
         assert self._trace is not None
-        example = self._trace.example
-        verifier = Verifier(Reference(self.reference, example), example, precision_of(self.reference), self.seed + 1)
+        example, limits = self._trace.example, self._trace.limits
+        verifier = Verifier(
+            Reference(self.reference, example), example, precision_of(self.reference), self.seed + 1, limits
+        )
+        for guard in verifier.sizes.unchecked:
+            raise ExportError(
+                f"forward asks at {guard.where} whether {guard.text}, which turns beyond the {MOST_STEPS} steps and the batches "
+                f"that an export checks: {ONE_WAY}"
+            )
         return verifier.verify(path)
 
     def _findings(self, path: Path, report: dict[str, Any], *, verify: bool) -> dict[str, str]:
@@ -314,7 +337,11 @@ class _Exporter:
             assert self._trace is not None
             example = self._trace.example
             recorder = GoldenRecorder(
-                Reference(self.reference, example), example, precision_of(self.reference), self.seed + 2
+                Reference(self.reference, example),
+                example,
+                precision_of(self.reference),
+                self.seed + 2,
+                self._trace.limits,
             )
             entries[GOLDEN_KEY] = recorder.record(path, int8=self.quantization is not None).to_json()
         return entries
@@ -322,9 +349,12 @@ class _Exporter:
     def _narrow(self, plan: _Plan, verdict: Verdict, must_stream: bool, must_lengths: bool) -> bool:
         """Take from the plan what verification disproved; True if the file must be built again."""
         changed = False
-        wrong = verdict.failures("whole", *(() if plan.lift_lengths else ("ragged",)))
-        if wrong:
-            raise VerificationError(_message("the exported file and the PyTorch module disagree", wrong))
+        self._refuse_other_ways(verdict.failures("whole"))
+        mixed = verdict.failures("rows")
+        if mixed:
+            raise VerificationError(_message("a row of a batch differs from the row alone: forward mixes rows", mixed))
+        if not plan.lift_lengths and verdict.failures("ragged"):
+            raise VerificationError(_message(PADDING_SHOWS, verdict.failures("ragged")))
         ragged = verdict.failures("ragged")
         if ragged:
             if must_lengths:
@@ -339,10 +369,32 @@ class _Exporter:
             changed = True
         return changed
 
+    def _refuse_other_ways(self, wrong: Sequence[Case]) -> None:
+        """Raise VerificationError for whole batches that disagree, and say which line asks for a size, if one does."""
+        if not wrong:
+            return
+        assert self._trace is not None
+        guards = self._trace.limits.guards
+        asked = [g for case in wrong for g in broken_at(guards, {BATCH: case.batch, TIME: case.time}) if g.where]
+        message = _message("the exported file and the PyTorch module disagree", wrong)
+        if asked:
+            message += f"\n  forward asks at {asked[0].where} whether {asked[0].text}: {ONE_WAY}"
+        raise VerificationError(message)
+
     def _refuse_stream(self, plan: _Plan, reason: str, must_stream: bool) -> None:
         if must_stream:
             raise NotStreamableError(f"streaming=True, but {reason}")
         plan.stream, plan.not_causal_because = False, reason
+
+
+ONE_WAY = (
+    "a file goes one way at every size, that of the sizes it was traced at; write this with tensor operations that hold for "
+    "all sizes, or export a module for each way"
+)
+PADDING_SHOWS = (
+    "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
+    "normalised, say: mask them by the lengths)"
+)
 
 
 def _message(title: str, cases: Sequence[Case]) -> str:

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 from torch import nn
 
+from rnncore.export.loops.unique_names import make_names_unique
 from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.atomic import replacing_with_companions, target_of
 from rnncore.runtime.files.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
@@ -75,6 +76,7 @@ def weights_of(path: Path) -> Path | None:
 
 def write_model(model: ir.Model, path: Path, *, external: bool = False) -> None:
     """Check ``model`` in full and write it to ``path`` with its fingerprint; ``external``: weights to a file beside it."""
+    make_names_unique(model.graph)
     if external:
         weights = _unload(model, path)
         model.metadata_props[WEIGHTS_KEY] = weights.to_json()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from rnncore.cells import Cell, LSTMCell
+from rnncore.cells import Cell, LSTMCell, RNNCell
 from rnncore.export.capture.recorder import Call
 from rnncore.export.loops.fused import why_not_fused
 
@@ -49,6 +49,13 @@ def why_not(program: str, form: str, cell: Cell, *, reverse: bool, lengths: bool
     return "onnx.reference joins the steps of a Loop along the wrong axis"
 
 
+def why_hides_nan(cell: Cell) -> str:
+    """Why the fused operator of ``cell`` does not show NaN in onnxruntime; empty for the one that does, RNN with tanh."""
+    if isinstance(cell, RNNCell) and cell.activation == "tanh":
+        return ""
+    return "onnxruntime's fused operator turns NaN into plausible numbers"
+
+
 def _why_not_operator(program: str, cell: Cell, *, reverse: bool, lengths: bool) -> str:
     if program == "onnxruntime":
         return ""
@@ -78,6 +85,8 @@ def _choice(call: Call, target: str, *, int8: bool) -> Choice:
     against = "fused operators have no int8 twin" if int8 else ""
     for program in programs:
         against = against or why_not(program, "fused", call.cell, **where)
+    if "onnxruntime" in programs:
+        against = against or why_hides_nan(call.cell)
     if not against:
         return Choice(
             "fused", f"the fused operator computes exactly this cell on {', '.join(programs)}, and is fastest"

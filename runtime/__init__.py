@@ -35,6 +35,7 @@ from rnncore.runtime.errors import (
     UnknownTokenError,
 )
 from rnncore.runtime.files.limits import Limits
+from rnncore.runtime.files.options import Option
 from rnncore.runtime.files.signature import FORMAT_VERSION, Pick, Port, Signature, State
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.pool.pool import Pool
@@ -45,7 +46,7 @@ from rnncore.runtime.streams.stream import Stream
 if TYPE_CHECKING:
     from rnncore.runtime.files.reverify import CaseResult, VerifyReport, verify
     from rnncore.runtime.tasks.classifier import Classifier
-    from rnncore.runtime.tasks.embedder import Embedder, Neighbour, cosines, nearest
+    from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
     from rnncore.runtime.tasks.levenshtein import edit_distance
     from rnncore.runtime.tasks.rater import Rater
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from rnncore.runtime.tasks.spans import Span, SpanCounts, count_spans, spans_of
     from rnncore.runtime.tasks.tagger import Tagger
     from rnncore.runtime.tasks.task_stream import TaskStream
+    from rnncore.runtime.tasks.vectors import Neighbour, cosines, nearest
     from rnncore.runtime.text.beam import Found
     from rnncore.runtime.text.generation import TextGenerator, Written
     from rnncore.runtime.text.language_model import LanguageModel, TokenScore
@@ -81,6 +83,7 @@ __all__ = [
     "Neighbour",
     "NotOnnxError",
     "NotStreamableError",
+    "Option",
     "Overloaded",
     "Pick",
     "Pool",
@@ -127,7 +130,8 @@ __all__ = [
 _MODULES = {
     "files.reverify": ("CaseResult", "VerifyReport", "verify"),
     "tasks.classifier": ("Classifier",),
-    "tasks.embedder": ("Embedder", "Neighbour", "cosines", "nearest"),
+    "tasks.embedder": ("Embedder",),
+    "tasks.vectors": ("Neighbour", "cosines", "nearest"),
     "tasks.generator": ("Generator",),
     "tasks.levenshtein": ("edit_distance",),
     "tasks.rater": ("Rater",),

@@ -16,6 +16,7 @@ from rnncore.runtime.batches.many import push_many
 from rnncore.runtime.batches.ragged import read_ragged, run_ragged
 from rnncore.runtime.calls.checking import bind_arguments
 from rnncore.runtime.calls.picks import run_picked
+from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.files.layout import Array, Layout
 from rnncore.runtime.files.limits import DEFAULT_LIMITS, Limits
@@ -30,6 +31,7 @@ from rnncore.runtime.streams.snapshot import decode, read_file
 from rnncore.runtime.streams.stream import Stream
 
 
+@only_own_errors(ModelFileError, "loading the file")
 def load(
     source: str | os.PathLike[str] | bytes,
     *,
@@ -138,7 +140,7 @@ class Model:
                 return one_or_all(layout, run_ragged(self._engine, ragged))
             batch = read_batch(layout, given, lengths)
         outputs = run_batch(self._engine, batch)
-        return one_or_all(layout, [outputs[slot.name] for slot in layout.outputs])
+        return one_or_all(layout, [slot.folded(outputs[slot.name]) for slot in layout.outputs])
 
     def run_picked(self, /, *inputs: Any, at: Any, **named: Any) -> Array:
         """Run whole padded sequences, and return only some numbers of the one output [batch, time, size].
@@ -268,7 +270,7 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights, graph and metadata, 64 hex digits."""
+        """SHA-256 of weights, graph and metadata, 64 hex digits; of a foreign file also of how it was said to be read."""
         return self._file.fingerprint
 
     @property
@@ -287,7 +289,7 @@ class Model:
         return self.signature.causal
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._name, self._file.origin, self.fingerprint)
+        return _unpickled, (self._name, self._file.origin, self._file.file_fingerprint)
 
     def __copy__(self) -> Model:
         return self

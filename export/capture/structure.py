@@ -7,7 +7,7 @@ import onnx_ir as ir
 from rnncore.export.capture.recorder import CARRY, DOMAIN, RELEASE, Call, CarriedCall
 from rnncore.export.capture.tracing import Trace
 from rnncore.export.capture.zeros import always_zero
-from rnncore.export.proof.verification import TOGETHER_DETAIL, Case
+from rnncore.export.proof.cases import TOGETHER_DETAIL, Case
 from rnncore.runtime.files.signature import BATCH, TIME
 
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -14,6 +10,9 @@ from onnxscript import opset20 as op
 from torch import nn
 from torch.export import ExportedProgram
 
+from rnncore.export.capture.silence import silent
+from rnncore.export.capture.source_lines import line_of_exception
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
 
 OPSET = 20
@@ -27,22 +26,6 @@ def _log_sigmoid(x: Any) -> Any:
 
 TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
 """Operators that torch translates into something else than it computes."""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress lines, no deprecation warnings of torch about itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def to_onnx(
@@ -64,12 +47,13 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with _quiet(), torch.no_grad():
+    with silent(), torch.no_grad():
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:
             raise
         except Exception as error:
+            pass_on_interruption(error)
             raise ExportError(_explain(error, what)) from error
 
 
@@ -79,20 +63,21 @@ def to_model(program: ExportedProgram, *, what: str, opset: int = OPSET) -> ir.M
     Raises:
         ExportError: torch cannot write it; the message carries torch's own first lines.
     """
-    with _quiet(), torch.no_grad():
+    with silent(), torch.no_grad():
         try:
             result = torch.onnx.export(
                 program, dynamo=True, verbose=False, opset_version=opset, custom_translation_table=TRANSLATIONS
             )
         except Exception as error:
+            pass_on_interruption(error)
             raise ExportError(f"torch.onnx cannot write {what}: {_first_lines(error)}") from error
     assert result is not None
     return result.model
 
 
 def _explain(error: Exception, what: str) -> str:
-    text = _first_lines(error)
-    message = f"torch.export cannot trace {what}: {text}"
+    where = line_of_exception(error)
+    message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {_first_lines(error)}"
     if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):
         message += (
             f"\n  {FIXES_AXIS} (a size read as a Python number, such as len(x) for x.shape[0], a loop over time, a reshape "

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rnncore.export.capture.source_lines import line_of_exception
 from rnncore.export.exporter import export
 from rnncore.export.generation.generator_check import check_generator
 from rnncore.export.generation.generator_graph import generator_graph
@@ -20,6 +21,7 @@ from rnncore.export.loops.forms import Form
 from rnncore.export.saving import saving, writable, write_entries, write_model
 from rnncore.export.signature import REPORT_KEY, write_metadata
 from rnncore.runtime import Model, load
+from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.files.golden import GOLDEN_KEY
 from rnncore.runtime.files.loading import read_source
@@ -50,6 +52,7 @@ class GeneratorReport:
         return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, generates in one call; {checked}"
 
 
+@only_own_errors(ExportError, "the export", line_of_exception)
 def export_generator(
     source: nn.Module | str | Path | bytes,
     path: str | Path,
@@ -66,7 +69,8 @@ def export_generator(
     """Write a model of token ids as one ONNX file in which the whole generation is an explicit ``Loop``.
 
     A host in any language generates with one call of onnxruntime; :class:`rnncore.runtime.TextGenerator` does it for
-    texts.  The loop ends as soon as every row has ended.  Rows differ in prefix, length and options:
+    texts.  What is optional may be left out here; a host that calls onnxruntime itself feeds the signature's default.
+    The loop ends as soon as every row has ended.  Rows differ in prefix, length and options:
 
     ============== ================== ==================================================================================
     input          shape              meaning

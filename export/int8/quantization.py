@@ -14,8 +14,8 @@ from rnncore.export.capture.example import Axes, Example
 from rnncore.export.int8.accuracy import AccuracyReport
 from rnncore.export.int8.rewriting import quantize_int8
 from rnncore.export.int8.verification import INT8_RMS, Int8Verifier, measure_accuracy, read_data
+from rnncore.export.proof.cases import Case, Verdict
 from rnncore.export.proof.reference import Reference
-from rnncore.export.proof.verification import Case, Verdict
 from rnncore.export.saving import write_model
 from rnncore.runtime.errors import ExportError, InputError, VerificationError, raise_all
 from rnncore.runtime.files.signature import PREFIX, Signature

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from rnncore.export.capture.example import Axes, Example
 from rnncore.export.int8.accuracy import AccuracyReport, compare
+from rnncore.export.proof.bench import Question
+from rnncore.export.proof.cases import Case, Verdict
 from rnncore.export.proof.reference import Array, Reference, error
-from rnncore.export.proof.verification import Case, Verdict, Verifier
+from rnncore.export.proof.verification import Verifier
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.files.comparison import rms_error
@@ -46,38 +48,21 @@ class Int8Verifier(Verifier):
         self.tolerance = INT8_RMS
         return super().verify(path)
 
-    def _judge(
-        self,
-        kind: str,
-        batch: int,
-        time: int,
-        detail: str,
-        tensors: list[Tensor],
-        got: list[Array],
-        lengths: Array | None = None,
-        model: Model | None = None,
-    ) -> Case:
-        if kind == "whole" or lengths is not None:
-            expected = self.reference(tensors)
-            if lengths is not None and model is not None:
-                expected = self._valid(model, expected, lengths)
+    def judge(self, question: Question, model: Model, got: list[Array]) -> Case:
+        """See :meth:`Bench.judge`."""
+        if question.kind == "whole" or question.valid is not None:
+            expected = self.reference(question.tensors)
+            if question.valid is not None:
+                got, expected = (self.valid(model, outputs, question) for outputs in (got, expected))
             far = max(rms_error([pair]) for pair in zip(got, expected, strict=True))
             passed, note = far <= INT8_RMS, f"int8, rms error {far:.1%} of the values"
         else:
-            expected = self._run(self._file, tensors)
+            expected = self.run(self._file, question.tensors)
             far = max(error(g, e)[1] for g, e in zip(got, expected, strict=True))
             passed, note = far <= INT8_SELF, "against the int8 file run on it alone and in one piece"
         errors = [error(g, e) for g, e in zip(got, expected, strict=True)]
-        return Case(
-            kind,
-            batch,
-            time,
-            detail,
-            max(e[0] for e in errors),
-            max(e[1] for e in errors),
-            passed,
-            "" if passed else note,
-        )
+        worst = (max(e[0] for e in errors), max(e[1] for e in errors))
+        return question.case(*worst, passed, "" if passed else note)
 
 
 def measure_accuracy(

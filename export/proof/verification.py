@@ -1,311 +1,148 @@
-"""Run an exported file against the module it came from, at sizes the export never saw."""
+"""Run an exported file against the module it came from, at sizes the export never saw.
+
+What a file is verified for: the user's own example; whole batches at sizes on both sides of every number in the program
+(:mod:`rnncore.export.proof.sizes`); every row of a batch, padded or not, against the row alone
+(:mod:`rnncore.export.proof.rows`); NaN (:mod:`rnncore.export.proof.not_finite`); chunks, if it streams
+(:mod:`rnncore.export.proof.streams`).
+"""
 
 from __future__ import annotations
 
-import math
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rnncore.export.capture.example import Example
-from rnncore.export.proof.reference import TOLERANCE, Array, Reference, error, first_line
-from rnncore.runtime import Model, ModelFileError, load
+from rnncore.export.capture.size_limits import SizeLimits
+from rnncore.export.proof.bench import Bench, Question, open_file
+from rnncore.export.proof.cases import EXAMPLE_DETAIL, Case, Verdict
+from rnncore.export.proof.not_finite import not_finite_cases
+from rnncore.export.proof.reference import Reference
+from rnncore.export.proof.rows import ragged_cases, row_cases
+from rnncore.export.proof.sizes import Sizes
+from rnncore.export.proof.streams import stream_cases
+from rnncore.runtime import Model
 from rnncore.runtime.calls.instructions import has_avx512, supposing
-from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.errors import ExportError
 from rnncore.runtime.files.signature import BATCH, TIME
 
 WHOLE_SIZES = ((1, 1), (1, 9), (2, 7), (5, 2), (3, 64))  # (batch, time); none is the traced (3, 31)
-OTHER_SIZE = {BATCH: 1, TIME: 9}
+OTHER_SIZE = (1, 9)
 OTHER_DETAIL = f"as if the processor had {'no ' if has_avx512() else ''}AVX-512"
-RAGGED_SIZES = ((4, 11),)
 PICK_SIZES = ((1, 1, 1), (2, 7, 3))  # (batch, time, picks)
-STREAM_STEPS = 13
-TOGETHER = ((2, 9, 2), (4, 1, 8))  # chunks of streams that move in one call: the longer one is now one, now the other
-TOGETHER_DETAIL = "moved together"
-CHUNKINGS = ((1,) * STREAM_STEPS, (4, 0, 1, 8), (STREAM_STEPS - 1, 1))
 
 
-@dataclass
-class Case:
-    """One comparison of the file with the module.
-
-    kind: "whole", "ragged" or "stream".  max_abs is the largest difference, max_rel the same as a part of the largest
-    expected value (at least 1).
-    """
-
-    kind: str
-    batch: int
-    time: int
-    detail: str
-    max_abs: float
-    max_rel: float
-    passed: bool
-    note: str = ""
-
-    def __str__(self) -> str:
-        what = f"{self.kind} (batch {self.batch}, time {self.time}{', ' + self.detail if self.detail else ''})"
-        return f"{what}: max error {self.max_abs:.2g}" + (f", {self.note}" if self.note else "")
-
-
-@dataclass
-class Verdict:
-    """All comparisons made on one file."""
-
-    seed: int
-    tolerance: float
-    cases: list[Case] = field(default_factory=list)
-
-    def failures(self, *kinds: str) -> list[Case]:
-        """Cases of the given kinds that did not pass."""
-        return [case for case in self.cases if not case.passed and case.kind in kinds]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for the file's metadata."""
-        import onnx
-        import onnxruntime
-
-        versions = {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        }
-        return {
-            "seed": self.seed,
-            "tolerance": self.tolerance,
-            "versions": versions,
-            "cases": [asdict(case) for case in self.cases],
-        }
-
-
-class Verifier:
+class Verifier(Bench):
     """Compares a file with a reference; every input comes from ``seed``."""
 
-    def __init__(self, reference: Reference, example: Example, precision: str, seed: int) -> None:
-        self.reference = reference
-        self.example = example
-        self.precision = precision
-        self.seed = seed
-        self.tolerance = TOLERANCE.get(precision, TOLERANCE["float32"])
+    def __init__(
+        self,
+        reference: Reference,
+        example: Example,
+        precision: str,
+        seed: int,
+        limits: SizeLimits | None = None,
+    ) -> None:
+        super().__init__(reference, example, precision, seed)
+        self.sizes = sizes_of(example, limits or SizeLimits())
 
     def verify(self, path: Path) -> Verdict:
-        """Whole batches, ragged batches if the file takes lengths, streams if it is causal."""
-        model = _load(path)
-        self._generator = torch.Generator().manual_seed(self.seed)
+        """The example, whole batches, rows alone, ragged batches if the file takes lengths, streams if it is causal."""
+        model = open_file(path)
+        self.generator = torch.Generator().manual_seed(self.seed)
         verdict = Verdict(self.seed, self.tolerance)
+        verdict.cases.append(self._example_itself(model))
         verdict.cases.extend(self._whole(model))
+        verdict.cases.extend(self._both_sides(model))
         with supposing(avx512=not has_avx512()):
-            verdict.cases.append(self._other_processor(_load(path)))
+            verdict.cases.append(self._other_processor(open_file(path)))
+        verdict.cases.extend(row_cases(self, model))
+        if not verdict.failures("whole", "rows"):
+            verdict.cases.extend(not_finite_cases(self, model, verdict.remarks))
         if model.signature.pick is not None:
             verdict.cases.extend(self._picks(model))
         if model.signature.lengths is not None:
-            verdict.cases.extend(self._ragged(model))
+            verdict.cases.extend(ragged_cases(self, model))
         if model.signature.causal:
-            try:
-                verdict.cases.extend([*self._streams(model), *self._streams_together(model)])
-            except InputError as failure:  # what onnxruntime refuses: too few steps for a convolution, say
-                note = f"a chunk is refused: {first_line(failure)}"
-                verdict.cases.append(Case("stream", 1, STREAM_STEPS, "", math.inf, math.inf, False, note))
+            verdict.cases.extend(stream_cases(self, model, self.sizes))
         return verdict
 
+    def _example_itself(self, model: Model) -> Case:
+        tensors = [i.value for i in self.example.inputs]
+        own = next((i.value for i in self.example.inputs if i.name == self.example.lengths), None)
+        lengths = None if own is None else own.detach().cpu().to(torch.int64)
+        batch, time = (size_of(self.example, axis) for axis in (BATCH, TIME))
+        ragged = lengths is not None and bool((lengths < time).any())
+        valid = None if lengths is None else lengths.numpy()
+        question = Question("ragged" if ragged else "whole", batch, time, tensors, EXAMPLE_DETAIL, valid)
+        return self.asked(model, question, lengths)
+
     def _whole(self, model: Model) -> Iterator[Case]:
-        drawn = [self.example.draw({BATCH: b, TIME: t}, self._generator) for b, t in WHOLE_SIZES]
+        all_sizes = list(dict.fromkeys(self.near(b, t) for b, t in WHOLE_SIZES))
+        drawn = [self.draw(b, t) for b, t in all_sizes]
         failures = [self.reference.failure(tensors) for tensors in drawn]
         if all(failures):
             raise ExportError(f"PyTorch itself fails at every size that was tried, such as: {failures[-1]}")
-        for (batch, time), why in zip(WHOLE_SIZES, failures, strict=True):
+        for (batch, time), why in zip(all_sizes, failures, strict=True):
             if why:
-                yield Case("whole", batch, time, "", 0.0, 0.0, True, f"left out, PyTorch itself fails: {why}")
+                yield _left_out(batch, time, why)
         possible = [i for i, why in enumerate(failures) if not why]
-        sizes, drawn = [WHOLE_SIZES[i] for i in possible], [drawn[i] for i in possible]
-        first = [self._run(model, tensors) for tensors in drawn]
+        questions = [Question("whole", *all_sizes[i], drawn[i]) for i in possible]
+        first = [self.run(model, question.tensors) for question in questions]
         # A second, interleaved round: an answer must not depend on what ran before (onnxruntime issue 18672).
-        second = [self._run(model, tensors) for tensors in drawn]
-        for (batch, time), tensors, got, again in zip(sizes, drawn, first, second, strict=True):
-            case = self._judge("whole", batch, time, "", tensors, got)
+        second = [self.run(model, question.tensors) for question in questions]
+        for question, got, again in zip(questions, first, second, strict=True):
+            case = self.judge(question, model, got)
+            self.reference.check_again(question.tensors)
             if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, again, strict=True)):
                 case.passed, case.note = False, "a second run gave other bits"
             yield case
 
+    def _both_sides(self, model: Model) -> Iterator[Case]:
+        """Sizes at which the answer may change, because a number in the program says so."""
+        for batch, time in self.sizes.whole:
+            if not self.takes(batch, time):
+                continue  # no file takes it either
+            yield self._unless_left_out(model, batch, time)
+
     def _other_processor(self, model: Model) -> Case:
         """One row, opened as on a processor of the other kind, where it takes another branch of the file."""
-        tensors = self.example.draw(OTHER_SIZE, self._generator)
+        return self._unless_left_out(model, *self.near(*OTHER_SIZE), OTHER_DETAIL)
+
+    def _unless_left_out(self, model: Model, batch: int, time: int, detail: str = "") -> Case:
+        tensors = self.draw(batch, time)
         why = self.reference.failure(tensors)
-        batch, time = OTHER_SIZE.values()
-        if why:
-            return Case("whole", batch, time, "", 0.0, 0.0, True, f"left out, PyTorch itself fails: {why}")
-        return self._judge("whole", batch, time, OTHER_DETAIL, tensors, self._run(model, tensors))
+        return (
+            _left_out(batch, time, why) if why else self.asked(model, Question("whole", batch, time, tensors, detail))
+        )
 
     def _picks(self, model: Model) -> Iterator[Case]:
         """What is asked for by index is what the whole output has there, and that is what the module gives."""
         (port,) = model.signature.outputs
-        for batch, time, picks in PICK_SIZES:
-            tensors = self.example.draw({BATCH: batch, TIME: time}, self._generator)
-            at = torch.randint(int(port.shape[2]), (batch, time, picks), generator=self._generator).numpy()
-            whole = self._run(model, tensors)
-            picked = model.run_picked(at=at, **{name: t.cpu().numpy() for name, t in self._named(tensors)})
-            case = self._judge("whole", batch, time, f"{picks} picked a step", tensors, whole)
+        for rows, steps, picks in PICK_SIZES:
+            batch, time = self.near(rows, steps)
+            tensors = self.draw(batch, time)
+            at = torch.randint(int(port.shape[2]), (batch, time, picks), generator=self.generator).numpy()
+            whole = self.run(model, tensors)
+            picked = model.run_picked(at=at, **{name: t.cpu().numpy() for name, t in self.named(tensors)})
+            case = self.judge(Question("whole", batch, time, tensors, f"{picks} picked a step"), model, whole)
             if not np.array_equal(picked, np.take_along_axis(whole[0], at, 2), equal_nan=True):
                 case.passed, case.note = False, f"the picks are not what output '{port.name}' has there"
             yield case
 
-    def _ragged(self, model: Model) -> Iterator[Case]:
-        for batch, time in RAGGED_SIZES:
-            tensors = self.example.draw({BATCH: batch, TIME: time}, self._generator)
-            lengths = torch.randint(1, time + 1, (batch,), generator=self._generator)
-            lengths[-1] = time
-            if self.example.sorted_lengths:
-                lengths = lengths.sort(descending=True).values
-            detail = f"lengths {lengths.tolist()}"
-            got = self._run(model, tensors, lengths)
-            if self.example.lengths is not None:
-                tensors = self._with_lengths(tensors, lengths)
-                valid = lengths.numpy()
-                yield self._judge("ragged", batch, time, detail, tensors, self._valid(model, got, valid), valid, model)
-            else:
-                # The module knows no lengths: each row alone, cut to its length, is what the padded batch must equal.
-                for row, length in enumerate(lengths.tolist()):
-                    alone = [self._cut(t, i, row, length) for i, t in enumerate(tensors)]
-                    rows = [self._row(model, o, g, row, length) for o, g in enumerate(got)]
-                    yield self._judge("ragged", batch, length, f"row {row} of a batch padded to {time}", alone, rows)
 
-    def _streams(self, model: Model) -> Iterator[Case]:
-        tensors = self.example.draw({BATCH: 1, TIME: STREAM_STEPS}, self._generator)
-        # A push of no steps has no answer where an output is one value for the whole chunk.
-        timed = all(port.time_axis is not None for port in model.signature.outputs)
-        for chunks in [tuple(c for c in chunks if c or timed) for chunks in CHUNKINGS]:
-            parts: list[list[Array]] = []
-            with model.stream() as stream:
-                start = 0
-                for size in chunks:
-                    chunk = {n: self._chunk(t, i, start, size) for i, (n, t) in enumerate(self._named(tensors))}
-                    parts.append(_outputs(model, stream.push(**chunk)))
-                    start += size
-            got = [self._join(model, o, [part[o] for part in parts]) for o in range(len(model.signature.outputs))]
-            yield self._judge("stream", 1, STREAM_STEPS, f"chunks {_short(chunks)}", tensors, got)
-
-    def _streams_together(self, model: Model) -> Iterator[Case]:
-        """Streams that move in one call keep apart: a model that mixes or reorders the rows of its batch does not."""
-        tensors = self.example.draw({BATCH: len(TOGETHER), TIME: STREAM_STEPS}, self._generator)
-        rows = [[self._cut(t, i, row, STREAM_STEPS) for i, t in enumerate(tensors)] for row in range(len(TOGETHER))]
-        parts: list[list[list[Array]]] = [[] for _ in TOGETHER]
-        streams = [model.stream() for _ in TOGETHER]
-        starts = [0] * len(TOGETHER)
-        for sizes in zip(*TOGETHER, strict=True):
-            chunks = [
-                {n: self._chunk(t, i, start, size) for i, (n, t) in enumerate(self._named(row))}
-                for row, start, size in zip(rows, starts, sizes, strict=True)
-            ]
-            for answers, result in zip(parts, model.push_many(streams, chunks), strict=True):
-                answers.append(_outputs(model, result))
-            starts = [start + size for start, size in zip(starts, sizes, strict=True)]
-        for row, answers in enumerate(parts):
-            got = [self._join(model, o, [part[o] for part in answers]) for o in range(len(model.signature.outputs))]
-            detail = f"{TOGETHER_DETAIL}, row {row} of {len(TOGETHER)}, chunks {list(TOGETHER[row])}"
-            yield self._judge("stream", 1, STREAM_STEPS, detail, rows[row], got)
-
-    def _judge(
-        self,
-        kind: str,
-        batch: int,
-        time: int,
-        detail: str,
-        tensors: list[Tensor],
-        got: list[Array],
-        lengths: Array | None = None,
-        model: Model | None = None,
-    ) -> Case:
-        try:
-            expected = self.reference(tensors)
-        except Exception as failure:
-            note = f"PyTorch itself fails: {first_line(failure)}"
-            return Case(kind, batch, time, detail, math.inf, math.inf, False, note)
-        if lengths is not None and model is not None:
-            expected = self._valid(model, expected, lengths)
-        errors = [error(g, e) for g, e in zip(got, expected, strict=True)]
-        max_abs, max_rel = max(e[0] for e in errors), max(e[1] for e in errors)
-        case = Case(kind, batch, time, detail, max_abs, max_rel, max_rel <= self.tolerance)
-        if not case.passed:
-            shapes = [(g.shape, e.shape) for g, e in zip(got, expected, strict=True) if g.shape != e.shape]
-            case.note = f"shape {shapes[0][0]} instead of {shapes[0][1]}" if shapes else ""
-            if np.isfinite(max_rel) and lengths is None and self.reference.excuses(tensors, got, expected):
-                case.passed, case.note = True, "the model amplifies rounding; float64 confirms the file"
-        return case
-
-    def _run(self, model: Model, tensors: Sequence[Tensor], lengths: Tensor | None = None) -> list[Array]:
-        arrays = {name: t.cpu().numpy() for name, t in self._named(tensors)}
-        return _outputs(model, model.run(**arrays, lengths=None if lengths is None else lengths.numpy()))
-
-    def _named(self, tensors: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
-        pairs = zip(self.example.names, tensors, strict=True)
-        return [(name, t) for name, t in pairs if name != self.example.lengths]
-
-    def _with_lengths(self, tensors: Sequence[Tensor], lengths: Tensor) -> list[Tensor]:
-        named = zip(self.example.inputs, tensors, strict=True)
-        return [lengths.to(i.value.dtype) if i.name == self.example.lengths else t for i, t in named]
-
-    def _cut(self, tensor: Tensor, index: int, row: int, length: int) -> Tensor:
-        """One row of an input, cut to ``length`` along time."""
-        for axis, role in enumerate(self.example.inputs[index].axes):
-            if role == BATCH:
-                tensor = tensor.narrow(axis, row, 1)
-            elif role == TIME:
-                tensor = tensor.narrow(axis, 0, length)
-        return tensor
-
-    def _chunk(self, tensor: Tensor, index: int, start: int, size: int) -> Array:
-        """What a stream takes: no batch axis, ``size`` steps from ``start``."""
-        axes = self.example.inputs[index].axes
-        if TIME in axes:
-            tensor = tensor.narrow(axes.index(TIME), start, size)
-        return tensor.select(axes.index(BATCH), 0).cpu().numpy()
-
-    def _row(self, model: Model, output: int, value: Array, row: int, length: int) -> Array:
-        port = model.signature.outputs[output]
-        value = np.take(value, [row], axis=port.batch_axis)
-        return value if port.time_axis is None else np.take(value, range(length), axis=port.time_axis)
-
-    def _valid(self, model: Model, outputs: list[Array], lengths: Array) -> list[Array]:
-        """Outputs with everything past each row's length set to zero."""
-        results = []
-        for port, value in zip(model.signature.outputs, outputs, strict=True):
-            if port.time_axis is not None and port.batch_axis is not None:
-                value = value.copy()
-                by_row = np.moveaxis(value, (port.batch_axis, port.time_axis), (0, 1))
-                for row, length in enumerate(lengths):
-                    by_row[row, length:] = 0
-            results.append(value)
-        return results
-
-    def _join(self, model: Model, output: int, parts: list[Array]) -> Array:
-        """The parts of a stream as one output with a batch axis; without a time axis the last part is the answer."""
-        port = model.signature.outputs[output]
-        assert port.batch_axis is not None
-        if port.time_axis is None:
-            return np.expand_dims(parts[-1], port.batch_axis)
-        axis = port.time_axis - (port.batch_axis < port.time_axis)
-        return np.expand_dims(np.concatenate(parts, axis), port.batch_axis)
+def sizes_of(example: Example, limits: SizeLimits) -> Sizes:
+    """The sizes of verification for a module with these limits and this example."""
+    axes = {axis for i in example.inputs for axis in i.axes if axis}
+    return Sizes.of(limits, size_of(example, TIME), axes)
 
 
-def _load(path: Path) -> Model:
-    """The file in onnxruntime, which lacks some operators in some dtypes (float64 ``Erf``, for one)."""
-    try:
-        return load(path)
-    except ModelFileError as error:
-        raise ExportError(f"the file would not load: {str(error).removeprefix(f'{path}: ')}") from error
+def size_of(example: Example, axis: str) -> int:
+    """Size of the user's example along ``axis``; 1 if no input has it."""
+    return max((i.value.shape[i.axes.index(axis)] for i in example.inputs if axis in i.axes), default=1)
 
 
-def _outputs(model: Model, result: Any) -> list[Array]:
-    if isinstance(result, Mapping):
-        return [result[port.name] for port in model.signature.outputs]
-    return [result]
-
-
-def _short(chunks: Sequence[int]) -> str:
-    return f"{len(chunks)} of 1" if set(chunks) == {1} else str(list(chunks))
+def _left_out(batch: int, time: int, why: str) -> Case:
+    return Case("whole", batch, time, "", 0.0, 0.0, True, f"left out, PyTorch itself fails: {why}")

@@ -55,6 +55,10 @@ class Embedder(TaskModel):
         """Vectors of length 1, [batch, size]; arguments as of ``Reader``."""
         return functional.normalize(self.head(self.pooling(self.reader(x, lengths), lengths)), dim=1)
 
+    def batch_label(self, example: tuple[Any, str | int]) -> str | int:
+        """The label of an example: the loss compares it with others of its label, so ``fit`` puts them into one batch."""
+        return example[1]
+
     def collate(self, examples: Sequence[tuple[Any, str | int]]) -> dict[str, Tensor]:
         """A padded batch of examples (sequence [time] or [time, features], label); equal labels are of one kind."""
         sequences, labels = zip(*examples, strict=True)

@@ -43,6 +43,7 @@ def fit(
 
         def loss(self, **batch) -> tuple[Tensor, int]       # summed over the valid terms of the batch, and their number
         def metrics(self, **batch) -> dict[str, tuple[float, int]]      # optional: sums and counts, on held-out batches
+        def batch_label(self, example) -> Hashable      # optional: examples of equal labels meet in batches, in pairs
 
     ``batch`` being what ``collate`` makes of a list of examples, moved to the device.  A step minimises the mean over
     all terms of all examples of the batch, however long each of them is.

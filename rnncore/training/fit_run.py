@@ -21,7 +21,7 @@ from rnncore.training.observer import EpochReport, Observer, Observers, StepRepo
 from rnncore.training.processes import gathered, new_accelerator, summed, to_device
 from rnncore.training.run_log import RunLog
 from rnncore.training.schedule import learning_rate_factor
-from rnncore.training.shuffling import example_lengths, shuffled_batches, sorted_batches
+from rnncore.training.shuffling import example_lengths, grouped_batches, shuffled_batches, sorted_batches
 
 Collate = Callable[[list[Any]], Mapping[str, Any]]
 
@@ -62,10 +62,17 @@ class FitRun:
         self._settings = settings
         self._checkpoint = checkpoint
         self._lengths = example_lengths(training, length)
-        self._held_out_batches = sorted_batches(example_lengths(held_out, length), settings.batch)
+        label = getattr(model, "batch_label", None)
+        self._labels = None if label is None else [label(training[i]) for i in range(len(training))]
+        held_out_lengths = example_lengths(held_out, length)
+        if label is None:
+            self._held_out_batches = sorted_batches(held_out_lengths, settings.batch)
+        else:
+            labels = [label(held_out[i]) for i in range(len(held_out))]
+            self._held_out_batches = grouped_batches(labels, held_out_lengths, settings.batch, settings.seed, 0)
         self._batches: list[np.ndarray] = []
         self._save_due = False
-        self._steps_an_epoch = -(-len(training) // settings.batch)
+        self._steps_an_epoch = len(self._batches_of(0))
         self._check_shares()
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self._loss, self._optimizer = self._accelerator.prepare(_Loss(model), optimizer)
@@ -107,7 +114,7 @@ class FitRun:
         state, settings = self._state, self._settings
         saved_at = time.monotonic()
         while state.epoch < settings.epochs and not should_stop(state.history, settings.patience):
-            self._batches = shuffled_batches(self._lengths, settings.batch, settings.seed, state.epoch)
+            self._batches = self._batches_of(state.epoch)
             while state.step < len(self._batches):
                 due = time.monotonic() - saved_at >= SAVE_EVERY_S
                 interrupted = self._step(interruption, save_due=due)
@@ -119,6 +126,12 @@ class FitRun:
             self._observer.finished_epoch(self._finish_epoch())
             self._save()
             saved_at = time.monotonic()
+
+    def _batches_of(self, epoch: int) -> list[np.ndarray]:
+        batch, seed = self._settings.batch, self._settings.seed
+        if self._labels is None:
+            return shuffled_batches(self._lengths, batch, seed, epoch)
+        return grouped_batches(self._labels, self._lengths, batch, seed, epoch)
 
     def _step(self, interruption: Interruption, *, save_due: bool) -> int | None:
         """One optimiser step; the number of the signal that came to any of the processes, if one did."""
@@ -175,8 +188,13 @@ class FitRun:
                 )
 
     def _collated(self, examples: Sequence[Any], indices: np.ndarray) -> dict[str, Any]:
-        """This process's share of a batch: every n-th example, so that the shares have like lengths."""
+        """This process's share of a batch: every n-th example, so that the shares have like lengths.
+
+        Examples that belong together lie side by side: their batches are cut into pieces instead.
+        """
         own = indices[self._accelerator.process_index :: self._accelerator.num_processes]
+        if self._labels is not None:
+            own = np.array_split(indices, self._accelerator.num_processes)[self._accelerator.process_index]
         return to_device(self._collate([examples[i] for i in own.tolist()]), self._accelerator.device)
 
     def _finish_epoch(self) -> EpochReport:
@@ -222,7 +240,7 @@ class FitRun:
 
     def _check_shares(self) -> None:
         processes = self._accelerator.num_processes
-        smallest = len(self._training) // self._steps_an_epoch
+        smallest = min(map(len, self._batches_of(0)))
         if smallest < processes:
             raise InputError(
                 f"the smallest batch has {smallest} examples for {processes} processes: raise batch, "

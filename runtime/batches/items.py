@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rnncore.runtime.calls.engine import Engine, enough_memory
 from rnncore.runtime.calls.padding import pack
+from rnncore.runtime.errors import InputError
 from rnncore.runtime.files.layout import Array, Layout, Slot
 
 Items = dict[str, Array]
@@ -39,7 +40,14 @@ def run_arrays(
     layout = engine.layout
     named = {state.name: array for state, array in zip(layout.states, states, strict=True)}
     values = engine.call(arrays, named, lengths, len(lengths), steps)
-    return [values[slot.name] for slot in layout.outputs], [values[state.output] for state in layout.states]
+    finals = [values[state.output] for state in layout.states]
+    for state, final in zip(layout.states, finals, strict=True):
+        if final.shape != (len(lengths), state.size) or final.dtype != state.dtype:
+            raise InputError(
+                f"the model made {final.dtype}{list(final.shape)} of the state {state.name!r}, expected "
+                f"{state.dtype}{[len(lengths), state.size]}: its graph does not do what it says for this input"
+            )
+    return [values[slot.name] for slot in layout.outputs], finals
 
 
 def split_items(layout: Layout, outputs: Sequence[Array], lengths: Sequence[int], steps: int) -> list[list[Array]]:
@@ -58,7 +66,7 @@ def item_views(slot: Slot, output: Array, lengths: Sequence[int], steps: int) ->
     rows = slot.rows(output)
     if slot.time_axis is None or (slot.item_time_axis == 0 and min(lengths) == steps):
         return list(rows)
-    return [slot.item_from_row(rows[i, :length]) for i, length in enumerate(lengths)]
+    return [slot.item_from_row(rows[i, : slot.steps(length)]) for i, length in enumerate(lengths)]
 
 
 def no_steps_message(layout: Layout, rows: Sequence[int]) -> str:

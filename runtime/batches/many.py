@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import sys
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,17 @@ import numpy as np
 from rnncore.runtime.batches.items import Items, no_steps_message, own_arrays, run_arrays, run_items, split_items
 from rnncore.runtime.calls.checking import bind_arguments, read_item
 from rnncore.runtime.calls.engine import Engine, enough_memory
+from rnncore.runtime.calls.interrupts import set_together
 from rnncore.runtime.calls.padding import free_axes_problem, pack
-from rnncore.runtime.errors import InputError, StateError, StreamBusyError, raise_all
+from rnncore.runtime.errors import InputError, StateError, raise_all
 from rnncore.runtime.files.layout import Array, Layout
+from rnncore.runtime.streams.holding import Holder, hold
 from rnncore.runtime.streams.hooks import apply_hooks, one_or_all
 from rnncore.runtime.streams.shelves import Places
-from rnncore.runtime.streams.stream import Stream
+from rnncore.runtime.streams.stream import Stream, check_count
+from rnncore.runtime.streams.strides import Rest, join_rest, keep, waiting
+
+_getframe = sys._getframe
 
 
 def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
@@ -25,19 +31,19 @@ def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) 
     Raises InputError, StateError or StreamBusyError before any state has changed.
     """
     _check_streams(engine, streams, chunks)
-    held: list[threading.Lock] = []
+    held: list[Holder] = []
     try:
         for stream in streams:
-            lock = stream._lock
-            if not lock.acquire(False):
-                raise StreamBusyError(f"stream {len(held)} is in use by another caller: no stream was moved")
-            held.append(lock)
+            holder = stream._holder
+            if holder.setdefault(0, _getframe()) is not _getframe():
+                hold(holder, _getframe(), f"stream {len(held)} is in use by another caller: no stream was moved")
+            held.append(holder)
         raise_all([f"streams[{i}] is closed" for i, stream in enumerate(streams) if stream._closed], StateError)
         alike = _push_alike(engine, streams, chunks)
         return _push_held(engine, streams, chunks) if alike is None else alike
     finally:
-        for lock in held:
-            lock.release()
+        for holder in held:
+            holder.clear()
 
 
 def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> None:
@@ -79,13 +85,20 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
         arrays = {slot.name: pack(slot, chunks, steps)}
     outputs, finals = run_arrays(engine, arrays, np.full(count, steps, np.int64), steps, places.gather())
     answers = own_arrays(layout.outputs[0], outputs[0], [steps] * count, steps)
-    _move(streams, places, finals, [steps] * count)
+    _move(streams, [steps] * count, [(places, finals)])
     return answers
 
 
 def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
     layout = engine.layout
     items, lengths = _read_chunks(engine, chunks)
+    rests: list[Rest] = []
+    pushed = list(lengths)
+    if layout.stride > 1:
+        for i, stream in enumerate(streams):
+            rest = waiting(layout, stream._sets[stream._reached[0]])
+            items[i], lengths[i], later = join_rest(layout, rest, items[i], lengths[i])
+            rests.append(later)
     outputs: list[list[Array]] = [[] for _ in streams]
     finals: list[tuple[list[int], list[Array]]] = []
     for group in _groups(layout, lengths):
@@ -103,14 +116,36 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
         apply_hooks(stream._hooks, layout, own) if stream._hooks and steps else own
         for stream, own, steps in zip(streams, outputs, lengths, strict=True)
     ]
-    # Only now, after the last call that can fail, does any stream change.
+    moved: list[int] = []
+    parts: list[tuple[Places, list[Array]]] = []
     for group, group_finals in finals:
-        moved = [row for row, i in enumerate(group) if lengths[i] > 0]
-        if moved:
-            rows = [group[row] for row in moved]
-            some = [streams[i] for i in rows]
-            _move(some, _places(some), [final[moved] for final in group_finals], [lengths[i] for i in rows])
+        rows = [row for row, i in enumerate(group) if lengths[i] > 0]
+        if rows:
+            places = _places([streams[group[row]] for row in rows])
+            parts.append((places, [final[rows] for final in group_finals]))
+            moved += [group[row] for row in rows]
+    if rests:
+        moved += _add_rests(layout, streams, moved, rests, parts)
+    _move([streams[i] for i in moved], [pushed[i] for i in moved], parts)
     return [one_or_all(layout, own) for own in outputs]
+
+
+def _add_rests(
+    layout: Layout,
+    streams: Sequence[Stream],
+    moved: Sequence[int],
+    rests: Sequence[Rest],
+    parts: list[tuple[Places, list[Array]]],
+) -> list[int]:
+    """Put what waits from now on into ``parts``, in the order of ``moved``; those that only wait become a part too."""
+    still = [i for i in range(len(streams)) if i not in moved]
+    if still:
+        places = _places([streams[i] for i in still])
+        parts.append((places, places.gather()))
+    rows = [[final[row : row + 1] for final in finals] for _, finals in parts for row in range(len(finals[0]))]
+    for i, row in zip([*moved, *still], rows, strict=True):
+        keep(layout, rests[i], row)
+    return still
 
 
 def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], list[int]]:
@@ -130,7 +165,7 @@ def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], li
         except InputError as error:
             problems.append(f"chunk {i}: {error}")
             continue
-        item, steps = read_item(layout, given, f", chunk {i}", problems)
+        item, steps = read_item(layout, given, f", chunk {i}", problems, whole=False)
         items.append(item)
         lengths.append(steps)
     raise_all(problems)
@@ -165,12 +200,20 @@ def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
 
 def _places(streams: Sequence[Stream]) -> Places:
     """Where the states of ``streams`` are."""
-    return Places([stream._shelf for stream in streams], [stream._place + stream._now for stream in streams])
+    rows = [stream._place + stream._reached[0] for stream in streams]
+    return Places([stream._shelf for stream in streams], rows)
 
 
-def _move(streams: Sequence[Stream], places: Places, finals: Sequence[Array], lengths: Sequence[int]) -> None:
-    """``finals``, [len(streams), size] each, become the states; nothing here can fail."""
-    places.scatter_other(finals)
+def _move(streams: Sequence[Stream], lengths: Sequence[int], parts: Sequence[tuple[Places, Sequence[Array]]]) -> None:
+    """The streams go ahead by ``lengths``, all of them or none.
+
+    parts: their places, some at a time, and the states that belong there, [len(places), size] each.
+    """
+    reached = []
     for stream, steps in zip(streams, lengths, strict=True):
-        stream._now ^= 1
-        stream._steps += steps
+        now, before = stream._reached
+        check_count(before, steps)
+        reached.append((1 - now, before + steps))
+    for places, finals in parts:
+        places.scatter_other(finals)  # where nobody looks yet
+    set_together(streams, repeat("_reached"), reached)

@@ -1,7 +1,7 @@
 """Golden cases: inputs, and what PyTorch answered to them at export, small enough to travel in the file's metadata.
 
-They are JSON under ``rnncore.golden``; arrays in it are base64 of zlib of raw little-endian bytes.  The fingerprint of
-the file covers them like everything else.
+They are JSON under ``rnncore.golden``; arrays in it are base64 of zlib of raw little-endian bytes, or, for inputs, the seed
+that they are drawn from (:mod:`rnncore.runtime.files.drawn`).  The fingerprint of the file covers them like everything else.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.files.comparison import error, rms_error
+from rnncore.runtime.files.drawn import MOST_BYTES, Drawn
 from rnncore.runtime.files.layout import Array
 
 GOLDEN_KEY = "rnncore.golden"
 KINDS = ("whole", "ragged", "stream")
 MEASURES = ("max", "rms")
-_MOST_BYTES = 1 << 24  # of one array; what a file may ask us to unpack
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class GoldenCase:
 
     kind: "whole"; "ragged", with ``lengths``, int [batch]; or "stream", one row that is fed in ``chunks`` of steps.
     inputs: whole arrays by name, with a batch axis.  outputs: what is kept of the answer, zero beyond the lengths.
+    drawn: how inputs were drawn whose numbers are not stored.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class GoldenCase:
     outputs: Mapping[str, Kept]
     lengths: tuple[int, ...] | None = None
     chunks: tuple[int, ...] | None = None
+    drawn: Mapping[str, Drawn] = field(default_factory=dict)
 
     @property
     def detail(self) -> str:
@@ -105,7 +107,10 @@ class Golden:
                 "time": case.time,
                 "lengths": case.lengths,
                 "chunks": case.chunks,
-                "inputs": {name: _packed(array) for name, array in case.inputs.items()},
+                "inputs": {
+                    name: case.drawn[name].to_data() if name in case.drawn else _packed(array)
+                    for name, array in case.inputs.items()
+                },
                 "outputs": {
                     name: {"of": list(kept.shape), "every": kept.every, **_packed(kept.values)}
                     for name, kept in case.outputs.items()
@@ -139,14 +144,19 @@ def _case(data: Mapping[str, Any]) -> GoldenCase:
         if every < 1 or values.shape != (math.ceil(math.prod(shape) / every),):
             raise ValueError(f"{values.shape} numbers kept of output {name!r}")
         outputs[str(name)] = Kept(shape, every, values)
+    drawn = {str(name): Drawn.from_data(array) for name, array in data["inputs"].items() if "seed" in array}
     return GoldenCase(
         kind,
         int(data["batch"]),
         int(data["time"]),
-        {str(name): _unpacked(array) for name, array in data["inputs"].items()},
+        {
+            str(name): drawn[name].array() if name in drawn else _unpacked(array)
+            for name, array in data["inputs"].items()
+        },
         outputs,
         None if data["lengths"] is None else _shape(data["lengths"]),
         None if data["chunks"] is None else _shape(data["chunks"]),
+        drawn,
     )
 
 
@@ -161,7 +171,7 @@ def _unpacked(data: Mapping[str, Any]) -> Array:
     if dtype.kind not in "fiub":
         raise ValueError(f"an array of {dtype}")
     size_bytes = math.prod(shape) * dtype.itemsize
-    if size_bytes > _MOST_BYTES:
+    if size_bytes > MOST_BYTES:
         raise ValueError(f"an array of {size_bytes} bytes")
     raw = zlib.decompressobj().decompress(base64.b64decode(data["data"], validate=True), size_bytes + 1)
     if len(raw) != size_bytes:

@@ -29,6 +29,7 @@ from rnncore.runtime.files.signature import FORMAT_VERSION, PREFIX, Signature
 from rnncore.runtime.files.structure import Structure
 from rnncore.runtime.files.weights import hash_of_weights, read_foreign_weights, read_weights
 from rnncore.runtime.foreign.description import Foreign
+from rnncore.runtime.foreign.fingerprint import fingerprint_as_loaded
 from rnncore.runtime.foreign.graph import read_graph
 
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ _TRIES = 100
 
 @dataclass(frozen=True)
 class LoadedFile:
-    """What a model file holds, checked.  ``metadata`` has the ``rnncore.*`` entries only."""
+    """What a model file holds, checked.  ``metadata`` has the ``rnncore.*`` entries only.
+
+    fingerprint: which model it is.  file_fingerprint: which file; another one where the caller says how to read it.
+    """
 
     engine: Engine
     metadata: dict[str, str]
     report: dict[str, Any]
     fingerprint: str
+    file_fingerprint: str
     origin: Origin
 
 
@@ -99,7 +104,7 @@ def open_model(data: bytes, origin: Origin) -> LoadedFile:
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
     engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
-    return LoadedFile(engine, metadata, _report(metadata), fingerprint, origin)
+    return LoadedFile(engine, metadata, _report(metadata), fingerprint, fingerprint, origin)
 
 
 def read_again(origin: Origin, fingerprint: str) -> bytes:
@@ -126,12 +131,13 @@ def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
     if any(key.startswith(PREFIX) for key in metadata_of(data)):
         raise InputError("this file was written by rnncore and knows its states: load it without states=")
     graph = _graph(data, {}, origin)
-    fingerprint = _foreign_fingerprint(graph)
+    of_file = _foreign_fingerprint(graph)
     session = _session(graph, options)
     signature, border = read_graph(session, foreign)
     layout = Layout.of(signature, options.max_steps, border)
-    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
-    return LoadedFile(engine, {}, {}, fingerprint, origin)
+    fingerprint = fingerprint_as_loaded(of_file, signature, border)
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, of_file), options.max_batch_steps)
+    return LoadedFile(engine, {}, {}, fingerprint, of_file, origin)
 
 
 def _foreign_fingerprint(graph: Graph) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from rnncore.runtime.calls.engine import run_error
+from rnncore.runtime.calls.engine import of_runtime, run_error
 from rnncore.runtime.errors import ForeignModelError, raise_all
 from rnncore.runtime.files.contract import GraphValue
 from rnncore.runtime.files.layout import shape_text
@@ -37,6 +37,8 @@ def read_graph(session: InferenceSession, foreign: Foreign) -> tuple[Signature, 
         try:
             return dict(zip(names, session.run(names, feeds), strict=True))
         except Exception as error:
+            if not of_runtime(error):
+                raise
             raise run_error(error) from error
 
     problems = name_problems(foreign, list(inputs), list(outputs))

@@ -34,8 +34,8 @@ SNAPSHOT_VERSION = 1
 _MAGIC = b"RNNSTATE"
 _PREFIX = struct.Struct("<8sII")
 _DIGEST_SIZE = hashlib.sha256().digest_size
-# No stream counts further: int64, as long as numpy's.
-_MOST_STEPS = 2**63 - 1
+MOST_STEPS = 2**63 - 1
+"""No stream counts further: int64, as long as numpy's."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def decode(blob: bytes, fingerprint: str, layout: Layout) -> Snapshot:
             f"has {fingerprint[:12]}…): load the model that saved it, or open a new stream"
         )
     steps = header.get("steps")
-    if type(steps) is not int or not 0 <= steps <= _MOST_STEPS:
+    if type(steps) is not int or not 0 <= steps <= MOST_STEPS:
         raise SnapshotError(f"the saved state counts {steps!r} steps: it was not made by rnncore")
     if header.get("states") != _described(layout):
         raise SnapshotError("the saved state lists other states than this model has: it was not made by rnncore")

@@ -60,16 +60,17 @@ def test_a_sample_does_what_the_page_says(
 
 
 class Mixed(nn.Module):
-    """Three kinds of layers: one that is fused anywhere, one only on onnxruntime, one nowhere."""
+    """Four kinds of layers: fused anywhere; right but for NaN; right on onnxruntime but for NaN; fused nowhere."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.plain = nn.LSTM(3, 7, batch_first=True)
+        self.tanh = nn.RNN(3, 4, batch_first=True)
+        self.plain = nn.LSTM(4, 7, batch_first=True)
         self.peephole = rnncore.Recurrent(rnncore.LSTMCell(7, 5, peephole="current"))
         self.notes = rnncore.Recurrent(rnncore.LSTMCell(5, 2, peephole="previous"))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.notes(self.peephole(self.plain(x)[0])[0])[0]
+        return self.notes(self.peephole(self.plain(self.tanh(x)[0])[0])[0])[0]
 
 
 @pytest.mark.slow
@@ -77,7 +78,13 @@ def test_auto_chooses_for_each_layer_and_portable_runs_everywhere(tmp_path: Path
     torch.manual_seed(3)
     report = export(Mixed(), tmp_path / "m.onnx", torch.randn(2, 4, 3), form="auto", target="portable", lengths=False)
     forms = {name: choice.form for name, choice in report.form_choices.items()}
-    assert forms == {"plain.layers.0": "fused", "peephole": "portable", "notes": "portable"}
+    assert forms == {
+        "tanh.layers.0": "fused",
+        "plain.layers.0": "portable",
+        "peephole": "portable",
+        "notes": "portable",
+    }
+    assert "NaN" in report.form_choices["plain.layers.0"].reason
     assert report.form == "fused+portable" and "peepholes" in report.form_choices["peephole"].reason
     assert runtime.verify(report.path).passed
     for backend in BACKENDS:
@@ -89,7 +96,7 @@ def test_auto_chooses_for_each_layer_and_portable_runs_everywhere(tmp_path: Path
 def test_auto_takes_the_faster_loop_of_onnxruntime_where_no_operator_fits(tmp_path: Path) -> None:
     report = export(Mixed(), tmp_path / "m.onnx", torch.randn(2, 4, 3), form="auto", target="onnxruntime")
     forms = {name: choice.form for name, choice in report.form_choices.items()}
-    assert forms == {"plain.layers.0": "fused", "peephole": "fused", "notes": "scan"}
+    assert forms == {"tanh.layers.0": "fused", "plain.layers.0": "scan", "peephole": "scan", "notes": "scan"}
 
 
 @pytest.mark.slow

@@ -48,3 +48,41 @@ def test_zeros_given_by_hand_stream(tmp_path: Path, value: float) -> None:
         with model.stream() as stream:
             parts = [stream.push(x[0, a:b].numpy()) for a, b in ((0, 3), (3, 4), (4, 7))]
         np.testing.assert_allclose(np.concatenate(parts), expected[0], atol=1e-6)
+
+
+class PartlyZero(nn.Module):
+    """A start of which one part is zero and another is not: joined, or added."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.gru = nn.GRU(INPUT, HIDDEN, LAYERS, batch_first=True)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        zeros = torch.zeros(1, x.size(0), HIDDEN)
+        if self.how == "zeros first":
+            start = torch.cat([zeros, torch.full_like(zeros, 0.5)])
+        elif self.how == "zeros last":
+            start = torch.cat([torch.full_like(zeros, 0.5), zeros])
+        elif self.how == "half a layer":
+            start = torch.cat([zeros[:, :, :2], torch.full_like(zeros, 0.5)[:, :, 2:]], 2).repeat(LAYERS, 1, 1)
+        else:
+            start = (zeros + 0.5 * torch.ones_like(zeros)).repeat(LAYERS, 1, 1)
+        return self.gru(x, start)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["zeros first", "zeros last", "half a layer", "added"])
+def test_a_start_that_is_zero_in_part_is_kept(how: str, tmp_path: Path) -> None:
+    """The file starts where PyTorch does, in whole sequences and, if it streams, in chunks."""
+    module = randomize(PartlyZero(how).eval(), seed=3)
+    report = export(module, tmp_path / "model.onnx", torch.randn(1, 4, INPUT))
+    x = torch.randn(3, 7, INPUT, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = module(x).numpy()
+    model = load(report.path)
+    np.testing.assert_allclose(model.run(x.numpy()), expected, atol=1e-6)
+    if report.causal:
+        with model.stream() as stream:
+            parts = [stream.push(x[0, a:b].numpy()) for a, b in ((0, 3), (3, 4), (4, 7))]
+        np.testing.assert_allclose(np.concatenate(parts), expected[0], atol=1e-6)

@@ -263,3 +263,22 @@ CONFIG = ReaderConfig((CellConfig.named("gru", 7),), features=FEATURES)
 def test_what_is_wrong_is_said(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_fit_puts_sequences_of_one_label_into_one_batch() -> None:
+    """With many labels and small batches nearly every row would be alone, and teach nothing."""
+    random = np.random.default_rng(0)
+    examples = [(random.standard_normal((3, FEATURES)).astype(np.float32), str(i // 2)) for i in range(200)]
+    model = Embedder(ReaderConfig((CellConfig.named("gru", 7),), features=FEATURES), 5)
+    counted: dict[bool, list[int]] = {True: [], False: []}
+    loss = model.loss
+
+    def spy(**batch: Tensor) -> tuple[Tensor, int]:
+        result = loss(**batch)
+        counted[model.training].append(result[1])
+        return result
+
+    model.loss = spy  # type: ignore[method-assign]
+    fit(model, examples, examples[:30], collate=model.collate, epochs=1, batch=16, observer=Observer())
+    assert sum(counted[True]) == 200
+    assert sum(counted[False]) == 30

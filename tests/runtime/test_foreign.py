@@ -13,6 +13,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from rnncore import runtime
 from tests.runtime.data import BOUND
@@ -281,6 +282,54 @@ def test_the_fingerprint_is_that_of_the_file(tmp_path: Path) -> None:
     path.write_bytes(foreign_file(Variant(batch="N", time="T")))
     with pytest.raises(runtime.TamperedModelError, match="has changed since it was loaded"):
         pickle.loads(pickled)
+
+
+def two_states_file() -> bytes:
+    """Two states of one size: either output may be said to be either."""
+    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("x", "h", "c")]
+    scale = helper.make_tensor_value_info("scale", TensorProto.FLOAT, [])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("y", "hn", "cn")]
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["z"]),
+        helper.make_node("Add", ["z", "h"], ["hn"]),
+        helper.make_node("Sub", ["z", "c"], ["cn"]),
+        helper.make_node("Add", ["hn", "cn"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "two", [*rows, scale], ends)
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+
+
+TWO: dict[str, Any] = {"states": {"h": "hn", "c": "cn"}, "constants": {"scale": 2.0}}
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"states": {"h": "cn", "c": "hn"}},
+        {"constants": {"scale": 2.5}},
+        {"initial": {"h": [1.0, 2.0, 3.0]}},
+    ],
+    ids=str,
+)
+def test_a_state_does_not_go_on_in_the_same_file_read_otherwise(otherwise: dict[str, Any]) -> None:
+    model, other = runtime.load(two_states_file(), **TWO), runtime.load(two_states_file(), **{**TWO, **otherwise})
+    stream = model.stream()
+    stream.push(np.ones((2, 3), "f"))
+    with pytest.raises(runtime.SnapshotError, match="another model"):
+        other.restore(stream.save())
+    with other.pool() as pool, pytest.raises(runtime.SnapshotError, match="another model"):
+        pool.restore(stream.save())
+    assert other.fingerprint != model.fingerprint
+
+
+def test_a_state_goes_on_in_the_same_file_read_alike() -> None:
+    stream = runtime.load(two_states_file(), **TWO).stream()
+    chunk = np.ones((2, 3), "f")
+    stream.push(chunk)
+    alike = runtime.load(two_states_file(), states=TWO["states"], constants={"scale": np.float64(2)}, threads=2)
+    np.testing.assert_array_equal(alike.restore(stream.save()).push(chunk), stream.push(chunk))
 
 
 def test_without_states_the_refusal_says_how_to_load_it(tmp_path: Path) -> None:

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from rnncore import runtime
 from tests.runtime.data import BOUND, arguments, model, named, sequence, voice
-from tests.runtime.files import ALL, FEATURES, IDS, Spec, counting_file, initial, not_causal_file, reference
+from tests.runtime.files import (
+    ALL,
+    FEATURES,
+    IDS,
+    Spec,
+    causal_file,
+    counting_file,
+    initial,
+    not_causal_file,
+    reference,
+)
 
 PLAIN, TOKENS, BOTH = Spec(), Spec(ids=True), Spec(lengths=True, learned=True, last=True, speaker=True)
 CHUNKS = st.lists(st.integers(0, 5), min_size=1, max_size=8)
@@ -374,3 +384,63 @@ def test_a_chunk_without_steps_moves_no_stream_even_if_the_file_has_to_be_asked_
     assert still.push(sequence(spec, rng, 0)).shape == (0, 11)
     assert all(np.array_equal(still.state[name], before[name]) for name in before)
     assert (still.steps, moving.steps) == (0, 2)
+
+
+def test_push_many_of_streams_whose_states_lie_in_several_blocks() -> None:
+    """More streams than one block of memory holds, their states in any order; each must go on from its own."""
+    rng = np.random.default_rng(59)
+    fresh = runtime.load(causal_file(PLAIN))
+    streams = [fresh.stream() for _ in range(600)]
+    rng.shuffle(streams)  # type: ignore[arg-type]
+    whole = rng.standard_normal((600, 6, FEATURES)).astype(np.float32)
+    wanted = fresh.run(whole)
+    at = [0] * len(streams)
+    for _ in range(3):
+        order = rng.permutation(600)[:500]
+        fresh.push_many([streams[i] for i in order], [whole[i, at[i] : at[i] + 1] for i in order])
+        for i in order:
+            at[i] += 1
+    for lengths in (rng.integers(1, 3, 600), [1] * 600):
+        chunks = [whole[i, at[i] : at[i] + n] for i, n in enumerate(lengths)]
+        for i, answer in enumerate(fresh.push_many(streams, chunks)):
+            np.testing.assert_allclose(answer, wanted[i, at[i] : at[i] + lengths[i]], **BOUND)
+            at[i] += int(lengths[i])
+    before = [stream.state for stream in streams]
+    with pytest.raises(runtime.InputError):
+        fresh.push_many(streams, [*[whole[0, :1]] * 599, whole[0, :1, :3]])
+    for i in (0, 255, 256, 257, 599):
+        assert all(np.array_equal(streams[i].state[name], before[i][name]) for name in before[i])
+
+
+NO_COUNTS = ["12", -1, 1.0, 1.5, float("nan"), 2**63, 2**70, True, np.True_, np.float32(3), b"1", [1], np.array([1])]
+
+
+@pytest.mark.parametrize("steps", NO_COUNTS, ids=repr)
+def test_steps_are_a_count_or_the_state_stays(steps: Any) -> None:
+    stream, other = model(PLAIN).stream(), model(PLAIN).stream()
+    stream.push(np.ones((2, FEATURES), "f"))
+    before = stream.state
+    with pytest.raises(runtime.StateError, match=r"steps is .*, expected an integer from 0 to"):
+        stream.set_state(other.state, steps=steps)
+    assert stream.steps == 2
+    assert all(np.array_equal(stream.state[name], before[name]) for name in before)
+
+
+def test_a_count_that_cannot_grow_any_more_is_refused_before_the_state_moves() -> None:
+    stream = model(PLAIN).stream()
+    chunk = np.ones((3, FEATURES), "f")
+    stream.set_state(stream.state, steps=np.int64(2**63 - 4))
+    stream.push(chunk)
+    before = stream.state
+    for push in (
+        lambda: stream.push(chunk),
+        lambda: stream.push(chunk[:1]),
+        lambda: model(PLAIN).push_many([stream], [chunk]),
+    ):
+        with pytest.raises(runtime.StateError, match=r"set_state\(stream.state, steps=0\)"):
+            push()
+        assert stream.steps == 2**63 - 1
+        assert all(np.array_equal(stream.state[name], before[name]) for name in before)
+    again = model(PLAIN).restore(stream.save())
+    again.set_state(again.state, steps=0)
+    again.push(chunk)

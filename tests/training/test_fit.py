@@ -18,7 +18,7 @@ import rnncore
 from rnncore.runtime.errors import InputError, TrainingError
 from rnncore.training import EpochReport, Observer, StepReport, fit
 from rnncore.training.fit_report import FitReport, should_stop
-from rnncore.training.shuffling import example_length, shuffled_batches, sorted_batches
+from rnncore.training.shuffling import example_length, grouped_batches, shuffled_batches, sorted_batches
 from tests.strategies import randomize
 from tests.training.tagging import FEATURES, HELD_OUT, HIDDEN, TRAINING, Tagger, collate, train
 
@@ -143,6 +143,40 @@ def test_batches_hold_every_example_once(lengths: list[int], batch: int, seed: i
         assert max(sizes) <= batch
         assert max(sizes) - min(sizes) <= 1
         assert len(batches) == -(-len(lengths) // batch)
+
+
+@settings(max_examples=50)
+@given(
+    labels=st.lists(st.integers(0, 30), min_size=1, max_size=300),
+    batch=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
+def test_grouped_batches_hold_every_example_once_beside_one_of_its_label(
+    labels: list[int], batch: int, seed: int
+) -> None:
+    lengths = np.random.default_rng(seed).integers(0, 40, len(labels))
+    batches = grouped_batches(labels, lengths, batch, seed, 0)
+    assert sorted(itertools.chain.from_iterable(one.tolist() for one in batches)) == list(range(len(labels)))
+    assert len(batches) == len(grouped_batches(labels, lengths, batch, seed, 1)), "as many steps in every epoch"
+    assert len(batches) <= -(-len(labels) // batch)
+    assert all(len(one) for one in batches)
+    for one in batches:
+        for i in one:
+            assert labels.count(labels[i]) == 1 or sum(labels[j] == labels[i] for j in one) > 1
+
+
+def test_grouped_batches_are_of_like_size_and_length_and_new_every_epoch() -> None:
+    random = np.random.default_rng(0)
+    labels, lengths = random.integers(0, 700, 2000).tolist(), random.integers(1, 100, 2000)
+    first, second = (grouped_batches(labels, lengths, 16, 3, epoch) for epoch in (0, 1))
+    assert len(first) == 125
+    assert {len(one) for one in first} <= set(range(13, 20))
+    padded, plain = (
+        sum(len(one) * lengths[one].max() for one in batches)
+        for batches in (first, [np.arange(i, i + 16) for i in range(0, 2000, 16)])
+    )
+    assert padded < 0.85 * plain, "sorted by the longer of a pair"
+    assert {tuple(sorted(one)) for one in first}.isdisjoint(tuple(sorted(one)) for one in second)
 
 
 def test_batches_are_of_like_length_and_new_every_epoch() -> None:

@@ -1,0 +1,67 @@
+"""What verification finds: comparisons, and what they amount to."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+TOGETHER_DETAIL = "moved together"
+EXAMPLE_DETAIL = "the example itself"
+
+
+@dataclass
+class Case:
+    """One comparison of the file with the module.
+
+    kind: "whole", "rows" (of a batch, each alone), "ragged" or "stream".  max_abs is the largest difference, max_rel the
+    same as a part of the largest expected value (at least 1).
+    """
+
+    kind: str
+    batch: int
+    time: int
+    detail: str
+    max_abs: float
+    max_rel: float
+    passed: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.kind} (batch {self.batch}, time {self.time}{', ' + self.detail if self.detail else ''})"
+        return f"{what}: max error {self.max_abs:.2g}" + (f", {self.note}" if self.note else "")
+
+
+@dataclass
+class Verdict:
+    """All comparisons made on one file.  ``remarks``: what a user should know and what is no failure, one line each."""
+
+    seed: int
+    tolerance: float
+    cases: list[Case] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def failures(self, *kinds: str) -> list[Case]:
+        """Cases of the given kinds that did not pass."""
+        return [case for case in self.cases if not case.passed and case.kind in kinds]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the file's metadata."""
+        import onnx
+        import onnxruntime
+
+        versions = {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        }
+        return {
+            "seed": self.seed,
+            "tolerance": self.tolerance,
+            "versions": versions,
+            "cases": [asdict(case) for case in self.cases],
+            "remarks": self.remarks,
+        }

@@ -1,0 +1,125 @@
+"""Numbers in a program are read, and verification goes to both sides of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from rnncore.export.capture.size_limits import Number, SizeLimits, find_size_limits
+from rnncore.export.proof.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at
+from tests.proof.modules import FEATURES, Base, Before, Branch, Dilated, Lag, Sliced, Table, WarmUp, Window
+
+TRACED = (3, 31)
+
+
+def limits_of(module: nn.Module, steps: int = TRACED[1]) -> SizeLimits:
+    free = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+    x = torch.randn(TRACED[0], steps, FEATURES)
+    program = torch.export.export(module, (x,), dynamic_shapes=free, strict=False)
+    shape = [node for node in program.graph.nodes if node.op == "placeholder"][-1].meta["val"].shape
+    symbols = {
+        size.node.expr: axis for size, axis in zip(shape, ("batch", "time"), strict=False) if hasattr(size, "node")
+    }
+    return find_size_limits(program, symbols, "time")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Dilated, Lag, WarmUp, lambda n: WarmUp(n, stored=True), Window],
+    ids=["dilated", "lag", "warm-up", "warm-up in a buffer", "window"],
+)
+@pytest.mark.parametrize("reach", [16, 24, 300])
+def test_what_looks_back_is_streamed_far_enough(make: Callable[[int], Base], reach: int) -> None:
+    limits = limits_of(Before(make(reach)))
+    assert limits.reach >= reach - 1
+    found = [n for n in limits.numbers if abs(n.value - reach) <= 1 and n.axis == "time"]
+    assert found and all(n.where.startswith("modules.py:") for n in found)
+    sizes = Sizes.of(limits, example_steps=5)
+    assert sizes.stream > reach and not sizes.too_far
+    first, even = sizes.chunkings
+    assert sum(first) == sum(even) == sizes.stream
+    assert max(first) * 2 > reach and min(first) <= 3 and max(even) < reach
+
+
+def test_a_stack_reaches_as_far_as_all_of_it() -> None:
+    layers = [Before(Dilated(2**i)) for i in range(7)]
+    assert limits_of(nn.Sequential(*layers)).reach >= 127
+
+
+@pytest.mark.parametrize("steps", [31, 60])
+def test_guards_are_read_with_the_line_that_asks(steps: int) -> None:
+    limits = limits_of(Before(Branch(40)), steps)
+    (guard,) = limits.guards
+    assert guard.where.startswith("modules.py:") and guard.own and guard.axes == ("time",)
+    assert [guard.holds({"time": n}) for n in (40, 41)] == ([True, False] if steps < 40 else [False, True])
+    assert {(1, 40), (1, 41)} <= set(Sizes.of(limits, 5).whole)
+    assert broken_at(limits.guards, {"batch": 1, "time": 100 if steps < 40 else 1}) == [guard]
+
+
+def test_guards_on_the_batch() -> None:
+    assert {(4, 7), (5, 7)} <= set(Sizes.of(limits_of(Before(Branch(4, axis=0))), 5).whole)
+
+
+class Entries(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] * x.shape[1] > 500 else x
+
+
+def test_guards_on_both_axes_turn_at_several_batches() -> None:
+    whole = Sizes.of(limits_of(Entries()), 5).whole
+    assert {batch * time > 500 for batch, time in whole} == {True, False}
+    assert len({batch for batch, time in whole if batch * time > 500}) >= 3
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_slices_and_tables_are_guards_of_their_line(last: bool) -> None:
+    class Part(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, Sliced(100, last).part].sum(1)
+
+    for module in (Part(), Before(Table(100))):
+        limits = limits_of(module)
+        assert limits.guards and all(".py:" in guard.where for guard in limits.guards)
+        assert any(time > 100 for _, time in Sizes.of(limits, 5).whole)
+
+
+def test_what_is_beyond_reach_is_said() -> None:
+    sizes = Sizes.of(limits_of(Before(Branch(100_000))), 5)
+    assert [guard.text for guard in sizes.unchecked] == ["time <= 100000"]
+    sizes = Sizes.of(limits_of(Before(Lag(20_000))), 5)
+    assert sizes.too_far.startswith("it looks 20000 steps back (modules.py:")
+    assert sizes.stream == MOST_STEPS
+
+
+class Widths(nn.Module):
+    """Numbers that have nothing to do with time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([x, x, x], 2).reshape(x.shape[0], x.shape[1], 3, FEATURES).flatten(2)
+        a, b = y.split([4, 5], 2)
+        return torch.cat([a[:, :, :3], b.clamp(-1000, 1000)], 2)
+
+
+def test_numbers_of_other_axes_are_none() -> None:
+    sizes = Sizes.of(limits_of(Widths()), 5)
+    assert sizes == Sizes((), 13, (), "")
+
+
+def test_the_stream_is_as_long_as_the_example() -> None:
+    assert Sizes.of(SizeLimits(), 200).stream == 200
+    assert Sizes.of(SizeLimits(), 2).chunkings == []
+
+
+@given(st.lists(st.integers(3, 9000), max_size=12), st.integers(1, 9000))
+def test_the_work_is_bounded(reaches: list[int], example: int) -> None:
+    limits = SizeLimits((), tuple(Number("time", n, "") for n in reaches), sum(reaches))
+    sizes = Sizes.of(limits, example)
+    assert len(sizes.whole) <= MOST_SIZES and all(b * t <= MOST_ENTRIES for b, t in sizes.whole)
+    assert sizes.stream <= max(MOST_STEPS, example)
+    for chunks in sizes.chunkings:
+        assert sum(chunks) == sizes.stream and min(chunks) > 0 and len(chunks) <= 17
