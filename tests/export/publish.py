@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rnncore import runtime
-from rnncore.export.saving import saving
+from rnncore.export.file import saving
 
 EXCHANGES, READS, WRITERS, READERS = 25, 25, 2, 2
 EVENTS = ("open", "os.", "shutil.", "pathlib.", "fcntl.", "tempfile.")

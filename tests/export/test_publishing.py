@@ -18,8 +18,8 @@ import torch
 from rnncore import runtime
 from rnncore.export import ExportReport, export, export_generator
 from rnncore.runtime.errors import ExportError, InputError
-from rnncore.runtime.files.atomic import replacing
-from rnncore.runtime.files.workplace import only_one, remove_leftovers, workplace
+from rnncore.runtime.format.atomic import replacing
+from rnncore.runtime.format.workplace import only_one, remove_leftovers, workplace
 from tests.export.publish import publish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,9 +94,9 @@ def test_the_second_file_of_before_goes_last(two: Path, tmp_path: Path) -> None:
 
 
 def test_pairs_of_before_there_were_hashes_load_and_are_replaced(two: Path, tmp_path: Path) -> None:
-    from rnncore.runtime.files.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
-    from rnncore.runtime.files.signature import BLANK_FINGERPRINT
-    from rnncore.runtime.files.weights import WEIGHTS_KEY
+    from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
+    from rnncore.runtime.format.external_data import WEIGHTS_KEY
+    from rnncore.runtime.format.signature import BLANK_FINGERPRINT
 
     path = tmp_path / "m.onnx"
     data = (two / "a" / "m.onnx").read_bytes()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from rnncore import runtime
-from rnncore.runtime.files.limits import DEFAULT_LIMITS, Limits
-from rnncore.runtime.files.onnx_schema import BYTES, RULES, VARINT
-from rnncore.runtime.files.protobuf import Message, field, integers, parse
-from rnncore.runtime.files.structure import Structure
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
+from rnncore.runtime.format.onnx_schema import BYTES, RULES, VARINT
+from rnncore.runtime.format.protobuf import Message, field, integers, parse
+from rnncore.runtime.format.structure import Structure
 from tests.runtime.files import causal_file
 from tests.runtime.test_weights_files import FEATURES, PLACES, model_reading
 

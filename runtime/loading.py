@@ -1,0 +1,213 @@
+"""From a file to a session: read once, check everything, and only then let onnxruntime see the bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnncore.runtime.errors import (
+    ForeignModelError,
+    FormatVersionError,
+    InputError,
+    ModelFileError,
+    TamperedModelError,
+    raise_all,
+)
+from rnncore.runtime.foreign.description import Foreign
+from rnncore.runtime.foreign.fingerprint import fingerprint_as_loaded
+from rnncore.runtime.foreign.graph import read_graph
+from rnncore.runtime.format.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
+from rnncore.runtime.format.external_data import hash_of_weights, read_foreign_weights, read_weights
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
+from rnncore.runtime.format.reading import Stamp, read_file
+from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
+from rnncore.runtime.format.structure import Structure
+from rnncore.runtime.origin import Options, Origin, logger
+from rnncore.runtime.session.session import Engine, Graph, graph_values, open_session
+from rnncore.runtime.session.threads import check_threads
+from rnncore.runtime.tensors.graph_contract import graph_problems, signature_problems
+from rnncore.runtime.tensors.specs import Layout
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+_TRIES = 100
+"""How often a file is read that is exchanged again and again while it is read."""
+
+
+@dataclass(frozen=True)
+class LoadedFile:
+    """What a model file holds, checked.  ``metadata`` has the ``rnncore.*`` entries only.
+
+    fingerprint: which model it is.  file_fingerprint: which file; another one where the caller says how to read it.
+    """
+
+    engine: Engine
+    metadata: dict[str, str]
+    report: dict[str, Any]
+    fingerprint: str
+    file_fingerprint: str
+    origin: Origin
+
+
+def read_source(source: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, bytes]:
+    """Name and bytes of a model file; NotOnnxError when there is nothing to read, ModelFileError when there is too much."""
+    if isinstance(source, bytes):
+        if len(source) > limits.file_bytes:
+            raise ModelFileError(
+                f"the model has {len(source)} bytes, limits.file_bytes allows {limits.file_bytes}: if you trust it, load "
+                f"it with limits=Limits(file_bytes={len(source)})"
+            )
+        return "model in memory", source
+    path = Path(source)
+    return str(path), read_file(path, limits.file_bytes, "file_bytes")
+
+
+def open_source(source: str | os.PathLike[str] | bytes, origin: Origin) -> tuple[str, LoadedFile]:
+    """Read and open what was handed to ``load``: (name, opened file); raises a ModelFileError that begins with the name.
+
+    If a file is exchanged for another one while it is read, with its weights beside it, the new one is read.
+    """
+    path = None if isinstance(source, bytes) else Path(source)
+    for left in reversed(range(_TRIES)):
+        before = None if path is None else Stamp.of(path)
+        name, data = read_source(source, origin.options.limits)
+        try:
+            return name, open_model(data, origin)
+        except ModelFileError as error:
+            if path is None or not left or Stamp.of(path) == before:
+                raise type(error)(f"{name}: {error}") from error.__cause__
+    raise AssertionError("unreachable")
+
+
+def open_model(data: bytes, origin: Origin) -> LoadedFile:
+    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
+    options = origin.options
+    if options.foreign is not None:
+        return _open_foreign(data, origin, options.foreign)
+    metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
+    if not metadata:
+        raise ForeignModelError(
+            "this ONNX model was not written by rnncore: export it with rnncore.export, or say which output each of its "
+            'states becomes, load(path, states={"h": "h_out"}), with states={} if it has none'
+        )
+    _check_format_version(metadata)
+    fingerprint = _checked_fingerprint(data, metadata)
+    signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
+    raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
+    session = _session(_graph(data, metadata, origin), options)
+    inputs, outputs = graph_values(session)
+    raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
+    layout = Layout.of(signature, options.max_steps)
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
+    return LoadedFile(engine, metadata, _report(metadata), fingerprint, fingerprint, origin)
+
+
+def read_again(origin: Origin, fingerprint: str) -> bytes:
+    """The bytes of a model that was loaded before; ModelFileError when the file has changed or is gone."""
+    name, data = read_source(origin.source, origin.options.limits)
+    try:
+        if origin.options.foreign is not None:
+            found = _foreign_fingerprint(_graph(data, {}, origin))
+        else:
+            found = metadata_of(data).get(FINGERPRINT_KEY, "")
+        if found == fingerprint and (origin.options.foreign is not None or fingerprint_of(data, found) == found):
+            return data
+    except ModelFileError as error:
+        raise type(error)(f"{name}: {error}") from None
+    raise TamperedModelError(
+        f"{name}: the file has changed since it was loaded (fingerprint {found[:12]}… instead of "
+        f"{fingerprint[:12]}…): give a new model a new name, then load it"
+    )
+
+
+def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
+    """The same for a file of somebody else, which is checked by a trial run instead of by its signature."""
+    options = origin.options
+    if any(key.startswith(PREFIX) for key in metadata_of(data)):
+        raise InputError("this file was written by rnncore and knows its states: load it without states=")
+    graph = _graph(data, {}, origin)
+    of_file = _foreign_fingerprint(graph)
+    session = _session(graph, options)
+    signature, adapter = read_graph(session, foreign)
+    layout = Layout.of(signature, options.max_steps, adapter)
+    fingerprint = fingerprint_as_loaded(of_file, signature, adapter)
+    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, of_file), options.max_batch_steps)
+    return LoadedFile(engine, {}, {}, fingerprint, of_file, origin)
+
+
+def _foreign_fingerprint(graph: Graph) -> str:
+    """SHA-256 of a foreign model and of the weights beside it."""
+    return digest(
+        digest(graph.data).encode() + hash_of_weights(graph.weights).encode() if graph.weights else graph.data
+    )
+
+
+def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin) -> Graph:
+    """The graph in a file with its weights, checked."""
+    limits = origin.options.limits
+    structure = Structure.of(data, limits)
+    if origin.options.foreign is not None:
+        weights = read_foreign_weights(structure.outside, origin.source, limits)
+    else:
+        weights = read_weights(structure.outside, metadata, origin.source, limits)
+    return Graph(data, weights, structure.nested, structure.foldable)
+
+
+def _session(graph: Graph, options: Options) -> InferenceSession:
+    return open_session(graph, threads=options.threads, arena=options.arena)
+
+
+def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:
+    """A session for a forked child."""
+    check_threads(origin.options.threads)
+    data = read_again(origin, fingerprint)
+    session = _session(_graph(data, metadata_of(data), origin), origin.options)
+    logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
+    return session
+
+
+def _check_format_version(metadata: dict[str, str]) -> None:
+    """Comes before the fingerprint: a newer format may compute it in another way."""
+    text = _entry(metadata, "rnncore.format_version")
+    try:
+        version = int(text)
+    except ValueError:
+        raise ModelFileError(f"rnncore.format_version in the file is {text!r}, expected a number") from None
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"the file has format {version}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
+        )
+    if version < 1:
+        raise ModelFileError(f"rnncore.format_version in the file is {version}, expected 1 to {FORMAT_VERSION}")
+
+
+def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
+    stored = _entry(metadata, FINGERPRINT_KEY)
+    actual = fingerprint_of(data, stored)
+    if actual != stored:
+        raise TamperedModelError(
+            f"weights or graph were changed after export (fingerprint {actual[:12]}…, the file says {stored[:12]}…): "
+            "copy or export the file again"
+        )
+    return stored
+
+
+def _entry(metadata: dict[str, str], key: str) -> str:
+    if key not in metadata:
+        raise TamperedModelError(f"the metadata has no {key}: the file was cut or edited after export")
+    return metadata[key]
+
+
+def _report(metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        report = json.loads(metadata.get("rnncore.report", "{}"))
+    except ValueError:
+        raise ModelFileError("rnncore.report in the file is no JSON: export the model again") from None
+    if not isinstance(report, dict):
+        raise ModelFileError("rnncore.report in the file is no JSON object: export the model again")
+    return report
