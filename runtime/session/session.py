@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError
+from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.session.cpu_features import suit_processor
-from rnncore.runtime.session.interrupts import from_signal_handler
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.row_splitting import cut, joined, row_parts
 from rnncore.runtime.session.threads import check_threads, share_threads
-from rnncore.runtime.streaming.state_rows import Shelves
 from rnncore.runtime.tensors.fast_validation import FastReader
 from rnncore.runtime.tensors.graph_contract import GraphValue
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -116,7 +116,6 @@ class Engine:
         "fingerprint",
         "layout",
         "quick",
-        "shelves",
     )
 
     def __init__(
@@ -134,7 +133,6 @@ class Engine:
         self.layout = layout
         self.fingerprint = fingerprint
         self.quick = FastReader(layout)
-        self.shelves = Shelves(layout)
         watch(self)
         self._start: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))

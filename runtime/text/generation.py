@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.sampling import check_sampling
 from rnncore.runtime.text.token_scorer import Ids

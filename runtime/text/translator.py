@@ -11,11 +11,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH, TensorSpec
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.token_scorer import Ids
