@@ -293,6 +293,7 @@ class _Exporter:
             traced.lengths,
             causal=plan.stream,
             not_causal_because=plan.not_causal_because,
+            ids=traced.ids,
             extents=traced.example.extents,
             output_shapes=traced.example.output_shapes,
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET
 from rnncore.runtime.batching.gather_output import run_picked
 from rnncore.runtime.batching.padded import Batch, read_batch, run_batch
@@ -22,11 +23,12 @@ from rnncore.runtime.loading import LoadedFile, open_model, read_again, read_sou
 from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
-from rnncore.runtime.streaming.callbacks import one_or_all
 from rnncore.runtime.streaming.push_many import push_many
 from rnncore.runtime.streaming.snapshot import decode, read_file
+from rnncore.runtime.streaming.state_rows import StateRows
 from rnncore.runtime.streaming.stream import Stream
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.outputs import one_or_all
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import bind_arguments
 
 
@@ -96,12 +98,13 @@ class Model:
     (``multiprocessing``, Ray); both refuse a file that has changed since.
     """
 
-    __slots__ = ("__weakref__", "_engine", "_file", "_name")
+    __slots__ = ("__weakref__", "_engine", "_file", "_name", "_state_rows")
 
     def __init__(self, name: str, file: LoadedFile) -> None:
         self._name = name
         self._file = file
         self._engine = file.engine
+        self._state_rows = StateRows(file.engine.layout)
 
     def run(self, /, *inputs: Any, lengths: Any = None, **named: Any) -> Any:
         """Run whole sequences, each from the initial state.
@@ -175,14 +178,14 @@ class Model:
 
     def stream(self) -> Stream:
         """Open a stream at the initial state; NotStreamableError, with the reason, if the model is not causal."""
-        return Stream(self._engine)
+        return Stream(self._engine, self._state_rows)
 
     def restore(self, blob: bytes) -> Stream:
         """Open a stream where ``Stream.save`` left one.
 
         Raises SnapshotError for bytes that are foreign, cut short, altered, of a newer format or of another model.
         """
-        return Stream(self._engine, decode(blob, self.fingerprint, self._engine.layout))
+        return Stream(self._engine, self._state_rows, decode(blob, self.fingerprint, self._engine.layout))
 
     def restore_file(self, path: str | os.PathLike[str]) -> Stream:
         """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError
+from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.session.cpu_features import suit_processor
-from rnncore.runtime.session.interrupts import from_signal_handler
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.row_splitting import cut, joined, row_parts
 from rnncore.runtime.session.threads import check_threads, share_threads
-from rnncore.runtime.streaming.state_rows import Shelves
 from rnncore.runtime.tensors.fast_validation import FastReader
 from rnncore.runtime.tensors.graph_contract import GraphValue
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -37,6 +37,8 @@ _OF_LIBRARY = (
     OverflowError,
 )  # as pybind11 translates them
 _NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
+_NO_SUCH_PLACE = re.compile(r"invalid ind\w+ found, ind\w+ = (-?\d+)|Out of range value in index tensor")
+_BELOW = (2**63 - 1, 2**31 - 1)
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
 
@@ -116,7 +118,6 @@ class Engine:
         "fingerprint",
         "layout",
         "quick",
-        "shelves",
     )
 
     def __init__(
@@ -134,7 +135,6 @@ class Engine:
         self.layout = layout
         self.fingerprint = fingerprint
         self.quick = FastReader(layout)
-        self.shelves = Shelves(layout)
         watch(self)
         self._start: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
@@ -288,9 +288,13 @@ def run_error(error: Exception) -> InputError:
     """What a failed run becomes.  Shapes and dtypes were checked before, so what is left lies in the values."""
     found = _OUT_OF_TABLE.search(str(error))
     if found:
-        return InputError(
-            f"an input holds the id {found[1]}, the model's table ends at {found[3]}: use ids 0 to {found[3]}"
-        )
+        # A computed place below 0 is made the largest integer by the file itself, so that it is not read from the end.
+        which = "gives an id below 0" if int(found[1]) in _BELOW else f"holds the id {found[1]}"
+        return InputError(f"an input {which}, the model's table ends at {found[3]}: use ids 0 to {found[3]}")
+    found = _NO_SUCH_PLACE.search(str(error))
+    if found:
+        which = f"the id {found[1]}" if found[1] and int(found[1]) not in _BELOW else "an id"
+        return InputError(f"an input holds or gives {which} that the model's tables do not hold")
     if _NO_MEMORY.search(str(error)):
         return _too_large(error)
     return InputError(f"onnxruntime could not run the model on this input: {_readable(error)}")

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, StateError, raise_all
-from rnncore.runtime.session.interrupts import set_together
+from rnncore.runtime.interrupts import set_together
 from rnncore.runtime.session.run import Items, no_steps_message, own_arrays, run_arrays, run_items, split_items
 from rnncore.runtime.session.session import Engine, enough_memory
-from rnncore.runtime.streaming.callbacks import apply_hooks, one_or_all
+from rnncore.runtime.streaming.callbacks import apply_hooks
 from rnncore.runtime.streaming.holding import Holder, hold
 from rnncore.runtime.streaming.state_rows import Places
 from rnncore.runtime.streaming.stream import Stream, check_count
 from rnncore.runtime.streaming.strides import Rest, join_rest, keep, waiting
+from rnncore.runtime.tensors.outputs import one_or_all
 from rnncore.runtime.tensors.padding import free_axes_problem, pack
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import bind_arguments, read_item
 
 _getframe = sys._getframe
@@ -201,7 +203,7 @@ def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
 def _places(streams: Sequence[Stream]) -> Places:
     """Where the states of ``streams`` are."""
     rows = [stream._place + stream._reached[0] for stream in streams]
-    return Places([stream._shelf for stream in streams], rows)
+    return Places([stream._block for stream in streams], rows)
 
 
 def _move(streams: Sequence[Stream], lengths: Sequence[int], parts: Sequence[tuple[Places, Sequence[Array]]]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.sampling import check_sampling
 from rnncore.runtime.text.token_scorer import Ids
@@ -167,7 +168,7 @@ class TextGenerator:
     def _read(self, prefixes: Sequence[Sequence[int] | Array]) -> list[Array]:
         if isinstance(prefixes, str):
             raise InputError("prefixes are a str, expected lists of token ids: use generate for texts")
-        slot = Slot.of(TensorSpec("prefix", "int64", (BATCH,), self.model.signature.inputs[0].limit))
+        slot = Slot.of(replace(self.model.signature.inputs[0], name="prefix", shape=(BATCH,)))
         problems: list[str] = []
         rows = [read_array(one, slot, slot.shape, f"prefix {i}", problems) for i, one in enumerate(prefixes)]
         raise_all(problems)
