@@ -17,6 +17,7 @@ from rnncore.conversion import convert
 from rnncore.export.file import check_size, weights_of, write_entries, write_model
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.int8.quantization import Quantization, check_form
+from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.forms import FORMS, Form
 from rnncore.export.lowering.fused import check_fusable
 from rnncore.export.lowering.gather_output import add_gather_output
@@ -47,7 +48,7 @@ from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS, broken_at
-from rnncore.export.verification.structure import why_chunks_differ, why_not_causal
+from rnncore.export.verification.structure import stride_of, why_chunks_differ, why_not_causal
 from rnncore.export.verification.verifier import Verifier, sizes_of
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
@@ -213,6 +214,8 @@ class _Plan:
     stream: bool
     not_causal_because: str = ""
     states: dict[str, str] = field(default_factory=dict)
+    must_lengths: bool = False
+    dropped_lengths: bool = False
 
 
 class _Exporter:
@@ -249,6 +252,7 @@ class _Exporter:
     def run(self, path: Path, streaming: bool | str, lengths: str | bool, verify: bool) -> ExportReport:
         wanted = lengths is True or (lengths == "auto" and verify)
         plan = _Plan(lift_lengths=wanted, stream=streaming is True or (streaming == "auto" and verify))
+        plan.must_lengths = lengths is True and self.example.lengths is None
         if not plan.stream:
             plan.not_causal_because = "exported with streaming=False" if streaming is False else "not verified"
         while True:
@@ -277,9 +281,15 @@ class _Exporter:
             if plan.not_causal_because:
                 self._refuse_stream(plan, plan.not_causal_because, must_stream)
         model = traced.model.clone()
+        no_lengths = traced.example.lengths is None and not plan.must_lengths
+        contexts = carry_context(model) if plan.stream and no_lengths else []
+        if contexts and plan.lift_lengths:
+            # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
+            plan.lift_lengths, plan.dropped_lengths = False, True
+            return self._build(path, plan, must_stream)
         plan.states = find_states(model.graph, self.states, traced.lengths) if plan.stream else {}
         calls = with_starts(traced.calls, model) if plan.stream else traced.calls
-        states = states_of(model.graph, plan.states)
+        states = states_of(model.graph, plan.states) + contexts
         states += splice_layer_states(model, traced.carried, lift=plan.stream)
         forms = {name: choice.form for name, choice in self.choices.items()}
         states += splice(model, calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
@@ -297,6 +307,7 @@ class _Exporter:
             extents=traced.example.extents,
             output_shapes=traced.example.output_shapes,
         )
+        signature = replace(signature, stride=stride_of(traced) if plan.stream else 1)
         if self.pick:
             pick = add_gather_output(model.graph, {state.output for state in states})
             signature = replace(signature, pick=pick)
@@ -401,6 +412,7 @@ class _Exporter:
         if must_stream:
             raise NotStreamableError(f"streaming=True, but {reason}")
         plan.stream, plan.not_causal_because = False, reason
+        plan.lift_lengths, plan.dropped_lengths = plan.lift_lengths or plan.dropped_lengths, False
 
 
 ONE_WAY = (
