@@ -108,12 +108,13 @@ class Model:
     (``multiprocessing``, Ray); both refuse a file that has changed since.
     """
 
-    __slots__ = ("__weakref__", "_engine", "_file", "_name", "_state_rows")
+    __slots__ = ("__weakref__", "_file", "_name", "_state_rows", "engine")
 
     def __init__(self, name: str, file: LoadedFile) -> None:
         self._name = name
         self._file = file
-        self._engine = file.engine
+        self.engine = file.engine
+        """The session and the layout of its arrays: what the classes for texts and tasks are built on, no public interface."""
         self._state_rows = StateRows(file.engine.layout)
 
     def run(self, /, *inputs: Any, lengths: Any = None, **named: Any) -> Any:
@@ -130,8 +131,8 @@ class Model:
 
         Raises InputError that lists every problem.
         """
-        layout = self._engine.layout
-        quick = self._engine.quick.read_batch(inputs) if lengths is None and not named else None
+        layout = self.engine.layout
+        quick = self.engine.quick.read_batch(inputs) if lengths is None and not named else None
         if quick is not None:
             batch = Batch(*quick, None)
         else:
@@ -140,9 +141,9 @@ class Model:
             if ragged is not None:
                 if lengths is not None:
                     raise InputError("lengths do not go with a list of sequences: each item brings its own length")
-                return one_or_all(layout, run_ragged(self._engine, ragged))
+                return one_or_all(layout, run_ragged(self.engine, ragged))
             batch = read_batch(layout, given, lengths)
-        outputs = run_batch(self._engine, batch)
+        outputs = run_batch(self.engine, batch)
         return one_or_all(layout, [slot.folded(outputs[slot.name]) for slot in layout.outputs])
 
     def run_picked(self, /, *inputs: Any, at: Any, **named: Any) -> Array:
@@ -153,7 +154,7 @@ class Model:
 
         Returns [batch, time, picks].  A file exported with ``pick=True`` copies no others out.  Raises InputError.
         """
-        return run_picked(self._engine, bind_arguments(self._engine.layout.inputs, inputs, named), at)
+        return run_picked(self.engine, bind_arguments(self.engine.layout.inputs, inputs, named), at)
 
     def run_iter(
         self,
@@ -178,7 +179,7 @@ class Model:
         """
         check_windows(batch_size, window, padding_budget)
         return run_windows(
-            self._engine,
+            self.engine,
             sequences,
             batch_size=batch_size,
             window=window,
@@ -188,14 +189,14 @@ class Model:
 
     def stream(self) -> Stream:
         """Open a stream at the initial state; NotStreamableError, with the reason, if the model is not causal."""
-        return Stream(self._engine, self._state_rows)
+        return Stream(self.engine, self._state_rows)
 
     def restore(self, blob: bytes) -> Stream:
         """Open a stream where ``Stream.save`` left one.
 
         Raises SnapshotError for bytes that are foreign, cut short, altered, of a newer format or of another model.
         """
-        return Stream(self._engine, self._state_rows, decode(blob, self.fingerprint, self._engine.layout))
+        return Stream(self.engine, self._state_rows, decode(blob, self.fingerprint, self.engine.layout))
 
     def restore_file(self, path: str | os.PathLike[str]) -> Stream:
         """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""
@@ -212,7 +213,7 @@ class Model:
         length.  All or nothing: after InputError, StateError (a closed stream, or one of another model) or
         StreamBusyError no stream has moved.
         """
-        return push_many(self._engine, streams, chunks)
+        return push_many(self.engine, streams, chunks)
 
     def pool(
         self,
@@ -245,7 +246,7 @@ class Model:
         Raises NotStreamableError if the model is not causal, InputError for an option out of range.
         """
         return Pool(
-            self._engine,
+            self.engine,
             max_batch=max_batch,
             max_wait_ms=max_wait_ms,
             max_pending=max_pending,
@@ -259,7 +260,7 @@ class Model:
     @property
     def signature(self) -> Signature:
         """Inputs, outputs and states of the file."""
-        return self._engine.layout.signature
+        return self.engine.layout.signature
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -279,12 +280,12 @@ class Model:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs, in the order in which ``run`` and ``push`` take them."""
-        return tuple(slot.name for slot in self._engine.layout.inputs)
+        return tuple(slot.name for slot in self.engine.layout.inputs)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
-        return tuple(slot.name for slot in self._engine.layout.outputs)
+        return tuple(slot.name for slot in self.engine.layout.outputs)
 
     @property
     def causal(self) -> bool:
@@ -301,7 +302,7 @@ class Model:
         return self
 
     def __repr__(self) -> str:
-        return f"<Model {self._name}: {_summary(self._engine.layout)}>"
+        return f"<Model {self._name}: {_summary(self.engine.layout)}>"
 
 
 def _opened(name: str, data: bytes, origin: Origin) -> Model:
