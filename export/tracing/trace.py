@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from rnncore.export.tracing.call_counter import CallCounter
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
@@ -47,6 +48,7 @@ class Trace:
 
     carried: calls of layers that have a state and no loop.  time_operators: what looks along the time axis, one line each.
     limits: what the program says about sizes.
+    ids: smallest and largest id of inputs that are looked up in tables.
     ``example`` has the axes that the graph turned out to have.
     """
 
@@ -58,6 +60,7 @@ class Trace:
     carried: dict[str, StreamingLayerCall] = field(default_factory=dict)
     time_operators: list[str] = field(default_factory=list)
     limits: SizeLimits = field(default_factory=SizeLimits)
+    ids: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class _Traced(nn.Module):
@@ -148,6 +151,9 @@ def trace(
     refuse_random(program)
     time_operators = find_time_operators(program, module, _time_symbols(program, axes), "module")
     limits = find_size_limits(program, _axes_of_symbols(program, axes), TIME)
+    lengths = LIFTED_LENGTHS if added else example.lengths
+    place = None if lengths is None else names.index(lengths)
+    ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
     model = to_model(program, what=what, opset=opset)
     if not recorder.calls and not recorder.carried and not counter.has_cells:
         raise ExportError(
@@ -156,7 +162,6 @@ def trace(
         )
     if len(model.graph.inputs) != len(names):
         raise ExportError(f"torch.onnx kept {len(model.graph.inputs)} of the {len(names)} inputs {names}")
-    lengths = LIFTED_LENGTHS if added else example.lengths
     for value, name in zip(model.graph.inputs, names, strict=True):
         value.name = name
     _name_outputs(model.graph, _chosen_names(recorder.output_names, output_names), set(names))
@@ -171,7 +176,9 @@ def trace(
     found = {str(v.name): _dims(v) for v in model.graph.inputs}
     inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
     example = replace(example, inputs=inputs)
-    return Trace(model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits)
+    return Trace(
+        model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids
+    )
 
 
 def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:

@@ -26,8 +26,8 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.torch_onnx import OPSET
 from rnncore.export.tracing.trace import trace
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.comparison import error
-from rnncore.runtime.tensors.specs import Array
 
 TABLE_FORMS = ("loop", "scan", "fused", "portable")
 LENGTHS = ("none", "ragged")

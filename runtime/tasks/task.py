@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.vocabulary import Vocabulary
 
 TASK_KEY = "rnncore.task"
