@@ -34,6 +34,7 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import FORMAT_VERSION, GatherOutput, Signature, StateSpec, TensorSpec
 from rnncore.runtime.model import Model, load
@@ -77,6 +78,7 @@ __all__ = [
     "Hypothesis",
     "InputError",
     "LanguageModel",
+    "Limits",
     "MissingExtraError",
     "Model",
     "ModelFileError",

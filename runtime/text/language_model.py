@@ -58,7 +58,7 @@ class LanguageModel:
         self.model = model
         self.vocabulary = _vocabulary(model)
         _check_ports(model, len(self.vocabulary))
-        self._scorer = TokenScorer(model._engine)
+        self._scorer = TokenScorer(model.engine)
         with self.stream() as stream:
             total = float(np.logaddexp.reduce(stream.next_log_probs().astype(np.float64)))
         if not abs(total) <= _SUM_TOLERANCE:
