@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,7 @@ def sample(
 
     writer = open_file(model)
     if isinstance(writer, LanguageModel):
-        options = {"top_k": top_k, "top_p": top_p, "seed": seed}
+        options: dict[str, Any] = {"top_k": top_k, "top_p": top_p, "seed": seed}
         written = writer.sample(length, temperature=temperature, prefix=prefix, **options)
     elif isinstance(writer, TextGenerator):
         chosen = {
