@@ -45,6 +45,7 @@ from rnncore.runtime.session.threads import share_threads, usable_processors
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from rnncore.runtime.opening import open
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
@@ -121,6 +122,7 @@ __all__ = [
     "edit_distance",
     "load",
     "nearest",
+    "open",
     "share_threads",
     "spans_of",
     "usable_processors",
@@ -130,6 +132,7 @@ __all__ = [
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
     "verification": ("Case", "VerifyReport", "verify"),
+    "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),
