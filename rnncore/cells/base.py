@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.cells.deferred import deferring
-from rnncore.runtime.errors import InputError
+from rnncore.runtime.counts import count_problems
+from rnncore.runtime.errors import InputError, raise_all
 
 
 def check_size(what: str, size: int) -> None:
     """Raise InputError unless ``size`` is an integer of at least 1."""
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InputError(f"{what} is {size!r}, expected an integer of at least 1")
+    raise_all(count_problems(what, size))
 
 
 class Cell(nn.Module):
