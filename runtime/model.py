@@ -18,8 +18,9 @@ from rnncore.runtime.batching.windows import Progress, check_windows, run_window
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.foreign.description import read_foreign
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature
-from rnncore.runtime.loading import LoadedFile, open_model, read_again, read_source
+from rnncore.runtime.loading import LoadedFile, open_model, open_source, read_again
 from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
@@ -46,6 +47,7 @@ def load(
     constants: Mapping[str, Any] | None = None,
     chunk: int | None = None,
     context: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Model:
     """Load a model that ``rnncore.export`` wrote, or, given its ``states``, any other ONNX model.
 
@@ -60,6 +62,11 @@ def load(
         None for ``max_batch_steps``.
     max_batch_steps: sequences times steps of one run of the graph, padding included, at most.  What is more, of whatever
         method, is several runs: this bounds the memory of what is between input and output.  None for no limit.
+    limits: what the file may ask of this process while it is loaded, see :class:`rnncore.runtime.Limits`.
+
+    Weights that are in a second file are read into memory and checked there, so whatever becomes of the two files later
+    changes no answer: it takes the size of that file in memory until the model is loaded, and for tables that are looked up
+    (embeddings) also afterwards.
 
     For a file that rnncore did not write, of which the runtime believes what it is told here and what a trial run on
     zeros shows (:mod:`rnncore.runtime.foreign.graph`):
@@ -83,10 +90,13 @@ def load(
     rnncore, or not as its ``states`` say), FormatVersionError (written by a newer rnncore), TamperedModelError (changed
     after export), or their base ModelFileError when signature and graph disagree; InputError for other arguments.
     """
+    if not isinstance(limits, Limits):
+        raise InputError(f"limits is a {type(limits).__name__}, expected rnncore.runtime.Limits")
     foreign = read_foreign(states, axes, initial, constants, chunk, context)
-    origin = origin_of(source, replace(read_options(threads, arena, max_steps, max_batch_steps), foreign=foreign))
-    name, data = read_source(source)
-    model = _opened(name, data, origin)
+    origin = origin_of(
+        source, replace(read_options(threads, arena, max_steps, max_batch_steps), foreign=foreign, limits=limits)
+    )
+    model = Model(*open_source(source, origin))
     logger.info("loaded %r", model)
     return model
 
