@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from rnncore.cli.adapt_command import adapt
 from rnncore.cli.inspect_command import inspect
 from rnncore.cli.plot_command import plot_app
 from rnncore.cli.sample_command import sample
@@ -18,6 +19,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, score, sample, inspect, verify):
+for command in (train, score, sample, inspect, verify, adapt):
     app.command()(command)
 app.add_typer(plot_app, name="plot")
