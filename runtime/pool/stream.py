@@ -142,7 +142,7 @@ class PoolStream(Closing):
         """A second stream of the pool that goes on from here; it starts without callbacks."""
         with self._quiet("fork"):
             snapshot = Snapshot(self._queue.steps, self._states())
-        return self._pool._open(key, snapshot)
+        return self._pool.open_at(key, snapshot)
 
     def save(self) -> bytes:
         """The state as bytes; both ``pool.restore`` and ``model.restore`` go on from them."""

@@ -82,16 +82,16 @@ class TextGenerator:
     """
 
     def __init__(self, model: Model) -> None:
-        model._engine.check_in_one_call("a generator", "ask for fewer texts at once")
+        model.engine.check_in_one_call("a generator", "ask for fewer texts at once")
         self.model = model
         self.rules = _rules(model)
         text = model.metadata.get(_TOKENIZER_KEY)
         self.vocabulary = None if text is None else Vocabulary.from_json(text)
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> TextGenerator:
-        """Load a generator file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> TextGenerator:
+        """Load a generator file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def generate(self, prefixes: str = "", **options: Any) -> str: ...
@@ -149,7 +149,7 @@ class TextGenerator:
         if not rows:
             return []
         lengths = np.array([len(row) for row in rows], np.int64)
-        slot = self.model._engine.layout.inputs[0]
+        slot = self.model.engine.layout.inputs[0]
         arrays = {
             "prefix": pack(slot, rows, max(1, int(lengths.max()))),
             "uniforms": _uniforms(uniforms, seed, len(rows), int(max_tokens)),
@@ -158,7 +158,7 @@ class TextGenerator:
             "top_k": np.full(len(rows), _ALL if top_k is None else top_k, np.int64),
             "top_p": np.full(len(rows), 1.0 if top_p is None else top_p, np.float64),
         }
-        values = self.model._engine.call(arrays, {}, lengths, len(rows), arrays["prefix"].shape[1])
+        values = self.model.engine.call(arrays, {}, lengths, len(rows), arrays["prefix"].shape[1])
         ids, counts, log_probs = (values[name] for name in _OUTPUTS)
         ended = (np.arange(ids.shape[1]) == counts[:, None]).any(1) & (counts < max_tokens)
         return [

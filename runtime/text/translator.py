@@ -74,7 +74,7 @@ class Translator:
     """
 
     def __init__(self, model: Model) -> None:
-        model._engine.check_in_one_call("a translator", "bound its calls with batch_size")
+        model.engine.check_in_one_call("a translator", "bound its calls with batch_size")
         self.model = model
         self.wiring = _wiring(model)
         self._sources = Slot.of(model.signature.inputs[0])
@@ -84,9 +84,9 @@ class Translator:
         )
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Translator:
-        """Load a translator's file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Translator:
+        """Load a translator's file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def translate(self, texts: str, **options: Any) -> str: ...
@@ -185,7 +185,7 @@ class Translator:
 
     def _call(self, source: Array, lengths: Ids, limits: Ids, token: Ids, feeds: dict[str, Array]) -> dict[str, Array]:
         arrays = {"source": source, "max_tokens": limits, "token": token, **feeds}
-        return self.model._engine.call(arrays, {}, lengths, len(lengths), source.shape[1])
+        return self.model.engine.call(arrays, {}, lengths, len(lengths), source.shape[1])
 
     def _read(
         self, sources: Any, beam: int, max_tokens: int | None, length_penalty: float, batch_size: int
