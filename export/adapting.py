@@ -24,7 +24,7 @@ from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, repla
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.session.session import open_session
+from rnncore.runtime.session.session import Graph, open_session
 from rnncore.runtime.verification import answer_of, compare, verify
 
 STATES = {"LSTM": ("h", "c"), "GRU": ("h",), "RNN": ("h",)}
@@ -101,7 +101,7 @@ def _lifted(data: bytes, path: Path, axes: Mapping[str, str] | None) -> AdaptRep
     lifted = ir.to_proto(model).SerializeToString()
     foreign = read_foreign(states, axes, None, None, None, 0)
     assert foreign is not None
-    session = open_session(lifted, threads=1, arena=True)
+    session = open_session(Graph(lifted), threads=1, arena=True)
     signature = _own_signature(*read_graph(session, foreign))
     entries = {
         "format_version": str(signature.format_version),
@@ -209,7 +209,7 @@ def _own_signature(signature: Signature, adapter: Any) -> Signature:
 
 def _proved(before: bytes, model: Model, path: Path) -> tuple[Golden, float]:
     """Golden cases of the file as it was, which ``model`` answers whole and in chunks, and its largest error."""
-    session = open_session(before, threads=1, arena=True)
+    session = open_session(Graph(before), threads=1, arena=True)
     cases: list[GoldenCase] = []
     for number, (batch, steps) in enumerate(_SIZES):
         time = -(-steps // model.signature.stride) * model.signature.stride
