@@ -22,7 +22,9 @@ from rnncore.runtime.format.atomic import replacing
 from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
+from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
+from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.session.session import Graph, open_session
 from rnncore.runtime.verification import answer_of, compare, verify
@@ -101,7 +103,7 @@ def _lifted(data: bytes, path: Path, axes: Mapping[str, str] | None) -> AdaptRep
     lifted = ir.to_proto(model).SerializeToString()
     foreign = read_foreign(states, axes, None, None, None, 0)
     assert foreign is not None
-    session = open_session(Graph(lifted), threads=1, arena=True)
+    session = _session(lifted)
     signature = _own_signature(*read_graph(session, foreign))
     entries = {
         "format_version": str(signature.format_version),
@@ -187,6 +189,14 @@ def _fresh(graph: ir.Graph, name: str, taken: Sequence[str]) -> str:
     return found
 
 
+def _session(data: bytes) -> Any:
+    """A session over a file that holds all its weights."""
+    structure = Structure.of(data, Limits())
+    if structure.outside:
+        raise ExportError("the file reads weights from other files: write it as one file first, then adapt that")
+    return open_session(Graph(data, {}, frozenset(), structure.foldable), threads=1, arena=True)
+
+
 def _own_signature(signature: Signature, adapter: Any) -> Signature:
     """What the runtime learnt of the graph, in the order of the graph's own axes."""
     ports = {port.name: port for port in (*adapter.inputs, *adapter.outputs)}
@@ -209,7 +219,7 @@ def _own_signature(signature: Signature, adapter: Any) -> Signature:
 
 def _proved(before: bytes, model: Model, path: Path) -> tuple[Golden, float]:
     """Golden cases of the file as it was, which ``model`` answers whole and in chunks, and its largest error."""
-    session = open_session(Graph(before), threads=1, arena=True)
+    session = _session(before)
     cases: list[GoldenCase] = []
     for number, (batch, steps) in enumerate(_SIZES):
         time = -(-steps // model.signature.stride) * model.signature.stride
