@@ -38,6 +38,7 @@ from rnncore.export.targets import (
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.torch_onnx import OPSET
 from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.verification.accuracy import AccuracyReport
@@ -119,6 +120,7 @@ def export(
     accuracy_data: Sequence[Any] | None = None,
     target: Target | None = None,
     external_data: bool | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
@@ -157,6 +159,9 @@ def export(
             "portable" for all of them.  docs/conformance.md shows what each can run.
         external_data: True: weights go to a second file, ``path`` with ".data" behind it, which the model needs beside it
             and whose hash it holds; False: never; None: when they are more than one ONNX file holds, 1.9 GB.
+        states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
+            ``{}`` for none.  By default those are found that recurrent layers start from and end with.  A state is no
+            input of the file's ``run``: it starts from zeros, and streams carry it.
 
     Returns:
         The report, which is also stored in the file.
@@ -180,6 +185,7 @@ def export(
     )
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
+    exporter.states = states
     exporter.external = check_size(reference, external_data, int8=exporter.quantization is not None)
     weights = weights_of(file) if exporter.external else None
     with replacing(file) if weights is None else replacing_both(file, weights.name) as temporary:
@@ -206,6 +212,7 @@ class _Plan:
     lift_lengths: bool
     stream: bool
     not_causal_because: str = ""
+    states: dict[str, str] = field(default_factory=dict)
 
 
 class _Exporter:
@@ -229,6 +236,7 @@ class _Exporter:
         self.metadata = metadata
         self.pick = pick
         self.seed = seed
+        self.states: Mapping[str, str] | None = None
         check_dtypes(reference, example)
         check_runs(example, reference)
         self.example = find_axes(reference, example, axes, seed)
@@ -245,7 +253,8 @@ class _Exporter:
             plan.not_causal_because = "exported with streaming=False" if streaming is False else "not verified"
         while True:
             signature, model = self._build(path, plan, streaming is True)
-            verdict = self._verify(path) if verify else Verdict(self.seed, 0.0)
+            example = self._example(plan)
+            verdict = self._verify(path, example) if verify else Verdict(self.seed, 0.0)
             must_lengths = lengths is True and self.example.lengths is None
             if not self._narrow(plan, verdict, streaming is True, must_lengths):
                 break
@@ -254,9 +263,9 @@ class _Exporter:
         if self.quantization is not None:
             assert self._trace is not None
             report, accuracy = self.quantization.apply(
-                model, path, signature, self.reference, self._trace.example, verdict if verify else None
+                model, path, signature, self.reference, example, verdict if verify else None
             )
-        write_entries(path, self._findings(path, report, verify=verify))
+        write_entries(path, self._findings(path, example, report, verify=verify))
         form = form_text(self.choices)
         size_bytes = sum(file.stat().st_size for file in (path, *[weights_of(path)] * self.external))
         return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices)
@@ -268,9 +277,12 @@ class _Exporter:
             if plan.not_causal_because:
                 self._refuse_stream(plan, plan.not_causal_because, must_stream)
         model = traced.model.clone()
-        states = splice_layer_states(model, traced.carried, lift=plan.stream)
+        plan.states = find_states(model.graph, self.states, traced.lengths) if plan.stream else {}
+        calls = with_starts(traced.calls, model) if plan.stream else traced.calls
+        states = states_of(model.graph, plan.states)
+        states += splice_layer_states(model, traced.carried, lift=plan.stream)
         forms = {name: choice.form for name, choice in self.choices.items()}
-        states += splice(model, traced.calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
+        states += splice(model, calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
         if "portable" in forms.values():
             fold_constants(model)
         spell_out(model)
@@ -315,9 +327,15 @@ class _Exporter:
             self._steps = export_steps(looped, OPSET) if looped else {}
         return self._trace
 
-    def _verify(self, path: Path) -> Verdict:
+    def _example(self, plan: _Plan) -> Example:
+        """The example as the file takes it: what is a state is no input any more."""
         assert self._trace is not None
-        example, limits = self._trace.example, self._trace.limits
+        outputs = [str(value.name) for value in self._trace.model.graph.outputs]
+        return replace(self._trace.example, states={name: outputs.index(o) for name, o in plan.states.items()})
+
+    def _verify(self, path: Path, example: Example) -> Verdict:
+        assert self._trace is not None
+        limits = self._trace.limits
         verifier = Verifier(
             Reference(self.reference, example), example, precision_of(self.reference), self.seed + 1, limits
         )
@@ -328,12 +346,11 @@ class _Exporter:
             )
         return verifier.verify(path)
 
-    def _findings(self, path: Path, report: dict[str, Any], *, verify: bool) -> dict[str, str]:
+    def _findings(self, path: Path, example: Example, report: dict[str, Any], *, verify: bool) -> dict[str, str]:
         """The metadata entries that tell what was found out about the finished file."""
         entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
         if verify:
             assert self._trace is not None
-            example = self._trace.example
             recorder = GoldenRecorder(
                 Reference(self.reference, example),
                 example,

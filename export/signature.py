@@ -37,9 +37,8 @@ def signature_of(
     """
     state_names = {s.name for s in states} | {s.output for s in states}
     inputs = [_port(v) for v in graph.inputs if v.name not in state_names]
-    results = [v for v in graph.outputs if v.name not in state_names]
-    shapes: Sequence[Sequence[Size] | None] = output_shapes or [None] * len(results)
-    outputs = [_port(v, own) for v, own in zip(results, shapes, strict=True)]
+    known = dict(zip(graph.outputs, output_shapes or (), strict=False))  # states come after them
+    outputs = [_port(v, known.get(v)) for v in graph.outputs if v.name not in state_names]
     names = [name for port in inputs for name in port.shape if isinstance(name, str)]
     problems = [
         f"{what} '{port.name}' of shape {shape_text(port.shape)} has {count} {axis} axes, expected {expected}"

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.errors import (
@@ -146,8 +147,15 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
+_RENAMED = {"CaseResult": "Case", "Pick": "GatherOutput", "Port": "TensorSpec", "State": "StateSpec"}
+"""Old names and what they are called now; the old ones go on working, with a warning."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"rnncore.runtime.{name} is now called {new}", DeprecationWarning, stacklevel=2)
+        return globals().get(new) or __getattr__(new)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -40,8 +40,8 @@ class Case:
 class VerifyReport:
     """What :func:`verify` found.
 
-    backend: what ran the file.  tolerance and measure: see :class:`rnncore.runtime.format.golden.Golden`; ``max_rel`` of the cases
-    is by that measure.  left_out: cases that the export did not keep, and why.
+    backend: what ran the file.  tolerance and measure: see :class:`rnncore.runtime.format.golden.Golden`; ``max_rel`` of
+    the cases is by that measure.  left_out: cases that the export did not keep, and why.
     """
 
     name: str

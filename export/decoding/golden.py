@@ -75,7 +75,7 @@ def golden_translator(file: Model, model: EncoderDecoder, rejected: tuple[int, .
 
     def clear(inputs: Mapping[str, Array], _: Mapping[str, Array]) -> bool:
         return all(
-            smallest_gap(model, source[:length], beam_check.SpecialTokens(end, beam, MAX_TOKENS, 0.0, rejected)) > CLOSE
+            smallest_gap(model, source[:length], beam_check.BeamRules(end, beam, MAX_TOKENS, 0.0, rejected)) > CLOSE
             for length, source, beam in zip(LENGTHS, inputs["source"], inputs["beam"].tolist(), strict=True)
         )
 

@@ -70,7 +70,7 @@ def splice(
             lean=lean,
         )
         # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
-        free = not call.given_state or all(always_zero(state) for state in states)
+        free = not call.given_state or call.starts is not None or all(always_zero(state) for state in states)
         ports = _lift(graph, call, dtype) if lift and free else []
         if ports:
             recurrence.states = [port[0] for port in ports]
@@ -106,7 +106,9 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
     like = next(call.cell.parameters(), None)
     taken = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
     initial = call.cell.initial_state(1, torch.zeros(1) if like is None else like.detach())
-    if call.given_state:
+    if call.starts is not None:
+        initial = tuple(torch.from_numpy(value)[None] for value in call.starts)
+    elif call.given_state:
         initial = tuple(torch.zeros_like(value) for value in initial)
     for (name, size), value in zip(call.cell.state_sizes.items(), initial, strict=True):
         full = f"{call.name}.{name}" if call.name else name

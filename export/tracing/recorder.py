@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,8 @@ class Call:
     z_size: int
     given_state: bool
     lengths: bool
+    starts: tuple[np.ndarray, ...] | None = None
+    """What it starts from, [size] for each state, if that is the same for every row of every input."""
 
     @property
     def cell(self) -> Cell:

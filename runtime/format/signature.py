@@ -43,7 +43,7 @@ from rnncore.runtime.format.axes import (
 )
 from rnncore.runtime.format.options import Option
 
-__all__ = ["BATCH", "TIME", "Axis", "Flat", "Port", "Signature", "Size", "State", "Steps"]
+__all__ = ["BATCH", "TIME", "Axis", "Flat", "Signature", "Size", "StateSpec", "Steps", "TensorSpec"]
 
 FORMAT_VERSION = 2
 PREFIX = "rnncore."

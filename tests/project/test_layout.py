@@ -158,3 +158,14 @@ def test_every_dependency_has_one_pinned_version_for_development() -> None:
         declared += extra
     names = {re.split(r"[^\w-]", line)[0].lower() for line in declared} - {"rnncore"}
     assert sorted(names - pinned) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("CaseResult", "Case"), ("Pick", "GatherOutput"), ("Port", "TensorSpec"), ("State", "StateSpec")]
+)
+def test_old_public_names_go_on_working_and_say_the_new_one(old: str, new: str) -> None:
+    runtime = importlib.import_module("rnncore.runtime")
+    with pytest.warns(DeprecationWarning, match=f"is now called {new}"):
+        value = getattr(runtime, old)
+    assert value is getattr(runtime, new)
+    assert old not in runtime.__all__
