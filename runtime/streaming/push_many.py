@@ -15,8 +15,9 @@ from rnncore.runtime.session.run import Items, no_steps_message, own_arrays, run
 from rnncore.runtime.session.session import Engine, enough_memory
 from rnncore.runtime.streaming.callbacks import apply_hooks, one_or_all
 from rnncore.runtime.streaming.holding import Holder, hold
+from rnncore.runtime.streaming.snapshot import check_count
 from rnncore.runtime.streaming.state_rows import Places
-from rnncore.runtime.streaming.stream import Stream, check_count
+from rnncore.runtime.streaming.stream import Stream
 from rnncore.runtime.streaming.strides import Rest, join_rest, keep, waiting
 from rnncore.runtime.tensors.padding import free_axes_problem, pack
 from rnncore.runtime.tensors.specs import Array, Layout
