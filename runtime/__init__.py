@@ -34,6 +34,7 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import FORMAT_VERSION, GatherOutput, Signature, StateSpec, TensorSpec
 from rnncore.runtime.model import Model, load
@@ -44,6 +45,7 @@ from rnncore.runtime.session.threads import share_threads, usable_processors
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from rnncore.runtime.opening import open
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
@@ -76,6 +78,7 @@ __all__ = [
     "Hypothesis",
     "InputError",
     "LanguageModel",
+    "Limits",
     "MissingExtraError",
     "Model",
     "ModelFileError",
@@ -119,6 +122,7 @@ __all__ = [
     "edit_distance",
     "load",
     "nearest",
+    "open",
     "share_threads",
     "spans_of",
     "usable_processors",
@@ -128,6 +132,7 @@ __all__ = [
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
     "verification": ("Case", "VerifyReport", "verify"),
+    "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Layout
 
 
 class Stage(enum.Enum):

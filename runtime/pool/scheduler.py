@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import (
     DeadlineExceeded,
     Overloaded,
@@ -38,7 +39,6 @@ from rnncore.runtime.session.process_fork import watch
 from rnncore.runtime.session.run import Items
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.snapshot import Snapshot
-from rnncore.runtime.tensors.specs import Array
 
 T = TypeVar("T")
 

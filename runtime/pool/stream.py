@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue, own_array
-from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
 from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.snapshot import Snapshot, encode, write_file
 from rnncore.runtime.streaming.stream import read_state, read_steps
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.tensors.outputs import one_or_all
 
 if TYPE_CHECKING:
     import os
@@ -144,7 +145,7 @@ class PoolStream(Closing):
 
     def fork(self, key: str | None = None) -> PoolStream:
         """A second stream of the pool that goes on from here; it starts without callbacks."""
-        return self._pool._open(key, self._snapshot("fork"))
+        return self._pool.open_at(key, self._snapshot("fork"))
 
     def save(self) -> bytes:
         """The state as bytes; both ``pool.restore`` and ``model.restore`` go on from them."""

@@ -297,3 +297,14 @@ def test_an_output_may_be_free_in_name_only() -> None:
     free = replace(signature(Spec()), outputs=(TensorSpec("y", "float32", ("batch", "time", "width")),))
     model = runtime.load(finish(causal_graph(Spec()), free))
     assert model.run(np.ones((2, 3, 13), "f")).shape == (2, 3, 11)
+
+
+def test_limits_that_no_id_keeps_are_refused() -> None:
+    sound = signature(Spec(ids=True))
+    for port, message in (
+        (replace(sound.inputs[0], limit=0), "between which there is no id"),
+        (replace(sound.inputs[0], minimum=9, limit=9), "minimum 9, limit 9"),
+        (replace(sound.inputs[0], dtype="float32", limit=3), "float32, but has limits"),
+    ):
+        with pytest.raises(runtime.ModelFileError, match=message):
+            runtime.load(finish(causal_graph(Spec(ids=True)), replace(sound, inputs=(port, *sound.inputs[1:]))))
