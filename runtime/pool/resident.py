@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.session.interrupts import set_together
+from rnncore.runtime.interrupts import set_together
 from rnncore.runtime.tensors.specs import Layout
 
 _FIRST_CAPACITY = 64

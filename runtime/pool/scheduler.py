@@ -30,11 +30,11 @@ from rnncore.runtime.errors import (
     StreamBusyError,
     StreamEvictedError,
 )
+from rnncore.runtime.interrupts import set_together
 from rnncore.runtime.pool.metrics import PoolCounters
 from rnncore.runtime.pool.notifier import Notifier
 from rnncore.runtime.pool.request import OVER, QUEUED, RUNNING, WAITING, PushRequest, StreamQueue
 from rnncore.runtime.pool.resident import Resident
-from rnncore.runtime.session.interrupts import set_together
 from rnncore.runtime.session.process_fork import watch
 from rnncore.runtime.session.run import Items
 from rnncore.runtime.session.session import Engine
