@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rnncore.cli.adapt_command import adapt
 from rnncore.cli.export_command import export
 from rnncore.cli.inspect_command import inspect
 from rnncore.cli.plot_command import plot_app
@@ -39,6 +40,6 @@ def _options(
     pass
 
 
-for command in (train, export, score, sample, inspect, verify):
+for command in (train, export, score, sample, inspect, verify, adapt):
     app.command()(command)
 app.add_typer(plot_app, name="plot")
