@@ -23,6 +23,7 @@ from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
 from rnncore.runtime.format.external_data import hash_of_weights, read_foreign_weights, read_weights
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
+from rnncore.runtime.format.metadata_limits import check_metadata, check_states
 from rnncore.runtime.format.reading import Stamp, read_file
 from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
 from rnncore.runtime.format.structure import Structure
@@ -95,9 +96,11 @@ def open_model(data: bytes, origin: Origin) -> LoadedFile:
             "this ONNX model was not written by rnncore: export it with rnncore.export, or say which output each of its "
             'states becomes, load(path, states={"h": "h_out"}), with states={} if it has none'
         )
+    check_metadata(metadata, options.limits)
     _check_format_version(metadata)
     fingerprint = _checked_fingerprint(data, metadata)
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
+    check_states(signature, options.limits)
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
     session = _session(_graph(data, metadata, origin), options)
     inputs, outputs = graph_values(session)
@@ -177,13 +180,13 @@ def _check_format_version(metadata: dict[str, str]) -> None:
     try:
         version = int(text)
     except ValueError:
-        raise ModelFileError(f"rnncore.format_version in the file is {text!r}, expected a number") from None
+        raise ModelFileError(f"rnncore.format_version in the file is {text[:40]!r}, expected a number") from None
     if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"the file has format {version}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
+            f"the file has format {text[:40]}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
         )
     if version < 1:
-        raise ModelFileError(f"rnncore.format_version in the file is {version}, expected 1 to {FORMAT_VERSION}")
+        raise ModelFileError(f"rnncore.format_version in the file is {text[:40]}, expected 1 to {FORMAT_VERSION}")
 
 
 def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:

@@ -273,6 +273,11 @@ class Model:
         return copy.deepcopy(self._file.report)
 
     @property
+    def limits(self) -> Limits:
+        """What the file was allowed to ask for."""
+        return self._file.origin.options.limits
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of weights, graph and metadata, 64 hex digits; of a foreign file also of how it was said to be read."""
         return self._file.fingerprint
