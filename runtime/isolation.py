@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,15 +17,17 @@ from rnncore.runtime.format.limits import Limits
 _CHILD = "import sys; from rnncore.runtime.isolation import serve; serve(sys.stdin.buffer, sys.stdout.buffer)"
 
 
-def in_own_process(module: str, function: str, source: str | bytes, limits: Limits) -> dict[str, Any]:
-    """The fields of the dataclass that ``function(source, limits=limits)`` of a module returns, computed in a new process.
+def in_own_process(
+    module: str, function: str, arguments: tuple[Any, ...], named: Mapping[str, Any], limits: Limits
+) -> dict[str, Any]:
+    """The fields of the dataclass that a function of a module returns, called in a new process.
 
     The answer comes as JSON: a process that a file took over cannot hand this one code.
 
     Raises ModelFileError when it takes longer, or more memory, than ``limits`` allows, or when it dies; what the function
     raises of rnncore's own errors is raised here.
     """
-    question = pickle.dumps((module, function, source, limits))
+    question = pickle.dumps((module, function, arguments, dict(named), limits))
     try:
         done = subprocess.run(
             [sys.executable, "-c", _CHILD], input=question, capture_output=True, timeout=limits.verify_s, check=False
@@ -54,10 +57,10 @@ def serve(questions: Any, answers: Any) -> None:
 
     out = os.dup(answers.fileno())
     os.dup2(2, answers.fileno())  # what anybody prints goes nowhere near the answer
-    module, function, source, limits = pickle.load(questions)
+    module, function, arguments, named, limits = pickle.load(questions)
     _bound_memory(limits.verify_bytes)
     try:
-        answer = asdict(getattr(importlib.import_module(module), function)(source, limits=limits))
+        answer = asdict(getattr(importlib.import_module(module), function)(*arguments, **named))
     except RnncoreError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     except MemoryError:

@@ -14,6 +14,7 @@ from rnncore.runtime.errors import (
     FormatVersionError,
     InputError,
     ModelFileError,
+    SignatureError,
     TamperedModelError,
     raise_all,
 )
@@ -30,6 +31,7 @@ from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.origin import Options, Origin, logger
 from rnncore.runtime.session.session import Engine, Graph, graph_values, open_session
 from rnncore.runtime.session.threads import check_threads
+from rnncore.runtime.signing import check_signature, check_signed_weights, read_signature
 from rnncore.runtime.tensors.graph_contract import graph_problems, signature_problems
 from rnncore.runtime.tensors.specs import Layout
 
@@ -78,18 +80,21 @@ def open_source(source: str | os.PathLike[str] | bytes, origin: Origin) -> tuple
         before = None if path is None else Stamp.of(path)
         name, data = read_source(source, origin.options.limits)
         try:
-            return name, open_model(data, origin)
+            return name, open_model(data, origin, _signed_weights(data, origin))
         except ModelFileError as error:
             if path is None or not left or Stamp.of(path) == before:
                 raise type(error)(f"{name}: {error}") from error.__cause__
     raise AssertionError("unreachable")
 
 
-def open_model(data: bytes, origin: Origin) -> LoadedFile:
-    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
+def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = None) -> LoadedFile:
+    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits.
+
+    signed: hashes of its weights that are in other files, if these were signed with it.
+    """
     options = origin.options
     if options.foreign is not None:
-        return _open_foreign(data, origin, options.foreign)
+        return _open_foreign(data, origin, options.foreign, signed)
     metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
     if not metadata:
         raise ForeignModelError(
@@ -102,7 +107,7 @@ def open_model(data: bytes, origin: Origin) -> LoadedFile:
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
     check_states(signature, options.limits)
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
-    session = _session(_graph(data, metadata, origin), options)
+    session = _session(_graph(data, metadata, origin, signed), options)
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
@@ -128,12 +133,12 @@ def read_again(origin: Origin, fingerprint: str) -> bytes:
     )
 
 
-def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
+def _open_foreign(data: bytes, origin: Origin, foreign: Foreign, signed: Mapping[str, str] | None) -> LoadedFile:
     """The same for a file of somebody else, which is checked by a trial run instead of by its signature."""
     options = origin.options
     if any(key.startswith(PREFIX) for key in metadata_of(data)):
         raise InputError("this file was written by rnncore and knows its states: load it without states=")
-    graph = _graph(data, {}, origin)
+    graph = _graph(data, {}, origin, signed)
     of_file = _foreign_fingerprint(graph)
     session = _session(graph, options)
     signature, adapter = read_graph(session, foreign)
@@ -150,7 +155,19 @@ def _foreign_fingerprint(graph: Graph) -> str:
     )
 
 
-def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin) -> Graph:
+def _signed_weights(data: bytes, origin: Origin) -> dict[str, str] | None:
+    """Check who signed a file, before anything else of it is read, if that is asked."""
+    key, signature = origin.options.public_key, origin.options.signature
+    if key is None:
+        return None
+    if signature is None:
+        if isinstance(origin.source, bytes):
+            raise SignatureError("a model in memory has no file with its signature: hand it in, signature=")
+        signature = read_signature(origin.source)
+    return check_signature(data, signature, key)
+
+
+def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Mapping[str, str] | None = None) -> Graph:
     """The graph in a file with its weights, checked."""
     limits = origin.options.limits
     structure = Structure.of(data, limits)
@@ -158,6 +175,8 @@ def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin) -> Graph:
         weights = read_foreign_weights(structure.outside, origin.source, limits)
     else:
         weights = read_weights(structure.outside, metadata, origin.source, limits)
+    if signed is not None:
+        check_signed_weights(weights, signed)
     return Graph(data, weights, structure.nested, structure.foldable)
 
 

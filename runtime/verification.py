@@ -17,6 +17,7 @@ from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature, TensorSpec
 from rnncore.runtime.isolation import in_own_process
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.signing import Key, read_key
 from rnncore.runtime.tensors.specs import Slot
 
 _MOST_CHUNKS = 100_000
@@ -81,7 +82,11 @@ class VerifyReport:
 
 @only_own_errors(ModelFileError, "verifying the file")
 def verify(
-    source: str | os.PathLike[str] | bytes | Model, *, limits: Limits = DEFAULT_LIMITS, isolated: bool = False
+    source: str | os.PathLike[str] | bytes | Model,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    isolated: bool = False,
+    public_key: Key | None = None,
 ) -> VerifyReport:
     """Run the golden cases in a model file and compare with what PyTorch answered at export.
 
@@ -89,6 +94,8 @@ def verify(
     limits: what the file may ask for, as in :func:`rnncore.runtime.load`; a loaded model has its own.
     isolated: load and run it in a process of its own, which ends after ``limits.verify_s`` and cannot take more memory than
         ``limits.verify_bytes``: for a file of somebody unknown, since a small graph may compute for ever.
+
+    public_key: who must have signed the file, as in :func:`rnncore.runtime.load`; a loaded model was checked there.
 
     That all cases pass says that the file is whole and runs right here.  It does not say who made it: whoever changes a file
     can change its cases and its fingerprint too.  :func:`rnncore.runtime.sign` is for that.
@@ -99,15 +106,17 @@ def verify(
     Raises ModelFileError when the file holds no golden cases (``verify=False`` at export), or cannot be loaded.
     """
     if isolated and not isinstance(source, Model):
-        return _verify_elsewhere(source, limits)
-    model = source if isinstance(source, Model) else load(source, limits=limits)
+        return _verify_elsewhere(source, limits, None if public_key is None else read_key(public_key))
+    model = source if isinstance(source, Model) else load(source, limits=limits, public_key=public_key)
     name = "the model" if isinstance(source, Model | bytes) else str(source)
     return compare(golden_of(model), answer_of(model), name, "rnncore.runtime")
 
 
-def _verify_elsewhere(source: str | os.PathLike[str] | bytes, limits: Limits) -> VerifyReport:
+def _verify_elsewhere(source: str | os.PathLike[str] | bytes, limits: Limits, key: bytes | None) -> VerifyReport:
     given = source if isinstance(source, bytes) else os.path.abspath(source)
-    fields = in_own_process("rnncore.runtime.verification", "verify", given, limits)
+    fields = in_own_process(
+        "rnncore.runtime.verification", "verify", (given,), {"limits": limits, "public_key": key}, limits
+    )
     fields["cases"] = tuple(Case(**case) for case in fields["cases"])
     fields["left_out"] = tuple(fields["left_out"])
     return replace(VerifyReport(**fields), name="the model" if isinstance(source, bytes) else str(source))

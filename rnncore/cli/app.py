@@ -8,6 +8,7 @@ from rnncore.cli.inspect_command import inspect
 from rnncore.cli.plot_command import plot_app
 from rnncore.cli.sample_command import sample
 from rnncore.cli.score_command import score
+from rnncore.cli.sign_command import sign
 from rnncore.cli.train_command import train
 from rnncore.cli.verify_command import verify
 
@@ -18,6 +19,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, score, sample, inspect, verify):
+for command in (train, score, sample, inspect, verify, sign):
     app.command()(command)
 app.add_typer(plot_app, name="plot")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rnncore.cli.console import messages, printable, reports_errors
+from rnncore.runtime.errors import InputError
 
 
 @reports_errors
@@ -17,6 +18,9 @@ def verify(
         str,
         typer.Option(help="What runs it: runtime (rnncore's own), onnxruntime, openvino, onnx-reference or tract."),
     ] = "runtime",
+    public_key: Annotated[
+        Path | None, typer.Option(help="Ed25519 public key in PEM: MODEL.sig must be a signature by its owner.")
+    ] = None,
 ) -> None:
     """Run the golden cases in a model file again, without PyTorch; exit with 1 if an answer differs.
 
@@ -26,8 +30,10 @@ def verify(
     if backend == "runtime":
         from rnncore.runtime.verification import verify as verify_here
 
-        report = verify_here(model, isolated=True)
+        report = verify_here(model, isolated=True, public_key=public_key)
     else:
+        if public_key is not None:
+            raise InputError("--public-key goes with --backend runtime: other programs read the file again, unchecked")
         from rnncore.conformance.driver import verify_on
 
         report = verify_on(model, backend)
