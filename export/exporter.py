@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.cells import Cell
-from rnncore.conversion import convert
+from rnncore.conversion import convert_plain_layers
 from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.int8.quantization import Quantization, check_form
@@ -37,7 +36,10 @@ from rnncore.export.targets import (
     form_text,
 )
 from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.operators import Operators, find_operators
+from rnncore.export.tracing.rolling.program import RolledProgram, roll
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.torch_onnx import OPSET
@@ -179,11 +181,11 @@ def export(
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     file = Path(path)
     writable(file, external=external_data is True)
-    reference = copy.deepcopy(model).eval()
-    check_repeatable(reference, bind(reference, example))
-    exporter = _Exporter(
-        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed, axes
-    )
+    reference = copied(model).eval()
+    with unchanged(reference):
+        check_repeatable(reference, bind(reference, example))
+        call = Example.of(reference, example, axes, lengths)
+    exporter = _Exporter(reference, call, form, output_names, metadata or {}, pick, seed, axes)
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
     exporter.states = states
@@ -242,9 +244,12 @@ class _Exporter:
         self.seed = seed
         self.states: Mapping[str, str] | None = None
         check_dtypes(reference, example)
-        check_runs(example, reference)
-        self.example = find_axes(reference, example, axes, seed)
-        self.module = convert(reference)
+        with unchanged(reference):
+            check_runs(example, reference)
+            self.example = find_axes(reference, example, axes, seed)
+        self.module = convert_plain_layers(copied(reference))
+        self._operators = find_operators(self.module, self.example, seed)
+        self._rolled, self._why_not_rolled = _rolled(self.module, self.example, self._operators, seed)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
         self.quantization: Quantization | None = None
@@ -321,14 +326,20 @@ class _Exporter:
 
     def _traced(self, plan: _Plan) -> Trace:
         if self._trace is None or self._trace.lengths_lifted != plan.lift_lengths:
-            self._trace = trace(
-                self.module,
-                self.example,
-                lift_lengths=plan.lift_lengths,
-                output_names=self.output_names,
-                seed=self.seed,
-                opset=OPSET,
-            )
+            try:
+                self._trace = trace(
+                    self.module if self._rolled is None else self._rolled,
+                    self.example,
+                    self._operators if self._rolled is None else Operators([]),
+                    lift_lengths=plan.lift_lengths,
+                    output_names=self.output_names,
+                    seed=self.seed,
+                    opset=OPSET,
+                )
+            except ExportError as error:
+                if self._why_not_rolled is None:
+                    raise
+                raise self._why_not_rolled from error
             # Without a layer that runs over the time axis of the inputs nothing takes them.
             plan.lift_lengths = self._trace.lengths_lifted
             calls = list(self._trace.calls.values())
@@ -425,6 +436,16 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
+
+
+def _rolled(
+    module: nn.Module, example: Example, operators: Operators, seed: int
+) -> tuple[RolledProgram | None, ExportError | None]:
+    """The module with its loops over time rolled, if it has any; or why these cannot be rolled."""
+    try:
+        return roll(module, example, operators, seed), None
+    except ExportError as error:
+        return None, error
 
 
 def _message(title: str, cases: Sequence[Case]) -> str:

@@ -47,6 +47,7 @@ from rnncore.runtime.signing import sign
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from rnncore.runtime.opening import open
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
@@ -124,6 +125,7 @@ __all__ = [
     "edit_distance",
     "load",
     "nearest",
+    "open",
     "share_threads",
     "sign",
     "spans_of",
@@ -134,6 +136,7 @@ __all__ = [
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
     "verification": ("Case", "VerifyReport", "verify"),
+    "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),

@@ -213,8 +213,9 @@ def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
     actual = fingerprint_of(data, stored)
     if actual != stored:
         raise TamperedModelError(
-            f"weights or graph were changed after export (fingerprint {actual[:12]}…, the file says {stored[:12]}…): "
-            "copy or export the file again"
+            "weights or graph were changed after export, or written anew by another tool (fingerprint "
+            f"{actual[:12]}…, the file says {stored[:12]}…): copy or export the file again; if the change was meant, "
+            "rnncore adapt asks the file its golden cases and stamps it again"
         )
     return stored
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,7 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(help="Ed25519 public key in PEM: MODEL.sig must be a signature by its owner.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run the golden cases in a model file again, without PyTorch; exit with 1 if an answer differs.
 
@@ -37,7 +40,8 @@ def verify(
         from rnncore.conformance.driver import verify_on
 
         report = verify_on(model, backend)
-    typer.echo(printable(report, 100_000))
+    shown = json.dumps({**asdict(report), "passed": report.passed}) if as_json else printable(report, 100_000)
+    typer.echo(shown)
     if not report.passed:
         messages().print(f"error: {model} does not answer on {report.backend} what PyTorch answered at export")
         raise typer.Exit(1)

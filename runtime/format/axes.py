@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import gcd, lcm
 from typing import Any
 
 BATCH = "batch"
@@ -37,6 +38,12 @@ class Steps(str):
     def at(self, size: int) -> int:
         """The size where the axis it follows has ``size``."""
         return max(0, (self.times * size + self.plus) // self.over)
+
+
+def stride_of(shapes: Iterable[Iterable[Size]]) -> int:
+    """The least number of steps after which every size that follows time has grown by whole steps of its own."""
+    sizes = [size for shape in shapes for size in shape if isinstance(size, Steps) and size.of == TIME]
+    return lcm(1, *(size.over // gcd(size.over, size.times) for size in sizes))
 
 
 class Flat(str):

@@ -68,9 +68,9 @@ class TaskRunner:
         self._check_ports()
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Self:
-        """Load a file of ``rnncore.export.export_model``; errors as for ``rnncore.runtime.load``."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Self:
+        """Load a file of ``rnncore.export.export_model``; options and errors as for ``rnncore.runtime.load``."""
+        return cls(load(source, **options))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

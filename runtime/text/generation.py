@@ -89,9 +89,9 @@ class TextGenerator:
         self.vocabulary = None if text is None else Vocabulary.from_json(text)
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> TextGenerator:
-        """Load a generator file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> TextGenerator:
+        """Load a generator file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def generate(self, prefixes: str = "", **options: Any) -> str: ...

@@ -68,9 +68,9 @@ class LanguageModel:
             )
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> LanguageModel:
-        """Load a file of ``rnncore train``, or any model exported with its tokenizer; errors as for ``load``."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> LanguageModel:
+        """Load a file of ``rnncore train``, or any model exported with its tokenizer; options and errors as for ``load``."""
+        return cls(load(source, **options))
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids of ``text``, int64 [tokens]; raises UnknownTokenError, which says what is unknown and where."""

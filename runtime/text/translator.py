@@ -84,9 +84,9 @@ class Translator:
         )
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Translator:
-        """Load a translator's file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Translator:
+        """Load a translator's file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def translate(self, texts: str, **options: Any) -> str: ...
