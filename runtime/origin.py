@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
@@ -47,11 +48,11 @@ def read_options(threads: Threads, arena: bool, max_steps: int | None, max_batch
     if threads is None or threads == "auto":
         threads = usable_processors()
         logger.info("threads='auto' is %d here", threads)
-    if threads != "shared" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        problems.append(f"threads is {threads!r}, expected an integer of at least 1, 'auto' or 'shared'")
+    if threads != "shared":
+        problems += count_problems("threads", threads, instead=", 'auto' or 'shared'")
     for name, value in (("max_steps", max_steps), ("max_batch_steps", max_batch_steps)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            problems.append(f"{name} is {value!r}, expected an integer of at least 1, or None for no limit")
+        if value is not None:
+            problems += count_problems(name, value, instead=", or None for no limit")
     raise_all(problems, InputError)
     if max_batch_steps is not None and (max_steps or 0) > max_batch_steps:
         raise InputError(

@@ -25,7 +25,12 @@ _HEAD = ("kind", "batch", "time", "max abs error", "rel error", "result", "detai
 
 @dataclass(frozen=True)
 class Case:
-    """One golden case, run again.  ``note`` is the error message of a backend that could not run it."""
+    """One comparison of a file with PyTorch's answers: a golden case run again or, at export, with the module itself.
+
+    kind: "whole", "rows" (of a batch, each alone), "ragged" or "stream".  max_abs is the largest difference, max_rel the
+    same as a part of the largest expected value (at least 1).  note: why it stands as it does, such as the error message
+    of a backend that could not run it.
+    """
 
     kind: str
     batch: int
@@ -35,6 +40,10 @@ class Case:
     max_rel: float
     passed: bool
     note: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.kind} (batch {self.batch}, time {self.time}{', ' + self.detail if self.detail else ''})"
+        return f"{what}: max error {self.max_abs:.2g}" + (f", {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)
