@@ -15,11 +15,12 @@ from torch import nn
 from rnncore.cells import Cell
 from rnncore.conversion import convert
 from rnncore.export.capture.example import Axes, Example, bind, check_dtypes, check_runs
+from rnncore.export.capture.other_ways import with_other_ways
 from rnncore.export.capture.pick import add_pick
 from rnncore.export.capture.source_lines import line_of_exception
 from rnncore.export.capture.structure import why_chunks_differ, why_not_causal
 from rnncore.export.capture.torch_onnx import OPSET
-from rnncore.export.capture.tracing import Trace, trace
+from rnncore.export.capture.tracing import TRACE_SIZES, Trace, trace
 from rnncore.export.int8.accuracy import AccuracyReport
 from rnncore.export.int8.quantization import Quantization, check_form
 from rnncore.export.loops.carried import splice_carried
@@ -297,6 +298,8 @@ class _Exporter:
             if plan.lift_lengths and not self._trace.lengths_lifted:  # no layer runs over the time axis of the inputs
                 plan.lift_lengths = False
                 return self._traced(plan)
+            known = self._trace.limits
+            self._trace.limits = with_other_ways(known, self.module, self._trace.example, TRACE_SIZES, MOST_STEPS)
             calls = list(self._trace.calls.values())
             if self.quantization is not None:
                 check_form(self.form, [call.name for call in calls])

@@ -13,6 +13,8 @@ from rnncore.export.capture.example import Input
 from rnncore.export.int8.verification import INT8_RMS
 from rnncore.export.proof.bench import Question, padded
 from rnncore.export.proof.reference import Array, first_line
+from rnncore.export.proof.sizes import chunkings
+from rnncore.export.proof.streams import longest_stream
 from rnncore.export.proof.verification import Verifier
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, VerificationError
@@ -71,7 +73,7 @@ class GoldenRecorder(Verifier):
         self, model: Model, kind: str, seed: int, budget_bytes: int
     ) -> tuple[list[Tensor], dict[str, Array], GoldenCase]:
         """Inputs as the module takes them, its answer by output, and the case with what is kept of both."""
-        batch, time = _SIZES.get(kind, (1, self.sizes.stream))
+        batch, time = (1, longest_stream(self, self.sizes)) if kind == "stream" else _SIZES[kind]
         tensors = self.draw(batch, time)
         inputs = {name: t.cpu().numpy() for name, t in self.named(tensors)}
         drawn: dict[str, Drawn] = {}
@@ -96,15 +98,10 @@ class GoldenRecorder(Verifier):
             inputs,
             {name: Kept.of(array, each) for name, array in outputs.items()},
             _LENGTHS if kind == "ragged" else None,
-            self._chunks(model) if kind == "stream" else None,
+            _chunks(model, time) if kind == "stream" else None,
             drawn,
         )
         return tensors, outputs, case
-
-    def _chunks(self, model: Model) -> tuple[int, ...]:
-        chunks = self.sizes.chunkings[0] if self.sizes.chunkings else _CHUNKS
-        timed = all(port.time_axis is not None for port in model.signature.outputs)
-        return tuple(size for size in chunks if size or timed)
 
     def _drawn(self, known: Input, array: Array, seed: int) -> Drawn:
         """Numbers between the extremes of the example, as far as it tells."""
@@ -139,3 +136,9 @@ class GoldenRecorder(Verifier):
             return False
         got = answer_of(model)(question)
         return self.reference.excuses(tensors, [got[name] for name in outputs], list(outputs.values()))
+
+
+def _chunks(model: Model, steps: int) -> tuple[int, ...]:
+    """How the stream is fed; a push of no steps has no answer where an output is one value for the whole chunk."""
+    timed = all(port.time_axis is not None for port in model.signature.outputs)
+    return tuple(size for size in [_CHUNKS, *chunkings(steps)][min(1, len(chunkings(steps)))] if size or timed)
