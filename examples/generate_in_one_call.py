@@ -38,10 +38,9 @@ def main() -> None:
         files = [str(arguments.model.resolve()), str(arguments.generator.resolve())]
         subprocess.run([sys.executable, "-c", MAKE, *files], cwd=Path(__file__).parent, check=True)
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns that optional inputs are no constants, which is what they are for
-    session = onnxruntime.InferenceSession(arguments.generator, options, providers=["CPUExecutionProvider"])
-    tokenizer = json.loads(session.get_modelmeta().custom_metadata_map["rnncore.tokenizer"])
+    session = onnxruntime.InferenceSession(arguments.generator, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    tokenizer = json.loads(metadata["rnncore.tokenizer"])
     ids: dict[str, int] = tokenizer["model"]["vocab"]  # of single characters here
     characters = {number: character for character, number in ids.items()}
 
@@ -49,11 +48,18 @@ def main() -> None:
     prefix = np.zeros((len(rows), max(map(len, rows))), np.int64)
     for padded, row in zip(prefix, rows, strict=True):
         padded[: len(row)] = row
+    defaults = {option["name"]: option["default"] for option in json.loads(metadata["rnncore.signature"])["options"]}
+    defaults["temperature"] = arguments.temperature
+    dtypes = {"tensor(int64)": np.int64, "tensor(double)": np.float64}
     feeds = {
+        value.name: np.full(len(rows), defaults[value.name], dtypes[value.type])
+        for value in session.get_inputs()
+        if value.name in defaults
+    }
+    feeds |= {
         "prefix": prefix,
         "lengths": np.array([len(row) for row in rows]),
         "uniforms": np.random.default_rng(arguments.seed).random((len(rows), arguments.tokens)),
-        "temperature": np.array([arguments.temperature]),
     }
     start = time.perf_counter()
     written, lengths, log_probs = session.run(["ids", "ids_lengths", "log_probs"], feeds)

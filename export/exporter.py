@@ -14,6 +14,7 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.conversion import convert
+from rnncore.export.capture.axes import find_axes
 from rnncore.export.capture.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.capture.other_ways import with_other_ways
 from rnncore.export.capture.pick import add_pick
@@ -176,7 +177,7 @@ def export(
     reference = copy.deepcopy(model).eval()
     check_repeatable(reference, bind(reference, example))
     exporter = _Exporter(
-        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed
+        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed, axes
     )
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
@@ -218,6 +219,7 @@ class _Exporter:
         metadata: Mapping[str, str],
         pick: bool,
         seed: int,
+        axes: Axes | None = None,
     ) -> None:
         self.reference = reference
         self.example = example
@@ -230,6 +232,7 @@ class _Exporter:
         self.seed = seed
         check_dtypes(reference, example)
         check_runs(example, reference)
+        self.example = find_axes(reference, example, axes, seed)
         self.module = convert(reference)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
@@ -274,7 +277,13 @@ class _Exporter:
         spell_out(model)
         clean_up(model, self.module)
         signature = signature_of(
-            model.graph, states, traced.lengths, causal=plan.stream, not_causal_because=plan.not_causal_because
+            model.graph,
+            states,
+            traced.lengths,
+            causal=plan.stream,
+            not_causal_because=plan.not_causal_because,
+            extents=traced.example.extents,
+            output_shapes=traced.example.output_shapes,
         )
         if self.pick:
             pick = add_pick(model.graph, {state.output for state in states})
@@ -295,9 +304,8 @@ class _Exporter:
                 seed=self.seed,
                 opset=OPSET,
             )
-            if plan.lift_lengths and not self._trace.lengths_lifted:  # no layer runs over the time axis of the inputs
-                plan.lift_lengths = False
-                return self._traced(plan)
+            # Without a layer that runs over the time axis of the inputs nothing takes them.
+            plan.lift_lengths = self._trace.lengths_lifted
             known = self._trace.limits
             self._trace.limits = with_other_ways(known, self.module, self._trace.example, TRACE_SIZES, MOST_STEPS)
             calls = list(self._trace.calls.values())

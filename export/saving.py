@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 from torch import nn
 
+from rnncore.export.loops.unique_names import make_names_unique
 from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.container import FINGERPRINT_KEY, replace_metadata, stamp
 from rnncore.runtime.files.signature import BLANK_FINGERPRINT
@@ -28,6 +29,7 @@ def weights_of(path: Path) -> Path:
 
 def write_model(model: ir.Model, path: Path, *, external: bool = False) -> None:
     """Check ``model`` in full and write it to ``path`` with its fingerprint; ``external``: weights to a file beside it."""
+    make_names_unique(model.graph)
     if external:
         file = weights_of(path)
         ir.external_data.unload_from_model(model, path.parent, file.name, size_threshold_bytes=_STAYS_INSIDE)

@@ -8,43 +8,51 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from torch import nn
 
+from rnncore.export.capture.example import Extent
 from rnncore.runtime.errors import ExportError, raise_all
-from rnncore.runtime.files.signature import (
-    BATCH,
-    BLANK_FINGERPRINT,
-    FORMAT_VERSION,
-    PREFIX,
-    TIME,
-    Port,
-    Signature,
-    State,
-)
+from rnncore.runtime.files.axes import BATCH, TIME, Flat, Size, Steps, base_of
+from rnncore.runtime.files.layout import shape_text
+from rnncore.runtime.files.signature import BLANK_FINGERPRINT, PREFIX, Port, Signature, State
 
 REPORT_KEY = PREFIX + "report"
 
 
 def signature_of(
-    graph: ir.Graph, states: Sequence[State], lengths: str | None, *, causal: bool, not_causal_because: str
+    graph: ir.Graph,
+    states: Sequence[State],
+    lengths: str | None,
+    *,
+    causal: bool,
+    not_causal_because: str,
+    extents: Mapping[str, Extent] | None = None,
+    output_shapes: Sequence[Sequence[Size]] | None = None,
 ) -> Signature:
     """Describe every input and output of ``graph``.
+
+    extents: the sizes that named axes take.  output_shapes: those of the outputs, where they are known better than the
+    graph says them.
 
     Raises:
         ExportError: an input or output has no batch axis, so the runtime could not batch it.
     """
     state_names = {s.name for s in states} | {s.output for s in states}
     inputs = [_port(v) for v in graph.inputs if v.name not in state_names]
-    outputs = [_port(v) for v in graph.outputs if v.name not in state_names]
+    results = [v for v in graph.outputs if v.name not in state_names]
+    shapes: Sequence[Sequence[Size] | None] = output_shapes or [None] * len(results)
+    outputs = [_port(v, own) for v, own in zip(results, shapes, strict=True)]
+    names = [name for port in inputs for name in port.shape if isinstance(name, str)]
     problems = [
-        f"{what} '{port.name}' of shape {list(port.shape)} has {port.shape.count(axis)} {axis} axes, expected {expected}"
+        f"{what} '{port.name}' of shape {shape_text(port.shape)} has {count} {axis} axes, expected {expected}"
         for what, ports in (("input", inputs), ("output", outputs))
         for port in ports
-        for axis, expected, wrong in (
-            (BATCH, "exactly one", port.shape.count(BATCH) != 1),
-            (TIME, "at most one", port.shape.count(TIME) > 1),
-        )
-        if wrong
+        for axis, expected, most in ((BATCH, "exactly one", 1), (TIME, "at most one", None))
+        for count in [[base_of(size) for size in port.inner].count(axis)]
+        if count > 1 or (most is not None and count != most)
     ]
     raise_all(problems, ExportError)
+    axes = tuple((extents or {}).get(name, Extent(name)).axis for name in dict.fromkeys(names))
+    stated = [size for port in outputs for size in port.shape if isinstance(size, Steps | Flat)]
+    says_more = bool(stated) or any(axis.bounded for axis in axes) or set(names) - {BATCH, TIME}
     return Signature(
         inputs=tuple(p for p in inputs if p.name != lengths),
         outputs=tuple(outputs),
@@ -52,14 +60,15 @@ def signature_of(
         states=tuple(states),
         causal=causal,
         not_causal_because=not_causal_because,
+        axes=axes if says_more else (),
     )
 
 
-def _port(value: ir.Value) -> Port:
+def _port(value: ir.Value, shape: Sequence[Size] | None = None) -> Port:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"'{value.name}' has no known shape or dtype")
-    shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
-    return Port(str(value.name), str(value.dtype.numpy()), shape, _limit(value))
+    found = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
+    return Port(str(value.name), str(value.dtype.numpy()), found if shape is None else tuple(shape), _limit(value))
 
 
 def _limit(value: ir.Value) -> int | None:
@@ -79,7 +88,7 @@ def write_metadata(model: ir.Model, signature: Signature, form: str, precision: 
     model.metadata_props.update(
         {
             **extra,
-            PREFIX + "format_version": str(FORMAT_VERSION),
+            PREFIX + "format_version": str(signature.format_version),
             PREFIX + "signature": signature.to_json(),
             PREFIX + "form": form,
             PREFIX + "precision": precision,

@@ -34,6 +34,7 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.files.options import Option
 from rnncore.runtime.files.signature import FORMAT_VERSION, Pick, Port, Signature, State
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.pool.pool import Pool
@@ -80,6 +81,7 @@ __all__ = [
     "Neighbour",
     "NotOnnxError",
     "NotStreamableError",
+    "Option",
     "Overloaded",
     "Pick",
     "Pool",

@@ -130,7 +130,7 @@ class Model:
                 return one_or_all(layout, run_ragged(self._engine, ragged))
             batch = read_batch(layout, given, lengths)
         outputs = run_batch(self._engine, batch)
-        return one_or_all(layout, [outputs[slot.name] for slot in layout.outputs])
+        return one_or_all(layout, [slot.folded(outputs[slot.name]) for slot in layout.outputs])
 
     def run_picked(self, /, *inputs: Any, at: Any, **named: Any) -> Array:
         """Run whole padded sequences, and return only some numbers of the one output [batch, time, size].

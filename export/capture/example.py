@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from rnncore.export.capture.nesting import named_tensors, with_tensors
 from rnncore.export.capture.observing import observing
 from rnncore.export.capture.packing import REWRITE
 from rnncore.runtime.errors import ExportError, InputError, raise_all
-from rnncore.runtime.files.signature import BATCH, TIME
+from rnncore.runtime.files.axes import BATCH, TIME, Axis, Size
 
 LENGTHS_NAMES = (
     "lengths",
@@ -66,14 +66,55 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """The sizes that a free axis takes: multiples of ``multiple`` from ``minimum`` to ``maximum``.
+
+    stride: so much more of it is what outputs notice, of raw audio hundreds of samples.
+    """
+
+    name: str
+    minimum: int = 1
+    maximum: int | None = None
+    multiple: int = 1
+    stride: int = 1
+
+    def near(self, size: int) -> int:
+        """The ``size``-th size that the axis takes, counted in strides: 1 is the least."""
+        found = self.minimum + (size - 1) * self.stride
+        found = -(-found // self.multiple) * self.multiple
+        return found if self.maximum is None else min(found, self.maximum // self.multiple * self.multiple)
+
+    def takes(self, size: int) -> bool:
+        """Whether the axis may have exactly this size."""
+        most = size if self.maximum is None else self.maximum
+        return self.minimum <= size <= most and size % self.multiple == 0
+
+    @property
+    def axis(self) -> Axis:
+        """The same for the signature, where an axis that takes everything takes 0 too."""
+        least = 0 if self.minimum == self.multiple == self.stride == 1 else self.minimum
+        return Axis(self.name, least, self.maximum, self.multiple)
+
+
+OTHER_SIZES = (3, 5, 2, 7)
+"""Places of the sizes, among those that an axis takes, that axes other than batch and time are tried at by default."""
+
+
+@dataclass(frozen=True)
 class Example:
-    """A call of the module, taken apart into tensors by name."""
+    """A call of the module, taken apart into tensors by name.
+
+    extents: the sizes that free axes take, by name; an axis without takes any.
+    output_shapes: how the shapes of the outputs follow, None where nobody has looked.
+    """
 
     inputs: tuple[Input, ...]
     lengths: str | None
     vocabulary: int
     _arguments: inspect.BoundArguments
     sorted_lengths: bool = False  # the module takes its lengths in decreasing order only
+    extents: Mapping[str, Extent] = field(default_factory=dict)
+    output_shapes: tuple[tuple[Size, ...], ...] | None = None
 
     @classmethod
     def of(cls, module: nn.Module, example: Any, axes: Axes | None, lengths: str | bool) -> Example:
@@ -127,8 +168,26 @@ class Example:
         """Names of the inputs in order."""
         return [i.name for i in self.inputs]
 
+    @property
+    def axis_names(self) -> list[str]:
+        """Names of the free axes, each once."""
+        return list(dict.fromkeys(name for own in self.inputs for name in own.axes if name is not None))
+
+    def fit(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, int]:
+        """Sizes that the module takes: the given ones, counted as :meth:`Extent.near` does, and some for other axes.
+
+        Where an axis takes any size these are ``sizes`` themselves.
+        """
+        names = [name for name in self.axis_names if name not in sizes]
+        others = {name: OTHER_SIZES[(k + seed) % len(OTHER_SIZES)] for k, name in enumerate(names)}
+        return {
+            name: self.extents[name].near(size) if name in self.extents else size
+            for name, size in {**others, **sizes}.items()
+        }
+
     def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
-        """Random inputs of the given sizes, all lengths full."""
+        """Random inputs of the given sizes, exactly, all lengths full; other axes are of sizes that the module takes."""
+        sizes = {**self.fit({}), **sizes}
         return [
             torch.full((sizes[BATCH],), sizes[TIME], dtype=torch.int64)
             if i.name == self.lengths

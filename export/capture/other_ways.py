@@ -30,8 +30,10 @@ def with_other_ways(
 
     A way that cannot be traced, or at which the module fails, has none.
     """
+    if not set(example.axis_names) <= set(traced_at):
+        return limits  # sizes of other axes are not among those that are tried
     known = {guard.text: guard for guard in limits.guards}
-    waiting, found = list(limits.guards), [limits]
+    waiting, found = [guard for guard in limits.guards if set(guard.axes) <= set(traced_at)], [limits]
     for _ in range(MOST_TRACES):
         sizes = next((s for guard in waiting if (s := _other_side(guard, traced_at, most_steps)) is not None), None)
         if sizes is None:
@@ -45,7 +47,7 @@ def with_other_ways(
         fresh = [guard for guard in more.guards if guard.text not in known]
         known.update((guard.text, guard) for guard in fresh)
         # What holds here and not where the trace was is the question that led here, asked from the other side.
-        waiting += [guard for guard in fresh if guard.holds(traced_at)]
+        waiting += [guard for guard in fresh if set(guard.axes) <= set(traced_at) and guard.holds(traced_at)]
     numbers = tuple(dict.fromkeys(number for one in found for number in one.numbers))
     return SizeLimits(tuple(known.values()), numbers, max(one.reach for one in found))
 
@@ -67,7 +69,7 @@ def _limits_at(module: nn.Module, example: Example, sizes: Sizes) -> SizeLimits:
     recorder = PlaceholderRecorder(module)
     traced = TracedModule(module, example, recorder, False).eval()
     axes = [i.axes for i in example.inputs]
-    dynamic = (tuple({i: torch.export.Dim.DYNAMIC for i, a in enumerate(axis) if a} for axis in axes),)
+    dynamic = (tuple({i: torch.export.Dim.AUTO for i, a in enumerate(axis) if a} for axis in axes),)
     tensors = tuple(example.draw(sizes, torch.Generator().manual_seed(0)))
     with recording(recorder), packing_by(PaddedPacker()):
         program = to_program(traced, tensors, dynamic, what=type(module).__name__)

@@ -1,8 +1,7 @@
-"""Asked numbers only: an optional input and output, so that a caller need not copy a whole vocabulary out of a file."""
+"""Asked numbers only: an input and an output more, so that a caller need not copy a whole vocabulary out of a file."""
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.loops.builder import Builder
@@ -13,7 +12,7 @@ from rnncore.runtime.files.signature import BATCH, PICKS, TIME, Pick
 def add_pick(graph: ir.Graph, states: set[str]) -> Pick:
     """Add ``<output>.pick`` [batch, time, picks], the output's numbers at the indices ``<output>.at`` of its last axis.
 
-    The input has a default, so whoever does not ask need not feed it.
+    Who does not ask feeds zeros [batch, time, 1]; the runtime does so by itself.
 
     Args:
         graph: finished, with one output besides ``states``, its final states.
@@ -32,10 +31,8 @@ def add_pick(graph: ir.Graph, states: set[str]) -> Pick:
         name=f"{whole.name}.at",
         type=ir.TensorType(ir.DataType.INT64),
         shape=ir.Shape([BATCH, TIME, PICKS]),
-        const_value=ir.tensor(np.zeros((1, 1, 1), np.int64), name=f"{whole.name}.at"),
     )
     graph.inputs.append(at)
-    graph.register_initializer(at)
     builder = Builder(str(whole.name), graph)
     picked = builder.op("GatherElements", whole, at, axis=2)
     picked.name = f"{whole.name}.pick"

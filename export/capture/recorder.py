@@ -14,6 +14,7 @@ from rnncore.conversion import ConvertedLayer
 from rnncore.layers import Recurrent, StreamingLayer
 from rnncore.layers.base import check_lengths, check_state
 from rnncore.runtime.errors import ExportError, raise_all
+from rnncore.runtime.files.axes import BATCH, TIME
 
 L = TypeVar("L", Recurrent, StreamingLayer)
 
@@ -88,13 +89,16 @@ class PlaceholderRecorder:
         self.carried: dict[str, CarriedCall] = {}
         self.output_names: list[str] = []
         self.lifted_lengths: Tensor | None = None
-        self._input_axes: set[str] = set()
+        self._axes: dict[str, set[str]] = {}
 
-    def start(self, lengths: Tensor | None, input_axes: set[str]) -> None:
-        """Begin a trace: ``lengths`` go to every layer that is given none and runs over an axis of the inputs."""
+    def start(self, lengths: Tensor | None, axes: dict[str, set[str]]) -> None:
+        """Begin a trace: ``lengths`` go to every layer that is given none and runs over rows and steps of the inputs.
+
+        axes: how torch writes the sizes of the batch and time axes of the inputs.
+        """
         self.calls.clear()
         self.carried.clear()
-        self.lifted_lengths, self._input_axes = lengths, input_axes
+        self.lifted_lengths, self._axes = lengths, axes
 
     def record(
         self, layer: Recurrent, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
@@ -156,7 +160,8 @@ class PlaceholderRecorder:
         """The lengths that a call over ``x`` heeds: its own, or those lifted to an input of the file."""
         if lengths is not None:
             return check_lengths(lengths, x, traced=True)
-        return self.lifted_lengths if str(x.shape[1]) in self._input_axes else None
+        own = str(x.shape[0]) in self._axes.get(BATCH, ()) and str(x.shape[1]) in self._axes.get(TIME, ())
+        return self.lifted_lengths if own else None
 
     def _start(
         self, layer: Recurrent | StreamingLayer, sizes: dict[str, int], x: Tensor, state: tuple[Tensor, ...] | None

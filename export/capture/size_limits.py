@@ -143,7 +143,10 @@ def _environments(program: ExportedProgram) -> list[Any]:
 def _condition(expression: Any, symbols: Symbols) -> Callable[[Sizes], bool]:
     def holds(sizes: Sizes) -> bool:
         values = {s: sympy.Integer(sizes[symbols[s]]) for s in expression.free_symbols}
-        return bool(expression.xreplace(values))
+        try:
+            return bool(expression.xreplace(values))
+        except (AssertionError, ZeroDivisionError):  # negative sizes, parts of nothing: the module takes no such size
+            return False
 
     return holds
 

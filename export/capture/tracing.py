@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import onnx_ir as ir
@@ -23,13 +24,18 @@ from rnncore.export.capture.suspects import find_suspects
 from rnncore.export.capture.torch_onnx import FIXES_AXIS, to_model, to_program
 from rnncore.export.capture.unrolled import CallCounter
 from rnncore.placeholder import recording
-from rnncore.runtime.errors import ExportError
+from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.files.signature import BATCH, TIME
 
 # Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
-# not even after a convolution over time that shortens it.
+# not even after a convolution over time that shortens it.  Axes beside batch and time have others.
 TRACE_SIZES = {BATCH: 3, TIME: 31}
+_OTHER_SIZES = (11, 7, 13, 17, 19, 23)
 LIFTED_LENGTHS = "lengths"
+
+
+# An axis that only happens to be free may be fixed by torch; batch and time must not.
+_DEMANDED = {BATCH: torch.export.Dim.DYNAMIC, TIME: torch.export.Dim.DYNAMIC}
 
 
 @dataclass
@@ -68,7 +74,7 @@ class TracedModule(nn.Module):
             lengths = flat[self.example.names.index(self.example.lengths)].to(torch.int64)
         elif self.lift:
             tensors, lengths = flat[:-1], flat[-1]
-        self.recorder.start(lengths, {str(n) for t in tensors for n in t.shape})
+        self.recorder.start(lengths, self._axes(tensors))
         outputs = list(named_tensors(self.example.call(self.module, tensors), ""))
         self.recorder.output_names = [name for name, _ in outputs]
         # An output that is an input, or listed twice, would be one ONNX value with two roles.
@@ -78,6 +84,15 @@ class TracedModule(nn.Module):
             results.append(value.clone() if id(value) in seen else value)
             seen.add(id(value))
         return tuple(results)
+
+    def _axes(self, tensors: Sequence[Tensor]) -> dict[str, set[str]]:
+        """How torch writes the sizes of the batch and time axes."""
+        sizes: dict[str, set[str]] = {BATCH: set(), TIME: set()}
+        for own, tensor in zip(self.example.inputs, tensors, strict=True):
+            for role, size in zip(own.axes, tensor.shape, strict=True):
+                if role in sizes:
+                    sizes[role].add(str(size))
+        return sizes
 
 
 def trace(
@@ -95,25 +110,27 @@ def trace(
         ExportError: torch cannot trace it, it holds no recurrent layer, or it fixes its batch or time axis.
     """
     generator = torch.Generator().manual_seed(seed)
-    tensors = example.draw(TRACE_SIZES, generator)
+    others = [name for name in example.axis_names if name not in TRACE_SIZES]
+    sizes = example.fit({**TRACE_SIZES, **dict(zip(others, _OTHER_SIZES, strict=False))})
+    tensors = example.draw(sizes, generator)
     axes = [i.axes for i in example.inputs]
     names = example.names
     added = lift_lengths and example.lengths is None
     if added:
         if LIFTED_LENGTHS in names:
             raise ExportError(f"an input is called '{LIFTED_LENGTHS}' already; say lengths='{LIFTED_LENGTHS}' or False")
-        tensors.append(torch.full((TRACE_SIZES[BATCH],), TRACE_SIZES[TIME], dtype=torch.int64))
+        tensors.append(torch.full((sizes[BATCH],), sizes.get(TIME, TRACE_SIZES[TIME]), dtype=torch.int64))
         axes.append((BATCH,))
         names = [*names, LIFTED_LENGTHS]
     recorder = PlaceholderRecorder(module)
     traced = TracedModule(module, example, recorder, lift_lengths).eval()
-    dynamic = (tuple({i: torch.export.Dim.DYNAMIC for i, a in enumerate(axis) if a} for axis in axes),)
+    dynamic = (tuple({i: _DEMANDED.get(a, torch.export.Dim.AUTO) for i, a in enumerate(axis) if a} for axis in axes),)
     what, counter = type(module).__name__, CallCounter(module)
     with recording(recorder), packing_by(PaddedPacker()), counter.counting():
         try:
             program = to_program(traced, tuple(tensors), dynamic, what=what)
         except ExportError as error:
-            loop = counter.explain_loop(TRACE_SIZES[TIME]) if FIXES_AXIS in str(error) else ""
+            loop = counter.explain_loop(sizes.get(TIME, 0)) if FIXES_AXIS in str(error) else ""
             if not loop:
                 raise
             raise ExportError(f"{what}: {loop}") from error
@@ -133,7 +150,7 @@ def trace(
         value.name = name
     _name_outputs(model.graph, _chosen_names(recorder.output_names, output_names), set(names))
     _strip_module_prefix(model.graph)
-    _name_axes(model.graph, dict(zip(names, axes, strict=True)), lengths)
+    _name_axes(model.graph, dict(zip(names, axes, strict=True)), lengths, probed=example.output_shapes is not None)
     takes_lengths = [call.lengths for call in recorder.calls.values()]
     takes_lengths += [call.lengths for call in recorder.carried.values()]
     used = lift_lengths and any(takes_lengths)
@@ -166,13 +183,18 @@ def _chosen_names(found: list[str], given: Sequence[str] | None) -> list[str]:
     if given is not None:
         if len(given) != len(found):
             raise ExportError(f"output_names has {len(given)} names, the module returns {len(found)} tensors")
+        if len(set(given)) < len(given):
+            raise InputError(f"output_names is {list(given)}, expected a name of its own for each output")
         return list(given)
     return [("output" if len(found) == 1 else f"output_{n}") if not n or n[0].isdigit() else n for n in found]
 
 
 def _name_outputs(graph: ir.Graph, names: list[str], taken: set[str]) -> None:
+    used = set(taken)
     for value, name in zip(graph.outputs, names, strict=True):
-        value.name = f"{name}_out" if name in taken else name
+        wanted = f"{name}_out" if name in taken else name
+        value.name = next(new for i in count() if (new := f"{wanted}_{i}" if i else wanted) not in used)
+        used.add(value.name)
 
 
 def _strip_module_prefix(graph: ir.Graph) -> None:
@@ -182,27 +204,27 @@ def _strip_module_prefix(graph: ir.Graph) -> None:
             value.name = value.name.removeprefix("module.")
 
 
-def _name_axes(graph: ir.Graph, axes: dict[str, Sequence[str | None]], lengths: str | None) -> None:
+def _name_axes(graph: ir.Graph, axes: dict[str, Sequence[str | None]], lengths: str | None, *, probed: bool) -> None:
     """Rename torch's symbols (s23, s27, ...) to "batch" and "time" everywhere.
 
-    Which symbol is which is read off the recurrent layers, whose input is [batch, time, features] by definition; so a
-    time-first module gets the right names as well.
+    Unless probing has told before, which symbol is which is read off the recurrent layers, whose input is [batch, time,
+    features] by definition; so a time-first module gets the right names as well.
     """
     free = {str(d) for value in graph.inputs for d in _dims(value) if not isinstance(d, int)}
     renames: dict[str, str] = {}
-    for axis, role in enumerate((BATCH, TIME)):
+    for axis, role in enumerate(() if probed else (BATCH, TIME)):
         seen = Counter(str(_dims(n.inputs[0])[axis]) for n in graph if n.domain == DOMAIN)  # type: ignore[arg-type]
         symbols = [s for s, _ in seen.most_common() if s in free]
         if symbols:
             renames[symbols[0]] = role
     for value in graph.inputs:
         for dim, name in zip(_dims(value), axes[str(value.name)], strict=True):
-            if name and isinstance(dim, int):
+            if name in _DEMANDED and isinstance(dim, int):
                 raise ExportError(
                     f"the module fixes the {name} axis of input '{value.name}' to {dim}; it must stay free"
                 )
             # A symbol of its own means that torch saw no need for it to equal another; its role still names it.
-            if name:
+            if name and not isinstance(dim, int):
                 renames.setdefault(str(dim), name)
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, renames)) + r")\b") if renames else None
     for value in _all_values(graph):

@@ -20,12 +20,13 @@ After = Callable[[list[Tokens]], Array]
 
 
 class Rules(NamedTuple):
-    """Of one search: the token that ends a sequence, sequences kept, most tokens, length penalty."""
+    """Of one search: the token that ends a sequence, sequences kept, most tokens, length penalty, tokens never written."""
 
     end: int
     beam: int
     limit: int
     penalty: float
+    rejected: tuple[int, ...] = ()
 
 
 def best_of(after: After, rules: Rules) -> tuple[list[tuple[Tokens, float]], float]:
@@ -35,7 +36,7 @@ def best_of(after: After, rules: Rules) -> tuple[list[tuple[Tokens, float]], flo
         (tokens, the end included, and log-probability of each, best first; by how much the score of anything that was
         kept is ahead of the next one, where that is least).
     """
-    end, beam, limit, penalty = rules
+    end, beam, limit, penalty, rejected = rules
 
     def rank(one: tuple[Tokens, float]) -> float:
         return _score(*one, penalty)
@@ -50,10 +51,12 @@ def best_of(after: After, rules: Rules) -> tuple[list[tuple[Tokens, float]], flo
         candidates = [one for one in kept if one[0] not in following]
         for tokens, log_prob in kept:
             if tokens in following:
-                own = following[tokens]
+                own = following[tokens].copy()
+                own[list(rejected)] = -np.inf
                 # No sequence has more heirs than there are places.
                 likeliest = np.argsort(-own, kind="stable")[: beam + 1]
-                candidates += [((*tokens, int(token)), log_prob + float(own[token])) for token in likeliest]
+                heirs = [((*tokens, int(token)), log_prob + float(own[token])) for token in likeliest]
+                candidates += [one for one in heirs if one[1] > -math.inf]
         ranked = heapq.nlargest(beam + 1, candidates, key=rank)
         gap = min([gap, *(a - b for a, b in pairwise(map(rank, ranked)))])
         kept = ranked[:beam]
@@ -70,7 +73,7 @@ def check_found(found: list[Found], after: After, rules: Rules, tolerance: float
     Raises:
         VerificationError: says what differs.
     """
-    end, beam, limit, penalty = rules
+    end, beam, limit, penalty, _ = rules
     expected, gap = best_of(after, rules)
     report = {"tokens": 0, "max_abs": 0.0, "close": int(gap <= tolerance * limit)}
     if len(found) != len(expected):

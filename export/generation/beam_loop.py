@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from rnncore.export.generation.beam_places import Places
 from rnncore.export.generation.loop import Start, Step
+from rnncore.export.generation.sampling_nodes import without
 from rnncore.export.loops.builder import Builder
 
 _DOUBLE, _INT64 = ir.DataType.DOUBLE, ir.DataType.INT64
@@ -50,6 +51,7 @@ def emit_beam_search(
     end: int,
     size: int,
     dtype: ir.DataType,
+    rejected: Sequence[int] = (),
 ) -> Searched:
     """The loop, appended to ``builder``.  At least one step is always taken, and cut off again, as in greedy decoding.
 
@@ -62,8 +64,9 @@ def emit_beam_search(
         end: the token that ends a sequence.
         size: of the vocabulary.
         dtype: of the log-probabilities.
+        rejected: tokens that are never chosen.
     """
-    body = _Body(builder, places, start, penalty, end, size, dtype)
+    body = _Body(builder, places, start, penalty, end, size, dtype, rejected)
     # At the beginning a row has one sequence, without tokens.
     token, none = places.column(start.token), places.column(builder.constant([0]))
     closed = builder.op("Or", builder.op("Not", places.first), builder.op("LessOrEqual", body.limit, none))
@@ -100,10 +103,12 @@ class _Body:
         end: int,
         size: int,
         dtype: ir.DataType,
+        rejected: Sequence[int],
     ) -> None:
         self.body = body = outside.nested()
         self.size = size
         self.dtype = dtype
+        self.rejected = rejected
         self.end = outside.constant(end)
         self.impossible = outside.constant(-np.inf, np.float64)
         self.several = outside.op("Greater", places.width, outside.constant(1))
@@ -133,8 +138,9 @@ class _Body:
     def write(self, step: Step) -> ir.Graph:
         body, one, many = self.body, self.body.nested(), self.body.nested()
         log_probs, states = step(body, self.token, self.states)
-        best = self._kept(many, log_probs, states, *self._best(many, log_probs))
-        likeliest = self._kept(one, log_probs, states, self._likeliest(one, log_probs))
+        choices = without(body, log_probs, self.rejected, self.size, self.dtype)
+        best = self._kept(many, log_probs, states, *self._best(many, choices))
+        likeliest = self._kept(one, log_probs, states, self._likeliest(one, choices))
         branches = {
             "then_branch": many.subgraph([], best, "beams"),
             "else_branch": one.subgraph([], likeliest, "greedy"),

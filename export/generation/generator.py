@@ -70,7 +70,8 @@ def export_generator(
     """Write a model of token ids as one ONNX file in which the whole generation is an explicit ``Loop``.
 
     A host in any language generates with one call of onnxruntime; :class:`rnncore.runtime.TextGenerator` does it for
-    texts.  The loop ends as soon as every row has ended.  Rows differ in prefix, length and options:
+    texts.  What is optional may be left out here; a host that calls onnxruntime itself feeds the signature's default.
+    The loop ends as soon as every row has ended.  Rows differ in prefix, length and options:
 
     ============== ================== ==================================================================================
     input          shape              meaning

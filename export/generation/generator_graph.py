@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -11,22 +10,23 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from rnncore.export.generation.loop import Start, emit_generation
-from rnncore.export.generation.ports import data_type, finish_outputs, set_default, value_of
+from rnncore.export.generation.ports import data_type, finish_outputs, value_of
 from rnncore.export.generation.sampling_nodes import Sampler, without
 from rnncore.export.loops.builder import Builder
 from rnncore.export.loops.inline import inline
 from rnncore.runtime import Model
+from rnncore.runtime.files.options import MOST, Option
 from rnncore.runtime.files.signature import BATCH, TIME, Port, Signature
 from rnncore.runtime.text.generation import DRAWS, STEPS, Rules
 
 _NOT_CAUSAL = "it generates whole sequences in one call"
-_OPTIONS: dict[str, tuple[str, Any]] = {
-    "max_tokens": ("int64", np.iinfo(np.int64).max),
-    "temperature": ("float64", 1.0),
-    "top_k": ("int64", np.iinfo(np.int64).max),
-    "top_p": ("float64", 1.0),
+_OPTIONS = {
+    Option("max_tokens", MOST, minimum=0): "int64",
+    Option("temperature", 1.0, minimum=0.0): "float64",
+    Option("top_k", MOST, minimum=1): "int64",
+    Option("top_p", 1.0, above=0.0, maximum=1.0): "float64",
 }
-"""Optional inputs [batch]: dtype, and the default that stands for every row."""
+"""Optional inputs [batch], and their dtypes."""
 
 
 def generator_graph(data: bytes, model: Model, rules: Rules, size: int) -> tuple[ir.Model, Signature]:
@@ -36,8 +36,6 @@ def generator_graph(data: bytes, model: Model, rules: Rules, size: int) -> tuple
     graph = ir.Graph([], [], nodes=[], opset_imports=dict(source.graph.opset_imports), name="Generator")
     inputs = {p.name: value_of(p) for p in (*signature.inputs, signature.lengths) if p is not None}
     graph.inputs.extend(inputs.values())
-    for name, (kind, default) in _OPTIONS.items():
-        set_default(graph, inputs[name], np.array([default], kind))
 
     builder = Builder("generate", graph)
     start = _start(builder, source.graph, model.signature, inputs, rules)
@@ -121,7 +119,7 @@ def _signature(source: Signature) -> Signature:
         inputs=(
             Port("prefix", "int64", (BATCH, TIME), limit),
             Port("uniforms", "float64", (BATCH, DRAWS)),
-            *(Port(name, dtype, (BATCH,)) for name, (dtype, _) in _OPTIONS.items()),
+            *(Port(option.name, dtype, (BATCH,)) for option, dtype in _OPTIONS.items()),
         ),
         outputs=(
             Port("ids", "int64", (BATCH, STEPS)),
@@ -130,4 +128,5 @@ def _signature(source: Signature) -> Signature:
         ),
         lengths=Port("lengths", "int64", (BATCH,)),
         not_causal_because=_NOT_CAUSAL,
+        options=tuple(_OPTIONS),
     )

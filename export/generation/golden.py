@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from rnncore.export.generation import beam_check
 from rnncore.export.generation.generator_check import close_decision, log_probs_of
 from rnncore.export.generation.translator_check import beginning, smallest_gap
 from rnncore.export.proof.reference import TOLERANCE
@@ -64,8 +65,8 @@ def golden_generator(generator: Model, model: Model, rules: Rules, seed: int) ->
     return _golden(generator, _TEMPERATURES, draw, clear, seed)
 
 
-def golden_translator(file: Model, model: EncoderDecoder, seed: int) -> Golden:
-    """One case of greedy decoding and one of beam search; ``file`` is verified."""
+def golden_translator(file: Model, model: EncoderDecoder, rejected: tuple[int, ...], seed: int) -> Golden:
+    """One case of greedy decoding and one of beam search; ``file``, which never writes ``rejected``, is verified."""
 
     def draw(random: np.random.Generator, beam: float) -> dict[str, Array]:
         source = random.integers(0, model.config.source_size, (len(LENGTHS), max(LENGTHS)))
@@ -73,8 +74,12 @@ def golden_translator(file: Model, model: EncoderDecoder, seed: int) -> Golden:
         return beginning(file, source, **options)
 
     def clear(inputs: Mapping[str, Array], _: Mapping[str, Array]) -> bool:
-        rows = zip(LENGTHS, inputs["source"], inputs["beam"].tolist(), strict=True)
-        return all(smallest_gap(model, source[:length], MAX_TOKENS, beam) > CLOSE for length, source, beam in rows)
+        return all(
+            smallest_gap(model, source[:length], beam_check.Rules(end, beam, MAX_TOKENS, 0.0, rejected)) > CLOSE
+            for length, source, beam in zip(LENGTHS, inputs["source"], inputs["beam"].tolist(), strict=True)
+        )
+
+    end = model.config.end_id
 
     return _golden(file, _BEAMS, draw, clear, seed)
 

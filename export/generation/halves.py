@@ -99,7 +99,7 @@ class _SideBySide(nn.Module):
         self.recorder = recorder
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        self.recorder.start(None, set())
+        self.recorder.start(None, {})
         source, lengths, read, *rest = flat
         memory, first = self.module.encode(source, lengths)
         begin = list(leaves(first))

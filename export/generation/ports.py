@@ -24,13 +24,3 @@ def finish_outputs(graph: ir.Graph, ports: tuple[Port, ...], values: list[ir.Val
         like = value_of(port)
         value.name, value.type, value.shape = port.name, like.type, like.shape
     graph.outputs.extend(values)
-
-
-def set_default(graph: ir.Graph, value: ir.Value, default: np.ndarray) -> None:
-    """Make an input optional.  Its free axes lose their names: the default has one row where others have a batch, and
-    onnxruntime gives values whose axes have equal names one buffer.
-    """
-    assert value.shape is not None
-    value.const_value = ir.tensor(default, name=value.name)
-    value.shape = ir.Shape([n if isinstance(n, int) else f"{value.name}_{i}" for i, n in enumerate(value.shape)])
-    graph.register_initializer(value)

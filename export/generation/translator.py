@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rnncore.export.signature import REPORT_KEY, precision_of, write_metadata
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import load
 from rnncore.runtime.error_boundary import only_own_errors
-from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.files.atomic import replacing
 from rnncore.runtime.files.golden import GOLDEN_KEY
 from rnncore.runtime.files.signature import Signature
@@ -55,11 +55,14 @@ def export_translator(
     source_vocabulary: Vocabulary | None = None,
     target_vocabulary: Vocabulary | None = None,
     form: Form = "loop",
+    rejected: Sequence[int] = (),
     verify: bool = True,
     metadata: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> TranslatorReport:
     """Write an encoder-decoder as one ONNX file: encoder, and greedy decoding or beam search as an explicit ``Loop``.
+
+    What is optional may be left out; a host that calls onnxruntime itself feeds the signature's default.
 
     ============== ====================== ==============================================================================
     input          shape                  meaning
@@ -97,6 +100,8 @@ def export_translator(
         path: file to write.  Nothing is written unless everything succeeds.
         source_vocabulary, target_vocabulary: carried inside the file; without them it translates ids only.
         form: of the encoder's recurrence: "loop" or "scan".
+        rejected: target tokens that are never written, besides the vocabulary's ``<unk>``: a search goes on with the others
+            as if these were impossible.  The file's log-probabilities stay those of the model.
         verify: compare the file with the model on sources of several lengths, alone, side by side, step by step, and in
             beam searches.
         metadata: further entries of the file's metadata.
@@ -111,8 +116,9 @@ def export_translator(
     _check(model, target, source_vocabulary, target_vocabulary, form)
     model = copy.deepcopy(model).eval()
     halves = trace_halves(model, form)
-    written, signature = translator_graph(model, halves)
-    wiring = Wiring(model.config.end_id, halves.feeds)
+    never = _rejected(rejected, target_vocabulary, model)
+    written, signature = translator_graph(model, halves, never)
+    wiring = Wiring(model.config.end_id, halves.feeds, never)
     extra = {**(metadata or {}), TRANSLATION_KEY: wiring.to_json()}
     for key, vocabulary in ((SOURCE_TOKENIZER_KEY, source_vocabulary), (TARGET_TOKENIZER_KEY, target_vocabulary)):
         if vocabulary is not None:
@@ -124,7 +130,7 @@ def export_translator(
         if verify:
             file = load(temporary)
             report = check_translator(file, model, seed + 1)
-            golden = {GOLDEN_KEY: golden_translator(file, model, seed + 2).to_json()}
+            golden = {GOLDEN_KEY: golden_translator(file, model, never, seed + 2).to_json()}
         write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
         size = temporary.stat().st_size
     return TranslatorReport(target, size, signature, report)
@@ -145,3 +151,17 @@ def _check(
             raise InputError(f"the {name} vocabulary has {len(vocabulary)} tokens, the model was made for {size}")
     if wanted is not None and wanted.eos_id != model.config.end_id:
         raise InputError(f"the target vocabulary ends with token {wanted.eos_id}, the model with {model.config.end_id}")
+
+
+def _rejected(rejected: Sequence[int], vocabulary: Vocabulary | None, model: EncoderDecoder) -> tuple[int, ...]:
+    unknown = () if vocabulary is None or vocabulary.unk_id is None else (vocabulary.unk_id,)
+    tokens = tuple(sorted({int(token) for token in (*rejected, *unknown)}))
+    problems = [
+        f"rejected is {token}, expected 0 to {model.config.target_size - 1}"
+        for token in tokens
+        if not 0 <= token < model.config.target_size
+    ]
+    if model.config.end_id in tokens:
+        problems.append(f"the token {model.config.end_id} ends a target, so it cannot be rejected")
+    raise_all(problems)
+    return tokens

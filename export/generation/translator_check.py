@@ -28,9 +28,9 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
     """Compare the file with ``model``; sources come from ``seed``.
 
     Every token that the file writes must be the likeliest one that the model gives after those before it, but for
-    decisions that are closer than rounding; a beam search must find what the same search over ``model`` finds.  Returns
-    the number of tokens compared, of close ones among them, of beam searches, of those with a close decision, and the
-    largest error of a log-probability.  Raises VerificationError.
+    decisions that are closer than rounding and tokens that are never written; a beam search must find what the same search
+    over ``model`` finds.  Returns the number of tokens compared, of close ones among them, of beam searches, of those with
+    a close decision, and the largest error of a log-probability.  Raises VerificationError.
     """
     random = np.random.default_rng(seed)
     translator = Translator(file)
@@ -53,14 +53,19 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
             report["tokens"] += len(tokens)
             if way == "step by step":
                 continue  # of a beam it is the whole sequence that is likeliest, not each token
-            gaps = whole.max(1) - own
+            allowed = np.delete(whole, translator.wiring.rejected, 1)
+            if np.isin(tokens, translator.wiring.rejected).any():
+                raise VerificationError(
+                    f"{way} the file writes a token of {translator.wiring.rejected}, which are rejected"
+                )
+            gaps = allowed.max(1) - own
             if (gaps > tolerance).any():
                 at = int(np.argmax(gaps > tolerance))
                 raise VerificationError(
-                    f"{way} the file writes token {tokens[at]} where the model gives {whole[at].argmax()}"
+                    f"{way} the file writes token {tokens[at]}, which is {gaps[at]:.3g} less likely than what the model gives"
                 )
             report["close"] += int((gaps > 0).sum())
-    return _check_beams(file, model, random, report)
+    return _check_beams(translator, model, random, report)
 
 
 def beginning(file: Model, source: Array, **options: Array) -> dict[str, Array]:
@@ -73,9 +78,10 @@ def beginning(file: Model, source: Array, **options: Array) -> dict[str, Array]:
 
 
 def _check_beams(
-    file: Model, model: EncoderDecoder, random: np.random.Generator, report: dict[str, Any]
+    translator: Translator, model: EncoderDecoder, random: np.random.Generator, report: dict[str, Any]
 ) -> dict[str, Any]:
     """Beam search in the graph: ``report`` with the numbers that it adds to or brings."""
+    file, rejected = translator.model, translator.wiring.rejected
     lengths = np.array(2 * LENGTHS)
     source = random.integers(0, model.config.source_size, (len(lengths), max(LENGTHS)))
     beams, penalties, limits = (np.array(2 * column) for column in zip(*SEARCHES, strict=True))
@@ -86,7 +92,7 @@ def _check_beams(
         source, lengths, read_found(answer), 2 * SEARCHES, strict=True
     ):
         after, end = what_follows(model, row[:length]), model.config.end_id
-        part = check_found(found, after, Rules(end, beam, limit, penalty), report["tolerance"])
+        part = check_found(found, after, Rules(end, beam, limit, penalty, rejected), report["tolerance"])
         report["tokens"] += part["tokens"]
         report["close_searches"] += part["close"]
         report["max_abs"] = max(report["max_abs"], part["max_abs"])
@@ -108,9 +114,9 @@ def _check_best(answer: Mapping[str, Array], end: int, tolerance: float) -> None
         raise VerificationError(f"the file's output log_probs is {error:.3g} off beam.log_prob")
 
 
-def smallest_gap(model: EncoderDecoder, source: Array, max_tokens: int, beam: int) -> float:
+def smallest_gap(model: EncoderDecoder, source: Array, rules: Rules) -> float:
     """By how much log-probability whatever is kept on the way to the targets is ahead of the next, where that is least."""
-    return best_of(what_follows(model, source), Rules(model.config.end_id, beam, max_tokens, 0.0))[1]
+    return best_of(what_follows(model, source), rules)[1]
 
 
 def what_follows(model: EncoderDecoder, source: Array) -> After:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -12,10 +11,11 @@ from rnncore.export.generation.beam_loop import emit_beam_search
 from rnncore.export.generation.beam_places import Places
 from rnncore.export.generation.halves import Halves
 from rnncore.export.generation.loop import Start, Step
-from rnncore.export.generation.ports import data_type, finish_outputs, set_default, value_of
+from rnncore.export.generation.ports import data_type, finish_outputs, value_of
 from rnncore.export.loops.builder import Builder
 from rnncore.export.loops.inline import inline
 from rnncore.models.encoder_decoder import EncoderDecoder
+from rnncore.runtime.files.options import Option
 from rnncore.runtime.files.signature import BATCH, TIME, Port, Signature
 from rnncore.runtime.text.generation import STEPS
 from rnncore.runtime.text.translator import BEAM
@@ -48,20 +48,21 @@ def _signature(model: EncoderDecoder, halves: Halves) -> Signature:
         ),
         lengths=Port("lengths", "int64", (BATCH,)),
         not_causal_because=_NOT_CAUSAL,
+        options=(
+            Option("token", -1, minimum=-1, maximum=model.config.target_size - 1),
+            Option("beam", 1, minimum=1),
+            Option("length_penalty", 0.0, minimum=0.0),
+            *(Option(name, 0.0) for name in halves.shapes),
+        ),
     )
 
 
-def translator_graph(model: EncoderDecoder, halves: Halves) -> tuple[ir.Model, Signature]:
-    """The translator made of the halves of ``model``."""
+def translator_graph(model: EncoderDecoder, halves: Halves, rejected: Sequence[int] = ()) -> tuple[ir.Model, Signature]:
+    """The translator made of the halves of ``model``; tokens in ``rejected`` are never written."""
     signature = _signature(model, halves)
     graph = ir.Graph([], [], nodes=[], opset_imports=dict(halves.graph.opset_imports), name="Translator")
     inputs = {port.name: value_of(port) for port in (*signature.inputs, signature.lengths) if port is not None}
     graph.inputs.extend(inputs.values())
-    set_default(graph, inputs["token"], np.array([-1]))
-    set_default(graph, inputs["beam"], np.array([1]))
-    set_default(graph, inputs["length_penalty"], np.array([0.0]))
-    for name, shape in halves.shapes.items():
-        set_default(graph, inputs[name], np.zeros([n if isinstance(n, int) else 1 for n in shape], halves.dtype))
 
     builder = Builder("translate", graph)
     kept = dict(zip(halves.shapes, _begin_or_go_on(builder, halves, inputs), strict=True))
@@ -82,6 +83,7 @@ def translator_graph(model: EncoderDecoder, halves: Halves) -> tuple[ir.Model, S
         end=config.end_id,
         size=config.target_size,
         dtype=data_type(halves.dtype),
+        rejected=rejected,
     )
     written = builder.op("Not", builder.op("Equal", found.ids, end))
     written = builder.op("Cast", written, to=ir.DataType.INT64)

@@ -104,11 +104,14 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
     """New graph inputs for the states of ``call``, named ``<layer path>.<state>``, and their descriptions."""
     ports = []
     like = next(call.cell.parameters(), None)
+    taken = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
     initial = call.cell.initial_state(1, torch.zeros(1) if like is None else like.detach())
     if call.given_state:
         initial = tuple(torch.zeros_like(value) for value in initial)
     for (name, size), value in zip(call.cell.state_sizes.items(), initial, strict=True):
         full = f"{call.name}.{name}" if call.name else name
+        while {full, f"{full}.next"} & taken:  # an output that the module calls so
+            full += ".state"
         port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape(("batch", size)))
         graph.inputs.append(port)
         array = value[0].detach().to("cpu").numpy()

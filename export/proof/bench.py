@@ -18,6 +18,7 @@ from rnncore.export.proof.reference import TOLERANCE, Array, Reference, error, f
 from rnncore.runtime import Model, ModelFileError, load
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.files.layout import Slot
 from rnncore.runtime.files.signature import BATCH, TIME
 
 
@@ -58,6 +59,16 @@ class Bench:
     def draw(self, batch: int, time: int) -> list[Tensor]:
         """Inputs of the given sizes, all lengths full."""
         return self.example.draw({BATCH: batch, TIME: time}, self.generator)
+
+    def near(self, batch: int, time: int) -> tuple[int, int]:
+        """The sizes that the module takes, in place of these: those themselves, if it takes any."""
+        sizes = self.example.fit({BATCH: batch, TIME: time})
+        return sizes[BATCH], sizes[TIME]
+
+    def takes(self, batch: int, time: int) -> bool:
+        """Whether batches of exactly this size are within the limits of the module."""
+        extents = self.example.extents
+        return all(extents[name].takes(n) for name, n in ((BATCH, batch), (TIME, time)) if name in extents)
 
     def asked(self, model: Model, question: Question, lengths: Tensor | None = None) -> Case:
         """Ask the file for whole sequences, and judge what it answers."""
@@ -129,12 +140,15 @@ class Bench:
             results[name] = tensor.select(axes[name].index(BATCH), 0).cpu().numpy()
         return results
 
-    def row(self, model: Model, outputs: Sequence[Array], row: int, length: int) -> list[Array]:
-        """One row of each output, cut to ``length`` along time."""
+    def row(self, model: Model, outputs: Sequence[Array], row: int, length: int, sizes: tuple[int, int]) -> list[Array]:
+        """One row of each output, cut to what ``length`` steps give; ``sizes`` are the batch and the steps of all."""
         results = []
         for port, value in zip(model.signature.outputs, outputs, strict=True):
-            value = np.take(value, [row], axis=port.batch_axis)
-            results.append(value if port.time_axis is None else np.take(value, range(length), axis=port.time_axis))
+            slot = Slot.of(port)
+            value = np.take(slot.unfolded(value, *sizes), [row], axis=slot.batch_axis)
+            if slot.time_axis is not None:
+                value = np.take(value, range(slot.steps(length)), axis=slot.time_axis)
+            results.append(slot.folded(value))
         return results
 
     def valid(self, model: Model, outputs: Sequence[Array], question: Question) -> list[Array]:
@@ -142,14 +156,16 @@ class Bench:
         assert question.valid is not None
         results = []
         for port, value in zip(model.signature.outputs, outputs, strict=True):
-            if port.time_axis is not None and port.batch_axis is not None:
+            slot = Slot.of(port)
+            if slot.time_axis is not None:
                 # A module that gives back what it packed gives as many steps as the longest row has.
-                if value.shape[port.time_axis] == question.valid.max(initial=0):
-                    value = padded(value, port.time_axis, question.time)
-                value = value.copy()
-                by_row = np.moveaxis(value, (port.batch_axis, port.time_axis), (0, 1))
-                for row, length in enumerate(question.valid):
-                    by_row[row, length:] = 0
+                longest = int(question.valid.max(initial=0))
+                if slot.flat is None and value.shape[slot.time_axis] == slot.steps(longest):
+                    value = padded(value, slot.time_axis, slot.steps(question.time))
+                value = slot.unfolded(value.copy(), question.batch, question.time)
+                for row, length in zip(slot.rows(value), question.valid, strict=True):
+                    row[slot.steps(int(length)) :] = 0
+                value = slot.folded(value)
             results.append(value)
         return results
 
@@ -157,11 +173,9 @@ class Bench:
         """Answers to the chunks of a stream as one, with a batch axis; without a time axis the last part is the answer."""
         results = []
         for port, values in zip(model.signature.outputs, zip(*parts, strict=True), strict=True):
-            assert port.batch_axis is not None
-            joined = values[-1]
-            if port.time_axis is not None:
-                joined = np.concatenate(values, port.time_axis - (port.batch_axis < port.time_axis))
-            results.append(np.expand_dims(joined, port.batch_axis))
+            slot = Slot.of(port)
+            joined = values[-1] if slot.item_time_axis is None else np.concatenate(values, slot.item_time_axis)
+            results.append(slot.folded(np.expand_dims(joined, slot.batch_axis)))
         return results
 
 

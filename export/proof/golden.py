@@ -14,12 +14,13 @@ from rnncore.export.int8.verification import INT8_RMS
 from rnncore.export.proof.bench import Question, padded
 from rnncore.export.proof.reference import Array, first_line
 from rnncore.export.proof.sizes import chunkings
-from rnncore.export.proof.streams import longest_stream
+from rnncore.export.proof.streams import longest_stream, whole_chunks
 from rnncore.export.proof.verification import Verifier
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, VerificationError
 from rnncore.runtime.files.drawn import Drawn
 from rnncore.runtime.files.golden import Golden, GoldenCase, Kept
+from rnncore.runtime.files.layout import Slot
 from rnncore.runtime.files.reverify import answer_of, compare
 from rnncore.runtime.model import Model, load
 
@@ -73,7 +74,7 @@ class GoldenRecorder(Verifier):
         self, model: Model, kind: str, seed: int, budget_bytes: int
     ) -> tuple[list[Tensor], dict[str, Array], GoldenCase]:
         """Inputs as the module takes them, its answer by output, and the case with what is kept of both."""
-        batch, time = (1, longest_stream(self, self.sizes)) if kind == "stream" else _SIZES[kind]
+        batch, time = self.near(*_SIZES[kind]) if kind in _SIZES else (1, sum(self._chunks(model)))
         tensors = self.draw(batch, time)
         inputs = {name: t.cpu().numpy() for name, t in self.named(tensors)}
         drawn: dict[str, Drawn] = {}
@@ -97,11 +98,17 @@ class GoldenRecorder(Verifier):
             time,
             inputs,
             {name: Kept.of(array, each) for name, array in outputs.items()},
-            _LENGTHS if kind == "ragged" else None,
-            _chunks(model, time) if kind == "stream" else None,
+            self._lengths() if kind == "ragged" else None,
+            self._chunks(model) if kind == "stream" else None,
             drawn,
         )
         return tensors, outputs, case
+
+    def _chunks(self, model: Model) -> tuple[int, ...]:
+        long = chunkings(longest_stream(self, self.sizes))
+        chunks = whole_chunks(model, long[0] if long else _CHUNKS)
+        timed = all(port.time_axis is not None for port in model.signature.outputs)
+        return tuple(size for size in chunks if size or timed)
 
     def _drawn(self, known: Input, array: Array, seed: int) -> Drawn:
         """Numbers between the extremes of the example, as far as it tells."""
@@ -114,19 +121,25 @@ class GoldenRecorder(Verifier):
 
     def _ragged_answer(self, model: Model, tensors: list[Tensor]) -> list[Array]:
         """What the module says about a padded batch; about each row alone if it does not know lengths."""
-        lengths = torch.tensor(_LENGTHS)
+        lengths = torch.tensor(self._lengths())
+        longest = int(lengths.max())
         if self.example.lengths is not None:
             own = self.with_lengths(tensors, lengths)
             return self.valid(
-                model, self.reference(own), Question("ragged", 2, max(_LENGTHS), own, "", lengths.numpy())
+                model, self.reference(own), Question("ragged", len(lengths), longest, own, "", lengths.numpy())
             )
+        slots = [Slot.of(port) for port in model.signature.outputs]
         rows = []
-        for row, length in enumerate(_LENGTHS):
+        for row, length in enumerate(lengths.tolist()):
             alone = self.reference(self.cut(tensors, row, length))
-            pairs = zip(alone, model.signature.outputs, strict=True)
-            rows.append([padded(value, port.time_axis, max(_LENGTHS)) for value, port in pairs])
-        pairs = zip(zip(*rows, strict=True), model.signature.outputs, strict=True)
-        return [np.concatenate(parts, port.batch_axis or 0) for parts, port in pairs]
+            own_rows = [slot.unfolded(value, 1, length) for value, slot in zip(alone, slots, strict=True)]
+            pairs = zip(own_rows, slots, strict=True)
+            rows.append([padded(value, slot.time_axis, slot.steps(longest)) for value, slot in pairs])
+        columns = zip(zip(*rows, strict=True), slots, strict=True)
+        return [slot.folded(np.concatenate(parts, slot.batch_axis)) for parts, slot in columns]
+
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(self.near(1, length)[1] for length in _LENGTHS)
 
     def _excused(
         self, model: Model, kind: str, tensors: list[Tensor], outputs: Mapping[str, Array], question: GoldenCase
@@ -136,9 +149,3 @@ class GoldenRecorder(Verifier):
             return False
         got = answer_of(model)(question)
         return self.reference.excuses(tensors, [got[name] for name in outputs], list(outputs.values()))
-
-
-def _chunks(model: Model, steps: int) -> tuple[int, ...]:
-    """How the stream is fed; a push of no steps has no answer where an output is one value for the whole chunk."""
-    timed = all(port.time_axis is not None for port in model.signature.outputs)
-    return tuple(size for size in [_CHUNKS, *chunkings(steps)][min(1, len(chunkings(steps)))] if size or timed)

@@ -20,7 +20,7 @@ RAGGED_SIZES = ((4, 11, 11), (3, 13, 8))  # (batch, time, longest): arrays may b
 
 def row_cases(bench: Bench, model: Model) -> Iterator[Case]:
     """Each row of a full batch."""
-    batch, time = ROWS
+    batch, time = bench.near(*ROWS)
     tensors = bench.draw(batch, time)
     if bench.reference.failure(tensors):
         return
@@ -29,12 +29,13 @@ def row_cases(bench: Bench, model: Model) -> Iterator[Case]:
         alone = bench.cut(tensors, row, time)
         if not bench.reference.failure(alone):
             question = Question("rows", 1, time, alone, f"row {row} of a batch of {batch}")
-            yield bench.judge(question, model, bench.row(model, got, row, time))
+            yield bench.judge(question, model, bench.row(model, got, row, time, (batch, time)))
 
 
 def ragged_cases(bench: Bench, model: Model) -> Iterator[Case]:
     """Padded batches: what the module says about them if it knows lengths, and each row alone, cut to its length."""
-    for batch, time, longest in RAGGED_SIZES:
+    for batch, steps, longest in RAGGED_SIZES:
+        batch, time = bench.near(batch, steps)
         tensors = bench.draw(batch, time)
         lengths = _lengths(bench, batch, longest)
         detail = f"lengths {lengths.tolist()}"
@@ -53,12 +54,13 @@ def ragged_cases(bench: Bench, model: Model) -> Iterator[Case]:
             if bench.reference.failure(alone):
                 continue  # too short for the module itself
             question = Question("ragged", 1, length, alone, f"row {row} of a batch padded to {time}, alone")
-            yield bench.judge(question, model, bench.row(model, got, row, length))
+            yield bench.judge(question, model, bench.row(model, got, row, length, (batch, time)))
 
 
 def _lengths(bench: Bench, batch: int, longest: int) -> Tensor:
     lengths = torch.randint(1, longest + 1, (batch,), generator=bench.generator)
     lengths[-1] = longest
+    lengths = torch.tensor([bench.near(1, length)[1] for length in lengths.tolist()])
     return lengths.sort(descending=True).values if bench.example.sorted_lengths else lengths
 
 

@@ -61,7 +61,8 @@ class Sizes:
         )
         streams = {SHORT_STREAM, example_steps, *([reach + PARTS] if limits.reach else [])}
         for guard in limits.guards:  # beyond where it turns; or up to there, as far as a table goes
-            turns = guard.turns(TIME, {BATCH: 1}, MOST_STEPS - PARTS) if TIME in guard.axes else []
+            timed = TIME in guard.axes and set(guard.axes) <= {BATCH, TIME}
+            turns = guard.turns(TIME, {BATCH: 1}, MOST_STEPS - PARTS) if timed else []
             streams |= {steps for turn in turns for steps in (turn - 1, turn + PARTS)}
         lengths = sorted((n for n in streams if n >= SHORT_STREAM), reverse=True)
         return cls(tuple(_spread(kept, MOST_SIZES)), tuple(lengths), tuple(unchecked), too_far)

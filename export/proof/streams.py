@@ -21,10 +21,10 @@ def stream_cases(bench: Bench, model: Model, sizes: Sizes) -> Iterator[Case]:
     """Every chunking, and streams that move in one call."""
     steps = SHORT_STREAM
     try:
-        yield from _chunked(bench, model, bench.draw(1, steps), CHUNKINGS)
+        yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), CHUNKINGS)
         yield from _together(bench, model)
         steps = longest_stream(bench, sizes)
-        yield from _chunked(bench, model, bench.draw(1, steps), chunkings(steps))
+        yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), chunkings(steps))
     except InputError as failure:  # what onnxruntime refuses: too few steps for a convolution, say
         yield Question("stream", 1, steps, []).failed(f"a chunk is refused: {first_line(failure)}")
 
@@ -48,26 +48,37 @@ def pushed(bench: Bench, model: Model, tensors: Sequence[Tensor], chunks: Sequen
 def _chunked(bench: Bench, model: Model, tensors: list[Tensor], chunkings: Sequence[Sequence[int]]) -> Iterator[Case]:
     # A push of no steps has no answer where an output is one value for the whole chunk.
     timed = all(port.time_axis is not None for port in model.signature.outputs)
-    for chunks in [tuple(c for c in chunks if c or timed) for chunks in chunkings]:
+    for chunks in [tuple(c for c in whole_chunks(model, chunks) if c or timed) for chunks in chunkings]:
         question = Question("stream", 1, sum(chunks), tensors, f"chunks {_short(chunks)}")
         yield bench.judge(question, model, pushed(bench, model, tensors, chunks))
 
 
 def _together(bench: Bench, model: Model) -> Iterator[Case]:
     """Streams that move in one call keep apart: a model that mixes or reorders the rows of its batch does not."""
-    tensors = bench.draw(len(TOGETHER), SHORT_STREAM)
-    rows = [bench.cut(tensors, row, SHORT_STREAM) for row in range(len(TOGETHER))]
+    steps = _whole(model, SHORT_STREAM)
+    tensors = bench.draw(len(TOGETHER), steps)
+    rows = [bench.cut(tensors, row, steps) for row in range(len(TOGETHER))]
     parts: list[list[list[Array]]] = [[] for _ in TOGETHER]
     streams = [model.stream() for _ in TOGETHER]
     starts = [0] * len(TOGETHER)
-    for sizes in zip(*TOGETHER, strict=True):
+    for sizes in zip(*(whole_chunks(model, chunks) for chunks in TOGETHER), strict=True):
         chunks = [bench.chunk(row, start, size) for row, start, size in zip(rows, starts, sizes, strict=True)]
         for answers, result in zip(parts, model.push_many(streams, chunks), strict=True):
             answers.append(outputs_of(model, result))
         starts = [start + size for start, size in zip(starts, sizes, strict=True)]
     for row, answers in enumerate(parts):
         detail = f"{TOGETHER_DETAIL}, row {row} of {len(TOGETHER)}, chunks {list(TOGETHER[row])}"
-        yield bench.judge(Question("stream", 1, SHORT_STREAM, rows[row], detail), model, bench.join(model, answers))
+        yield bench.judge(Question("stream", 1, steps, rows[row], detail), model, bench.join(model, answers))
+
+
+def whole_chunks(model: Model, chunks: Sequence[int]) -> tuple[int, ...]:
+    """``chunks``, and one more if it takes that to make whole strides: only these are answered."""
+    rest = _whole(model, sum(chunks)) - sum(chunks)
+    return (*chunks, rest) if rest else tuple(chunks)
+
+
+def _whole(model: Model, steps: int) -> int:
+    return -(-steps // model.signature.stride) * model.signature.stride
 
 
 def _short(chunks: Sequence[int]) -> str:

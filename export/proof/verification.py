@@ -80,15 +80,16 @@ class Verifier(Bench):
         return self.asked(model, question, lengths)
 
     def _whole(self, model: Model) -> Iterator[Case]:
-        drawn = [self.draw(b, t) for b, t in WHOLE_SIZES]
+        all_sizes = list(dict.fromkeys(self.near(b, t) for b, t in WHOLE_SIZES))
+        drawn = [self.draw(b, t) for b, t in all_sizes]
         failures = [self.reference.failure(tensors) for tensors in drawn]
         if all(failures):
             raise ExportError(f"PyTorch itself fails at every size that was tried, such as: {failures[-1]}")
-        for (batch, time), why in zip(WHOLE_SIZES, failures, strict=True):
+        for (batch, time), why in zip(all_sizes, failures, strict=True):
             if why:
                 yield _left_out(batch, time, why)
         possible = [i for i, why in enumerate(failures) if not why]
-        questions = [Question("whole", *WHOLE_SIZES[i], drawn[i]) for i in possible]
+        questions = [Question("whole", *all_sizes[i], drawn[i]) for i in possible]
         first = [self.run(model, question.tensors) for question in questions]
         # A second, interleaved round: an answer must not depend on what ran before (onnxruntime issue 18672).
         second = [self.run(model, question.tensors) for question in questions]
@@ -102,11 +103,13 @@ class Verifier(Bench):
     def _both_sides(self, model: Model) -> Iterator[Case]:
         """Sizes at which the answer may change, because a number in the program says so."""
         for batch, time in self.sizes.whole:
+            if not self.takes(batch, time):
+                continue  # no file takes it either
             yield self._unless_left_out(model, batch, time)
 
     def _other_processor(self, model: Model) -> Case:
         """One row, opened as on a processor of the other kind, where it takes another branch of the file."""
-        return self._unless_left_out(model, *OTHER_SIZE, OTHER_DETAIL)
+        return self._unless_left_out(model, *self.near(*OTHER_SIZE), OTHER_DETAIL)
 
     def _unless_left_out(self, model: Model, batch: int, time: int, detail: str = "") -> Case:
         tensors = self.draw(batch, time)
@@ -118,7 +121,8 @@ class Verifier(Bench):
     def _picks(self, model: Model) -> Iterator[Case]:
         """What is asked for by index is what the whole output has there, and that is what the module gives."""
         (port,) = model.signature.outputs
-        for batch, time, picks in PICK_SIZES:
+        for rows, steps, picks in PICK_SIZES:
+            batch, time = self.near(rows, steps)
             tensors = self.draw(batch, time)
             at = torch.randint(int(port.shape[2]), (batch, time, picks), generator=self.generator).numpy()
             whole = self.run(model, tensors)

@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 
 
 @reports_errors
-def inspect(model: Annotated[Path, typer.Argument(help="A file that rnncore exported.")]) -> None:
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A file that rnncore exported.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All metadata as one JSON document, for hosts that cannot read them.")
+    ] = False,
+) -> None:
     """Print the signature and the verification report of a model file, without PyTorch."""
+    from rnncore.runtime.files.document import document_of
     from rnncore.runtime.model import load
 
     loaded = load(model)
+    if as_json:
+        typer.echo(json.dumps(document_of(loaded.metadata), ensure_ascii=False, indent=1))
+        return
     console = output()
     console.print(_summary(loaded, model))
     console.print()
@@ -59,8 +68,11 @@ def _signature_table(model: Model) -> Table:
     table = Table(
         "role", "name", "dtype", "shape", "note", title="Signature", title_justify="left", box=None, pad_edge=False
     )
+    options = {option.name: option for option in signature.options}
     for port in signature.inputs:
-        table.add_row("input", port.name, port.dtype, _shape(port.shape), "")
+        option = options.get(port.name)
+        note = "" if option is None else f"{option.default:g} if left out; {option.text}"
+        table.add_row("input" if option is None else "option", port.name, port.dtype, _shape(port.shape), note)
     if signature.lengths is not None:
         port = signature.lengths
         table.add_row("lengths", port.name, port.dtype, _shape(port.shape), "valid steps of each row")
@@ -72,8 +84,8 @@ def _signature_table(model: Model) -> Table:
     if signature.pick is not None:
         shape = _shape(("batch", "time", PICKS))
         of = signature.pick.of
-        table.add_row("optional input", signature.pick.at, "int64", shape, f"which numbers of {of} are asked")
-        table.add_row("optional output", signature.pick.picked, signature.outputs[0].dtype, shape, f"these of {of}")
+        table.add_row("input of picks", signature.pick.at, "int64", shape, f"which numbers of {of} are asked")
+        table.add_row("picks", signature.pick.picked, signature.outputs[0].dtype, shape, f"these of {of}")
     return table
 
 

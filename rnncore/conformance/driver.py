@@ -51,12 +51,21 @@ def put(signature: Signature, case: GoldenCase, run: Run) -> dict[str, Array]:
     states = {state.name: np.tile(state.initial_value(), (case.batch, 1)) for state in signature.states}
     if case.kind != "stream":
         lengths = np.array(case.lengths or [case.time] * case.batch, np.int64)
-        answer = run({**case.inputs, **_lengths(signature, lengths), **states})
+        answer = run(
+            {
+                **case.inputs,
+                **_lengths(signature, lengths),
+                **_nothing_asked(signature, case.time, case.batch),
+                **states,
+            }
+        )
         return _cut(signature, answer, lengths)
     parts: list[Mapping[str, Array]] = []
     for chunk, steps in zip(chunks_of(signature, case), case.chunks or (), strict=True):
         if steps:
-            answer = run({**chunk, **_lengths(signature, np.array([steps])), **states})
+            answer = run(
+                {**chunk, **_lengths(signature, np.array([steps])), **_nothing_asked(signature, steps), **states}
+            )
             states = {state.name: answer[state.output] for state in signature.states}
             parts.append(answer)
     return joined(signature, parts)
@@ -64,6 +73,10 @@ def put(signature: Signature, case: GoldenCase, run: Run) -> dict[str, Array]:
 
 def _lengths(signature: Signature, lengths: Array) -> dict[str, Array]:
     return {} if signature.lengths is None else {signature.lengths.name: lengths.astype(np.int64)}
+
+
+def _nothing_asked(signature: Signature, steps: int, batch: int = 1) -> dict[str, Array]:
+    return {} if signature.pick is None else {signature.pick.at: np.zeros((batch, steps, 1), np.int64)}
 
 
 def _cut(signature: Signature, answer: Mapping[str, Array], lengths: Array) -> dict[str, Array]:

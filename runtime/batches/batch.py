@@ -10,11 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.batches.items import no_steps_message
-from rnncore.runtime.calls.checking import agreed, apparent_steps, read_array, too_many_steps
+from rnncore.runtime.calls.checking import (
+    NamedSizes,
+    agreed,
+    apparent_steps,
+    limit_problems,
+    read_array,
+    read_option,
+    too_many_steps,
+)
 from rnncore.runtime.calls.engine import Engine
 from rnncore.runtime.calls.lengths import read_lengths
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.files.layout import Array, Layout, Slot
+from rnncore.runtime.files.signature import TIME
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,10 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}
     steps: dict[str, int] = {}
+    others: NamedSizes = {}
     for slot in layout.inputs:
+        if slot.option is not None:
+            continue
         time_axis = slot.time_axis if slot.chunk is None else None
         too_many = too_many_steps(layout, apparent_steps(given[slot.name], time_axis))
         if too_many:  # told before anything is copied
@@ -49,9 +61,17 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
             sizes[slot.name] = array.shape[slot.batch_axis]
             if slot.time_axis is not None:
                 steps[slot.name] = array.shape[slot.time_axis]
+            for axis, name in slot.named:
+                others.setdefault(name, {})[slot.name] = array.shape[axis + (axis >= slot.batch_axis)]
     size = agreed(sizes, "sequences", problems)
     step_count = agreed(steps, "steps", problems)
     problems.extend(too_many_steps(layout, step_count))
+    for slot in layout.options:
+        array = read_option(given, slot, size, f"input {slot.name!r}", problems)
+        if array is not None:
+            arrays[slot.name] = array
+            agreed({**sizes, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
+    problems.extend(limit_problems(layout, {TIME: steps, **others}))
     raise_all(problems)
     if size == 0:
         raise InputError("the batch is empty: hand in at least one sequence")
@@ -60,6 +80,10 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     if not layout.timed:
         raise InputError("lengths were given, but no input of this model has a time axis")
     checked = read_lengths(lengths, size, step_count)
+    limits = layout.signature.axis(TIME)
+    wrong = [row for row, length in enumerate(checked.tolist()) if not limits.takes(length)] if limits.bounded else []
+    if wrong:
+        raise InputError(f"lengths[{wrong[0]}] is {checked[wrong[0]]}, the model takes {limits.expected} steps")
     return Batch(arrays, size, step_count, None if (checked == step_count).all() else checked)
 
 
@@ -68,23 +92,27 @@ def run_batch(engine: Engine, batch: Batch) -> dict[str, Array]:
     layout = engine.layout
     if batch.steps == 0 and layout.timed:
         return _run_without_steps(engine, batch)
-    if batch.lengths is None or layout.lengths is not None or _padding_is_harmless(layout):
+    if batch.lengths is None or layout.lengths is not None or _padding_is_harmless(layout, batch.lengths):
         states = engine.initial_states(batch.size)
         values = engine.call(batch.arrays, states, batch.lengths, batch.size, batch.steps)
         outputs = {slot.name: values[slot.name] for slot in layout.outputs}
     else:
         outputs = _run_by_length(engine, batch, batch.lengths)
     if batch.lengths is not None:
-        padding = np.arange(batch.steps) >= batch.lengths[:, None]
         for slot in layout.outputs:
-            if slot.time_axis is not None and padding.any():
+            if slot.time_axis is not None:
+                padding = np.arange(slot.steps(batch.steps)) >= slot.each_steps(batch.lengths)[:, None]
                 slot.rows(outputs[slot.name])[padding] = 0
     return outputs
 
 
-def _padding_is_harmless(layout: Layout) -> bool:
-    """A causal model never looks ahead into the padding, and what it says there is cut off."""
-    return layout.signature.causal and not layout.timeless_outputs
+def _padding_is_harmless(layout: Layout, lengths: NDArray[np.int64]) -> bool:
+    """A causal model never looks ahead into the padding, and what it says there is cut off.
+
+    One that takes strides of several steps does look ahead to the end of the last one.
+    """
+    whole = layout.stride == 1 or not (lengths % layout.stride).any()
+    return layout.signature.causal and not layout.timeless_outputs and whole
 
 
 def _run_without_steps(engine: Engine, batch: Batch) -> dict[str, Array]:
@@ -129,7 +157,7 @@ def _run_by_length(engine: Engine, batch: Batch, lengths: NDArray[np.int64]) -> 
             if slot.time_axis is None:
                 slot.rows(outputs[slot.name])[rows] = slot.rows(value)
             else:
-                slot.rows(outputs[slot.name])[rows, :steps] = slot.rows(value)
+                slot.rows(outputs[slot.name])[rows, : slot.steps(steps)] = slot.rows(value)
     if not outputs:
         empty_outputs = _run_without_steps(engine, batch)
         return {slot.name: _blank(slot, empty_outputs[slot.name].shape, batch) for slot in layout.outputs}
@@ -148,5 +176,5 @@ def _blank(slot: Slot, like: tuple[int, ...], batch: Batch) -> Array:
     shape = list(like)
     shape[slot.batch_axis] = batch.size
     if slot.time_axis is not None:
-        shape[slot.time_axis] = batch.steps
+        shape[slot.time_axis] = slot.steps(batch.steps)
     return np.zeros(shape, slot.dtype)

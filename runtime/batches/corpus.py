@@ -59,7 +59,7 @@ def _answers(
 ) -> list[list[Array]]:
     """The outputs of each sequence, as own arrays."""
     slots = engine.layout.inputs
-    timeless = {s.name: _stacked(s, [item[s.name] for item in items]) for s in slots if s.time_axis is None}
+    timeless = {s.name: _stacked(s, [item[s.name] for item in items]) for s in slots if not s.ragged}
     ragged = Ragged(items, lengths, timeless)
     outputs = run_ragged(engine, ragged, batch_size=batch_size, padding_budget=padding_budget)
     columns = [

@@ -66,7 +66,7 @@ def item_views(slot: Slot, output: Array, lengths: Sequence[int], steps: int) ->
     rows = slot.rows(output)
     if slot.time_axis is None or (slot.item_time_axis == 0 and min(lengths) == steps):
         return list(rows)
-    return [slot.item_from_row(rows[i, :length]) for i, length in enumerate(lengths)]
+    return [slot.item_from_row(rows[i, : slot.steps(length)]) for i, length in enumerate(lengths)]
 
 
 def no_steps_message(layout: Layout, rows: Sequence[int]) -> str:

@@ -20,6 +20,7 @@ from rnncore.runtime.streams.holding import Holder, hold
 from rnncore.runtime.streams.hooks import apply_hooks, one_or_all
 from rnncore.runtime.streams.shelves import Places
 from rnncore.runtime.streams.stream import Stream, check_count
+from rnncore.runtime.streams.strides import Rest, join_rest, keep, waiting
 
 _getframe = sys._getframe
 
@@ -91,6 +92,13 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
 def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
     layout = engine.layout
     items, lengths = _read_chunks(engine, chunks)
+    rests: list[Rest] = []
+    pushed = list(lengths)
+    if layout.stride > 1:
+        for i, stream in enumerate(streams):
+            rest = waiting(layout, stream._sets[stream._reached[0]])
+            items[i], lengths[i], later = join_rest(layout, rest, items[i], lengths[i])
+            rests.append(later)
     outputs: list[list[Array]] = [[] for _ in streams]
     finals: list[tuple[list[int], list[Array]]] = []
     for group in _groups(layout, lengths):
@@ -116,8 +124,28 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
             places = _places([streams[group[row]] for row in rows])
             parts.append((places, [final[rows] for final in group_finals]))
             moved += [group[row] for row in rows]
-    _move([streams[i] for i in moved], [lengths[i] for i in moved], parts)
+    if rests:
+        moved += _add_rests(layout, streams, moved, rests, parts)
+    _move([streams[i] for i in moved], [pushed[i] for i in moved], parts)
     return [one_or_all(layout, own) for own in outputs]
+
+
+def _add_rests(
+    layout: Layout,
+    streams: Sequence[Stream],
+    moved: Sequence[int],
+    rests: Sequence[Rest],
+    parts: list[tuple[Places, list[Array]]],
+) -> list[int]:
+    """Put what waits from now on into ``parts``, in the order of ``moved``; those that only wait become a part too."""
+    still = [i for i in range(len(streams)) if i not in moved]
+    if still:
+        places = _places([streams[i] for i in still])
+        parts.append((places, places.gather()))
+    rows = [[final[row : row + 1] for final in finals] for _, finals in parts for row in range(len(finals[0]))]
+    for i, row in zip([*moved, *still], rows, strict=True):
+        keep(layout, rests[i], row)
+    return still
 
 
 def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], list[int]]:
@@ -137,7 +165,7 @@ def _read_chunks(engine: Engine, chunks: Sequence[Any]) -> tuple[list[Items], li
         except InputError as error:
             problems.append(f"chunk {i}: {error}")
             continue
-        item, steps = read_item(layout, given, f", chunk {i}", problems)
+        item, steps = read_item(layout, given, f", chunk {i}", problems, whole=False)
         items.append(item)
         lengths.append(steps)
     raise_all(problems)

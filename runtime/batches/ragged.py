@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rnncore.runtime.batches.batch import Batch, run_batch
 from rnncore.runtime.batches.buckets import BATCH_SIZE, PADDING_BUDGET, buckets
 from rnncore.runtime.batches.items import Items, no_steps_message
-from rnncore.runtime.calls.checking import agreed, read_array, read_item
+from rnncore.runtime.calls.checking import agreed, read_array, read_item, read_option
 from rnncore.runtime.calls.engine import Engine
 from rnncore.runtime.calls.padding import free_axes_problem, pack, split
 from rnncore.runtime.errors import InputError, raise_all
@@ -23,7 +23,7 @@ from rnncore.runtime.files.layout import Array, Layout, Slot
 class Ragged:
     """Checked sequences.
 
-    items: the inputs that have a time axis, of each sequence.
+    items: the inputs whose size may differ from sequence to sequence, of each of them.
     lengths: steps of each sequence.
     timeless: the other inputs, whole.
     """
@@ -38,7 +38,7 @@ def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
 
     Raises InputError that lists every problem.
     """
-    timed = [slot for slot in layout.inputs if slot.time_axis is not None]
+    timed = [slot for slot in layout.inputs if slot.ragged]
     lists = [slot.name for slot in timed if isinstance(given[slot.name], list | tuple)]
     if not lists:
         return None
@@ -56,9 +56,13 @@ def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
     ]
     timeless: dict[str, Array] = {}
     for slot in layout.inputs:
-        if slot.time_axis is not None:
+        if slot.ragged:
             continue
-        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
+        label = f"input {slot.name!r}"
+        if slot.option is not None:
+            array = read_option(given, slot, size, label, problems)
+        else:
+            array = read_array(given[slot.name], slot, slot.shape, label, problems)
         if array is not None:
             timeless[slot.name] = array
             agreed({timed[0].name: size, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
@@ -72,29 +76,42 @@ def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
 def check_ragged(layout: Layout, items: Sequence[Items], lengths: Sequence[int], first: int = 0) -> None:
     """Raise InputError if the checked sequences, numbered from ``first``, cannot be answered together."""
     for slot in layout.inputs:
-        if slot.time_axis is not None:
+        if slot.ragged and not slot.named:
             problem = free_axes_problem(slot, [item[slot.name] for item in items])
             if problem:
                 raise InputError(problem)
     empty = [first + i for i, steps in enumerate(lengths) if steps == 0]
-    if empty and layout.timeless_outputs and layout.lengths is None:
+    if empty and layout.timed and layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, empty))
 
 
 def run_ragged(
     engine: Engine, ragged: Ragged, *, batch_size: int = BATCH_SIZE, padding_budget: float = PADDING_BUDGET
 ) -> list[list[Array] | Array]:
-    """For each output a list of [time_i, ...], or one array [batch, ...] if it has no time axis."""
+    """For each output a list of [time_i, ...], or one array [batch, ...] if its size is the same for all sequences."""
     layout = engine.layout
     size = len(ragged.items)
     results: list[list[Array] | Array | None] = [
-        [np.empty(0)] * size if slot.time_axis is not None else None for slot in layout.outputs
+        [np.empty(0)] * size if slot.ragged else None for slot in layout.outputs
     ]
-    for rows in buckets(ragged.lengths, batch_size=batch_size, padding_budget=padding_budget):
+    for rows in _groups(layout, ragged, batch_size, padding_budget):
         outputs = run_batch(engine, _batch(layout, ragged, rows))
         for k, slot in enumerate(layout.outputs):
             results[k] = _placed(slot, results[k], outputs[slot.name], rows, ragged)
     return [result for result in results if result is not None]
+
+
+def _groups(layout: Layout, ragged: Ragged, batch_size: int, padding_budget: float) -> list[list[int]]:
+    """Which sequences share a call: those of similar length, and of the same size along every other axis."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    places = [(slot.name, axis) for slot in layout.inputs for axis, _ in slot.named]
+    for i, item in enumerate(ragged.items):
+        alike.setdefault(tuple(item[name].shape[axis] for name, axis in places), []).append(i)
+    return [
+        [own[i] for i in rows]
+        for own in alike.values()
+        for rows in buckets([ragged.lengths[i] for i in own], batch_size=batch_size, padding_budget=padding_budget)
+    ]
 
 
 def _batch(layout: Layout, ragged: Ragged, rows: list[int]) -> Batch:
@@ -102,7 +119,7 @@ def _batch(layout: Layout, ragged: Ragged, rows: list[int]) -> Batch:
     most = int(lengths.max())
     arrays = {}
     for slot in layout.inputs:
-        if slot.time_axis is None:
+        if not slot.ragged:
             arrays[slot.name] = np.take(ragged.timeless[slot.name], rows, axis=slot.batch_axis)
         else:
             arrays[slot.name] = pack(slot, [ragged.items[i][slot.name] for i in rows], most)

@@ -26,7 +26,7 @@ One = tuple[np.dtype[Any], tuple[int, ...], Array, Any, tuple[Any, Any], Array]
 class Binding:
     """Runs chunks of one stream from one state set into the other.  For layouts that are ``fixed``."""
 
-    __slots__ = ("_engine", "_lengths", "_sets", "_step", "_values", "_wrap")
+    __slots__ = ("_asked", "_engine", "_lengths", "_sets", "_step", "_values", "_wrap")
 
     def __init__(self, engine: Engine, sets: tuple[StateSet, StateSet]) -> None:
         from onnxruntime import OrtValue
@@ -35,11 +35,16 @@ class Binding:
         self._sets = sets
         self._wrap = OrtValue.ortvalue_from_numpy  # shares memory with the array and keeps it alive
         border = engine.layout.border
-        views = sets if border is None else tuple(border.bound_states(arrays) for arrays in sets)
+        if border is not None:
+            views = tuple(border.bound_states(arrays) for arrays in sets)
+        else:
+            graph = engine.layout.states[: engine.layout.graph_states]
+            views = tuple([s.view_of_one(array) for s, array in zip(graph, own, strict=False)] for own in sets)
         self._values = tuple([self._wrap(array) for array in arrays] for arrays in views)
         self._step: Step | None = None
         # For one step, which stays bound, and for any other number.  onnxruntime does not keep arrays alive: we have to.
         self._lengths = (np.ones(1, np.int64), np.ones(1, np.int64))
+        self._asked = [np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.int64)]
 
     def step(self) -> Step:
         """The fixed buffers and prepared bindings for chunks of one step, made when first asked for."""
@@ -89,6 +94,10 @@ class Binding:
             length = self._lengths[min(steps, 2) - 1]
             length[0] = steps
             binding.bind_ortvalue_input(layout.lengths, self._wrap(length))
+        if layout.signature.pick is not None:  # nobody asks: see Pick
+            if steps > 1:
+                self._asked[1] = np.zeros((1, steps, 1), np.int64)
+            binding.bind_ortvalue_input(layout.signature.pick.at, self._wrap(self._asked[min(steps, 2) - 1]))
         # A context is a state that the graph does not know of; it has no value here.
         for state, old, new in zip(layout.states, self._values[now], self._values[1 - now], strict=False):
             binding.bind_ortvalue_input(state.name, old)

@@ -112,6 +112,7 @@ class Engine:
         "_reopen",
         "_session",
         "_start",
+        "_unasked",
         "fingerprint",
         "layout",
         "quick",
@@ -137,7 +138,10 @@ class Engine:
         watch(self)
         self._start: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
-        self._outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
+        self._unasked: Array = np.empty((0, 0, 1), np.int64)
+        self._outputs = [slot.name for slot in layout.outputs] + [
+            state.output for state in layout.states[: layout.graph_states]
+        ]
 
     def check_in_one_call(self, what: str, advice: str) -> None:
         """Raise InputError if calls may be cut by rows: answers of ``what``, of as many steps as it takes, cannot be joined."""
@@ -166,7 +170,7 @@ class Engine:
     ) -> dict[str, Array]:
         """Run the graph; returns outputs and final states by their graph names.
 
-        arrays: every input, whole and checked.
+        arrays: every input, whole and checked; options may be missing.
         states: every state by its input name, [batch, size].
         lengths: int64 [batch], or None for ``steps`` in every row; unused by a model without such an input.
         """
@@ -175,10 +179,22 @@ class Engine:
             return joined(self.layout, [self._part(rows, arrays, states, lengths, steps) for rows in parts])
         if self.layout.border is not None:
             return self.layout.border.call(self._run, arrays, states, batch, steps)
-        feeds = {**arrays, **states}
+        feeds = {**arrays, **self._state_feeds(states)}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths
-        return self._run(self._outputs, feeds)
+        if self.layout.signature.pick is not None:
+            feeds[self.layout.signature.pick.at] = self._nothing_asked(batch, steps)
+        for slot in self.layout.options:
+            if slot.name not in feeds:
+                feeds[slot.name] = slot.left_out(batch)
+        values = self._run(self._outputs, feeds)
+        if self.layout.plain:
+            return values
+        for slot in self.layout.outputs:
+            values[slot.name] = slot.unfolded(values[slot.name], batch, steps)
+        for state in self.layout.states[: self.layout.graph_states]:
+            values[state.output] = state.from_graph(values[state.output])
+        return values | {state.output: states[state.name] for state in self.layout.states[self.layout.graph_states :]}
 
     def call_picked(self, arrays: dict[str, Array], states: dict[str, Array], at: Array) -> dict[str, Array]:
         """As :meth:`call` with full lengths, but of the one output only the numbers ``at`` [batch, time, picks].
@@ -195,12 +211,19 @@ class Engine:
             name = self.layout.outputs[0].name
             values[name] = np.take_along_axis(values[name], at, 2)
             return values
-        feeds = {**arrays, **states, pick.at: at}
+        feeds = {**arrays, **self._state_feeds(states), pick.at: at}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps)
         values = self._run([pick.picked, *self._outputs[1:]], feeds)
         values[pick.of] = values.pop(pick.picked)
         return values
+
+    def _state_feeds(self, states: dict[str, Array]) -> dict[str, Array]:
+        """States as the graph takes them; what the runtime keeps for itself is left out."""
+        if self.layout.plain:
+            return states
+        graph = self.layout.states[: self.layout.graph_states]
+        return {state.name: state.to_graph(states[state.name]) for state in graph}
 
     def _part(
         self, rows: slice, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, steps: int
@@ -243,6 +266,16 @@ class Engine:
             if batch <= _MOST_KEPT:
                 self._full = batch, steps, lengths
         return lengths
+
+    def _nothing_asked(self, batch: int, steps: int) -> Array:
+        """Zeros [batch, steps, 1], read-only: what a file with picks is fed when nobody asks for some."""
+        at = self._unasked
+        if at.shape[:2] != (batch, steps):
+            at = np.zeros((batch, steps, 1), np.int64)
+            at.flags.writeable = False
+            if batch <= _MOST_KEPT:
+                self._unasked = at
+        return at
 
 
 def of_runtime(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from rnncore.runtime.files.layout import Array, Slot
 def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
     """The items of a whole output with a time axis, each a copy cut to its length."""
     rows = slot.rows(output)
-    return [slot.item_from_row(rows[i, :n]).copy() for i, n in enumerate(lengths)]
+    return [slot.item_from_row(rows[i, : slot.steps(n)]).copy() for i, n in enumerate(lengths)]
 
 
 def pack(slot: Slot, items: Sequence[Array], steps: int) -> Array:

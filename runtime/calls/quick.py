@@ -24,7 +24,9 @@ class QuickReader:
     __slots__ = ("_alone", "_count", "_max_steps", "_rows", "_specs")
 
     def __init__(self, layout: Layout) -> None:
-        simple = layout.fixed and layout.timed and all(slot.item_time_axis in (None, 0) for slot in layout.inputs)
+        bounded = layout.stride > 1 or any(axis.bounded for axis in layout.signature.axes)
+        simple = not bounded and not layout.options and layout.fixed and layout.timed
+        simple = simple and all(slot.item_time_axis in (None, 0) for slot in layout.inputs)
         self._max_steps = layout.max_steps
         self._count = len(layout.inputs) if simple else -1
         self._specs = tuple(

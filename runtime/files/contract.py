@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from rnncore.runtime.files.axes import Flat, Steps, base_of
 from rnncore.runtime.files.layout import shape_text
-from rnncore.runtime.files.signature import BATCH, PICKS, TIME, Port, Signature, State
+from rnncore.runtime.files.signature import BATCH, PICKS, TIME, Port, Signature, Size, State
 
-Shape = tuple[int | str, ...]
+Shape = tuple[Size, ...]
 
 TENSOR_TYPES = {
     "float16": "tensor(float16)",
@@ -55,6 +57,8 @@ def signature_problems(signature: Signature) -> list[str]:
     for state in signature.states:
         problems += [f"state {state.name!r} {problem}" for problem in _state_problems(state)]
     problems += _pick_problems(signature)
+    problems += _option_problems(signature)
+    problems += _axis_problems(signature)
     if signature.states and not signature.causal:
         problems.append("there are states, but the model is not marked causal")
     if signature.causal and not any(port.time_axis is not None for port in signature.inputs):
@@ -73,7 +77,7 @@ def graph_problems(
     if signature.lengths is not None:
         inputs[signature.lengths.name] = (signature.lengths.dtype, signature.lengths.shape)
     for state in signature.states:
-        inputs[state.name] = outputs[state.output] = (state.dtype, (BATCH, state.size))
+        inputs[state.name] = outputs[state.output] = (state.dtype, state.shape or (BATCH, state.size))
     if signature.pick is not None:
         inputs[signature.pick.at] = ("int64", (BATCH, TIME, PICKS))
         outputs[signature.pick.picked] = (outputs[signature.pick.of][0], (BATCH, TIME, PICKS))
@@ -84,12 +88,32 @@ def _port_problems(port: Port) -> list[str]:
     problems = []
     if port.dtype not in TENSOR_TYPES:
         problems.append(f"has the unknown dtype {port.dtype!r}")
-    if port.shape.count(BATCH) != 1:
+    if port.inner.count(BATCH) != 1:
         problems.append(f"has shape {shape_text(port.shape)}, expected exactly one batch axis")
-    if port.shape.count(TIME) > 1:
+    if [base_of(size) for size in port.inner].count(TIME) > 1:
         problems.append(f"has shape {shape_text(port.shape)}, expected at most one time axis")
     if any(isinstance(d, int) and d < 0 for d in port.shape):
         problems.append(f"has shape {shape_text(port.shape)}, expected no negative size")
+    return problems
+
+
+def _axis_problems(signature: Signature) -> list[str]:
+    problems = [f"stride is {signature.stride}, expected at least 1"] if signature.stride < 1 else []
+    names = {size for port in signature.inputs for size in port.shape if isinstance(size, str)}
+    for port in signature.inputs:
+        if any(isinstance(size, Steps | Flat) for size in port.shape):
+            problems.append(f"input {port.name!r} has shape {shape_text(port.shape)}, expected sizes and names")
+    for axis in signature.axes:
+        high = axis.minimum if axis.maximum is None else axis.maximum
+        if axis.name not in names or axis.multiple < 1 or not 0 <= axis.minimum <= high:
+            problems.append(f"axis {axis.name!r} ({axis.expected}) is no axis of an input, or takes no size")
+    if signature.axes:
+        for port in signature.outputs:
+            problems += [
+                f"output {port.name!r} has shape {shape_text(port.shape)}, but no input has an axis {name!r}"
+                for name in map(base_of, port.inner)
+                if name is not None and name not in names
+            ]
     return problems
 
 
@@ -106,13 +130,32 @@ def _pick_problems(signature: Signature) -> list[str]:
     return [f"there are picks of output {of.name!r} {shape_text(of.shape)}, expected [batch, time, a fixed size]"]
 
 
+def _option_problems(signature: Signature) -> list[str]:
+    ports = {port.name: port for port in signature.inputs}
+    problems = []
+    for option in signature.options:
+        port = ports.get(option.name)
+        if port is None:
+            problems.append(f"there is an option {option.name!r}, which is no input")
+        elif port.time_axis is not None:
+            problems.append(f"option {option.name!r} has a time axis, so nothing can stand for it")
+        elif not option.allows(np.asarray(option.default)) or not np.isfinite(option.default):
+            problems.append(f"option {option.name!r} is {option.default} by default, expected {option.text}")
+    return problems
+
+
 def _state_problems(state: State) -> list[str]:
     if state.dtype not in TENSOR_TYPES:
         return [f"has the unknown dtype {state.dtype!r}"]
     try:
         initial = state.initial_value()
+        wrong = state.shape is not None and (state.shape.count(BATCH) != 1 or prod(state.item_shape) != state.size)
     except (ValueError, TypeError):
         return ["has an initial value that cannot be decoded"]
+    if wrong:
+        return [
+            f"has shape {shape_text(state.shape or ())}, expected one batch axis and {state.size} values for each row"
+        ]
     if initial.shape != (state.size,):
         return [f"has an initial value of {initial.size} numbers, expected {state.size}"]
     return [] if np.isfinite(initial).all() else ["has an initial value that is not finite"]
@@ -137,14 +180,15 @@ def _side_problems(side: str, declared: Mapping[str, tuple[str, Shape]], values:
 def _same_shape(side: str, declared: Shape, found: Sequence[int | str | None]) -> bool:
     """A size that the graph leaves open is no contradiction; a free axis that the graph fixes is one.
 
-    An axis of an output that is neither batch nor time is free in name only when onnxruntime has inferred its size.
+    An axis of an output that is neither batch nor time, or follows another, is free in name only when onnxruntime has
+    inferred its size.
     """
     if not found:  # onnxruntime reports an unknown rank so
         return True
     if len(declared) != len(found):
         return False
     for axis, size in zip(declared, found, strict=True):
-        nameless = side == "output" and isinstance(axis, str) and axis not in (BATCH, TIME)
+        nameless = side == "output" and not isinstance(axis, int) and axis not in (BATCH, TIME)
         if isinstance(size, int) and axis != size and not nameless:
             return False
     return True

@@ -12,7 +12,7 @@ import numpy as np
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ModelFileError, RnncoreError
 from rnncore.runtime.files.golden import GOLDEN_KEY, Golden, GoldenCase
-from rnncore.runtime.files.layout import Array
+from rnncore.runtime.files.layout import Array, Slot
 from rnncore.runtime.files.signature import Port, Signature
 from rnncore.runtime.model import Model, load
 
@@ -138,12 +138,13 @@ def chunks_of(signature: Signature, case: GoldenCase) -> list[dict[str, Array]]:
 
 def joined(signature: Signature, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """Answers to chunks, batch axis included, as one: joined along time, or the last one for an output without time."""
-    return {
+    wholes = {
         port.name: np.concatenate([part[port.name] for part in parts], port.time_axis)
         if port.time_axis is not None
         else parts[-1][port.name]
         for port in signature.outputs
     }
+    return {port.name: Slot.of(port).folded(wholes[port.name]) for port in signature.outputs}
 
 
 def _answer(model: Model, case: GoldenCase) -> dict[str, Array]:

@@ -3,8 +3,10 @@
 ====================== =================================================================================
 key                    value
 ====================== =================================================================================
-rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`
-rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape
+rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`.  1 unless the
+                       signature says what only format 2 can: limits of axes, sizes that follow others, a stride, states
+                       of any rank, options, picks
+rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape, and what may be left out
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
 rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
 rnncore.report         JSON: what was verified at export (shapes, seeds, errors, versions)
@@ -27,12 +29,25 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.errors import ModelFileError
+from rnncore.runtime.files.axes import (
+    BATCH,
+    TIME,
+    Axis,
+    Flat,
+    Size,
+    Steps,
+    base_of,
+    inner_shape,
+    size_from_data,
+    size_to_data,
+)
+from rnncore.runtime.files.options import Option
 
-FORMAT_VERSION = 1
+__all__ = ["BATCH", "TIME", "Axis", "Flat", "Port", "Signature", "Size", "State", "Steps"]
+
+FORMAT_VERSION = 2
 PREFIX = "rnncore."
 BLANK_FINGERPRINT = "0" * 64
-BATCH = "batch"
-TIME = "time"
 PICKS = "picks"
 
 
@@ -41,7 +56,8 @@ class Port:
     """One input or output of the graph.
 
     ``shape`` holds an integer for a fixed size and a name for a free one: ``"batch"`` and ``"time"`` are the axes that
-    batching and streaming work on; any other name is free but has no meaning to the runtime.
+    batching and streaming work on; other names are free too, and equal wherever they stand.  In format 2 a size of an
+    output may follow the size of an input (:class:`Steps`), or be that of two axes as one (:class:`Flat`).
 
     ``limit`` is for integer inputs such as token ids: values must be 0 <= v < limit.  None means that the runtime does
     not check; onnxruntime then refuses ids beyond a table, but reads negative ones from its end.
@@ -49,26 +65,33 @@ class Port:
 
     name: str
     dtype: str
-    shape: tuple[int | str, ...]
+    shape: tuple[Size, ...]
     limit: int | None = None
 
     @property
+    def inner(self) -> tuple[Size, ...]:
+        """The shape with two axes in place of a :class:`Flat` one: what the positions of batch and time refer to."""
+        return inner_shape(self.shape)
+
+    @property
     def batch_axis(self) -> int | None:
-        """Position of the batch axis, or None."""
-        return self.shape.index(BATCH) if BATCH in self.shape else None
+        """Position of the batch axis in :attr:`inner`, or None."""
+        return self.inner.index(BATCH) if BATCH in self.inner else None
 
     @property
     def time_axis(self) -> int | None:
-        """Position of the time axis, or None (one value for the whole sequence)."""
-        return self.shape.index(TIME) if TIME in self.shape else None
+        """Position in :attr:`inner` of the axis that is or follows time, or None (one value for the whole sequence)."""
+        names = [base_of(size) for size in self.inner]
+        return names.index(TIME) if TIME in names else None
 
 
 @dataclass(frozen=True)
 class State:
-    """One recurrent state, ``[batch, size]``: graph input ``name``, graph output ``output``.
+    """One recurrent state: graph input ``name``, graph output ``output``.
 
-    ``initial`` is None for zeros, else the learned initial value of one sequence as base64 of little-endian raw bytes.
-    ``shape`` is None in files of rnncore; in others it is the state's shape in the graph, such as [2, "batch", 128].
+    ``initial`` is None for zeros, else the initial value of one sequence as base64 of little-endian raw bytes.
+    ``shape`` is its shape in the graph, such as (2, "batch", 128), None for ("batch", size).  ``size`` is the number of
+    values of one sequence.
     """
 
     name: str
@@ -105,7 +128,7 @@ class Pick:
     """A way to ask for some numbers of an output instead of all, such as the log-probability of one token.
 
     The graph input ``at``, int64 [batch, time, picks], holds indices of the last axis of the output ``of``; the graph
-    output ``picked`` [batch, time, picks] has the numbers found there.  Both are optional: the input has a default.
+    output ``picked`` [batch, time, picks] has the numbers found there.  Who does not ask feeds zeros [batch, time, 1].
     """
 
     of: str
@@ -124,6 +147,9 @@ class Signature:
     causal: True when chunk by chunk equals the whole (checked at export).
     not_causal_because: why a model does not stream, naming the layer; empty when causal.
     pick: how to ask for some numbers of an output, or None when the file cannot be asked.
+    axes: every named axis, with the sizes that it may have; empty in files of format 1, which have no limits.
+    stride: a stream is run in multiples of so many steps; what is less waits for the next chunk.
+    options: those of the inputs that may be left out.
     """
 
     inputs: tuple[Port, ...]
@@ -133,13 +159,32 @@ class Signature:
     causal: bool = False
     not_causal_because: str = ""
     pick: Pick | None = None
+    axes: tuple[Axis, ...] = ()
+    stride: int = 1
+    options: tuple[Option, ...] = ()
+
+    def axis(self, name: str) -> Axis:
+        """The limits of a named axis; none, if the file says none."""
+        return next((axis for axis in self.axes if axis.name == name), Axis(name))
+
+    @property
+    def format_version(self) -> int:
+        """The oldest format that can say all this."""
+        sizes = [size for port in (*self.inputs, *self.outputs) for size in port.shape]
+        newer = self.axes or self.stride > 1 or self.options or self.pick is not None
+        newer = newer or any(isinstance(size, Steps | Flat) for size in sizes)
+        return 2 if newer or any(state.shape is not None for state in self.states) else 1
 
     def to_json(self) -> str:
         """JSON text, stable for equal signatures."""
         data = asdict(self)
+        for own, port in zip((*self.inputs, *self.outputs), (*data["inputs"], *data["outputs"]), strict=True):
+            port["shape"] = [size_to_data(size) for size in own.shape]
         for state in data["states"]:
-            if state["shape"] is None:  # as in every file that rnncore writes
+            if state["shape"] is None:  # as in every file of format 1
                 del state["shape"]
+        if self.format_version == 1:
+            del data["axes"], data["stride"], data["options"]
         return json.dumps(data, separators=(",", ":"))
 
     @classmethod
@@ -157,6 +202,9 @@ class Signature:
                 causal=bool(data["causal"]),
                 not_causal_because=str(data["not_causal_because"]),
                 pick=None if pick is None else Pick(str(pick["of"]), str(pick["at"]), str(pick["picked"])),
+                axes=tuple(_axis(axis) for axis in data.get("axes", ())),
+                stride=int(data.get("stride", 1)),
+                options=tuple(Option.from_json(option) for option in data.get("options", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
@@ -171,5 +219,12 @@ def _state(data: dict[str, Any]) -> State:
 
 def _port(data: dict[str, Any]) -> Port:
     limit = data.get("limit")
-    shape = tuple(int(d) if isinstance(d, int) else str(d) for d in data["shape"])
+    shape = tuple(size_from_data(size) for size in data["shape"])
     return Port(str(data["name"]), str(data["dtype"]), shape, None if limit is None else int(limit))
+
+
+def _axis(data: dict[str, Any]) -> Axis:
+    maximum = data["maximum"]
+    return Axis(
+        str(data["name"]), int(data["minimum"]), None if maximum is None else int(maximum), int(data["multiple"])
+    )

@@ -34,7 +34,8 @@ class Worker:
         self._scheduler = scheduler
         self._engine = scheduler.engine
         self._slice_steps = slice_steps
-        self._sliceable = not scheduler.engine.layout.timeless_outputs
+        layout = scheduler.engine.layout
+        self._sliceable = not layout.timeless_outputs and layout.stride == 1
         self._paddable = scheduler.engine.layout.lengths is not None
         self._untold: list[Ticket] = []  # over, and whoever waits for them still waits
         self._teller = Teller()

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.batches.items import no_steps_message, run_items, split_items
+from rnncore.runtime.batches.items import Items, no_steps_message, run_items, split_items
 from rnncore.runtime.calls.binding import Binding, One, Step
 from rnncore.runtime.calls.checking import bind_arguments, read_array, read_item
+from rnncore.runtime.calls.chunks import empty_outputs
 from rnncore.runtime.calls.engine import Engine, of_runtime, run_error
 from rnncore.runtime.calls.forks import abandon, watch
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, raise_all
@@ -22,6 +23,7 @@ from rnncore.runtime.streams.holding import Held, Holder, hold
 from rnncore.runtime.streams.hooks import Hook, apply_hooks, one_or_all
 from rnncore.runtime.streams.shelves import StateSet
 from rnncore.runtime.streams.snapshot import MOST_STEPS, Snapshot, encode, write_file
+from rnncore.runtime.streams.strides import join_rest, keep, waiting
 
 _ndarray = np.ndarray
 _getframe = sys._getframe
@@ -77,7 +79,8 @@ class Stream(Closing):
         """Run the next chunk and move the state on.
 
         chunks: one array for each input in the order of the signature, or by name; shape [t, ...] with any t, 0
-        included, or [...] for an input without a time axis; lists of ints will do for token ids.
+        included, or [...] for an input without a time axis; lists of ints will do for token ids.  A model that takes
+        strides of several steps answers the whole ones; the rest waits, as part of the state, for the next chunk.
 
         Returns [t, ...] for an output with a time axis, one value for the chunk otherwise; one array, or a dict by name
         if the model has several outputs.  The arrays are the caller's own.  Raises InputError and leaves the state as
@@ -209,8 +212,10 @@ class Stream(Closing):
         self._check_open()
         layout = self._engine.layout
         problems: list[str] = []
-        items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems)
+        items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems, whole=False)
         raise_all(problems)
+        if layout.stride > 1:
+            return self._push_strides(items, steps)
         if steps == 0:
             return self._push_nothing(items)
         if not layout.binds(steps):
@@ -225,6 +230,23 @@ class Stream(Closing):
                 raise RuntimeError("a checked chunk does not fit the buffers of one step: this is an error of rnncore")
             return self._finish(step.run(self._reached[0]), 1)
         return self._finish(self._binding.run_chunk(self._reached[0], items, steps), steps)
+
+    def _push_strides(self, items: Items, steps: int) -> Any:
+        """Run the strides that are whole by now; the rest waits."""
+        layout = self._engine.layout
+        now, count = self._reached
+        before, after = self._sets[now], self._sets[1 - now]
+        items, run, rest = join_rest(layout, waiting(layout, before), items, steps)
+        if run:
+            outputs = self._run_unbound(items, run, run)
+            keep(layout, rest, after)
+            return self._finish(outputs, steps)
+        for old, new in zip(before, after, strict=True):
+            new[...] = old
+        keep(layout, rest, after)
+        check_count(count, steps)
+        self._reached = (1 - now, count + steps)  # nothing to show to callbacks
+        return one_or_all(layout, empty_outputs(layout) or [])
 
     def _push_nothing(self, items: dict[str, Array]) -> Any:
         """Answer to a chunk without steps; the state stays, so nothing is finished."""

@@ -12,8 +12,9 @@ from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError
 from rnncore.runtime.files.layout import Array
 from rnncore.runtime.files.signature import BATCH, TIME
 from rnncore.runtime.model import Model
-from rnncore.runtime.tasks.task import EOS_KEY, TaskRunner
+from rnncore.runtime.tasks.task import EOS_KEY, TOKENIZER_KEY, TaskRunner
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
+from rnncore.runtime.text.vocabulary import unknown_token_id
 
 
 class Generator(TaskRunner):
@@ -35,6 +36,8 @@ class Generator(TaskRunner):
             self.eos_id = int(json.loads(model.metadata[EOS_KEY]))
         except (KeyError, ValueError, TypeError):
             raise ModelFileError(f"{EOS_KEY} in the file is no token id: export the model again") from None
+        unknown = unknown_token_id(model.metadata.get(TOKENIZER_KEY))
+        self._rejected = () if unknown is None else (unknown,)
 
     def generate(
         self,
@@ -75,6 +78,9 @@ class Generator(TaskRunner):
     ) -> Iterator[int]:
         """Token ids as they are drawn, until the model ends the sequence.
 
+        ``<unk>`` is never drawn: the other tokens share its probability, see
+        :func:`rnncore.runtime.text.sampling.sampling_probabilities`.
+
         Args:
             condition: one of ``labels``; None for a model without.
             max_tokens: stop after so many tokens, even if the sequence has not ended.
@@ -90,7 +96,7 @@ class Generator(TaskRunner):
         check_sampling(temperature, top_k, top_p)
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
             raise InputError(f"max_tokens is {max_tokens!r}, expected an integer of at least 0")
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rejected": self._rejected}
         return self._drawn(self._begun(prefix), self._condition(condition), max_tokens, options, seed)
 
     def log_prob(self, one: Any, condition: str | None = None) -> float:

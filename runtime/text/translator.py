@@ -33,10 +33,15 @@ _NEEDED = (
 
 @dataclass(frozen=True)
 class Wiring:
-    """How a file is asked to go on: the token ``end`` begins and ends a target; output that feeds each optional input."""
+    """How a file is asked to go on.
+
+    end: the token that begins and ends a target.  feeds: the output that feeds each optional input.  rejected: tokens that
+    are never written, such as ``<unk>``; none in files written before there were such.
+    """
 
     end: int
     feeds: dict[str, str]
+    rejected: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """JSON text, for the metadata of a file."""
@@ -47,7 +52,8 @@ class Wiring:
         """Read :meth:`to_json` text; raises ModelFileError when it is not such a text."""
         try:
             data = json.loads(text)
-            return cls(int(data["end"]), {str(name): str(output) for name, output in data["feeds"].items()})
+            feeds = {str(name): str(output) for name, output in data["feeds"].items()}
+            return cls(int(data["end"]), feeds, tuple(int(token) for token in data.get("rejected", ())))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(f"{TRANSLATION_KEY} in the file cannot be read ({error!r}): export it again") from None
 
@@ -159,10 +165,16 @@ class Translator:
             kept = self._call(
                 np.zeros((len(chosen), 1), np.int64), lengths, np.ones(len(chosen), np.int64), tokens, feeds
             )
-            return kept["next_log_probs"].astype(np.float64)
+            return self._choices(kept)
 
-        first = kept["next_log_probs"].astype(np.float64)
+        first = self._choices(kept)
         return beam_search(first, advance, beam=beam, end=self.wiring.end, limits=limits, length_penalty=length_penalty)
+
+    def _choices(self, answer: Mapping[str, Array]) -> Array:
+        """Log-probabilities of what may come next, float64 [rows, vocabulary]; -inf for tokens that are never written."""
+        log_probs = answer["next_log_probs"].astype(np.float64)
+        log_probs[:, list(self.wiring.rejected)] = -np.inf
+        return log_probs
 
     def _begin(self, rows: list[Array], limits: Ids, options: dict[str, Array]) -> dict[str, Array]:
         """Read the sources and decode from the beginning."""

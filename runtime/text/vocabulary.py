@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,22 @@ class Vocabulary:
         unknown = set(text) - self._characters
         if unknown:
             raise UnknownTokenError(_unknown_message(text, unknown, len(self._characters)))
+
+
+def unknown_token_id(tokenizer: str | None) -> int | None:
+    """The id of ``<unk>`` in the JSON of a tokenizer, None if there is none; needs no ``tokenizers``."""
+    if tokenizer is None:
+        return None
+    try:
+        data = json.loads(tokenizer)
+        added = {token["content"]: token["id"] for token in data.get("added_tokens") or ()}
+        known = data["model"]["vocab"]
+        if isinstance(known, list):  # Unigram: pairs of token and score
+            known = {token: i for i, (token, _) in enumerate(known)}
+        found = {**known, **added}.get(UNK)
+        return None if found is None else int(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"the tokenizer in the file cannot be read ({error!r}): export the model again") from None
 
 
 def _unknown_message(text: str, unknown: Iterable[str], known: int) -> str:

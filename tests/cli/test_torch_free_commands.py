@@ -73,6 +73,19 @@ def test_inspect_prints_signature_and_report(run: Run, model: Path) -> None:
     assert "FAILED" not in result.stdout
 
 
+def test_inspect_as_json_is_all_that_the_file_says(run: Run, model: Path) -> None:
+    result = run("inspect", model, "--json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    metadata = runtime_model().model.metadata
+    assert document.keys() - {"document_version"} == {key.removeprefix("rnncore.") for key in metadata}
+    assert document["document_version"] == 1
+    for name in ("signature", "golden", "report", "tokenizer"):
+        assert document[name] == json.loads(metadata[f"rnncore.{name}"])
+    for name in ("format_version", "form", "precision", "fingerprint"):
+        assert document[name] == metadata[f"rnncore.{name}"]
+
+
 # ---------------------------------------------------------------------------------------------------------------errors
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +16,7 @@ from rnncore.export import export, export_generator, export_translator
 from rnncore.export.generation import translator as translator_module
 from rnncore.export.generation.halves import Halves, trace_halves
 from rnncore.runtime import LanguageModel as RuntimeLanguageModel
-from rnncore.runtime import TextGenerator, Translator
+from rnncore.runtime import Model, TextGenerator, Translator
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
 from rnncore.runtime.text.vocabulary import UNK, Vocabulary
 
@@ -80,6 +81,17 @@ def generator_file() -> bytes:
 @cache
 def generator() -> TextGenerator:
     return TextGenerator.load(generator_file())
+
+
+def filled(model: Model, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a host that knows docs/format.md feeds: what was left out at its default, one number for each row."""
+    batch = len(feeds["lengths"])
+    ports = {port.name: port for port in model.signature.inputs}
+    for option in model.signature.options:
+        rest = [size if isinstance(size, int) else 1 for size in ports[option.name].shape[1:]]
+        default = np.full([batch, *rest], option.default, ports[option.name].dtype)
+        feeds = {option.name: default} | feeds
+    return feeds
 
 
 ARCHITECTURES: dict[str, EncoderDecoderConfig] = {

@@ -91,8 +91,8 @@ def test_an_onnx_file_of_somebody_else() -> None:
 
 
 def test_a_newer_file_asks_for_a_newer_rnncore() -> None:
-    data = finish(causal_graph(Spec()), signature(Spec()), format_version="2", fingerprint=None, stamped=False)
-    with pytest.raises(runtime.FormatVersionError, match="format 2, this rnncore reads formats up to 1: upgrade"):
+    data = finish(causal_graph(Spec()), signature(Spec()), format_version="3", fingerprint=None, stamped=False)
+    with pytest.raises(runtime.FormatVersionError, match="format 3, this rnncore reads formats up to 2: upgrade"):
         runtime.load(data)
 
 

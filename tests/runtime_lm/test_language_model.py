@@ -7,6 +7,7 @@ import math
 import pickle
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rnncore.export import export_model
 from rnncore.runtime import (
     InputError,
     LanguageModel,
@@ -294,3 +296,13 @@ def test_a_language_model_can_be_sent_to_another_process() -> None:
     assert twin.score("abc") == runtime_model().score("abc")
     states = pickle.loads(pickle.dumps(runtime_model().initial_states(2)))
     np.testing.assert_array_equal(twin.next_log_probs(states)[0], runtime_model().stream().next_log_probs())
+
+
+def test_export_model_writes_the_file_of_a_language_model(tmp_path: Path) -> None:
+    report = export_model(torch_model(), tmp_path / "letters.onnx", vocabulary=vocabulary())
+    assert report.causal
+    assert report.signature.pick is not None
+    model = LanguageModel.load(tmp_path / "letters.onnx")
+    assert model.token_scores("abc de") == runtime_model().token_scores("abc de")
+    with pytest.raises(InputError, match=r"the vocabulary has \d+ tokens"):
+        export_model(torch_model(), tmp_path / "other.onnx", vocabulary=character_vocabulary(["xy"]))

@@ -1,0 +1,155 @@
+/** Arrays as onnxruntime has them, { type, dims, data }, and what is done with them along one axis. */
+
+import { InputError } from "./errors.js";
+
+const KINDS = {
+  float32: Float32Array,
+  float64: Float64Array,
+  int8: Int8Array,
+  int16: Int16Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array,
+  bool: Uint8Array,
+};
+
+/** The typed array that holds numbers of a dtype; an error that names the dtype if this host has none. */
+export function storage(type) {
+  const found = KINDS[type];
+  if (!found) throw new InputError(`the model has numbers of type ${type}, which this host cannot hold: use ${Object.keys(KINDS).join(", ")}`);
+  return found;
+}
+
+export const product = (sizes) => sizes.reduce((total, size) => total * size, 1);
+
+export const zeros = (type, dims) => ({ type, dims: [...dims], data: new (storage(type))(product(dims)) });
+
+export function filled(type, dims, value) {
+  const array = zeros(type, dims);
+  array.data.fill(isBig(type) ? BigInt(value) : value);
+  return array;
+}
+
+export const isBig = (type) => type === "int64" || type === "uint64";
+export const isFloat = (type) => type.startsWith("float");
+
+/**
+ * What a caller hands in, as an array of `type`: { dims, data } such as an onnxruntime Tensor, or nested lists of numbers.
+ * Numbers are converted where no meaning is lost; `label` begins the messages.
+ */
+export function readArray(value, type, label) {
+  const { dims, data } = isArray(value) ? value : nested(value, label);
+  if (product(dims) !== data.length) {
+    throw new InputError(`${label} has ${data.length} numbers for dims [${dims.join(", ")}]`);
+  }
+  const wanted = storage(type);
+  if (data instanceof wanted && (type === "bool") === (value.type === "bool" || value.type === undefined)) {
+    return { type, dims: [...dims], data };
+  }
+  const whole = !isFloat(type);
+  const converted = new wanted(data.length);
+  for (let i = 0; i < data.length; i++) {
+    const number = data[i];
+    const kind = typeof number;
+    if (kind !== "number" && kind !== "bigint" && !(kind === "boolean" && type === "bool")) {
+      throw new InputError(`${label} holds ${shown(number)}, the model expects numbers (${type})`);
+    }
+    if (whole && kind === "number" && !Number.isSafeInteger(number)) {
+      throw new InputError(`${label} holds ${shown(number)}, the model expects integers (${type})`);
+    }
+    converted[i] = isBig(type) ? BigInt(number) : Number(number);
+    if (whole && type !== "bool" && BigInt(converted[i]) !== BigInt(number)) {
+      throw new InputError(`${label} holds ${shown(number)}, which does not fit ${type}`);
+    }
+  }
+  return { type, dims: [...dims], data: converted };
+}
+
+export const isArray = (value) =>
+  value !== null && typeof value === "object" && Array.isArray(value.dims) && ArrayBuffer.isView(value.data);
+
+/** Nested lists or typed arrays as { dims, data }. */
+function nested(value, label) {
+  if (ArrayBuffer.isView(value)) return { dims: [value.length], data: value };
+  if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") return { dims: [], data: [value] };
+  if (!Array.isArray(value)) throw new InputError(`${label} is ${shown(value)}, expected an array: { dims, data } or nested lists`);
+  if (!value.length) return { dims: [0], data: [] };
+  const parts = value.map((part) => (isArray(part) ? part : nested(part, label)));
+  const [{ dims }] = parts;
+  if (parts.some((part) => part.dims.join() !== dims.join())) {
+    throw new InputError(`${label} has rows of several sizes: pad them, and hand in lengths`);
+  }
+  return { dims: [value.length, ...dims], data: parts.flatMap((part) => [...part.data]) };
+}
+
+const shown = (value) => (typeof value === "string" ? JSON.stringify(value) : String(value)).slice(0, 60);
+
+/** An array as (outer, size, inner) around one axis. */
+function around(dims, axis) {
+  return [product(dims.slice(0, axis)), dims[axis], product(dims.slice(axis + 1))];
+}
+
+/** Entries begin..end along an axis. */
+export function slice({ type, dims, data }, axis, begin, end) {
+  const [outer, size, inner] = around(dims, axis);
+  const kept = Math.max(0, end - begin);
+  const result = zeros(type, dims.map((own, i) => (i === axis ? kept : own)));
+  for (let o = 0; o < outer; o++) {
+    result.data.set(data.subarray((o * size + begin) * inner, (o * size + begin + kept) * inner), o * kept * inner);
+  }
+  return result;
+}
+
+/** Several arrays one after the other along an axis. */
+export function concat(arrays, axis) {
+  const [{ type, dims }] = arrays;
+  const total = arrays.reduce((sum, array) => sum + array.dims[axis], 0);
+  const result = zeros(type, dims.map((own, i) => (i === axis ? total : own)));
+  const [outer, , inner] = around(dims, axis);
+  let at = 0;
+  for (const array of arrays) {
+    const size = array.dims[axis];
+    for (let o = 0; o < outer; o++) {
+      result.data.set(array.data.subarray(o * size * inner, (o + 1) * size * inner), (o * total + at) * inner);
+    }
+    at += size;
+  }
+  return result;
+}
+
+/** Several arrays side by side along a new axis. */
+export const stack = (arrays, axis) => concat(arrays.map((array) => withAxis(array, axis)), axis);
+
+export const withAxis = ({ type, dims, data }, axis) => ({ type, dims: [...dims.slice(0, axis), 1, ...dims.slice(axis)], data });
+
+/** One entry along an axis, which is gone. */
+export function row(array, axis, index) {
+  const one = slice(array, axis, index, index + 1);
+  return { ...one, dims: one.dims.filter((_, i) => i !== axis) };
+}
+
+/** Make entries of each row zero from its length on. */
+export function zeroBeyond({ type, dims, data }, batchAxis, timeAxis, lengths) {
+  const nought = isBig(type) ? 0n : 0;
+  const steps = dims.map((_, axis) => product(dims.slice(axis + 1)));
+  for (let i = 0; i < data.length; i++) {
+    const at = (axis) => Math.floor(i / steps[axis]) % dims[axis];
+    if (at(timeAxis) >= lengths[at(batchAxis)]) data[i] = nought;
+  }
+}
+
+export function fromBase64(text) {
+  const characters = atob(text);
+  return Uint8Array.from(characters, (character) => character.charCodeAt(0));
+}
+
+/** Little-endian bytes as numbers; every machine with a browser is little-endian. */
+export function fromBytes(bytes, type, dims) {
+  const kind = storage(type);
+  const size = product(dims) * kind.BYTES_PER_ELEMENT;
+  if (bytes.length !== size) throw new InputError(`${bytes.length} bytes for dims [${dims.join(", ")}] of ${type}`);
+  return { type, dims: [...dims], data: new kind(bytes.slice().buffer) };
+}

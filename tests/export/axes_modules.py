@@ -1,0 +1,159 @@
+"""Modules of other shapes than [batch, time, features]: what people write, one for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.strategies import randomize
+
+
+class Net(nn.Module):
+    """Parts by name and a forward."""
+
+    def __init__(self, run: Callable[..., Any], **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self._run = run
+
+    def forward(self, x: Tensor) -> Any:
+        return self._run(self, x)
+
+
+def strided(kernel: int = 3, stride: int = 2, padding: int = 1) -> Net:
+    """A convolution with a stride in front: [batch, time, 4]."""
+    return _made(
+        lambda s, x: s.gru(s.conv(x.mT).mT)[0],
+        conv=nn.Conv1d(4, 6, kernel, stride, padding),
+        gru=nn.GRU(6, 5, batch_first=True),
+    )
+
+
+def every_nth(n: int = 2, start: int = 0) -> Net:
+    """Each n-th step of [batch, time, 4]."""
+    return _made(lambda s, x: s.gru(x[:, start::n])[0], gru=nn.GRU(4, 5, batch_first=True))
+
+
+def pyramid() -> Net:
+    """Two steps joined between layers, an odd last one dropped."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        y = s.below(x)[0]
+        return s.above(y[:, : y.shape[1] // 2 * 2].reshape(y.shape[0], -1, 10))[0]
+
+    return _made(run, below=nn.GRU(4, 5, batch_first=True), above=nn.GRU(10, 3, batch_first=True))
+
+
+def letters() -> Net:
+    """[batch, words, letters, 3]: a layer over letters, one over words."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        return s.words(s.letters(x.flatten(0, 1))[0][:, -1].unflatten(0, x.shape[:2]))[0]
+
+    parts = {"letters": nn.LSTM(3, 4, batch_first=True), "words": nn.LSTM(4, 5, batch_first=True, bidirectional=True)}
+    return _made(run, **parts)
+
+
+def bands() -> Net:
+    """[batch, time, 7, 3]: each band is a row of its own."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        return s.lstm(x.transpose(1, 2).flatten(0, 1))[0].unflatten(0, (x.shape[0], 7)).transpose(1, 2)
+
+    return _made(run, lstm=nn.LSTM(3, 4, batch_first=True))
+
+
+def channels_first() -> Net:
+    """[batch, 4, time]."""
+    return _made(
+        lambda s, x: s.lstm(s.conv(x).mT)[0], conv=nn.Conv1d(4, 6, 3, padding=1), lstm=nn.LSTM(6, 5, batch_first=True)
+    )
+
+
+def series() -> Net:
+    """[batch, time], one number a step."""
+    return _made(lambda s, x: s.lstm(x[..., None])[0], lstm=nn.LSTM(1, 5, batch_first=True))
+
+
+def audio() -> Net:
+    """[batch, samples]: frames of 251 samples, 10 apart."""
+    return _made(
+        lambda s, x: s.lstm(s.conv(x[:, None]).mT)[0],
+        conv=nn.Conv1d(1, 6, 251, stride=10),
+        lstm=nn.LSTM(6, 5, batch_first=True, bidirectional=True),
+    )
+
+
+def flattened(*, batch_first: bool = True) -> Net:
+    """Classes of all steps of all rows under each other: [batch * time, 7] or [time * batch, 7]."""
+    parts: dict[str, nn.Module] = {"lstm": nn.LSTM(4, 5, batch_first=batch_first), "head": nn.Linear(5, 7)}
+    return _made(lambda s, x: s.head(s.lstm(x)[0]).reshape(-1, 7), **parts)
+
+
+def triples() -> Net:
+    """Three steps are one: time must be a multiple of 3."""
+    return _made(lambda s, x: s.gru(x.unflatten(1, (-1, 3)).flatten(2))[0], gru=nn.GRU(12, 5, batch_first=True))
+
+
+def upsampled() -> Net:
+    """Twice as many steps come out as go in, channels first."""
+    parts: dict[str, nn.Module] = {"gru": nn.GRU(4, 5, batch_first=True), "up": nn.ConvTranspose1d(5, 2, 4, 2, 1)}
+    return _made(lambda s, x: s.up(s.gru(x)[0].mT), **parts)
+
+
+def fixed_time() -> Net:
+    """A head over all steps at once: nine of them, no more and no less."""
+    parts: dict[str, nn.Module] = {"gru": nn.GRU(4, 5, batch_first=True), "head": nn.Linear(45, 2)}
+    return _made(lambda s, x: s.head(s.gru(x)[0].flatten(1)), **parts)
+
+
+def left_padded(kernel: int = 3, dilation: int = 2) -> Net:
+    """A convolution that sees the past only."""
+    parts: dict[str, nn.Module] = {
+        "conv": nn.Conv1d(4, 6, kernel, dilation=dilation),
+        "gru": nn.GRU(6, 5, batch_first=True),
+    }
+    width = (kernel - 1) * dilation
+    return _made(lambda s, x: s.gru(s.conv(F.pad(x.mT, (width, 0))).mT)[0], **parts)
+
+
+class Attending(nn.Module):
+    """Two sequences of their own lengths, source [batch, source, 4] and target [batch, time, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader, self.writer = nn.GRU(4, 5, batch_first=True), nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        memory, last = self.reader(source)
+        y, _ = self.writer(target, last)
+        return torch.softmax(y @ memory.mT, -1) @ memory
+
+
+class WithState(nn.Module):
+    """A module that takes and returns its state, [layers, batch, size] as torch's layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 5, 2, batch_first=True)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, (h, c) = self.lstm(x, (h, c))
+        return y, h, c
+
+
+def attending() -> Attending:
+    return randomize(Attending().eval(), 3)
+
+
+def with_state() -> WithState:
+    return randomize(WithState().eval(), 4)
+
+
+def _made(run: Callable[..., Any], **parts: nn.Module) -> Net:
+    return randomize(Net(run, **parts).eval(), 5)

@@ -1,0 +1,141 @@
+"""``scripts/matrix``: which versions of Python, torch, onnxruntime and NumPy work; writes docs/matrix.md.
+
+``--only runtime`` or ``--only export``: those rows alone, the others stay as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.matrix.environments import (
+    CACHE,
+    EXPORT_TESTS,
+    PINNED_PYTHON,
+    ROOT,
+    Environment,
+    export_environments,
+    interpreter,
+    make,
+    runtime_environments,
+)
+
+PAGE = ROOT / "docs" / "matrix.md"
+DATA = ROOT / "docs" / "matrix.json"
+ORT_FLOOR, NUMPY_FLOOR = "1.20.0", "1.26.0"
+NEWEST = {"onnxruntime": "1.32.0", "numpy": "2.4.6"}
+TORCHES = ("2.9.1", "2.12.1", "2.14.1", "2.15.0")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+LIMIT_S = 3000
+
+
+@dataclass
+class Row:
+    """What one environment gave."""
+
+    kind: str
+    name: str
+    versions: str
+    result: str
+    detail: str = ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("runtime", "export"))
+    parser.add_argument("--torch", nargs="*", default=list(TORCHES))
+    parser.add_argument("--onnxruntime", nargs="*", default=[ORT_FLOOR, NEWEST["onnxruntime"]])
+    parser.add_argument("--numpy", nargs="*", default=[NUMPY_FLOOR, NEWEST["numpy"]])
+    arguments = parser.parse_args()
+    CACHE.mkdir(exist_ok=True)
+    before = [Row(**row) for row in json.loads(DATA.read_text())] if DATA.exists() else []
+    rows = [row for row in before if arguments.only not in (None, row.kind)]
+    if arguments.only != "export":
+        rows += _runtime_rows(arguments)
+    if arguments.only != "runtime":
+        rows += [_row(environment, _run_export_tests) for environment in export_environments(arguments.torch)]
+    rows.sort(key=lambda row: row.kind, reverse=True)
+    DATA.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    PAGE.write_text(_page(rows))
+    return int(any(row.result != "works" for row in rows))
+
+
+def _runtime_rows(arguments: argparse.Namespace) -> list[Row]:
+    pythons = [version for version in PYTHONS if interpreter(version)]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "tests.matrix.files", folder], check=True, cwd=ROOT)
+        check = str(ROOT / "tests" / "matrix" / "runtime_check.py")
+
+        def run(python: Path) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [str(python), check, folder], capture_output=True, text=True, timeout=LIMIT_S, cwd=folder
+            )
+
+        environments = runtime_environments(arguments.onnxruntime, arguments.numpy, pythons)
+        return [_row(environment, run) for environment in environments]
+
+
+def _run_export_tests(python: Path) -> subprocess.CompletedProcess[str]:
+    # Warnings of other versions of torch about themselves are theirs to mend.
+    command = [str(python), "-m", "pytest", "-q", "-n", "2", "-o", "filterwarnings=", *EXPORT_TESTS]
+    environ = os.environ | {"HYPOTHESIS_PROFILE": "fast"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, env=environ)
+
+
+def _row(environment: Environment, run: object) -> Row:
+    print(f"{environment.kind}: {environment.name} ...", flush=True)
+    try:
+        python = make(environment)
+    except (RuntimeError, FileNotFoundError) as error:
+        return _said(Row(environment.kind, environment.name, "", "not installable here", str(error)))
+    try:
+        done = run(python)  # type: ignore[operator]
+    except subprocess.TimeoutExpired:
+        return _said(Row(environment.kind, environment.name, _versions(python), "no answer", f"after {LIMIT_S} s"))
+    lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]]
+    summary = re.sub(r" in [\d.]+s.*", "", lines[-1]).strip("= ")
+    bad = [line[:200] for line in lines if line.startswith(("WRONG", "FAILED", "ERROR"))][:4]
+    result = "works" if done.returncode == 0 else "fails"
+    return _said(Row(environment.kind, environment.name, _versions(python), result, "; ".join([summary, *bad])))
+
+
+def _said(row: Row) -> Row:
+    print(f"  {row.result}: {row.detail}", flush=True)
+    return row
+
+
+def _versions(python: Path) -> str:
+    names = ("torch", "onnxruntime", "numpy", "onnx", "onnxscript")
+    code = (
+        "import importlib.metadata as m, platform\nprint('Python', platform.python_version(), end='')\n"
+        f"for n in {names}:\n try: print(f', {{n}} {{m.version(n)}}', end='')\n except m.PackageNotFoundError: pass"
+    )
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True).stdout
+
+
+def _page(rows: list[Row]) -> str:
+    lines = [
+        "# Versions",
+        "",
+        "Made by `scripts/matrix`, outside CI: CI runs the pinned set of `constraints.txt` alone. *Runtime*: files of every "
+        "kind, written by the pinned set, are verified again, streamed, pooled, saved and restored without torch. *Export*: "
+        f"tests of {len(EXPORT_TESTS)} files on training, export and verification, with another torch, all else as pinned.",
+        "",
+        f"Linux on x86-64, Python {PINNED_PYTHON} where not said otherwise. macOS, Windows and ARM: not tried.",
+        "",
+        "| kind | environment | installed | result | detail |",
+        "|---|---|---|---|---|",
+    ]
+    cells = [(row.kind, row.name, row.versions, row.result, row.detail.replace("|", "/")) for row in rows]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells)]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
