@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.export.tracing.recorder import PlaceholderRecorder
 from rnncore.export.tracing.size_limits import Guard, SizeLimits, Sizes, find_size_limits
@@ -24,7 +26,7 @@ MOST_TRACES = 4
 
 
 def with_other_ways(
-    limits: SizeLimits, module: nn.Module, example: Example, traced_at: Sizes, most_steps: int
+    limits: SizeLimits, module: nn.Module, operators: Operators, example: Example, traced_at: Sizes, most_steps: int
 ) -> SizeLimits:
     """``limits`` of ``module`` at ``traced_at``, and those that it has on the other side of each guard.
 
@@ -40,7 +42,7 @@ def with_other_ways(
             break
         waiting = [guard for guard in waiting if guard.holds(sizes)]  # the others are beyond now
         try:
-            more = _limits_at(module, example, sizes)
+            more = _limits_at(module, operators, example, sizes)
         except ExportError:
             continue
         found.append(more)
@@ -65,12 +67,12 @@ def _other_side(guard: Guard, traced_at: Sizes, most_steps: int) -> Sizes | None
     return None
 
 
-def _limits_at(module: nn.Module, example: Example, sizes: Sizes) -> SizeLimits:
-    recorder = PlaceholderRecorder(module)
-    traced = TracedModule(module, example, recorder, False).eval()
+def _limits_at(module: nn.Module, operators: Operators, example: Example, sizes: Sizes) -> SizeLimits:
+    recorder = PlaceholderRecorder(module, operators.layers)
+    traced = TracedModule(module, example, recorder, operators, False).eval()
     axes = [i.axes for i in example.inputs]
     dynamic = (tuple({i: torch.export.Dim.AUTO for i, a in enumerate(axis) if a} for axis in axes),)
     tensors = tuple(example.draw(sizes, torch.Generator().manual_seed(0)))
-    with recording(recorder), packing_by(PaddedPacker()):
+    with unchanged(module), recording(recorder), packing_by(PaddedPacker()), operators.answering():
         program = to_program(traced, tensors, dynamic, what=type(module).__name__)
     return find_size_limits(program, axes_of_symbols(program, axes), TIME)
