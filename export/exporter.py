@@ -39,11 +39,12 @@ from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.tracing.operators import Operators, find_operators
+from rnncore.export.tracing.other_ways import with_other_ways
 from rnncore.export.tracing.rolling.program import RolledProgram, roll
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.torch_onnx import OPSET
-from rnncore.export.tracing.trace import Trace, trace
+from rnncore.export.tracing.trace import TRACE_SIZES, Trace, trace
 from rnncore.export.verification.cases import Case, Verdict
 from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.reference import Reference
@@ -281,10 +282,12 @@ class _Exporter:
     def _traced(self, plan: _Plan) -> Trace:
         if self._trace is None or self._trace.lengths_lifted != plan.lift_lengths:
             try:
+                module = self.module if self._rolled is None else self._rolled
+                operators = self._operators if self._rolled is None else Operators([])
                 self._trace = trace(
-                    self.module if self._rolled is None else self._rolled,
+                    module,
                     self.example,
-                    self._operators if self._rolled is None else Operators([]),
+                    operators,
                     lift_lengths=plan.lift_lengths,
                     output_names=self.output_names,
                     seed=self.seed,
@@ -296,6 +299,9 @@ class _Exporter:
                 raise self._why_not_rolled from error
             # Without a layer that runs over the time axis of the inputs nothing takes them.
             plan.lift_lengths = self._trace.lengths_lifted
+            self._trace.limits = with_other_ways(
+                self._trace.limits, module, operators, self._trace.example, TRACE_SIZES, MOST_STEPS
+            )
             calls = list(self._trace.calls.values())
             if self.quantization is not None:
                 check_form(self.form, [call.name for call in calls])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rnncore.export import export
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError
-from tests.export.loops_by_hand import BATCH_ONLY, STREAMING, WIDTH, Lstm
+from tests.export.loops_by_hand import BATCH_ONLY, STREAMING, WIDTH, Lstm, Pairs
 
 pytestmark = pytest.mark.slow
 SIZES = ((1, 1), (3, 2), (2, 23), (1, 150))
@@ -85,6 +85,16 @@ def test_loops_that_look_ahead_run_whole(tmp_path: Path) -> None:
     report = export(module, tmp_path / "model.onnx", torch.randn(2, 6, WIDTH))
     assert not report.causal
     check_whole(module, load(report.path))
+
+
+def test_a_loop_over_pairs_of_steps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Pairs().eval()
+    report = export(module, tmp_path / "model.onnx", torch.randn(2, 6, WIDTH))
+    assert report.causal, report.signature.not_causal_because
+    for batch, time in ((1, 2), (3, 7), (2, 40)):
+        x = torch.randn(batch, time, WIDTH)
+        np.testing.assert_allclose(load(report.path).run(x.numpy()), answers(module, x)[""], **TOLERANCE)
 
 
 @pytest.mark.parametrize("options", [{"form": "scan"}, {"form": "portable"}, {"quantize": "int8"}], ids=str)
