@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from rnncore.export.adapting import AdaptReport, adapt
     from rnncore.export.decoding.generator import GeneratorReport, export_generator
     from rnncore.export.decoding.translator import TranslatorReport, export_translator
-    from rnncore.export.exporter import ExportReport, export
+    from rnncore.export.exporter import export
     from rnncore.export.lowering.forms import Form
+    from rnncore.export.report import ExportReport
     from rnncore.export.tasks import export_model
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 _HOME = {
     "AdaptReport": "adapting",
     "adapt": "adapting",
-    "ExportReport": "exporter",
+    "ExportReport": "report",
     "Form": "lowering.forms",
     "GeneratorReport": "decoding.generator",
     "TranslatorReport": "decoding.translator",

@@ -24,6 +24,7 @@ from rnncore.export.lowering.layer_states import splice_layer_states
 from rnncore.export.lowering.portable import fold_constants, spell_out
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
+from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of, signature_of, write_metadata
 from rnncore.export.targets import (
     CHOICES_KEY,
@@ -32,19 +33,18 @@ from rnncore.export.targets import (
     Target,
     choices_json,
     choose_forms,
-    describe,
     form_text,
 )
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.tracing.operators import Operators, find_operators
+from rnncore.export.tracing.other_ways import with_other_ways
 from rnncore.export.tracing.rolling.program import RolledProgram, roll
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.torch_onnx import OPSET
-from rnncore.export.tracing.trace import Trace, trace
-from rnncore.export.verification.accuracy import AccuracyReport
+from rnncore.export.tracing.trace import TRACE_SIZES, Trace, trace
 from rnncore.export.verification.cases import Case, Verdict
 from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.reference import Reference
@@ -56,51 +56,6 @@ from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
 from rnncore.runtime.format.golden import GOLDEN_KEY
 from rnncore.runtime.format.signature import BATCH, TIME, Signature
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written and how it was checked.
-
-    path: the file.  size_bytes: its size, with that of ``weights_path``.  signature: its inputs, outputs and states.
-    form: how the recurrence is written, such as "loop" or "fused+loop".  verification: the plain data stored in the file
-    (seed, tolerance, versions, cases); empty if not verified.  accuracy: what int8 costs, None in full precision.
-    form_choices: the form of each recurrent layer, and why.  weights_path: the second file, if the weights are in one.
-    """
-
-    path: Path
-    size_bytes: int
-    signature: Signature
-    form: str
-    verification: dict[str, Any] = field(default_factory=dict)
-    accuracy: AccuracyReport | None = None
-    form_choices: dict[str, Choice] = field(default_factory=dict)
-    weights_path: Path | None = None
-
-    @property
-    def causal(self) -> bool:
-        """Whether the file streams."""
-        return self.signature.causal
-
-    @property
-    def max_error(self) -> float:
-        """Largest absolute difference from PyTorch over all cases; 0 if not verified."""
-        return max((case["max_abs"] for case in self.verification.get("cases", [])), default=0.0)
-
-    def to_json(self) -> str:
-        """The report as JSON."""
-        data = {"path": str(self.path), "size_bytes": self.size_bytes, "form": self.form, "causal": self.causal}
-        return json.dumps({**data, "verification": self.verification})
-
-    def __str__(self) -> str:
-        cases = self.verification.get("cases", [])
-        checked = f"{len(cases)} cases verified, max error {self.max_error:.2g}" if cases else "not verified"
-        streams = "streams" if self.causal else f"batch only ({self.signature.not_causal_because})"
-        line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
-        line += f"\n  weights in {self.weights_path}" if self.weights_path else ""
-        line += "".join(f"\n  {text}" for text in describe(self.form_choices))
-        line += "".join(f"\n  {remark}" for remark in self.verification.get("remarks", ()))
-        return line if self.accuracy is None else f"{line}\n{self.accuracy}"
 
 
 @only_own_errors(ExportError, "the export", line_of_exception)
@@ -327,10 +282,12 @@ class _Exporter:
     def _traced(self, plan: _Plan) -> Trace:
         if self._trace is None or self._trace.lengths_lifted != plan.lift_lengths:
             try:
+                module = self.module if self._rolled is None else self._rolled
+                operators = self._operators if self._rolled is None else Operators([])
                 self._trace = trace(
-                    self.module if self._rolled is None else self._rolled,
+                    module,
                     self.example,
-                    self._operators if self._rolled is None else Operators([]),
+                    operators,
                     lift_lengths=plan.lift_lengths,
                     output_names=self.output_names,
                     seed=self.seed,
@@ -342,6 +299,9 @@ class _Exporter:
                 raise self._why_not_rolled from error
             # Without a layer that runs over the time axis of the inputs nothing takes them.
             plan.lift_lengths = self._trace.lengths_lifted
+            self._trace.limits = with_other_ways(
+                self._trace.limits, module, operators, self._trace.example, TRACE_SIZES, MOST_STEPS
+            )
             calls = list(self._trace.calls.values())
             if self.quantization is not None:
                 check_form(self.form, [call.name for call in calls])

@@ -15,6 +15,7 @@ from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.column_ranges import ColumnRange, split, width_of
 from rnncore.export.lowering.projection import Projection
 from rnncore.export.lowering.steps import StepGraph
+from rnncore.export.tracing.rolling.cell import RolledCell
 
 
 @dataclass
@@ -135,8 +136,14 @@ class Recurrence:
 
     def state_inputs(self, builder: Builder) -> list[ir.Value]:
         """Typed inputs of a loop body for the states."""
-        shapes = [state_shape(size) for size in self.cell.state_sizes.values()]
-        return [builder.input("state", self.dtype, ("batch", *shape)) for shape in shapes]
+        found = []
+        free = self.cell.free_state_axes if isinstance(self.cell, RolledCell) else None
+        for i, size in enumerate(self.cell.state_sizes.values()):
+            shape: list[int | str | None] = ["batch", *state_shape(size)]
+            for axis in () if free is None else free[i]:
+                shape[axis] = None
+            found.append(builder.input("state", self.dtype, shape))
+        return found
 
 
 def _as_wide(builder: Builder, keep: ir.Value, axes: int) -> ir.Value:

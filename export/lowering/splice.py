@@ -20,6 +20,7 @@ from rnncore.export.lowering.projection import Projection
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.steps import StepGraph
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
+from rnncore.export.tracing.rolling.cell import RolledCell
 from rnncore.runtime.format.signature import BATCH, StateSpec
 
 
@@ -76,6 +77,7 @@ def splice(
         )
         # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
         free = not call.given_state or call.starts is not None or all(always_zero(state) for state in states)
+        free = free and not (isinstance(call.cell, RolledCell) and call.cell.is_free)
         ports = _lift(graph, call, dtype) if lift and free else []
         if ports:
             recurrence.states = [port[0] for port in ports]

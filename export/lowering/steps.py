@@ -128,7 +128,8 @@ class _Steps(nn.Module):
         results = []
         for cell, (z, *state) in zip(self._typed, arguments, strict=True):
             result = cell.step(z, *state)
-            _check_step(cell, result, state[: len(cell.state_sizes)])
+            if not isinstance(cell, RolledCell):  # whose sizes may be free, and to compare them would fix them
+                _check_step(cell, result, state)
             # A result that is also an argument or another result would be one ONNX value with two roles.
             results.append(tuple(r + 0 if any(r is a for a in (z, *state)) else r for r in result))
         return results
@@ -177,7 +178,8 @@ def _captured(cell: Cell) -> Sequence[tuple[Tensor, tuple[int, ...]]]:
 
 
 def _free_axes(cell: Cell) -> tuple[dict[int, Any], ...]:
-    own = ({0: torch.export.Dim.DYNAMIC},) * (1 + len(cell.state_sizes))
+    free = cell.free_state_axes if isinstance(cell, RolledCell) else [()] * len(cell.state_sizes)
+    own = tuple(dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC) for axes in [(), *free])
     return own + tuple(dict.fromkeys(free, torch.export.Dim.DYNAMIC) for _, free in _captured(cell))
 
 

@@ -128,14 +128,16 @@ class PlaceholderRecorder:
         name = self._fresh_name(layer, self.calls)
         given, lengths = state is not None, self._lengths(x, lengths)
         z = cell.project(x)
-        start = self._start(layer, cell.state_sizes, x, state)
+        free = isinstance(cell, RolledCell) and cell.is_free
+        start = state if free and state is not None else self._start(layer, cell.state_sizes, x, state)
+        width = cell.width if isinstance(cell, RolledCell) and cell.width is not None else cell.output_size
         self.calls[name] = Call(name, self._original(layer), int(z.shape[-1]), given, lengths is not None)
         y, *final = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{OP_TYPE}",
             [x, z, lengths, *start, *captured_by(cell)],
             attrs={"call": name},
             dtypes=[x.dtype] * (1 + len(start)),
-            shapes=[(x.shape[0], x.shape[1], cell.output_size), *_state_shapes(x, cell.state_sizes)],
+            shapes=[(x.shape[0], x.shape[1], width), *((x.shape[0], *value.shape[1:]) for value in start)],
             version=1,
         )
         return y, tuple(final)

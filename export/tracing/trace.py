@@ -63,7 +63,7 @@ class Trace:
     ids: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-class _Traced(nn.Module):
+class TracedModule(nn.Module):
     """The module with flat inputs, and lengths as one more input when they are lifted and it has none of its own."""
 
     def __init__(
@@ -77,6 +77,7 @@ class _Traced(nn.Module):
         self.lift = lift
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        """All outputs in the order in which they are nested."""
         tensors, lengths = flat, None
         if self.lift and self.example.lengths is not None:
             lengths = flat[self.example.names.index(self.example.lengths)].to(torch.int64)
@@ -134,7 +135,7 @@ def trace(
         axes.append((BATCH,))
         names = [*names, LIFTED_LENGTHS]
     recorder = PlaceholderRecorder(module, operators.layers)
-    traced = _Traced(module, example, recorder, operators, lift_lengths).eval()
+    traced = TracedModule(module, example, recorder, operators, lift_lengths).eval()
     dynamic = (tuple({i: _DEMANDED.get(a, torch.export.Dim.AUTO) for i, a in enumerate(axis) if a} for axis in axes),)
     what, counter = type(module).__name__, CallCounter(module)
     standing_in = (recording(recorder), packing_by(PaddedPacker()), operators.answering(), counter.counting())
@@ -150,7 +151,7 @@ def trace(
             raise ExportError(f"{what}: {loop}") from error
     refuse_random(program)
     time_operators = find_time_operators(program, module, _time_symbols(program, axes), "module")
-    limits = find_size_limits(program, _axes_of_symbols(program, axes), TIME)
+    limits = find_size_limits(program, axes_of_symbols(program, axes), TIME)
     lengths = LIFTED_LENGTHS if added else example.lengths
     place = None if lengths is None else names.index(lengths)
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
@@ -183,10 +184,10 @@ def trace(
 
 def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:
     """Symbols of the time axis in sizes of ``program``, whose last inputs are those that have ``axes``."""
-    return {symbol for symbol, axis in _axes_of_symbols(program, axes).items() if axis == TIME}
+    return {symbol for symbol, axis in axes_of_symbols(program, axes).items() if axis == TIME}
 
 
-def _axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> dict[Any, str]:
+def axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> dict[Any, str]:
     """The axis that each symbol in sizes of the inputs stands for."""
     inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-len(axes) :]
     pairs = [pair for value, roles in zip(inputs, axes, strict=True) for pair in zip(value.shape, roles, strict=True)]

@@ -215,6 +215,63 @@ class TwoAgo(nn.Module):
         return torch.stack(out, 1)
 
 
+class Pairs(nn.Module):
+    """Half as many steps as the input has: each reads two of them, and their difference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(10, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, out = x.new_zeros(x.shape[0], 6), []
+        for i in range(x.shape[1] // 2):
+            h = self.cell(torch.cat([x[:, 2 * i], x[:, 2 * i + 1] - x[:, 2 * i]], -1), h)
+            out.append(h)
+        return torch.stack(out, 1)
+
+
+class Greedy(nn.Module):
+    """A decoder that looks up what it has just chosen: the state holds ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.lookup = nn.GRU(5, 6, batch_first=True), nn.Embedding(9, 4)
+        self.decoder, self.head = nn.GRU(10, 6, batch_first=True), nn.Linear(6, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        memory, h = self.encoder(x)
+        chosen, out = torch.zeros(x.size(0), 1, dtype=torch.long), []
+        for _ in range(x.shape[1]):
+            weights = torch.softmax(h.transpose(0, 1) @ memory.mT, -1)
+            y, h = self.decoder(torch.cat([self.lookup(chosen), weights @ memory], 2), h)
+            out.append(self.head(y))
+            chosen = out[-1].squeeze(1).topk(1)[1].detach()
+        return torch.cat(out, 1)
+
+
+class LocationSensitive(nn.Module):
+    """Attention that remembers where it has looked: a state as long as the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.query, self.key = nn.LSTMCell(10, 6), nn.Linear(6, 7), nn.Linear(5, 7)
+        self.where, self.score, self.head = nn.Conv1d(1, 7, 3, padding=1), nn.Linear(7, 1), nn.Linear(11, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        keys, h, c = self.key(x), x.new_zeros(x.shape[0], 6), x.new_zeros(x.shape[0], 6)
+        context, looked, out = x.new_zeros(x.shape[0], 5), x.new_zeros(x.shape[0], x.shape[1]), []
+        t = 0
+        while t < x.shape[1]:
+            h, c = self.cell(torch.cat((x[:, t], context), -1), (h, c))
+            seen = self.where(looked[:, None]).transpose(1, 2)
+            weights = torch.softmax(self.score(torch.tanh(self.query(h)[:, None] + keys + seen)).squeeze(-1), 1)
+            looked = looked + weights
+            context = torch.bmm(weights[:, None], x).squeeze(1)
+            out.append(self.head(torch.cat((h, context), 1)))
+            t += 1
+        return torch.stack(out).transpose(0, 1)
+
+
 STREAMING: dict[str, Callable[[], nn.Module]] = {
     "lstm": Lstm,
     "layers in time": LayersInTime,
@@ -226,4 +283,10 @@ STREAMING: dict[str, Callable[[], nn.Module]] = {
     "selective scan": SelectiveScan,
     "two ago": TwoAgo,
 }
-BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {"both ways": BothWays, "attends": Attends, "first step": FirstStep}
+BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
+    "both ways": BothWays,
+    "attends": Attends,
+    "first step": FirstStep,
+    "greedy": Greedy,
+    "location sensitive": LocationSensitive,
+}

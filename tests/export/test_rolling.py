@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rnncore
 from rnncore.export import export
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError
-from tests.export.loops_by_hand import BATCH_ONLY, STREAMING, WIDTH, Lstm
+from tests.export.loops_by_hand import BATCH_ONLY, STREAMING, WIDTH, Lstm, Pairs
 
 pytestmark = pytest.mark.slow
 SIZES = ((1, 1), (3, 2), (2, 23), (1, 150))
@@ -87,6 +88,16 @@ def test_loops_that_look_ahead_run_whole(tmp_path: Path) -> None:
     check_whole(module, load(report.path))
 
 
+def test_a_loop_over_pairs_of_steps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Pairs().eval()
+    report = export(module, tmp_path / "model.onnx", torch.randn(2, 6, WIDTH))
+    assert report.causal, report.signature.not_causal_because
+    for batch, time in ((1, 2), (3, 7), (2, 40)):
+        x = torch.randn(batch, time, WIDTH)
+        np.testing.assert_allclose(load(report.path).run(x.numpy()), answers(module, x)[""], **TOLERANCE)
+
+
 @pytest.mark.parametrize("options", [{"form": "scan"}, {"form": "portable"}, {"quantize": "int8"}], ids=str)
 def test_a_rolled_loop_is_a_layer_like_any_other(tmp_path: Path, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
@@ -140,3 +151,40 @@ def test_what_cannot_be_rolled_names_the_line(make: Callable[[], nn.Module], tmp
     message = str(caught.value)
     assert len(message.splitlines()) <= 12 and Path(__file__).name in message, message
     assert list(tmp_path.iterdir()) == []
+
+
+class Memory(rnncore.Cell):
+    """A cell whose state is a matrix beside a vector."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, 4, {"matrix": (4, 3), "vector": 3}, learn_initial_state=True)
+        self.make = nn.Linear(WIDTH, 7)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.make(x)
+
+    def step(self, z: Tensor, matrix: Tensor, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        key, value = z.split([4, 3], -1)
+        matrix = 0.8 * matrix + key[:, :, None] * torch.tanh(value)[:, None]
+        vector = 0.5 * vector + value
+        return (matrix @ vector[:, :, None])[:, :, 0], matrix, vector
+
+
+def test_a_cell_with_a_matrix_for_a_state(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = rnncore.Recurrent(Memory())
+    with torch.no_grad():
+        layer.cell.get_parameter("initial_matrix").normal_()
+    x, lengths = torch.randn(3, 9, WIDTH), torch.tensor([9, 2, 5])
+    with torch.no_grad():
+        y, (matrix, _) = layer(x, None, lengths)
+        alone, (matrix_alone, _) = layer(x[1:2, :2])
+    torch.testing.assert_close(y[1, :2], alone[0])
+    torch.testing.assert_close(matrix[1], matrix_alone[0])
+    report = export(layer, tmp_path / "model.onnx", (x,), streaming=True)
+    model = load(report.path)
+    got = model.run(x.numpy(), lengths=lengths.numpy())
+    np.testing.assert_allclose(got["0"] if "0" in got else next(iter(got.values())), y.numpy(), **TOLERANCE)
+    with model.stream() as stream:
+        parts = [next(iter(stream.push(x[0, a:b].numpy()).values())) for a, b in ((0, 4), (4, 9))]
+    np.testing.assert_allclose(np.concatenate(parts), y[0].numpy(), **TOLERANCE)

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rnncore.cells import Cell
+from rnncore.export.tracing.rolling.fitting import Formula
 
 
 @dataclass(frozen=True)
 class Packing:
     """How a value of one iteration is laid out in a row: its shape without the batch axis, where that axis is, its dtype.
 
-    batch_axis: None for a value that is the same for all rows.  Free sizes are None; such a value cannot stand in a row.
+    batch_axis: None for a value that is the same for all rows.  free: axes, without that of the batch, whose sizes follow
+    the inputs; ``shape`` has them as they were when the loop was recorded.
     """
 
-    shape: tuple[int | None, ...]
+    shape: tuple[Any, ...]
     batch_axis: int | None
     dtype: torch.dtype
+    free: tuple[tuple[int, Formula], ...] = ()
 
     @property
-    def size(self) -> int:
+    def size(self) -> Any:
         """Numbers in a row."""
-        return int(torch.Size([n or 0 for n in self.shape]).numel())
+        return prod(self.shape)
+
+    def at(self, sizes: Mapping[str, Any]) -> Packing:
+        """The same with free axes as they are at ``sizes``."""
+        shape = list(self.shape)
+        for axis, formula in self.free:
+            shape[axis] = formula(sizes)
+        return replace(self, shape=tuple(shape))
 
     def rows(self, value: Tensor, batch: Any, like: torch.dtype) -> Tensor:
         """``value`` as [batch, *shape]."""
@@ -104,6 +115,8 @@ class RolledCell(Cell):
                 self.register_buffer(self._weights[-1], weight)
         self.starts = None if starts is None else list(starts)
         self.captured: tuple[Tensor, ...] = ()
+        self.width: Any = None  # of the results where that is not ``output_size`` but follows the inputs
+        self.free_state_axes = [tuple(axis + 1 for axis, _ in p.free) for p in states.values()]
         self.captured_examples = list(captured)
 
     def step(self, z: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
@@ -125,6 +138,11 @@ class RolledCell(Cell):
             after[0].flatten(1)[:, :1]
         ]
         return (torch.cat(flat, 1) if len(flat) > 1 else flat[0], *after)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the size of a state follows the inputs: it is no state that a stream could carry."""
+        return any(self.free_state_axes)
 
     def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> tuple[Tensor, ...]:
         """What the code begins with, [batch, ...] each."""

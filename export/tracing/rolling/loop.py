@@ -22,6 +22,7 @@ from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.signature import BATCH
 
 aten = torch.ops.aten
+_LISTS = (aten.cat.default, aten.stack.default)
 Key = Any  # (place, part), or a relation to something along time
 
 
@@ -161,7 +162,7 @@ class RolledLoop:
             return shape, self.program.input_shapes.get(value, shape), self.log.dtypes[value]
         return statement.op.shapes[part], statement.shapes[part], statement.op.dtypes[part]
 
-    def _packing(self, key: Key, what: str) -> Packing:
+    def _packing(self, key: Key, what: str, *, may_be_free: bool = False) -> Packing:
         if isinstance(key, Number):
             return Packing((), None, torch.int64 if isinstance(key.step, int) else torch.float32)
         if isinstance(key, ListItem):
@@ -173,22 +174,22 @@ class RolledLoop:
         else:
             _, formulas, dtype = self._shape(key)
         batch = [axis for axis, f in enumerate(formulas) if f is not None and f.terms == ((1, (BATCH,)),)]
-        shape = [
-            f({}) if f is not None and f.constant else None for axis, f in enumerate(formulas) if axis not in batch[:1]
-        ]
-        if None in shape:
+        others = [f for axis, f in enumerate(formulas) if axis not in batch[:1]]
+        free = tuple((axis, f) for axis, f in enumerate(others) if f is not None and not f.constant)
+        if None in others or (free and not may_be_free) or any(BATCH in f.axes for _, f in free):
             line = self._statement(key[0]).op.lines[-1:] if isinstance(key, tuple) else ()
             raise ExportError(
-                f"a loop over time cannot be rolled: {what} has a size that is not the same in every step, or follows another "
-                f"axis than the batch{''.join(f'{chr(10)}  {at}' for at in line)}"
+                f"a loop over time cannot be rolled: {what} has a size that is not the same in every step, or follows an "
+                f"axis of the inputs{''.join(f'{chr(10)}  {at}' for at in line)}"
             )
-        return Packing(tuple(shape), batch[0] if batch else None, dtype)
+        shape = tuple(f(self.log.sizes) for f in others if f is not None)
+        return Packing(shape, batch[0] if batch else None, dtype, free)
 
     def _cell(self) -> RolledCell:
         states: dict[str, Packing] = {}
         starts: list[Any] = []
         for (place, part, delay), relation in self.plan.states.items():
-            packing = self._packing((place, part), "a value that it carries")
+            packing = self._packing((place, part), "a value that it carries", may_be_free=True)
             if packing.batch_axis is None:
                 raise ExportError(
                     "a loop over time cannot be rolled: a value that it carries has no batch axis, so rows cannot be kept "
@@ -210,7 +211,7 @@ class RolledLoop:
         return RolledCell(
             self._step,
             [self._packing(key, "a value that it reads in every step") for key in self._reads],
-            [self._packing(key, "a value that it gives in every step") for key in self._gives],
+            [self._packing(key, "a value that it gives in every step", may_be_free=True) for key in self._gives],
             states,
             weights,
             constants,
@@ -247,6 +248,8 @@ class RolledLoop:
             return None
         evaluation = Evaluation(self.program, [], _Batches(), self._weight, {})
         found = []
+        if any(packing.free for packing in self._state_packings):
+            return None
         for start, packing in zip(self._starts, self._state_packings, strict=True):
             with torch.no_grad():
                 rows = self._start_rows(evaluation.value(start), packing, 2)
@@ -402,6 +405,13 @@ class RolledLoop:
         turns: Any,
     ) -> None:
         """Run ``places`` for all iterations: what they give is put in ``along``."""
+        for n, place in enumerate(places):
+            if self._statement(place).op.target in _LISTS:  # under vmap torch takes the sizes of these for constants
+                self._all_at_once(places[:n], evaluation, fixed, along, turns)
+                along[place, 0] = self._joined_at_once(place, evaluation, fixed, along, turns)
+                places = places[n + 1 :]
+                self._all_at_once(places, evaluation, fixed, along, turns)
+                return
         if not places:
             return
         own = set(places)
@@ -423,6 +433,23 @@ class RolledLoop:
 
         results = torch.vmap(step)(*(along[key] for key in keys))
         along.update(zip(wanted, results, strict=True))
+
+    def _joined_at_once(
+        self, place: int, evaluation: Evaluation, fixed: Mapping[Key, Any], along: Mapping[Key, Tensor], turns: Any
+    ) -> Tensor:
+        """``cat`` or ``stack`` of one iteration for all of them."""
+        statement = self._statement(place)
+        entries, *rest = statement.arguments[0]
+        dim = int(evaluation.value(rest[0].value)) if rest else 0
+        found = []
+        for relation in entries:
+            key = (relation.place, relation.part) if isinstance(relation, Same) else relation
+            if key in along:
+                found.append(along[key])
+            else:
+                value = self._lookup(evaluation, fixed)(relation)
+                found.append(value.unsqueeze(0).expand(turns, *value.shape))
+        return statement.op.target(found, dim + 1 if dim >= 0 else dim)
 
     def _is_read(self, key: tuple[int, int], own: set[int]) -> bool:
         others = {*self.plan.before, *self.plan.core, *self.plan.after} - own
@@ -452,12 +479,13 @@ class RolledLoop:
         state = None
         if cell.starts is None:
             rows = [
-                self._start_rows(evaluation.value(start), p, batch)
+                self._start_rows(evaluation.value(start), p.at(evaluation.sizes), batch)
                 for start, p in zip(self._starts, self._state_packings, strict=True)
             ]
             state = tuple(r if p.shape else r.unsqueeze(1) for r, p in zip(rows, self._state_packings, strict=True))
+        packings = [self._packing(key, "", may_be_free=True).at(evaluation.sizes) for key in self._gives]
+        cell.width = sum(p.size for p in packings) or None
         y, final = self.layer(x, state)
-        packings = [self._packing(key, "") for key in self._gives]
         parts = y.split([p.size for p in packings], 2) if len(packings) > 1 else [y]
         for key, packing, part in zip(self._gives, packings, parts, strict=False):
             along[key] = packing.unpacked(part)
