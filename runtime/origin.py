@@ -24,6 +24,7 @@ class Options:
     """How a model is run.  ``threads`` is a number, or None for the pool that models share.
 
     foreign: how to read a file that rnncore did not write.  limits: what the file may ask for.
+    public_key, signature: who must have signed it, None if that is not asked; see :mod:`rnncore.runtime.signing`.
     """
 
     threads: int | None = 1
@@ -32,6 +33,8 @@ class Options:
     max_batch_steps: int | None = None
     foreign: Foreign | None = None
     limits: Limits = DEFAULT_LIMITS
+    public_key: bytes | None = None
+    signature: bytes | None = None
 
 
 @dataclass(frozen=True)

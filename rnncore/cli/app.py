@@ -13,6 +13,7 @@ from rnncore.cli.inspect_command import inspect
 from rnncore.cli.plot_command import plot_app
 from rnncore.cli.sample_command import sample
 from rnncore.cli.score_command import score
+from rnncore.cli.sign_command import sign
 from rnncore.cli.train_command import train
 from rnncore.cli.verify_command import verify
 
@@ -40,6 +41,6 @@ def _options(
     pass
 
 
-for command in (train, export, score, sample, inspect, verify, adapt):
+for command in (train, export, score, sample, inspect, verify, sign, adapt):
     app.command()(command)
 app.add_typer(plot_app, name="plot")

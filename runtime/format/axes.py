@@ -112,6 +112,10 @@ def known_size(size: Size, sizes: Mapping[str, int], free: int = 0) -> int:
     return size.at(sizes.get(size.of, free)) if isinstance(size, Steps) else sizes.get(size, free)
 
 
+_LARGEST = 1 << 48
+"""No axis has so many places."""
+
+
 def size_to_data(size: Size) -> Any:
     """A size as JSON data."""
     if isinstance(size, Steps):
@@ -121,8 +125,12 @@ def size_to_data(size: Size) -> Any:
 
 def size_from_data(data: Any) -> Size:
     """The size that :func:`size_to_data` wrote; KeyError, TypeError or ValueError for other data."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, int) and not isinstance(data, bool) and data < _LARGEST:
+        return data  # one below zero is told with its place
     if not isinstance(data, dict):
-        return int(data) if isinstance(data, int) else str(data)
+        raise ValueError(f"the size {str(data)[:40]}")
     if "flat" in data:
         first, second = (size_from_data(part) for part in data["flat"])
         if not isinstance(first, str) or not isinstance(second, str):

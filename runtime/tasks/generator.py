@@ -35,7 +35,7 @@ class Generator(TaskRunner):
         super().__init__(model)
         try:
             self.eos_id = int(json.loads(model.metadata[EOS_KEY]))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, ArithmeticError):
             raise ModelFileError(f"{EOS_KEY} in the file is no token id: export the model again") from None
         unknown = unknown_token_id(model.metadata.get(TOKENIZER_KEY))
         self._rejected = () if unknown is None else (unknown,)

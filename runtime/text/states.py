@@ -36,7 +36,9 @@ class _Source:
 
 
 class TextStates:
-    """Where ``len(states)`` texts have got to.  A value: nothing changes it, and it holds no resources.
+    """Where ``len(states)`` texts have got to.  A value: nothing changes which texts they are, and it holds no resources.
+
+    It remembers what ``next_log_probs`` found, so that going on from there costs no second run.
 
     Made by :meth:`rnncore.runtime.LanguageModel.initial_states` and ``score_tokens``.  It can be kept, pickled and sent
     to another process that has loaded the same file.  Forking and reordering copy indices, never states.
