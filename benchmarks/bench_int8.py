@@ -12,10 +12,10 @@ import torch
 from benchmarks.contestants import FOLDER, exported, fused_feeds, fused_session, torch_layer
 from benchmarks.measure import Table, micro, ratio, timings
 from rnncore.export import export
-from rnncore.export.int8.verification import INT8_RMS
+from rnncore.export.verification.int8_verifier import INT8_RMS
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.runtime import Model, load
-from rnncore.runtime.files.comparison import rms_error
+from rnncore.runtime.format.comparison import rms_error
 from rnncore.text import character_vocabulary, python_corpus
 from rnncore.training import Trainer, TrainingSettings, new_model
 

@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rnncore.export.decoding.generator import GeneratorReport, export_generator
+    from rnncore.export.decoding.translator import TranslatorReport, export_translator
     from rnncore.export.exporter import ExportReport, export
-    from rnncore.export.generation.generator import GeneratorReport, export_generator
-    from rnncore.export.generation.translator import TranslatorReport, export_translator
-    from rnncore.export.loops.forms import Form
+    from rnncore.export.lowering.forms import Form
     from rnncore.export.tasks import export_model
 
 __all__ = [
@@ -25,13 +25,13 @@ __all__ = [
 
 _HOME = {
     "ExportReport": "exporter",
-    "Form": "loops.forms",
-    "GeneratorReport": "generation.generator",
-    "TranslatorReport": "generation.translator",
+    "Form": "lowering.forms",
+    "GeneratorReport": "decoding.generator",
+    "TranslatorReport": "decoding.translator",
     "export": "exporter",
-    "export_generator": "generation.generator",
+    "export_generator": "decoding.generator",
     "export_model": "tasks",
-    "export_translator": "generation.translator",
+    "export_translator": "decoding.translator",
 }
 
 

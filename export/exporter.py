@@ -14,29 +14,16 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.conversion import convert
-from rnncore.export.capture.axes import find_axes
-from rnncore.export.capture.example import Axes, Example, bind, check_dtypes, check_runs
-from rnncore.export.capture.pick import add_pick
-from rnncore.export.capture.source_lines import line_of_exception
-from rnncore.export.capture.structure import why_chunks_differ, why_not_causal
-from rnncore.export.capture.torch_onnx import OPSET
-from rnncore.export.capture.tracing import Trace, trace
-from rnncore.export.int8.accuracy import AccuracyReport
+from rnncore.export.file import check_size, weights_of, write_entries, write_model
+from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.int8.quantization import Quantization, check_form
-from rnncore.export.loops.carried import splice_carried
-from rnncore.export.loops.cleanup import clean_up
-from rnncore.export.loops.forms import FORMS, Form
-from rnncore.export.loops.fused import check_fusable
-from rnncore.export.loops.portable import fold_constants, spell_out
-from rnncore.export.loops.splice import splice
-from rnncore.export.loops.steps import StepGraph, export_steps
-from rnncore.export.proof.cases import Case, Verdict
-from rnncore.export.proof.golden import GoldenRecorder
-from rnncore.export.proof.reference import Reference
-from rnncore.export.proof.repeatable import check_repeatable
-from rnncore.export.proof.sizes import MOST_STEPS, broken_at
-from rnncore.export.proof.verification import Verifier, sizes_of
-from rnncore.export.saving import check_size, weights_of, write_entries, write_model
+from rnncore.export.lowering.forms import FORMS, Form
+from rnncore.export.lowering.fused import check_fusable
+from rnncore.export.lowering.gather_output import add_gather_output
+from rnncore.export.lowering.layer_states import splice_layer_states
+from rnncore.export.lowering.portable import fold_constants, spell_out
+from rnncore.export.lowering.splice import splice
+from rnncore.export.lowering.steps import StepGraph, export_steps
 from rnncore.export.signature import REPORT_KEY, precision_of, signature_of, write_metadata
 from rnncore.export.targets import (
     CHOICES_KEY,
@@ -48,11 +35,24 @@ from rnncore.export.targets import (
     describe,
     form_text,
 )
+from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.torch_onnx import OPSET
+from rnncore.export.tracing.trace import Trace, trace
+from rnncore.export.verification.accuracy import AccuracyReport
+from rnncore.export.verification.cases import Case, Verdict
+from rnncore.export.verification.golden import GoldenRecorder
+from rnncore.export.verification.reference import Reference
+from rnncore.export.verification.repeatable import check_repeatable
+from rnncore.export.verification.sizes import MOST_STEPS, broken_at
+from rnncore.export.verification.structure import why_chunks_differ, why_not_causal
+from rnncore.export.verification.verifier import Verifier, sizes_of
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
-from rnncore.runtime.files.atomic import replacing, replacing_both
-from rnncore.runtime.files.golden import GOLDEN_KEY
-from rnncore.runtime.files.signature import BATCH, TIME, Signature
+from rnncore.runtime.format.atomic import replacing, replacing_both
+from rnncore.runtime.format.golden import GOLDEN_KEY
+from rnncore.runtime.format.signature import BATCH, TIME, Signature
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class _Exporter:
             if plan.not_causal_because:
                 self._refuse_stream(plan, plan.not_causal_because, must_stream)
         model = traced.model.clone()
-        states = splice_carried(model, traced.carried, lift=plan.stream)
+        states = splice_layer_states(model, traced.carried, lift=plan.stream)
         forms = {name: choice.form for name, choice in self.choices.items()}
         states += splice(model, traced.calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
         if "portable" in forms.values():
@@ -285,7 +285,7 @@ class _Exporter:
             output_shapes=traced.example.output_shapes,
         )
         if self.pick:
-            pick = add_pick(model.graph, {state.output for state in states})
+            pick = add_gather_output(model.graph, {state.output for state in states})
             signature = replace(signature, pick=pick)
         chosen = {} if self.form != "auto" else {CHOICES_KEY: choices_json(self.choices)}
         metadata = {**self.metadata, **chosen}

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from torch import nn
 
-from rnncore.export.capture.example import Extent
+from rnncore.export.tracing.example import Extent
 from rnncore.runtime.errors import ExportError, raise_all
-from rnncore.runtime.files.axes import BATCH, TIME, Flat, Size, Steps, base_of
-from rnncore.runtime.files.layout import shape_text
-from rnncore.runtime.files.signature import BLANK_FINGERPRINT, PREFIX, Port, Signature, State
+from rnncore.runtime.format.axes import BATCH, TIME, Flat, Size, Steps, base_of
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
+from rnncore.runtime.tensors.specs import shape_text
 
 REPORT_KEY = PREFIX + "report"
 
 
 def signature_of(
     graph: ir.Graph,
-    states: Sequence[State],
+    states: Sequence[StateSpec],
     lengths: str | None,
     *,
     causal: bool,
@@ -64,11 +64,13 @@ def signature_of(
     )
 
 
-def _port(value: ir.Value, shape: Sequence[Size] | None = None) -> Port:
+def _port(value: ir.Value, shape: Sequence[Size] | None = None) -> TensorSpec:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"'{value.name}' has no known shape or dtype")
     found = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
-    return Port(str(value.name), str(value.dtype.numpy()), found if shape is None else tuple(shape), _limit(value))
+    return TensorSpec(
+        str(value.name), str(value.dtype.numpy()), found if shape is None else tuple(shape), _limit(value)
+    )
 
 
 def _limit(value: ir.Value) -> int | None:

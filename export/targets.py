@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rnncore.cells import Cell, LSTMCell, RNNCell
-from rnncore.export.capture.recorder import Call
-from rnncore.export.loops.fused import why_not_fused
+from rnncore.export.lowering.fused import why_not_fused
+from rnncore.export.tracing.recorder import Call
 
 Target = Literal["onnxruntime", "openvino", "tract", "portable"]
 TARGETS = ("onnxruntime", "openvino", "tract", "portable")

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from rnncore.export.capture.source_lines import line_of_exception
 from rnncore.export.exporter import ExportReport, export
-from rnncore.export.loops.forms import Form
+from rnncore.export.lowering.forms import Form
 from rnncore.export.targets import Target
+from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.models.language_model import LanguageModel
 from rnncore.models.task_model import TaskModel
 from rnncore.runtime.error_boundary import only_own_errors

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
         Recogniser,
         Tagger,
     )
-    from rnncore.repacking import repack
     from rnncore.runtime.errors import RnncoreError
+    from rnncore.weight_layouts import repack
 
 __all__ = [
     "GRU",
@@ -111,7 +111,7 @@ _HOME = {
         ),
         "rnncore.models",
     ),
-    "repack": "rnncore.repacking",
+    "repack": "rnncore.weight_layouts",
     "RnncoreError": "rnncore.runtime.errors",
 }
 

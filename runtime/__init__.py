@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rnncore.runtime.calls.processors import share_threads, usable_processors
 from rnncore.runtime.errors import (
     DeadlineExceeded,
     ForeignModelError,
@@ -34,16 +33,16 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
-from rnncore.runtime.files.options import Option
-from rnncore.runtime.files.signature import FORMAT_VERSION, Pick, Port, Signature, State
+from rnncore.runtime.format.options import Option
+from rnncore.runtime.format.signature import FORMAT_VERSION, GatherOutput, Signature, StateSpec, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.model_slot import ModelSlot
 from rnncore.runtime.pool.pool import Pool
 from rnncore.runtime.pool.stream import PoolStream
-from rnncore.runtime.slot import ModelSlot
-from rnncore.runtime.streams.stream import Stream
+from rnncore.runtime.session.threads import share_threads, usable_processors
+from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
-    from rnncore.runtime.files.reverify import CaseResult, VerifyReport, verify
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
@@ -60,16 +59,18 @@ if TYPE_CHECKING:
     from rnncore.runtime.text.states import TextStates
     from rnncore.runtime.text.stream import TextStream
     from rnncore.runtime.text.translator import Translator
+    from rnncore.runtime.verification import Case, VerifyReport, verify
 
 __all__ = [
     "FORMAT_VERSION",
-    "CaseResult",
+    "Case",
     "Classifier",
     "DeadlineExceeded",
     "Embedder",
     "ForeignModelError",
     "FormatVersionError",
     "Found",
+    "GatherOutput",
     "Generator",
     "Hypothesis",
     "InputError",
@@ -83,12 +84,10 @@ __all__ = [
     "NotStreamableError",
     "Option",
     "Overloaded",
-    "Pick",
     "Pool",
     "PoolClosedError",
     "PoolError",
     "PoolStream",
-    "Port",
     "Rater",
     "Recogniser",
     "RecogniserStream",
@@ -97,14 +96,15 @@ __all__ = [
     "SnapshotError",
     "Span",
     "SpanCounts",
-    "State",
     "StateError",
+    "StateSpec",
     "Stream",
     "StreamBusyError",
     "StreamEvictedError",
     "Tagger",
     "TamperedModelError",
     "TaskStream",
+    "TensorSpec",
     "TextGenerator",
     "TextStates",
     "TextStream",
@@ -126,7 +126,7 @@ __all__ = [
 
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
-    "files.reverify": ("CaseResult", "VerifyReport", "verify"),
+    "verification": ("Case", "VerifyReport", "verify"),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),

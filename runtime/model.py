@@ -9,25 +9,25 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from rnncore.runtime.batches.batch import Batch, read_batch, run_batch
-from rnncore.runtime.batches.buckets import BATCH_SIZE, PADDING_BUDGET
-from rnncore.runtime.batches.corpus import Progress, check_windows, run_windows
-from rnncore.runtime.batches.many import push_many
-from rnncore.runtime.batches.ragged import read_ragged, run_ragged
-from rnncore.runtime.calls.checking import bind_arguments
-from rnncore.runtime.calls.picks import run_picked
+from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET
+from rnncore.runtime.batching.gather_output import run_picked
+from rnncore.runtime.batching.padded import Batch, read_batch, run_batch
+from rnncore.runtime.batching.ragged import read_ragged, run_ragged
+from rnncore.runtime.batching.windows import Progress, check_windows, run_windows
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
-from rnncore.runtime.files.layout import Array, Layout
-from rnncore.runtime.files.loading import LoadedFile, open_model, read_again, read_source
-from rnncore.runtime.files.origin import Origin, Threads, logger, origin_of, read_options
-from rnncore.runtime.files.signature import Signature
 from rnncore.runtime.foreign.description import read_foreign
+from rnncore.runtime.format.signature import Signature
+from rnncore.runtime.loading import LoadedFile, open_model, read_again, read_source
+from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
-from rnncore.runtime.streams.hooks import one_or_all
-from rnncore.runtime.streams.snapshot import decode, read_file
-from rnncore.runtime.streams.stream import Stream
+from rnncore.runtime.streaming.callbacks import one_or_all
+from rnncore.runtime.streaming.push_many import push_many
+from rnncore.runtime.streaming.snapshot import decode, read_file
+from rnncore.runtime.streaming.stream import Stream
+from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.validation import bind_arguments
 
 
 @only_own_errors(ModelFileError, "loading the file")

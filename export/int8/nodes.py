@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from rnncore.export.graph.builder import Builder, initializer
 from rnncore.export.int8.ranges import Range
-from rnncore.export.loops.builder import Builder, initializer
 
 WEIGHT_LEVELS = 64
 TABLE_LEVELS = 127  # a table is looked up, not multiplied with: nothing can overflow

@@ -10,15 +10,15 @@ from typing import Any
 import onnx_ir as ir
 from torch import Tensor, nn
 
-from rnncore.export.capture.example import Axes, Example
-from rnncore.export.int8.accuracy import AccuracyReport
+from rnncore.export.file import write_model
 from rnncore.export.int8.rewriting import quantize_int8
-from rnncore.export.int8.verification import INT8_RMS, Int8Verifier, measure_accuracy, read_data
-from rnncore.export.proof.cases import Case, Verdict
-from rnncore.export.proof.reference import Reference
-from rnncore.export.saving import write_model
+from rnncore.export.tracing.example import Axes, Example
+from rnncore.export.verification.accuracy import AccuracyReport
+from rnncore.export.verification.cases import Case, Verdict
+from rnncore.export.verification.int8_verifier import INT8_RMS, Int8Verifier, measure_accuracy, read_data
+from rnncore.export.verification.reference import Reference
 from rnncore.runtime.errors import ExportError, InputError, VerificationError, raise_all
-from rnncore.runtime.files.signature import PREFIX, Signature
+from rnncore.runtime.format.signature import PREFIX, Signature
 
 QUANTIZATIONS = ("int8",)
 

@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.replace import drop_shortcuts, put_in_place
 from rnncore.export.int8.constant_values import ConstantValues
 from rnncore.export.int8.nodes import (
     TABLE_LEVELS,
@@ -24,10 +26,8 @@ from rnncore.export.int8.nodes import (
     stored,
 )
 from rnncore.export.int8.ranges import Range, Ranges
-from rnncore.export.loops.builder import Builder
-from rnncore.export.loops.shortcuts import drop_shortcuts, put_in_place
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.files.signature import State
+from rnncore.runtime.format.signature import StateSpec
 
 SMALLEST = 1024
 """Weights of fewer numbers stay float32: rounding them saves at most 3 KB, and their rounding costs more time than they do."""
@@ -47,7 +47,7 @@ class Quantized:
         return f"{self.weights} weights{tables} in int8{left}"
 
 
-def quantize_int8(model: ir.Model, states: Sequence[State]) -> Quantized:
+def quantize_int8(model: ir.Model, states: Sequence[StateSpec]) -> Quantized:
     """Turn products and tables of a finished ``model`` into int8, in place.
 
     A product is a ``MatMul`` or ``Gemm`` whose second factor depends on weights only; a table is the constant that a
@@ -72,7 +72,7 @@ def quantize_int8(model: ir.Model, states: Sequence[State]) -> Quantized:
     return done
 
 
-def _carried(graph: ir.Graph, states: Sequence[State]) -> dict[ir.Value, tuple[Range, ir.Value]]:
+def _carried(graph: ir.Graph, states: Sequence[StateSpec]) -> dict[ir.Value, tuple[Range, ir.Value]]:
     """State inputs, what streams start them with, and the outputs that feed them."""
     inputs, outputs = ({str(v.name): v for v in values} for values in (graph.inputs, graph.outputs))
     carried = {}
@@ -192,7 +192,7 @@ def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 
 
 def _original(value: ir.Value) -> ir.Value:
-    """The matrix that ``value`` is a copy of, see :func:`rnncore.export.loops.forms.write_recurrence`."""
+    """The matrix that ``value`` is a copy of, see :func:`rnncore.export.lowering.forms.write_recurrence`."""
     node = value.producer()
     if node is None or node.op_type != "Flatten" or node.inputs[0] is None:
         return value

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from rnncore.cli.console import output, reports_errors
-from rnncore.runtime.files.signature import PICKS
+from rnncore.runtime.format.signature import PICKS
 
 if TYPE_CHECKING:
     from rnncore.runtime.model import Model
@@ -24,7 +24,7 @@ def inspect(
     ] = False,
 ) -> None:
     """Print the signature and the verification report of a model file, without PyTorch."""
-    from rnncore.runtime.files.document import document_of
+    from rnncore.runtime.format.document import document_of
     from rnncore.runtime.model import load
 
     loaded = load(model)

@@ -61,7 +61,7 @@ def surprisal(
 ) -> None:
     """Colour each token by its surprisal, -log2 of its probability, without PyTorch."""
     from rnncore.plots.surprisal import as_html, as_terminal_text, surprisal
-    from rnncore.runtime.files.atomic import replacing
+    from rnncore.runtime.format.atomic import replacing
     from rnncore.runtime.text.language_model import LanguageModel
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):

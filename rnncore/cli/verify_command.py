@@ -23,7 +23,7 @@ def verify(
     The cases were answered by PyTorch at export: whole sequences, a ragged batch, and a stream in chunks.
     """
     if backend == "runtime":
-        from rnncore.runtime.files.reverify import verify as verify_here
+        from rnncore.runtime.verification import verify as verify_here
 
         report = verify_here(model)
     else:

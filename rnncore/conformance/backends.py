@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rnncore.runtime.errors import InputError, MissingExtraError, RnncoreError
-from rnncore.runtime.files.layout import Array
+from rnncore.runtime.tensors.specs import Array
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """All inputs of the graph by name -> all outputs by name."""

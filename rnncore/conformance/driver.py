@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from rnncore.conformance.backends import BackendError, Run, open_backend
-from rnncore.runtime.files.golden import GoldenCase
-from rnncore.runtime.files.layout import Array
-from rnncore.runtime.files.reverify import VerifyReport, chunks_of, compare, golden_of, joined
-from rnncore.runtime.files.signature import Signature
+from rnncore.runtime.format.golden import GoldenCase
+from rnncore.runtime.format.signature import Signature
 from rnncore.runtime.model import load
+from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.verification import VerifyReport, chunks_of, compare, golden_of, joined
 
 
 def verify_on(path: str | os.PathLike[str], backend: str) -> VerifyReport:

@@ -17,16 +17,16 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from rnncore.conformance.backends import BACKENDS, BackendError, open_backend
 from rnncore.conformance.variants import CELLS, DIRECTIONS, INPUT, Variants
 from rnncore.conversion import convert
-from rnncore.export.capture.example import Example
-from rnncore.export.capture.torch_onnx import OPSET
-from rnncore.export.capture.tracing import trace
-from rnncore.export.loops.cleanup import clean_up
-from rnncore.export.loops.fused import why_not_fused
-from rnncore.export.loops.portable import fold_constants, spell_out
-from rnncore.export.loops.splice import splice
-from rnncore.export.loops.steps import export_steps
-from rnncore.runtime.files.comparison import error
-from rnncore.runtime.files.layout import Array
+from rnncore.export.graph.cleanup import clean_up
+from rnncore.export.lowering.fused import why_not_fused
+from rnncore.export.lowering.portable import fold_constants, spell_out
+from rnncore.export.lowering.splice import splice
+from rnncore.export.lowering.steps import export_steps
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.torch_onnx import OPSET
+from rnncore.export.tracing.trace import trace
+from rnncore.runtime.format.comparison import error
+from rnncore.runtime.tensors.specs import Array
 
 TABLE_FORMS = ("loop", "scan", "fused", "portable")
 LENGTHS = ("none", "ragged")

@@ -40,7 +40,7 @@ def compile_steps(module: M, *, backend: Literal["inductor", "eager"] = "inducto
         model = compile_steps(Recurrent(MyCell(80, 256)))
     """
     # Compiling is a large part of torch, loaded when somebody asks for it.
-    from rnncore.layers.compiled import CompiledSteps
+    from rnncore.layers.kernels.compiled import CompiledSteps
 
     layers = [layer for layer in module.modules() if isinstance(layer, Recurrent)]
     if not layers:

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from rnncore.cells.base import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, check_state, valid_steps
-from rnncore.layers.fused import fused_kernel, run_fused
-from rnncore.layers.layer_norm import is_plain_layer_norm, run_layer_norm
+from rnncore.layers.kernels.fused import fused_kernel, run_fused
+from rnncore.layers.kernels.layer_norm import is_plain_layer_norm, run_layer_norm
+from rnncore.layers.kernels.peephole import is_plain_peephole, run_peephole
 from rnncore.layers.loop import run_loop
-from rnncore.layers.peephole import is_plain_peephole, run_peephole
 from rnncore.layers.torch_cells import as_cell
 from rnncore.placeholder import active_recorder
 from rnncore.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from rnncore.layers.compiled import CompiledSteps
+    from rnncore.layers.kernels.compiled import CompiledSteps
 
 
 class Recurrent(RecurrentLayer):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.format.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnncore.models import LanguageModelConfig
 from rnncore.runtime.errors import InputError, TrainingError
-from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.format.atomic import replacing
 from rnncore.training.fit_report import should_stop
 from rnncore.training.observer import EpochReport
 from rnncore.training.settings import TrainingSettings

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rnncore.runtime.errors import TrainingError
-from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.format.atomic import replacing
 from rnncore.training.observer import EpochReport
 
 FORMAT = "rnncore.fit 1"

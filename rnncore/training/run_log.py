@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.format.atomic import replacing
 from rnncore.training.observer import EpochReport, Observer, StepReport
 
 METRICS = "metrics.csv"

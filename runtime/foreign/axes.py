@@ -8,16 +8,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rnncore.runtime.files.contract import GraphValue
-from rnncore.runtime.files.signature import BATCH, TIME
-from rnncore.runtime.foreign.border import Context, GraphPort, GraphState
 from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.foreign.states import DTYPES, check_dtype, read_constant, read_dims, read_state
+from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.tensors.graph_adapter import Context, GraphPort, GraphState
+from rnncore.runtime.tensors.graph_contract import GraphValue
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All inputs of a foreign graph that a call feeds; the fields of the same names are those of ``Border``.
+    """All inputs of a foreign graph that a call feeds; the fields of the same names are those of ``GraphAdapter``.
 
     dtypes: names of numpy dtypes.
     shapes: shape of each pushed input as the runtime sees it, [batch, time, ...].

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.errors import InputError, raise_all
-from rnncore.runtime.files.signature import BATCH, TIME
+from rnncore.runtime.format.signature import BATCH, TIME
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,22 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.files.signature import Signature
-from rnncore.runtime.foreign.border import Border
+from rnncore.runtime.format.signature import Signature
+from rnncore.runtime.tensors.graph_adapter import GraphAdapter
 
 
-def fingerprint_as_loaded(file: str, signature: Signature, border: Border) -> str:
+def fingerprint_as_loaded(file: str, signature: Signature, adapter: GraphAdapter) -> str:
     """SHA-256, as 64 hex digits, of the fingerprint of the file and of all that says how its graph is read."""
     said = {
         "file": file,
         "signature": signature.to_json(),  # pairs of states, their order, shapes and initial values
-        "ports": [[p.name, p.dims, p.batch, p.time] for p in (*border.inputs, *border.outputs)],
-        "states": [[s.port.name, s.output, s.port.dims, s.port.batch] for s in border.states],
-        "contexts": [[c.input, c.state, c.size] for c in border.contexts],
-        "chunks": sorted(border.chunks.items()),
-        "timed": sorted(border.timed),
-        "chunked": border.chunked,
-        "constants": _described(border.constants),
+        "ports": [[p.name, p.dims, p.batch, p.time] for p in (*adapter.inputs, *adapter.outputs)],
+        "states": [[s.port.name, s.output, s.port.dims, s.port.batch] for s in adapter.states],
+        "contexts": [[c.input, c.state, c.size] for c in adapter.contexts],
+        "chunks": sorted(adapter.chunks.items()),
+        "timed": sorted(adapter.timed),
+        "chunked": adapter.chunked,
+        "constants": _described(adapter.constants),
     }
     return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
 

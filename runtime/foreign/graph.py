@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from rnncore.runtime.calls.engine import of_runtime, run_error
 from rnncore.runtime.errors import ForeignModelError, raise_all
-from rnncore.runtime.files.contract import GraphValue
-from rnncore.runtime.files.layout import shape_text
-from rnncore.runtime.files.signature import Port, Signature, State
 from rnncore.runtime.foreign.axes import Inputs, read_inputs
-from rnncore.runtime.foreign.border import Array, Border, GraphState
 from rnncore.runtime.foreign.description import Foreign, name_problems
 from rnncore.runtime.foreign.outputs import read_outputs
 from rnncore.runtime.foreign.states import DTYPES
+from rnncore.runtime.format.signature import Signature, StateSpec, TensorSpec
+from rnncore.runtime.session.session import of_runtime, run_error
+from rnncore.runtime.tensors.graph_adapter import Array, GraphAdapter, GraphState
+from rnncore.runtime.tensors.graph_contract import GraphValue
+from rnncore.runtime.tensors.specs import shape_text
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NO_STATES = "it was loaded as a model without states, states={}"
 
 
-def read_graph(session: InferenceSession, foreign: Foreign) -> tuple[Signature, Border]:
+def read_graph(session: InferenceSession, foreign: Foreign) -> tuple[Signature, GraphAdapter]:
     """The signature of a foreign graph, and how to get there.
 
     Raises ForeignModelError that lists every problem and all inputs and outputs of the graph.
@@ -46,9 +46,9 @@ def read_graph(session: InferenceSession, foreign: Foreign) -> tuple[Signature, 
     read = read_inputs(foreign, inputs, frozenset(value.name for value in optional), problems)
     problems += _dtype_problems(foreign, inputs, outputs)
     _raise(problems, inputs, outputs)
-    border, shapes = read_outputs(foreign, read, outputs, run, problems)
+    adapter, shapes = read_outputs(foreign, read, outputs, run, problems)
     _raise(problems, inputs, outputs)
-    return _signature(foreign, read, outputs, shapes), border
+    return _signature(foreign, read, outputs, shapes), adapter
 
 
 def _dtype_problems(foreign: Foreign, inputs: Mapping[str, GraphValue], outputs: Mapping[str, GraphValue]) -> list[str]:
@@ -67,22 +67,22 @@ def _signature(
         shape = read.shapes[context.input]
         kept = (shape[0], context.size, *shape[3:])
         size = prod(d for d in kept if isinstance(d, int))
-        states.append(State(context.state, context.state, read.dtypes[context.input], size, None, kept))
+        states.append(StateSpec(context.state, context.state, read.dtypes[context.input], size, None, kept))
     return Signature(
-        inputs=tuple(Port(port.name, read.dtypes[port.name], read.shapes[port.name]) for port in read.ports),
-        outputs=tuple(Port(name, DTYPES[outputs[name].type], shape) for name, shape in shapes.items()),
+        inputs=tuple(TensorSpec(port.name, read.dtypes[port.name], read.shapes[port.name]) for port in read.ports),
+        outputs=tuple(TensorSpec(name, DTYPES[outputs[name].type], shape) for name, shape in shapes.items()),
         states=tuple(states),
         causal=bool(states),
         not_causal_because="" if states else _NO_STATES,
     )
 
 
-def _state(foreign: Foreign, read: Inputs, state: GraphState) -> State:
+def _state(foreign: Foreign, read: Inputs, state: GraphState) -> StateSpec:
     name = state.port.name
     dtype = read.dtypes[name]
     initial = foreign.initial.get(name)
-    encoded = None if initial is None else State.encode_initial(initial.astype(dtype).reshape(-1))
-    return State(name, state.output, dtype, prod(state.item_shape), encoded, _shape(state))
+    encoded = None if initial is None else StateSpec.encode_initial(initial.astype(dtype).reshape(-1))
+    return StateSpec(name, state.output, dtype, prod(state.item_shape), encoded, _shape(state))
 
 
 def _shape(state: GraphState) -> tuple[int | str, ...]:

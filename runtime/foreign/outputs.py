@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.files.contract import GraphValue
-from rnncore.runtime.files.layout import shape_text
-from rnncore.runtime.files.signature import BATCH, TIME
 from rnncore.runtime.foreign.axes import Inputs
-from rnncore.runtime.foreign.border import Array, Border, GraphPort, Run
 from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.foreign.states import DTYPES, read_dims
+from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.tensors.graph_adapter import Array, GraphAdapter, GraphPort, Run
+from rnncore.runtime.tensors.graph_contract import GraphValue
+from rnncore.runtime.tensors.specs import shape_text
 
 _BATCHES = (2, 3)
 # Some graphs, with convolutions in front, need so many steps at least.
@@ -36,12 +36,12 @@ class Sample:
 
 def read_outputs(
     foreign: Foreign, inputs: Inputs, outputs: Mapping[str, GraphValue], run: Run, problems: list[str]
-) -> tuple[Border, dict[str, tuple[int | str, ...]]]:
+) -> tuple[GraphAdapter, dict[str, tuple[int | str, ...]]]:
     """The border of a model, and the shape of each output inside the runtime: [batch, time, ...].
 
     ``problems`` grows by what is wrong; the rest is then meaningless.
     """
-    border = Border(
+    adapter = GraphAdapter(
         inputs=inputs.ports,
         outputs=(),
         states=inputs.states,
@@ -60,10 +60,10 @@ def read_outputs(
     if not names:
         problems.append("every output is a state: there is nothing to return")
     if problems:
-        return border, {}
-    samples = _sample(border, inputs, names, run, problems)
+        return adapter, {}
+    samples = _sample(adapter, inputs, names, run, problems)
     if problems:
-        return border, {}
+        return adapter, {}
     problems += _state_problems(inputs, samples)
     ports = []
     shapes = {}
@@ -71,7 +71,7 @@ def read_outputs(
         port = _read_output(foreign, name, inputs, samples, problems)
         ports.append(port)
         shapes[name] = _shape(port, inputs.chunked)
-    return replace(border, outputs=tuple(ports)), shapes
+    return replace(adapter, outputs=tuple(ports)), shapes
 
 
 def blanks(inputs: Inputs, batch: int, steps: int) -> dict[str, Array]:
@@ -84,9 +84,9 @@ def blanks(inputs: Inputs, batch: int, steps: int) -> dict[str, Array]:
     return feeds
 
 
-def _sample(border: Border, inputs: Inputs, names: Sequence[str], run: Run, problems: list[str]) -> list[Sample]:
+def _sample(adapter: GraphAdapter, inputs: Inputs, names: Sequence[str], run: Run, problems: list[str]) -> list[Sample]:
     """Two trials of different sizes; a problem, with what was tried, if the graph takes none."""
-    asked = [*names, *(state.output for state in border.states)]
+    asked = [*names, *(state.output for state in adapter.states)]
     tried = ""
     for pair in [(1, 1)] if inputs.chunked else _STEPS:
         samples = []

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.files.contract import TENSOR_TYPES, GraphValue
-from rnncore.runtime.files.layout import shape_text
-from rnncore.runtime.files.signature import BATCH, TIME
-from rnncore.runtime.foreign.border import GraphPort, GraphState
 from rnncore.runtime.foreign.description import Foreign
+from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.tensors.graph_adapter import GraphPort, GraphState
+from rnncore.runtime.tensors.graph_contract import TENSOR_TYPES, GraphValue
+from rnncore.runtime.tensors.specs import shape_text
 
 DTYPES = {name: dtype for dtype, name in TENSOR_TYPES.items()}
 """Names of numpy dtypes by onnxruntime's names of tensor types."""

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from rnncore.runtime.files.origin import logger
+from rnncore.runtime.origin import logger
+from rnncore.runtime.pool.request import StreamQueue
 from rnncore.runtime.pool.scheduler import Scheduler
-from rnncore.runtime.pool.ticket import Lane
-from rnncore.runtime.streams.snapshot import Snapshot, encode
+from rnncore.runtime.streaming.snapshot import Snapshot, encode
 
 OnEvict = Callable[[str, bytes], None]
 """Called with the key of a stream and its saved state."""
@@ -17,41 +17,41 @@ OnEvict = Callable[[str, bytes], None]
 _LONGEST_NAP_S = 1.0
 
 
-def longest_idle(scheduler: Scheduler) -> Lane | None:
-    """The resident lane without pushes that was used longest ago; with the lock held."""
-    idle = [lane for lane in scheduler.lanes.values() if lane.row >= 0 and not lane.tickets]
-    return min(idle, key=lambda lane: lane.last_used, default=None)
+def longest_idle(scheduler: Scheduler) -> StreamQueue | None:
+    """The resident queue without pushes that was used longest ago; with the lock held."""
+    idle = [queue for queue in scheduler.queues.values() if queue.row >= 0 and not queue.requests]
+    return min(idle, key=lambda queue: queue.last_used, default=None)
 
 
-def evict(scheduler: Scheduler, lane: Lane, on_evict: OnEvict | None) -> None:
-    """Take the state of an idle lane out of the batch arrays; nothing happens if it is in use again.
+def evict(scheduler: Scheduler, queue: StreamQueue, on_evict: OnEvict | None) -> None:
+    """Take the state of an idle queue out of the batch arrays; nothing happens if it is in use again.
 
-    Without ``on_evict`` the lane is parked: it keeps its state and comes back by itself with its next push.  With it
-    the state is handed over and the lane is at its end; if the callback fails, the lane is parked after all.
+    Without ``on_evict`` the queue is parked: it keeps its state and comes back by itself with its next push.  With it
+    the state is handed over and the queue is at its end; if the callback fails, the queue is parked after all.
     """
     with scheduler.lock:
-        if lane.tickets or lane.closed or lane.evicted:
+        if queue.requests or queue.closed or queue.evicted:
             return
-        if lane.row >= 0:
-            lane.parked = scheduler.resident.read(lane.row)
-            scheduler.resident.release(lane.row)
-            lane.row = -1
+        if queue.row >= 0:
+            queue.parked = scheduler.resident.read(queue.row)
+            scheduler.resident.release(queue.row)
+            queue.row = -1
             scheduler.counters.totals["evicted"] += 1
-        if on_evict is None or lane.parked is None:
+        if on_evict is None or queue.parked is None:
             return
-        lane.evicted = True
-        snapshot = Snapshot(lane.steps, lane.parked)
+        queue.evicted = True
+        snapshot = Snapshot(queue.steps, queue.parked)
     engine = scheduler.engine
     try:
-        on_evict(lane.key, encode(engine.fingerprint, engine.layout, snapshot))
+        on_evict(queue.key, encode(engine.fingerprint, engine.layout, snapshot))
     except Exception:
-        logger.exception("on_evict failed for stream %r, which keeps its state", lane.key)
+        logger.exception("on_evict failed for stream %r, which keeps its state", queue.key)
         with scheduler.lock:
-            lane.evicted = False
+            queue.evicted = False
         return
     with scheduler.lock:
-        lane.parked = None
-        scheduler.lanes.pop(lane.key, None)
+        queue.parked = None
+        scheduler.queues.pop(queue.key, None)
 
 
 def watch_idle(scheduler: Scheduler, max_idle_s: float, on_evict: OnEvict | None, over: threading.Event) -> None:
@@ -60,7 +60,7 @@ def watch_idle(scheduler: Scheduler, max_idle_s: float, on_evict: OnEvict | None
         oldest = time.monotonic() - max_idle_s
         with scheduler.lock:
             scheduler.sweep()
-            idle = [lane for lane in scheduler.lanes.values() if lane.row >= 0 and lane.last_used < oldest]
-        for lane in idle:
-            if lane.last_used < oldest:
-                evict(scheduler, lane, on_evict)
+            idle = [queue for queue in scheduler.queues.values() if queue.row >= 0 and queue.last_used < oldest]
+        for queue in idle:
+            if queue.last_used < oldest:
+                evict(scheduler, queue, on_evict)

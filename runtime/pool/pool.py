@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rnncore.runtime.batches.items import run_items
-from rnncore.runtime.calls.engine import Engine
 from rnncore.runtime.errors import InputError, Overloaded, PoolClosedError, SnapshotError, raise_all
 from rnncore.runtime.pool.eviction import OnEvict, evict, longest_idle, watch_idle
+from rnncore.runtime.pool.request import StreamQueue
 from rnncore.runtime.pool.scheduler import Scheduler
 from rnncore.runtime.pool.stream import PoolStream
-from rnncore.runtime.pool.ticket import Lane
 from rnncore.runtime.pool.worker import Worker
-from rnncore.runtime.streams.closing import Closing
-from rnncore.runtime.streams.snapshot import Snapshot, decode, read_file
-from rnncore.runtime.streams.stream import check_streamable
+from rnncore.runtime.session.run import run_items
+from rnncore.runtime.session.session import Engine
+from rnncore.runtime.streaming.closing import Closing
+from rnncore.runtime.streaming.snapshot import Snapshot, decode, read_file
+from rnncore.runtime.streaming.stream import check_streamable
 
 if TYPE_CHECKING:
     from rnncore.runtime.pool.prometheus import PoolCollector
@@ -137,7 +137,7 @@ class Pool(Closing):
         with scheduler.lock:
             scheduler.sweep()
             now = {
-                "streams": len(scheduler.lanes),
+                "streams": len(scheduler.queues),
                 "resident": len(scheduler.resident),
                 "pending": scheduler.pending,
                 "waiting": scheduler.waiting,
@@ -174,9 +174,9 @@ class Pool(Closing):
             self._stop.detach()
         if evict_all and done and self._on_evict is not None:
             with scheduler.lock:
-                lanes = list(scheduler.lanes.values())
-            for lane in lanes:
-                evict(scheduler, lane, self._on_evict)
+                queues = list(scheduler.queues.values())
+            for queue in queues:
+                evict(scheduler, queue, self._on_evict)
         return done
 
     @property
@@ -194,7 +194,7 @@ class Pool(Closing):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self._scheduler.pending} pending"
-        return f"<Pool of {len(self._scheduler.lanes)} streams, {state}>"
+        return f"<Pool of {len(self._scheduler.queues)} streams, {state}>"
 
     def _open(self, key: str | None, start: Snapshot | None) -> PoolStream:
         scheduler = self._scheduler
@@ -216,19 +216,19 @@ class Pool(Closing):
                             f"max_streams={self._max_streams}: close some, or try again later"
                         )
                 else:
-                    return PoolStream(self, self._new_lane(key, start))
+                    return PoolStream(self, self._new_queue(key, start))
             evict(scheduler, idle, self._on_evict)
 
-    def _new_lane(self, key: str | None, start: Snapshot | None) -> Lane:
-        lanes = self._scheduler.lanes
+    def _new_queue(self, key: str | None, start: Snapshot | None) -> StreamQueue:
+        queues = self._scheduler.queues
         if key is None:
-            key = next(name for name in map(str, self._keys) if name not in lanes)
-        elif key in lanes:
+            key = next(name for name in map(str, self._keys) if name not in queues)
+        elif key in queues:
             raise InputError(f"a stream with the key {key!r} is open: close it, or use another key")
         row = self._scheduler.resident.allocate(None if start is None else start.states)
-        lane = lanes[key] = Lane(key, row, 0 if start is None else start.steps)
-        lane.last_used = time.monotonic()
-        return lane
+        queue = queues[key] = StreamQueue(key, row, 0 if start is None else start.steps)
+        queue.last_used = time.monotonic()
+        return queue
 
 
 def _powers_of_two(top: int) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.files.layout import Array, Layout
+from rnncore.runtime.tensors.specs import Array, Layout
 
 _FIRST_CAPACITY = 64
 

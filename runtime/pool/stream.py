@@ -10,14 +10,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rnncore.runtime.calls.chunks import empty_outputs, read_chunk
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, StreamEvictedError
-from rnncore.runtime.files.layout import Array
-from rnncore.runtime.pool.ticket import OVER, Lane, Ticket, own_array, settle
-from rnncore.runtime.streams.closing import Closing
-from rnncore.runtime.streams.hooks import Hook, apply_hooks, one_or_all
-from rnncore.runtime.streams.snapshot import Snapshot, encode, write_file
-from rnncore.runtime.streams.stream import read_state
+from rnncore.runtime.pool.request import OVER, PushRequest, StreamQueue, complete, own_array
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
+from rnncore.runtime.streaming.closing import Closing
+from rnncore.runtime.streaming.snapshot import Snapshot, encode, write_file
+from rnncore.runtime.streaming.stream import read_state
+from rnncore.runtime.tensors.specs import Array
 
 if TYPE_CHECKING:
     import os
@@ -39,12 +39,12 @@ class PoolStream(Closing):
     and :attr:`steps` says how far the stream is.
     """
 
-    __slots__ = ("__weakref__", "_hooks", "_lane", "_pool", "_read", "_scheduler")
+    __slots__ = ("__weakref__", "_hooks", "_pool", "_queue", "_read", "_scheduler")
 
-    def __init__(self, pool: Pool, lane: Lane) -> None:
+    def __init__(self, pool: Pool, queue: StreamQueue) -> None:
         self._pool = pool  # an open stream keeps its pool alive
         self._scheduler = pool._scheduler
-        self._lane = lane
+        self._queue = queue
         self._read = pool._scheduler.engine.quick.read_copies
         self._hooks: tuple[Hook, ...] = ()
 
@@ -57,19 +57,19 @@ class PoolStream(Closing):
         Raises InputError (a bad chunk, refused before it is queued), Overloaded, DeadlineExceeded, PoolClosedError,
         StreamEvictedError, or StateError when the stream is closed.
         """
-        ticket = self._ticket(chunks, named, timeout_s)
-        if ticket.stage is not OVER:
-            gate = ticket.wait_in_thread()
-            placed = self._scheduler.submit(ticket)
+        request = self._request(chunks, named, timeout_s)
+        if request.stage is not OVER:
+            gate = request.wait_in_thread()
+            placed = self._scheduler.submit(request)
             try:
                 if not placed:
-                    self._wait(ticket, gate)
-                    self._fill(ticket, chunks, named)
-                self._wait(ticket, gate)
+                    self._wait(request, gate)
+                    self._fill(request, chunks, named)
+                self._wait(request, gate)
             except BaseException:  # KeyboardInterrupt, say
-                self._scheduler.cancel(ticket)
+                self._scheduler.cancel(request)
                 raise
-        return self._answer(ticket)
+        return self._answer(request)
 
     async def apush(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Any:
         """:meth:`push` for asyncio: the event loop goes on while the chunk waits and is run.
@@ -77,26 +77,26 @@ class PoolStream(Closing):
         A cancelled task takes its chunk back if it is still in the queue, or between two calls of a long chunk;
         otherwise the chunk is applied and its outputs are dropped.
         """
-        ticket = self._ticket(chunks, named, timeout_s)
-        if ticket.stage is OVER:
-            return self._answer(ticket)
+        request = self._request(chunks, named, timeout_s)
+        if request.stage is OVER:
+            return self._answer(request)
         loop = asyncio.get_running_loop()
-        future = ticket.wait_in_loop(loop)
-        placed = self._scheduler.submit(ticket)
-        timer = None if timeout_s is None else loop.call_later(timeout_s, self._scheduler.expire, ticket)
+        future = request.wait_in_loop(loop)
+        placed = self._scheduler.submit(request)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, self._scheduler.expire, request)
         try:
             if not placed:
                 await future
-                future = ticket.wait_in_loop(loop)
-                self._fill(ticket, chunks, named)
+                future = request.wait_in_loop(loop)
+                self._fill(request, chunks, named)
             await future
         except BaseException:
-            self._scheduler.cancel(ticket)
+            self._scheduler.cancel(request)
             raise
         finally:
             if timer is not None:
                 timer.cancel()
-        return self._answer(ticket)
+        return self._answer(request)
 
     def submit(self, /, *chunks: Any, timeout_s: float | None = None, **named: Any) -> Future[Any]:
         """:meth:`push` without waiting for the answer, which comes as a ``concurrent.futures.Future``.
@@ -105,22 +105,22 @@ class PoolStream(Closing):
         the queue before it returns.  ``future.cancel()`` is to the chunk what cancelling its task is in :meth:`apush`.
         Callbacks, of the future and of :meth:`on_output`, run in a thread of the pool: keep them short.
         """
-        ticket = self._ticket(chunks, named, timeout_s)
+        request = self._request(chunks, named, timeout_s)
         future: Future[Any] = Future()
-        if ticket.stage is OVER:
-            self._deliver(future, ticket)
+        if request.stage is OVER:
+            self._deliver(future, request)
             return future
-        gate = ticket.wait_in_thread()
-        ticket.deliver = lambda over: self._deliver(future, over)
-        placed = self._scheduler.submit(ticket)
+        gate = request.wait_in_thread()
+        request.deliver = lambda over: self._deliver(future, over)
+        placed = self._scheduler.submit(request)
         try:
             if not placed:
-                self._wait(ticket, gate)
-                self._fill(ticket, chunks, named)
+                self._wait(request, gate)
+                self._fill(request, chunks, named)
         except BaseException:
-            self._scheduler.cancel(ticket)
+            self._scheduler.cancel(request)
             raise
-        future.add_done_callback(lambda done: self._scheduler.cancel(ticket) if done.cancelled() else None)
+        future.add_done_callback(lambda done: self._scheduler.cancel(request) if done.cancelled() else None)
         return future
 
     def on_output(self, callback: Hook) -> Callable[[], None]:
@@ -140,13 +140,13 @@ class PoolStream(Closing):
     def fork(self, key: str | None = None) -> PoolStream:
         """A second stream of the pool that goes on from here; it starts without callbacks."""
         with self._quiet("fork"):
-            snapshot = Snapshot(self._lane.steps, self._states())
+            snapshot = Snapshot(self._queue.steps, self._states())
         return self._pool._open(key, snapshot)
 
     def save(self) -> bytes:
         """The state as bytes; both ``pool.restore`` and ``model.restore`` go on from them."""
         with self._quiet("save"):
-            snapshot = Snapshot(self._lane.steps, self._states())
+            snapshot = Snapshot(self._queue.steps, self._states())
         engine = self._scheduler.engine
         return encode(engine.fingerprint, engine.layout, snapshot)
 
@@ -158,7 +158,7 @@ class PoolStream(Closing):
         """Back to the initial state and step 0."""
         with self._quiet("reset"):
             self._replace(None)
-            self._lane.steps = 0
+            self._queue.steps = 0
 
     @property
     def state(self) -> dict[str, Array]:
@@ -174,106 +174,106 @@ class PoolStream(Closing):
         with self._quiet("change"):
             self._replace(values)
             if steps is not None:
-                self._lane.steps = steps
+                self._queue.steps = steps
 
     def close(self) -> None:
         """Give the state up.  Pushes still in the queue get StateError; closing twice does nothing."""
         self._scheduler.check_process()
         with self._scheduler.lock:
-            dropped = self._scheduler.release(self._lane)
-        settle(dropped)
+            dropped = self._scheduler.release(self._queue)
+        complete(dropped)
 
     @property
     def key(self) -> str:
         """Name of the stream in its pool."""
-        return self._lane.key
+        return self._queue.key
 
     @property
     def steps(self) -> int:
         """Time steps applied since the stream was opened or reset."""
-        return self._lane.steps
+        return self._queue.steps
 
     @property
     def closed(self) -> bool:
         """True after :meth:`close`."""
-        return self._lane.closed
+        return self._queue.closed
 
     @property
     def evicted(self) -> bool:
         """True when the state was handed to ``on_evict``."""
-        return self._lane.evicted
+        return self._queue.evicted
 
     def __del__(self) -> None:
-        lane = getattr(self, "_lane", None)
-        if lane is not None and not lane.closed:
+        queue = getattr(self, "_queue", None)
+        if queue is not None and not queue.closed:
             # Not closed here: the garbage collector may run while this very thread holds the lock.
-            self._scheduler.dropped.append(lane)
+            self._scheduler.dropped.append(queue)
 
     def __repr__(self) -> str:
-        if self._lane.closed:
-            return f"<PoolStream {self._lane.key!r} closed>"
-        return f"<PoolStream {self._lane.key!r} at step {self._lane.steps}>"
+        if self._queue.closed:
+            return f"<PoolStream {self._queue.key!r} closed>"
+        return f"<PoolStream {self._queue.key!r} at step {self._queue.steps}>"
 
-    def _ticket(self, chunks: tuple[Any, ...], named: dict[str, Any], timeout_s: float | None) -> Ticket:
-        """A ticket for a copy of the checked chunk; one that is over if the answer is known."""
+    def _request(self, chunks: tuple[Any, ...], named: dict[str, Any], timeout_s: float | None) -> PushRequest:
+        """A request for a copy of the checked chunk; one that is over if the answer is known."""
         if timeout_s is not None and not timeout_s >= 0:
             raise InputError(f"timeout_s is {timeout_s!r}, expected seconds of at least 0, or None")
-        lane = self._lane
-        if lane.closed or lane.evicted:
+        queue = self._queue
+        if queue.closed or queue.evicted:
             self._check_usable()
         read = None if named else self._read(chunks)
         if read is not None and read[1]:
-            return Ticket(lane, read[0], read[1], timeout_s)
+            return PushRequest(queue, read[0], read[1], timeout_s)
         items, steps = read_chunk(self._scheduler.engine, chunks, named)
-        ticket = Ticket(lane, items, steps, timeout_s)
+        request = PushRequest(queue, items, steps, timeout_s)
         if steps == 0:
-            ticket.outputs = empty_outputs(self._scheduler.engine.layout)
-            if ticket.outputs is not None:
-                ticket.stage = OVER
-        return ticket
+            request.outputs = empty_outputs(self._scheduler.engine.layout)
+            if request.outputs is not None:
+                request.stage = OVER
+        return request
 
-    def _fill(self, ticket: Ticket, chunks: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """The ticket has its place: now its chunk is copied."""
+    def _fill(self, request: PushRequest, chunks: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """The request has its place: now its chunk is copied."""
         items, steps = read_chunk(self._scheduler.engine, chunks, named)
-        if steps != ticket.steps:
+        if steps != request.steps:
             raise InputError(
-                f"the chunk had {ticket.steps} steps and has {steps} now: leave it as it is until its turn"
+                f"the chunk had {request.steps} steps and has {steps} now: leave it as it is until its turn"
             )
-        self._scheduler.fill(ticket, items)
+        self._scheduler.fill(request, items)
 
-    def _wait(self, ticket: Ticket, gate: threading.Lock) -> None:
-        if ticket.deadline is not None:
-            left = max(ticket.deadline - time.monotonic(), 0)
+    def _wait(self, request: PushRequest, gate: threading.Lock) -> None:
+        if request.deadline is not None:
+            left = max(request.deadline - time.monotonic(), 0)
             if gate.acquire(timeout=min(left, 1e6)):
                 return
-            self._scheduler.expire(ticket)
+            self._scheduler.expire(request)
         gate.acquire()
 
-    def _answer(self, ticket: Ticket) -> Any:
-        whole = ticket.outputs
-        if whole is not None and len(whole) == 1 and ticket.error is None and not self._hooks:
+    def _answer(self, request: PushRequest) -> Any:
+        whole = request.outputs
+        if whole is not None and len(whole) == 1 and request.error is None and not self._hooks:
             return own_array(whole[0])  # as below, without lists
-        outputs = ticket.result()
+        outputs = request.result()
         layout = self._scheduler.engine.layout
-        if self._hooks and ticket.steps:
+        if self._hooks and request.steps:
             outputs = apply_hooks(self._hooks, layout, outputs)
         return one_or_all(layout, outputs)
 
-    def _deliver(self, future: Future[Any], ticket: Ticket) -> None:
+    def _deliver(self, future: Future[Any], request: PushRequest) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            answer = self._answer(ticket)
+            answer = self._answer(request)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(answer)
 
     def _check_usable(self) -> None:
-        if self._lane.closed:
+        if self._queue.closed:
             raise StateError(_CLOSED)
-        if self._lane.evicted:
-            raise StreamEvictedError(_EVICTED.format(self._lane.key))
+        if self._queue.evicted:
+            raise StreamEvictedError(_EVICTED.format(self._queue.key))
 
     @contextmanager
     def _quiet(self, verb: str) -> Iterator[None]:
@@ -281,20 +281,20 @@ class PoolStream(Closing):
         self._scheduler.check_process()
         with self._scheduler.lock:
             self._check_usable()
-            if not self._scheduler.quiet(self._lane):
+            if not self._scheduler.quiet(self._queue):
                 raise StreamBusyError(_BUSY.format(verb))
             yield
 
     def _states(self) -> tuple[Array, ...]:
-        lane = self._lane
-        if lane.parked is not None:
-            return tuple(array.copy() for array in lane.parked)
-        return self._scheduler.resident.read(lane.row)
+        queue = self._queue
+        if queue.parked is not None:
+            return tuple(array.copy() for array in queue.parked)
+        return self._scheduler.resident.read(queue.row)
 
     def _replace(self, states: tuple[Array, ...] | None) -> None:
         """New states, the initial ones if None."""
-        lane = self._lane
-        if lane.row >= 0:
-            self._scheduler.resident.write(lane.row, states)
+        queue = self._queue
+        if queue.row >= 0:
+            self._scheduler.resident.write(queue.row, states)
         else:
-            lane.row, lane.parked = self._scheduler.resident.allocate(states), None
+            queue.row, queue.parked = self._scheduler.resident.allocate(states), None

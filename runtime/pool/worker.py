@@ -17,14 +17,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.batches.items import item_views, pack_items, run_arrays
 from rnncore.runtime.errors import PoolError
-from rnncore.runtime.files.layout import Array
-from rnncore.runtime.files.origin import logger
+from rnncore.runtime.origin import logger
+from rnncore.runtime.pool.notifier import Notifier
+from rnncore.runtime.pool.request import RUNNING, PushRequest, join_parts
 from rnncore.runtime.pool.scheduler import CANCELLED, Scheduler
 from rnncore.runtime.pool.slices import plan_slice, plan_whole
-from rnncore.runtime.pool.teller import Teller
-from rnncore.runtime.pool.ticket import RUNNING, Ticket, join_parts
+from rnncore.runtime.session.run import item_views, pack_items, run_arrays
+from rnncore.runtime.tensors.specs import Array
 
 
 class Worker:
@@ -37,37 +37,37 @@ class Worker:
         layout = scheduler.engine.layout
         self._sliceable = not layout.timeless_outputs and layout.stride == 1
         self._paddable = scheduler.engine.layout.lengths is not None
-        self._untold: list[Ticket] = []  # over, and whoever waits for them still waits
-        self._teller = Teller()
+        self._untold: list[PushRequest] = []  # over, and whoever waits for them still waits
+        self._notifier = Notifier()
         self._thread = threading.Thread(target=self._run_cycles, name="rnncore-pool", daemon=True)
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; False if it takes longer, or if a callback asks, which the end has to wait for."""
-        if threading.current_thread() in (self._thread, self._teller.thread):
+        if threading.current_thread() in (self._thread, self._notifier.thread):
             return False
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run_cycles(self) -> None:
-        while (tickets := self._scheduler.take(wait=not self._untold)) is not None:
-            if not tickets:  # nothing to run: nothing that is worth keeping anybody waiting
-                self._teller.tell_now(self._take_untold())
+        while (requests := self._scheduler.take(wait=not self._untold)) is not None:
+            if not requests:  # nothing to run: nothing that is worth keeping anybody waiting
+                self._notifier.tell_now(self._take_untold())
                 continue
             try:
-                self._run_cycle(tickets)
+                self._run_cycle(requests)
             except Exception as error:  # whatever it is, the pool lives on and nobody waits for ever
                 logger.exception("a cycle of the pool failed")
-                for ticket in tickets:
-                    if ticket.stage is RUNNING:
-                        self._fail(ticket, error)
-        self._teller.close()
+                for request in requests:
+                    if request.stage is RUNNING:
+                        self._fail(request, error)
+        self._notifier.close()
 
-    def _run_cycle(self, tickets: list[Ticket]) -> None:
+    def _run_cycle(self, requests: list[PushRequest]) -> None:
         left = self._slice_steps
-        active = tickets
+        active = requests
         while active and (left > 0 or not self._sliceable):
-            remaining = [ticket.steps - ticket.done for ticket in active]
+            remaining = [request.steps - request.done for request in active]
             if self._sliceable:
                 if max(remaining) > left:
                     remaining = [min(steps, left) for steps in remaining]
@@ -77,49 +77,49 @@ class Worker:
                 chosen, steps = plan_whole(remaining, paddable=self._paddable)
             chosen = self._alike(active, chosen)
             self._run([active[i] for i in chosen], steps)
-            active = [ticket for ticket in active if ticket.stage is RUNNING]
+            active = [request for request in active if request.stage is RUNNING]
         if active:
             self._scheduler.put_back(active)
 
-    def _alike(self, tickets: Sequence[Ticket], chosen: list[int]) -> list[int]:
+    def _alike(self, requests: Sequence[PushRequest], chosen: list[int]) -> list[int]:
         """Those of ``chosen`` whose free axes agree with the first: only they can share arrays."""
         if self._engine.layout.fixed:
             return chosen
-        shapes = [self._free_shape(tickets[i]) for i in chosen]
+        shapes = [self._free_shape(requests[i]) for i in chosen]
         return [i for i, shape in zip(chosen, shapes, strict=True) if shape == shapes[0]]
 
-    def _free_shape(self, ticket: Ticket) -> tuple[tuple[int, ...], ...]:
+    def _free_shape(self, request: PushRequest) -> tuple[tuple[int, ...], ...]:
         return tuple(
-            tuple(d for axis, d in enumerate(ticket.items[slot.name].shape) if axis != slot.item_time_axis)
+            tuple(d for axis, d in enumerate(request.items[slot.name].shape) if axis != slot.item_time_axis)
             for slot in self._engine.layout.inputs
         )
 
-    def _run(self, tickets: list[Ticket], steps: int) -> None:
-        """Run ``steps`` of each ticket in one call; if it fails, each in a call of its own, to find out who is to blame."""
+    def _run(self, requests: list[PushRequest], steps: int) -> None:
+        """Run ``steps`` of each request in one call; if it fails, each in a call of its own, to find out who is to blame."""
         try:
-            self._call(tickets, steps)
+            self._call(requests, steps)
         except Exception as error:
-            if len(tickets) == 1:
-                self._fail(tickets[0], error)
+            if len(requests) == 1:
+                self._fail(requests[0], error)
                 return
-            logger.info("a batch of %d pushes failed, they are run one by one: %s", len(tickets), error)
-            for ticket in tickets:
-                self._run([ticket], min(steps, ticket.steps - ticket.done))
+            logger.info("a batch of %d pushes failed, they are run one by one: %s", len(requests), error)
+            for request in requests:
+                self._run([request], min(steps, request.steps - request.done))
 
-    def _call(self, tickets: list[Ticket], steps: int) -> None:
+    def _call(self, requests: list[PushRequest], steps: int) -> None:
         layout = self._engine.layout
         padded = max(steps, 1)
-        whole = all([ticket.done == 0 and ticket.steps == padded for ticket in tickets])
-        rows, states = self._gather(tickets, fresh=whole)
+        whole = all([request.done == 0 and request.steps == padded for request in requests])
+        rows, states = self._gather(requests, fresh=whole)
         if whole:  # the common case: everybody's chunk fits in this one call, so there is nothing to cut and to join
-            lengths = [padded] * len(tickets)
-            items = [ticket.items for ticket in tickets]
+            lengths = [padded] * len(requests)
+            items = [request.items for request in requests]
         else:
-            lengths = [min(ticket.steps - ticket.done, steps) for ticket in tickets]
-            items = [ticket.slice(layout, length) for ticket, length in zip(tickets, lengths, strict=True)]
+            lengths = [min(request.steps - request.done, steps) for request in requests]
+            items = [request.slice(layout, length) for request, length in zip(requests, lengths, strict=True)]
         arrays = pack_items(layout, items, padded)
         if self._untold:  # only now, when nothing is left but to run
-            self._teller.tell_soon(self._take_untold())
+            self._notifier.tell_soon(self._take_untold())
         started = time.monotonic()
         outputs, finals = run_arrays(self._engine, arrays, np.array(lengths, np.int64), padded, states)
         took = time.monotonic() - started
@@ -127,92 +127,92 @@ class Worker:
         columns = [item_views(s, output, lengths, padded) for s, output in zip(layout.outputs, outputs, strict=True)]
         parts = list(zip(*columns, strict=True))
         if not whole:
-            for ticket, own, length in zip(tickets, parts, lengths, strict=True):
-                if ticket.done + length == ticket.steps:
-                    ticket.outputs = join_parts(layout, [*ticket.parts, own]) if ticket.parts else own
+            for request, own, length in zip(requests, parts, lengths, strict=True):
+                if request.done + length == request.steps:
+                    request.outputs = join_parts(layout, [*request.parts, own]) if request.parts else own
         with self._scheduler.lock:
-            self._scheduler.counters.called(len(tickets), padded, sum(lengths), took)
+            self._scheduler.counters.called(len(requests), padded, sum(lengths), took)
             over = (
-                self._commit_whole(tickets, padded, rows, parts, finals)
+                self._commit_whole(requests, padded, rows, parts, finals)
                 if whole
-                else self._commit(tickets, lengths, parts, finals)
+                else self._commit(requests, lengths, parts, finals)
             )
         self._untold += over
 
     def _commit_whole(
         self,
-        tickets: list[Ticket],
+        requests: list[PushRequest],
         steps: int,
         rows: NDArray[np.intp],
         parts: Sequence[tuple[Array, ...]],
         finals: Sequence[Array],
-    ) -> list[Ticket]:
-        """:meth:`_commit` for tickets that are all over now, each after the same ``steps``, one at least."""
-        for ticket, own in zip(tickets, parts, strict=True):
-            ticket.outputs = own
-            ticket.done = steps
-            ticket.lane.steps += steps
+    ) -> list[PushRequest]:
+        """:meth:`_commit` for requests that are all over now, each after the same ``steps``, one at least."""
+        for request, own in zip(requests, parts, strict=True):
+            request.outputs = own
+            request.done = steps
+            request.queue.steps += steps
         self._scheduler.resident.scatter(rows, finals)
-        self._scheduler.finish(tickets)
-        return tickets
+        self._scheduler.finish(requests)
+        return requests
 
     def _commit(
         self,
-        tickets: Sequence[Ticket],
+        requests: Sequence[PushRequest],
         lengths: Sequence[int],
         parts: Sequence[tuple[Array, ...]],
         finals: Sequence[Array],
-    ) -> list[Ticket]:
-        """Move what is finished on, and keep what is not for the next call; returns the tickets that are over."""
-        over: list[Ticket] = []
+    ) -> list[PushRequest]:
+        """Move what is finished on, and keep what is not for the next call; returns the requests that are over."""
+        over: list[PushRequest] = []
         moved: list[int] = []
-        for i, ticket in enumerate(tickets):
-            ticket.done += lengths[i]
-            if ticket.outputs is not None:
-                if ticket.steps:
+        for i, request in enumerate(requests):
+            request.done += lengths[i]
+            if request.outputs is not None:
+                if request.steps:
                     moved.append(i)
-                    ticket.lane.steps += ticket.steps
-            elif ticket.abandoned:
-                ticket.error = PoolError(CANCELLED)
+                    request.queue.steps += request.steps
+            elif request.abandoned:
+                request.error = PoolError(CANCELLED)
                 self._scheduler.counters.totals["cancelled"] += 1
             else:
-                ticket.parts = [*ticket.parts, [part.copy() for part in parts[i]]]
-                ticket.carry = tuple([final[i].copy() for final in finals])
+                request.parts = [*request.parts, [part.copy() for part in parts[i]]]
+                request.carry = tuple([final[i].copy() for final in finals])
                 continue
-            over.append(ticket)
+            over.append(request)
         if moved:
-            rows = np.array([tickets[i].lane.row for i in moved], np.intp)
-            whole = len(moved) == len(tickets)
+            rows = np.array([requests[i].queue.row for i in moved], np.intp)
+            whole = len(moved) == len(requests)
             self._scheduler.resident.scatter(rows, finals if whole else [final[moved] for final in finals])
         self._scheduler.finish(over)
         return over
 
-    def _gather(self, tickets: Sequence[Ticket], *, fresh: bool) -> tuple[NDArray[np.intp], list[Array]]:
-        """Rows of ``tickets``, and copies of their states; ``fresh``: none of them has been run before."""
+    def _gather(self, requests: Sequence[PushRequest], *, fresh: bool) -> tuple[NDArray[np.intp], list[Array]]:
+        """Rows of ``requests``, and copies of their states; ``fresh``: none of them has been run before."""
         resident = self._scheduler.resident
         with self._scheduler.lock:
-            rows = [ticket.lane.row for ticket in tickets]
+            rows = [request.queue.row for request in requests]
             if min(rows) < 0:
-                for i, ticket in enumerate(tickets):
-                    lane = ticket.lane
-                    if lane.row < 0:
-                        rows[i] = lane.row = resident.allocate(lane.parked)
-                        lane.parked = None
+                for i, request in enumerate(requests):
+                    queue = request.queue
+                    if queue.row < 0:
+                        rows[i] = queue.row = resident.allocate(queue.parked)
+                        queue.parked = None
             index = np.array(rows, np.intp)
             states = resident.gather(index)
-        for i, ticket in enumerate(() if fresh else tickets):
-            if ticket.carry is not None:
-                for array, own in zip(states, ticket.carry, strict=True):
+        for i, request in enumerate(() if fresh else requests):
+            if request.carry is not None:
+                for array, own in zip(states, request.carry, strict=True):
                     array[i] = own
         return index, states
 
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
+    def _fail(self, request: PushRequest, error: Exception) -> None:
         with self._scheduler.lock:
             self._scheduler.counters.totals["failed"] += 1
-            ticket.error = error
-            self._scheduler.finish([ticket])
-        self._untold.append(ticket)
+            request.error = error
+            self._scheduler.finish([request])
+        self._untold.append(request)
 
-    def _take_untold(self) -> list[Ticket]:
+    def _take_untold(self) -> list[PushRequest]:
         untold, self._untold = self._untold, []
         return untold

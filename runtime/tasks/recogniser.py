@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnncore.runtime.files.layout import Array
-from rnncore.runtime.files.signature import BATCH, TIME
-from rnncore.runtime.streams.stream import Stream
+from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.streaming.stream import Stream
 from rnncore.runtime.tasks.ctc import BLANK, beam_search, collapse
 from rnncore.runtime.tasks.task import Sequences, TaskRunner
+from rnncore.runtime.tensors.specs import Array
 
 
 class Hypothesis(NamedTuple):

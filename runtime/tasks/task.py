@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
-from rnncore.runtime.files.layout import Array
-from rnncore.runtime.files.signature import BATCH, TIME, Port
+from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.vocabulary import Vocabulary
 
 TASK_KEY = "rnncore.task"
@@ -88,7 +88,7 @@ class TaskRunner:
         return f"<{type(self).__name__} {self.model!r}>"
 
     @property
-    def _input(self) -> Port:
+    def _input(self) -> TensorSpec:
         return self.model.signature.inputs[0]
 
     @property

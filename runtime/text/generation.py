@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from rnncore.runtime.calls.checking import read_array
-from rnncore.runtime.calls.padding import pack
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
-from rnncore.runtime.files.layout import Array, Slot
-from rnncore.runtime.files.signature import BATCH, TIME, Port
+from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.tensors.padding import pack
+from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.sampling import check_sampling
 from rnncore.runtime.text.token_scorer import Ids
 from rnncore.runtime.text.vocabulary import Vocabulary
@@ -36,7 +36,7 @@ _OUTPUTS = ("ids", "ids_lengths", "log_probs")
 
 
 @dataclass(frozen=True)
-class Rules:
+class SpecialTokens:
     """The special tokens of a generator: ``start`` is read first, ``end`` ends a text, ``rejected`` are never written."""
 
     start: int
@@ -48,7 +48,7 @@ class Rules:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Rules:
+    def from_json(cls, text: str) -> SpecialTokens:
         """Read :meth:`to_json` text; raises ModelFileError when it is not such a text."""
         try:
             data = json.loads(text)
@@ -167,7 +167,7 @@ class TextGenerator:
     def _read(self, prefixes: Sequence[Sequence[int] | Array]) -> list[Array]:
         if isinstance(prefixes, str):
             raise InputError("prefixes are a str, expected lists of token ids: use generate for texts")
-        slot = Slot.of(Port("prefix", "int64", (BATCH,), self.model.signature.inputs[0].limit))
+        slot = Slot.of(TensorSpec("prefix", "int64", (BATCH,), self.model.signature.inputs[0].limit))
         problems: list[str] = []
         rows = [read_array(one, slot, slot.shape, f"prefix {i}", problems) for i, one in enumerate(prefixes)]
         raise_all(problems)
@@ -182,7 +182,7 @@ def _uniforms(given: Array | None, seed: int | None, texts: int, max_tokens: int
         return np.random.default_rng(seed).random((texts, max_tokens))
     if seed is not None:
         raise InputError("seed and uniforms are given: with the random numbers themselves there is nothing to seed")
-    slot = Slot.of(Port("uniforms", "float64", (BATCH, DRAWS)))
+    slot = Slot.of(TensorSpec("uniforms", "float64", (BATCH, DRAWS)))
     problems: list[str] = []
     read = read_array(given, slot, (texts, max_tokens), "uniforms", problems)
     raise_all(problems)
@@ -192,7 +192,7 @@ def _uniforms(given: Array | None, seed: int | None, texts: int, max_tokens: int
     return read
 
 
-def _rules(model: Model) -> Rules:
+def _rules(model: Model) -> SpecialTokens:
     text = model.metadata.get(GENERATION_KEY)
     if text is None:
         raise ModelFileError("the file does not generate: write it with rnncore.export.export_generator")
@@ -204,4 +204,4 @@ def _rules(model: Model) -> Rules:
     ]
     problems += [f"there is no output {name!r}" for name in _OUTPUTS if name not in model.outputs]
     raise_all(problems, ModelFileError, "the file calls itself a generator, but is none")
-    return Rules.from_json(text)
+    return SpecialTokens.from_json(text)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnncore.runtime.calls.checking import read_array
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
-from rnncore.runtime.files.layout import Array, Slot
-from rnncore.runtime.files.signature import BATCH, Port
+from rnncore.runtime.format.signature import BATCH, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text import states as text_states
 from rnncore.runtime.text.hypotheses import score_hypotheses
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
@@ -261,7 +261,7 @@ class LanguageModel:
         except UnknownTokenError:
             raise_all(self._unknown(hypotheses, labels), UnknownTokenError)
             raise
-        slot = Slot.of(Port("hypothesis", "int64", (BATCH,), len(self.vocabulary)))
+        slot = Slot.of(TensorSpec("hypothesis", "int64", (BATCH,), len(self.vocabulary)))
         problems: list[str] = []
         read: list[Ids] = []
         for one, name in zip(hypotheses, labels, strict=True):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.calls.checking import read_array
 from rnncore.runtime.errors import InputError, StateError, raise_all
-from rnncore.runtime.files.layout import Array, Slot
-from rnncore.runtime.files.signature import BATCH, Port
+from rnncore.runtime.format.signature import BATCH, TensorSpec
+from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.token_scorer import Ids, States, TokenScorer, take
 
 Rows = NDArray[np.intp]
@@ -159,7 +159,7 @@ def _check_model(scorer: TokenScorer, states: TextStates) -> None:
 
 def _read_ids(value: Any, name: str, limit: int | None = None) -> Ids:
     """A copy of integers [count], each below ``limit``."""
-    slot = Slot.of(Port(name, "int64", (BATCH,), limit))
+    slot = Slot.of(TensorSpec(name, "int64", (BATCH,), limit))
     problems: list[str] = []
     array = read_array(value, slot, slot.shape, name, problems)
     raise_all(problems)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.streams.closing import Closing
+from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from rnncore.runtime.streams.stream import Stream
+    from rnncore.runtime.streaming.stream import Stream
 
 
 class TextStream(Closing):

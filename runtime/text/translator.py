@@ -11,12 +11,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.calls.checking import read_array
-from rnncore.runtime.calls.padding import pack
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
-from rnncore.runtime.files.layout import Array, Slot
-from rnncore.runtime.files.signature import BATCH, Port
+from rnncore.runtime.format.signature import BATCH, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.tensors.padding import pack
+from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.token_scorer import Ids
 from rnncore.runtime.text.vocabulary import Vocabulary
@@ -32,7 +32,7 @@ _NEEDED = (
 
 
 @dataclass(frozen=True)
-class Wiring:
+class DecoderFeeds:
     """How a file is asked to go on.
 
     end: the token that begins and ends a target.  feeds: the output that feeds each optional input.  rejected: tokens that
@@ -48,7 +48,7 @@ class Wiring:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Wiring:
+    def from_json(cls, text: str) -> DecoderFeeds:
         """Read :meth:`to_json` text; raises ModelFileError when it is not such a text."""
         try:
             data = json.loads(text)
@@ -200,7 +200,7 @@ class Translator:
         ]
         if not 0.0 <= length_penalty < float("inf"):
             problems.append(f"length_penalty is {length_penalty}, expected 0 or more")
-        slot = Slot.of(Port("source", "int64", (BATCH,), self._sources.limit))
+        slot = Slot.of(TensorSpec("source", "int64", (BATCH,), self._sources.limit))
         rows = [read_array(one, slot, slot.shape, f"source {i}", problems) for i, one in enumerate(sources)]
         raise_all(problems)
         return [row for row in rows if row is not None]
@@ -219,11 +219,11 @@ def read_found(answer: Mapping[str, Array]) -> list[list[Found]]:
     return results
 
 
-def _wiring(model: Model) -> Wiring:
+def _wiring(model: Model) -> DecoderFeeds:
     text = model.metadata.get(TRANSLATION_KEY)
     if text is None:
         raise ModelFileError("the file does not translate: write it with rnncore.export.export_translator")
-    wiring = Wiring.from_json(text)
+    wiring = DecoderFeeds.from_json(text)
     inputs, outputs = model.inputs, model.outputs
     missing = [f"there is no input {name!r}" for name in (*_NEEDED[0], *wiring.feeds) if name not in inputs]
     missing += [f"there is no output {name!r}" for name in (*_NEEDED[1], *wiring.feeds.values()) if name not in outputs]

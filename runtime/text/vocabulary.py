@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnncore.runtime.calls.interrupts import from_signal_handler
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
+from rnncore.runtime.session.interrupts import from_signal_handler
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

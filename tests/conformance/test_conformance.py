@@ -111,7 +111,7 @@ def test_golden_cases_catch_a_wrong_file_and_its_absence(tmp_path: Path) -> None
     with pytest.raises(ModelFileError, match="verify=True"):
         runtime.verify(bare.path)
     export(module, tmp_path / "c.onnx", torch.randn(2, 4, 3))
-    from rnncore.export.saving import write_entries
+    from rnncore.export.file import write_entries
 
     write_entries(tmp_path / "c.onnx", other)  # a file whose weights are not those that the golden answers came from
     report = runtime.verify(tmp_path / "c.onnx")

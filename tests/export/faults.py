@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from rnncore.runtime.files.container import FINGERPRINT_KEY, stamp
-from rnncore.runtime.files.signature import BLANK_FINGERPRINT
+from rnncore.runtime.format.container import FINGERPRINT_KEY, stamp
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT
 
 Fault = Callable[[ir.Model], int]
 """Changes the model in place; says at how many places."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from rnncore import runtime
 from rnncore.export import export
-from rnncore.export.capture.axes import find_axes
-from rnncore.export.capture.example import Example
+from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.example import Example
 from rnncore.runtime.errors import ExportError, InputError
 from tests.export import axes_modules as kinds
 

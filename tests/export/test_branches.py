@@ -17,9 +17,9 @@ from onnx.helper import get_attribute_value
 import rnncore
 from rnncore import runtime
 from rnncore.export import export, exporter
-from rnncore.export.loops import forms
-from rnncore.runtime.calls.instructions import supposing
+from rnncore.export.lowering import forms
 from rnncore.runtime.errors import VerificationError
+from rnncore.runtime.session.cpu_features import supposing
 from tests.export.exporting import FORMS, Exported, all_graphs, all_nodes, as_loaded, export_forms, one_trace
 from tests.export.faults import Fault, with_fault
 from tests.strategies import randomize

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 import rnncore
 from rnncore import runtime
 from rnncore.export import export
-from rnncore.export.loops.builder import Builder
-from rnncore.export.loops.columns import Columns
-from rnncore.export.loops.projection import Projection
+from rnncore.export.gate_splitting.gate_split import GateSplit
+from rnncore.export.graph.builder import Builder
+from rnncore.export.lowering.projection import Projection
 from tests.export.exporting import all_graphs, all_nodes, as_loaded, one_trace
 from tests.strategies import randomize
 
@@ -249,7 +249,7 @@ def sliced(builder: Builder, value: ir.Value, first: int, last: int) -> ir.Value
 def test_a_cut_graph_computes_the_same(drawn: tuple[ir.Graph, list[ir.Value]], join: bool, seed: int) -> None:
     graph, ends = drawn
     z, h = graph.inputs
-    columns = Columns(list(graph), [(value, ()) for value in ends], z, (), join=join)
+    columns = GateSplit(list(graph), [(value, ()) for value in ends], z, (), join=join)
     if not columns.clean:
         return
     constants = {v: v for v in graph.initializers.values()}

@@ -14,11 +14,12 @@ import torch
 
 import rnncore
 from rnncore import runtime
-from rnncore.export import ExportReport, export, export_generator, saving
+from rnncore.export import ExportReport, export, export_generator
+from rnncore.export import file as saving
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
-from rnncore.runtime.files.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
-from rnncore.runtime.files.signature import BLANK_FINGERPRINT
-from rnncore.runtime.files.weights import WEIGHTS_KEY, WeightsFile
+from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
+from rnncore.runtime.format.external_data import WEIGHTS_KEY, WeightsFile
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT
 from tests.export.exporting import one_trace
 
 SIZE, HIDDEN = 5, 19
@@ -137,8 +138,8 @@ def test_what_fails_leaves_what_was_there(
     module: torch.nn.Module, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {file.name: file.read_bytes() for file in copied.parent.iterdir()}
-    monkeypatch.setattr("rnncore.export.proof.reference.TOLERANCE", {"float32": -1.0})
-    monkeypatch.setattr("rnncore.export.proof.verification.TOLERANCE", {"float32": -1.0})
+    monkeypatch.setattr("rnncore.export.verification.reference.TOLERANCE", {"float32": -1.0})
+    monkeypatch.setattr("rnncore.export.verification.verifier.TOLERANCE", {"float32": -1.0})
     with one_trace(), pytest.raises(VerificationError):
         export(module, copied, torch.randn(2, 4, SIZE), external_data=True)
     assert {file.name: file.read_bytes() for file in copied.parent.iterdir()} == before

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export import export
-from rnncore.export.capture.example import Example
-from rnncore.export.int8.verification import Int8Verifier
-from rnncore.export.proof.reference import Reference
+from rnncore.export.tracing.example import Example
+from rnncore.export.verification.int8_verifier import Int8Verifier
+from rnncore.export.verification.reference import Reference
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
 from tests.export.exporting import one_trace
 from tests.export.faults import with_fault

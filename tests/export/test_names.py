@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rnncore import runtime
 from rnncore.export import export
-from rnncore.export.loops.unique_names import make_names_unique
+from rnncore.export.lowering.unique_names import make_names_unique
 from rnncore.runtime.errors import ExportError, InputError
 from tests.tolerances import bound
 

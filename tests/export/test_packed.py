@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_packed_sequence as unpack
 
 from rnncore import runtime
 from rnncore.export import export
-from rnncore.export.capture.packing import PaddedPacker, packing_by
+from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.runtime.errors import ExportError, InputError
 from tests.strategies import randomize
 

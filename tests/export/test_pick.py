@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rnncore.export import export
 from rnncore.export import exporter as module
-from rnncore.runtime import Pick, Port, Signature, load
+from rnncore.runtime import GatherOutput, Signature, TensorSpec, load
 from rnncore.runtime.errors import ExportError, VerificationError
 
 
@@ -75,7 +75,7 @@ def test_other_outputs_are_refused(options: dict[str, bool], message: str, tmp_p
 def test_wrong_picks_do_not_pass_verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.add_pick
 
-    def of_the_negated_output(graph: ir.Graph, states: set[str]) -> Pick:
+    def of_the_negated_output(graph: ir.Graph, states: set[str]) -> GatherOutput:
         pick = real(graph, states)
         gather = next(node for node in graph if node.op_type == "GatherElements")
         negated = ir.node("Neg", [gather.inputs[0]])
@@ -92,10 +92,10 @@ def test_wrong_picks_do_not_pass_verification(tmp_path: Path, monkeypatch: pytes
 
 def test_signatures_without_picks_are_read() -> None:
     """Files written before there were picks have no such entry."""
-    port = Port("x", "float32", ("batch", "time", 3))
+    port = TensorSpec("x", "float32", ("batch", "time", 3))
     text = Signature((port,), (port,)).to_json()
     older = text.replace(',"pick":null', "").replace(', "pick": null', "")
     assert older != text
     assert Signature.from_json(older) == Signature((port,), (port,))
-    with_pick = Signature((port,), (port,), pick=Pick("x", "x.at", "x.pick"))
+    with_pick = Signature((port,), (port,), pick=GatherOutput("x", "x.at", "x.pick"))
     assert Signature.from_json(with_pick.to_json()) == with_pick

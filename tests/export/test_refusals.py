@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import rnncore
 from rnncore.export import export
-from rnncore.export.loops import forms
-from rnncore.export.loops.builder import Builder
-from rnncore.export.loops.recurrence import Recurrence
+from rnncore.export.graph.builder import Builder
+from rnncore.export.lowering import forms
+from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.runtime.errors import ExportError, InputError, RnncoreError, VerificationError
 from tests.export.exporting import FORMS, one_trace
 from tests.export.modules import Network

@@ -13,8 +13,8 @@ from torch import nn
 
 from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, LanguageModel, LanguageModelConfig
 from rnncore.export import export, export_generator, export_translator
-from rnncore.export.generation import translator as translator_module
-from rnncore.export.generation.halves import Halves, trace_halves
+from rnncore.export.decoding import translator as translator_module
+from rnncore.export.decoding.traced_parts import EncoderAndDecoder, trace_encoder_and_decoder
 from rnncore.runtime import LanguageModel as RuntimeLanguageModel
 from rnncore.runtime import Model, TextGenerator, Translator
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
@@ -122,9 +122,9 @@ def encoder_decoder(name: str) -> EncoderDecoder:
 
 
 @cache
-def halves(name: str) -> Halves:
+def halves(name: str) -> EncoderAndDecoder:
     """What torch's exporter gave, which takes most of the time of an export."""
-    return trace_halves(encoder_decoder(name), "loop")
+    return trace_encoder_and_decoder(encoder_decoder(name), "loop")
 
 
 @cache

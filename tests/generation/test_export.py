@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from rnncore.export import export_generator, export_translator
-from rnncore.export.generation import (
+from rnncore.export.decoding import (
     beam_loop,
     beam_places,
     generator_graph,
@@ -19,9 +19,9 @@ from rnncore.export.generation import (
     translator,
     translator_graph,
 )
-from rnncore.export.generation.generator_graph import _read
-from rnncore.export.generation.sampling_nodes import Sampler
-from rnncore.export.loops.builder import Builder
+from rnncore.export.decoding.generator_graph import _read
+from rnncore.export.decoding.sampling_nodes import Sampler
+from rnncore.export.graph.builder import Builder
 from rnncore.runtime import load
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
 from tests.generation.models import encoder_decoder, halves, streaming_file, translator_file, vocabulary

@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from rnncore import runtime
-from rnncore.runtime.files.container import FINGERPRINT_KEY, stamp
-from rnncore.runtime.files.reverify import golden_of
-from rnncore.runtime.files.signature import BLANK_FINGERPRINT
+from rnncore.runtime.format.container import FINGERPRINT_KEY, stamp
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT
+from rnncore.runtime.verification import golden_of
 from tests.generation.models import generator_file, translator_file
 
 FILES: dict[str, tuple[Callable[[], bytes], int]] = {

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from rnncore.export.generation.generator_check import close_decision
+from rnncore.export.decoding.generator_check import close_decision
 from rnncore.runtime import InputError, ModelFileError, TextGenerator, UnknownTokenError
 from rnncore.runtime.text.sampling import sampling_probabilities, token_at
 from tests.export.backends import Loop

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, Generator, ReaderConfig
 from rnncore.export import export_model, export_translator
-from rnncore.export.generation import beam_loop
-from rnncore.export.generation.beam_check import Rules, best_of
-from rnncore.export.generation.translator_check import beginning, what_follows
+from rnncore.export.decoding import beam_loop
+from rnncore.export.decoding.beam_check import BeamRules, best_of
+from rnncore.export.decoding.translator_check import beginning, what_follows
 from rnncore.runtime import Generator as RuntimeGenerator
 from rnncore.runtime import InputError, LanguageModel, ModelFileError, Translator
 from rnncore.runtime.errors import VerificationError
 from rnncore.runtime.text.sampling import sampling_probabilities, token_at
-from rnncore.runtime.text.translator import Wiring
+from rnncore.runtime.text.translator import DecoderFeeds
 from rnncore.runtime.text.vocabulary import unknown_token_id
 from rnncore.text import character_vocabulary, word_vocabulary
 from tests.generation.models import END, UNKNOWN, WORDS, randomize, streaming_file, vocabulary
@@ -74,7 +74,7 @@ def test_no_search_of_a_translator_finds_a_rejected_token(source: list[int], bea
     (found,) = translator().translate_ids([source], **options)
     (steps,) = translator().translate_ids([source], **options, one_call=False)
     wanted, gap = best_of(
-        what_follows(model(), np.array(source, np.int64)), Rules(END, beam, MAX_TOKENS, penalty, (UNKNOWN,))
+        what_follows(model(), np.array(source, np.int64)), BeamRules(END, beam, MAX_TOKENS, penalty, (UNKNOWN,))
     )
     for one in (*found, *steps):
         assert UNKNOWN not in one.ids
@@ -128,8 +128,10 @@ def test_more_tokens_can_be_rejected_but_not_the_end(tmp_path: Path) -> None:
 
 
 def test_files_without_rejected_tokens_are_read_as_before() -> None:
-    assert Wiring.from_json('{"end":2,"feeds":{"memory":"memory.next"}}') == Wiring(2, {"memory": "memory.next"}, ())
-    assert Wiring.from_json(Wiring(2, {}, (1, 5)).to_json()) == Wiring(2, {}, (1, 5))
+    assert DecoderFeeds.from_json('{"end":2,"feeds":{"memory":"memory.next"}}') == DecoderFeeds(
+        2, {"memory": "memory.next"}, ()
+    )
+    assert DecoderFeeds.from_json(DecoderFeeds(2, {}, (1, 5)).to_json()) == DecoderFeeds(2, {}, (1, 5))
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([{}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.6}]))

@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from torch._inductor.exc import InductorError
 
 import rnncore
-from rnncore.layers.compiled import CompiledSteps
-from rnncore.layers.compiled.steps import BACKENDS, MOST_PROGRAMS
+from rnncore.layers.kernels.compiled import CompiledSteps
+from rnncore.layers.kernels.compiled.steps import BACKENDS, MOST_PROGRAMS
 from rnncore.layers.loop import run_loop
 from rnncore.runtime.errors import InputError
 from tests.cells.test_user_cell import LeakyCell

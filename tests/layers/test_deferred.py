@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rnncore
-from rnncore.layers.gate_gradients import STEPS_AT_ONCE, blocks_backward
+from rnncore.layers.kernels.gate_gradients import STEPS_AT_ONCE, blocks_backward
 from tests.strategies import randomize
 
 INPUT, HIDDEN, BATCH = 3, 5, 7

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rnncore
-from rnncore.layers.fused import fused_kernel
+from rnncore.layers.kernels.fused import fused_kernel
 from tests.cells.variants import VARIANTS
 from tests.parity import assert_same, gradients
 from tests.strategies import SEEDS, CellSpec, Inputs, inputs, randomize

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import rnncore
 from rnncore import runtime
 from rnncore.export import export
-from rnncore.export.capture.example import Example
-from rnncore.export.proof.reference import Reference
-from rnncore.export.proof.verification import Verifier
-from rnncore.runtime.files.golden import Golden
+from rnncore.export.tracing.example import Example
+from rnncore.export.verification.reference import Reference
+from rnncore.export.verification.verifier import Verifier
+from rnncore.runtime.format.golden import Golden
 from tests.export.faults import with_fault
 from tests.export.modules import Network
 from tests.proof.modules import FEATURES, HIDDEN, WarmUp

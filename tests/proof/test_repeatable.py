@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export import export
-from rnncore.export.capture.example import Example, bind
-from rnncore.export.proof.reference import Reference
-from rnncore.export.proof.repeatable import check_repeatable, draws_random_numbers
+from rnncore.export.tracing.example import Example, bind
+from rnncore.export.verification.reference import Reference
+from rnncore.export.verification.repeatable import check_repeatable, draws_random_numbers
 from rnncore.runtime.errors import ExportError
 from tests.proof.modules import FEATURES, Counter, Noise, Remembers
 

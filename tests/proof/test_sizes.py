@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rnncore.export.capture.size_limits import Number, SizeLimits, find_size_limits
-from rnncore.export.proof.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at
+from rnncore.export.tracing.size_limits import Number, SizeLimits, find_size_limits
+from rnncore.export.verification.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at
 from tests.proof.modules import FEATURES, Base, Before, Branch, Dilated, Lag, Sliced, Table, WarmUp, Window
 
 TRACED = (3, 31)

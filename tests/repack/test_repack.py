@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import rnncore
-from rnncore.repacking import LAYOUTS, OWN_GATES
 from rnncore.runtime.errors import InputError
+from rnncore.weight_layouts import LAYOUTS, OWN_GATES
 from tests.strategies import randomize
 
 INPUT, HIDDEN, BATCH, TIME = 3, 5, 2, 7

@@ -19,8 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rnncore.runtime.files.container import stamp
-from rnncore.runtime.files.signature import BLANK_FINGERPRINT, FORMAT_VERSION, Port, Signature, State
+from rnncore.runtime.format.container import stamp
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT, FORMAT_VERSION, Signature, StateSpec, TensorSpec
 
 FEATURES, IDS, SPEAKER, C, H, OUT, LAST = 13, 17, 3, 7, 5, 11, 2
 
@@ -97,18 +97,18 @@ def reference(spec: Spec, item: np.ndarray, speaker: np.ndarray | None = None) -
 def signature(spec: Spec) -> Signature:
     axes: tuple[str, ...] = ("time", "batch") if spec.time_major else ("batch", "time")
     if spec.ids:
-        main = Port("ids", "int64", axes, IDS if spec.limit else None)
+        main = TensorSpec("ids", "int64", axes, IDS if spec.limit else None)
     else:
-        main = Port("x", "float32", (*axes, FEATURES))
-    starts = [State.encode_initial(value) for value in initial(spec)]
+        main = TensorSpec("x", "float32", (*axes, FEATURES))
+    starts = [StateSpec.encode_initial(value) for value in initial(spec)]
     return Signature(
-        inputs=(main, Port("speaker", "float32", ("batch", SPEAKER))) if spec.speaker else (main,),
+        inputs=(main, TensorSpec("speaker", "float32", ("batch", SPEAKER))) if spec.speaker else (main,),
         outputs=(
-            Port("y", "float32", (*axes, "width" if spec.open_width else OUT)),
-            *([Port("last", "float32", ("batch", LAST))] if spec.last else []),
+            TensorSpec("y", "float32", (*axes, "width" if spec.open_width else OUT)),
+            *([TensorSpec("last", "float32", ("batch", LAST))] if spec.last else []),
         ),
-        lengths=Port("lengths", "int64", ("batch",)) if spec.lengths else None,
-        states=(State("c", "c_out", "float32", C, starts[0]), State("h", "h_out", "float32", H, starts[1])),
+        lengths=TensorSpec("lengths", "int64", ("batch",)) if spec.lengths else None,
+        states=(StateSpec("c", "c_out", "float32", C, starts[0]), StateSpec("h", "h_out", "float32", H, starts[1])),
         causal=True,
     )
 
@@ -199,8 +199,8 @@ def _body(spec: Spec) -> onnx.GraphProto:
 def counting_file() -> bytes:
     """Without a state; ``count`` is the lengths input itself, so that one too many or too few is seen."""
     node = helper.make_node
-    x, y = Port("x", "float32", ("batch", "time", FEATURES)), Port("y", "float32", ("batch", "time", C))
-    count, lengths = Port("count", "int64", ("batch", 1)), Port("lengths", "int64", ("batch",))
+    x, y = TensorSpec("x", "float32", ("batch", "time", FEATURES)), TensorSpec("y", "float32", ("batch", "time", C))
+    count, lengths = TensorSpec("count", "int64", ("batch", 1)), TensorSpec("lengths", "int64", ("batch",))
     nodes = [node("MatMul", ["x", "W"], ["y"]), node("Unsqueeze", ["lengths", "axis_1"], ["count"])]
     tensors = [numpy_helper.from_array(weights()["W"], "W"), numpy_helper.from_array(np.array([1]), "axis_1")]
     graph = helper.make_graph(nodes, "counting", [_value(x), _value(lengths)], [_value(y), _value(count)], tensors)
@@ -211,8 +211,8 @@ def counting_file() -> bytes:
 def not_causal_file(with_lengths: bool = False) -> bytes:
     """y = xW minus its mean over the valid time steps: every step needs the whole sequence."""
     node = helper.make_node
-    x, y = Port("x", "float32", ("batch", "time", FEATURES)), Port("y", "float32", ("batch", "time", C))
-    lengths = Port("lengths", "int64", ("batch",)) if with_lengths else None
+    x, y = TensorSpec("x", "float32", ("batch", "time", FEATURES)), TensorSpec("y", "float32", ("batch", "time", C))
+    lengths = TensorSpec("lengths", "int64", ("batch",)) if with_lengths else None
     nodes = [node("MatMul", ["x", "W"], ["z"])]
     if with_lengths:
         nodes += [
@@ -266,7 +266,7 @@ def finish(graph: onnx.GraphProto, sig: Signature, *, stamped: bool = True, **me
     return stamp(data) if stamped else data
 
 
-def _value(port: Port) -> onnx.ValueInfoProto:
+def _value(port: TensorSpec) -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype))
     return helper.make_tensor_value_info(port.name, kind, list(port.shape))
 

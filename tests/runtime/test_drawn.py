@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnncore.runtime.errors import ModelFileError
-from rnncore.runtime.files.drawn import Drawn
-from rnncore.runtime.files.golden import Golden
+from rnncore.runtime.format.drawn import Drawn
+from rnncore.runtime.format.golden import Golden
 
 M = (1 << 128) - 1
 

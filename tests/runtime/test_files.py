@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from rnncore import runtime
-from rnncore.runtime.files.container import fingerprint_of, metadata_of, stamp
-from rnncore.runtime.files.signature import BLANK_FINGERPRINT, Port, State
+from rnncore.runtime.format.container import fingerprint_of, metadata_of, stamp
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT, StateSpec, TensorSpec
 from tests.runtime.files import Spec, causal_file, causal_graph, finish, signature
 
 
@@ -158,15 +158,15 @@ def test_every_fault_of_a_signature_is_listed() -> None:
     sound = signature(Spec())
     states = (
         replace(sound.states[0], initial="AAAA"),
-        State("h", "c_out", "float32", 5, State.encode_initial(np.ones(4, "f"))),
-        State("g", "g_out", "float33", 5),
-        State("n", "n_out", "float32", 1, State.encode_initial(np.full(1, np.nan, "f"))),
+        StateSpec("h", "c_out", "float32", 5, StateSpec.encode_initial(np.ones(4, "f"))),
+        StateSpec("g", "g_out", "float33", 5),
+        StateSpec("n", "n_out", "float32", 1, StateSpec.encode_initial(np.full(1, np.nan, "f"))),
     )
     broken = replace(
         sound,
-        inputs=(Port("x", "float32", ("time", "time", 13)), Port("q", "bfloat16", ("batch", -1))),
+        inputs=(TensorSpec("x", "float32", ("time", "time", 13)), TensorSpec("q", "bfloat16", ("batch", -1))),
         outputs=(),
-        lengths=Port("n", "int32", ("batch",)),
+        lengths=TensorSpec("n", "int32", ("batch",)),
         states=states,
         causal=False,
     )
@@ -191,7 +191,7 @@ def test_every_fault_of_a_signature_is_listed() -> None:
 
 
 def test_a_causal_signature_needs_time() -> None:
-    still = replace(signature(Spec()), inputs=(Port("x", "float32", ("batch", 13)),))
+    still = replace(signature(Spec()), inputs=(TensorSpec("x", "float32", ("batch", 13)),))
     with pytest.raises(runtime.ModelFileError, match="causal, but no input has a time axis"):
         runtime.load(finish(causal_graph(Spec()), still))
 
@@ -200,10 +200,10 @@ def test_every_mismatch_of_signature_and_graph_is_listed() -> None:
     sound = signature(Spec())
     broken = replace(
         sound,
-        inputs=(Port("x", "float64", ("batch", "time", 12)),),
-        outputs=(Port("z", "float32", ("batch", "time", 11)),),
+        inputs=(TensorSpec("x", "float64", ("batch", "time", 12)),),
+        outputs=(TensorSpec("z", "float32", ("batch", "time", 11)),),
         states=(sound.states[0], replace(sound.states[1], size=6)),
-        lengths=Port("lengths", "int64", ("batch",)),
+        lengths=TensorSpec("lengths", "int64", ("batch",)),
     )
     with pytest.raises(runtime.ModelFileError, match="signature and graph of the file disagree") as caught:
         runtime.load(finish(causal_graph(Spec()), broken))
@@ -290,10 +290,10 @@ def test_many_threads_share_one_model() -> None:
 
 def test_a_learned_float64_state_survives_the_signature() -> None:
     value = np.linspace(-1, 1, 5)
-    assert np.array_equal(State("s", "t", "float64", 5, State.encode_initial(value)).initial_value(), value)
+    assert np.array_equal(StateSpec("s", "t", "float64", 5, StateSpec.encode_initial(value)).initial_value(), value)
 
 
 def test_an_output_may_be_free_in_name_only() -> None:
-    free = replace(signature(Spec()), outputs=(Port("y", "float32", ("batch", "time", "width")),))
+    free = replace(signature(Spec()), outputs=(TensorSpec("y", "float32", ("batch", "time", "width")),))
     model = runtime.load(finish(causal_graph(Spec()), free))
     assert model.run(np.ones((2, 3, 13), "f")).shape == (2, 3, 11)

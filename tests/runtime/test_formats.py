@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnncore import runtime
-from rnncore.runtime.files.axes import Axis, Flat, Steps
-from rnncore.runtime.files.contract import signature_problems
-from rnncore.runtime.files.layout import Slot
-from rnncore.runtime.files.signature import Port, Signature, State
+from rnncore.runtime.format.axes import Axis, Flat, Steps
+from rnncore.runtime.format.signature import Signature, StateSpec, TensorSpec
+from rnncore.runtime.tensors.graph_contract import signature_problems
+from rnncore.runtime.tensors.specs import Slot
 
 OLD = sorted((Path(__file__).parent / "format1").glob("*.onnx"))
 
@@ -47,8 +47,8 @@ AXES = st.builds(Axis, NAMES, st.integers(0, 9), st.none() | st.integers(9, 99),
 
 @given(shape=st.lists(SIZES, max_size=4), axes=st.lists(AXES, max_size=3), stride=st.integers(1, 9))
 def test_a_signature_comes_back_from_its_text(shape: list[int | str], axes: list[Axis], stride: int) -> None:
-    port = Port("y", "float32", tuple(shape))
-    state = State("h", "h.next", "float32", 6, None, (2, "batch", 3))
+    port = TensorSpec("y", "float32", tuple(shape))
+    state = StateSpec("h", "h.next", "float32", 6, None, (2, "batch", 3))
     for states in ((), (state,)):
         known = Signature((port,), (port,), None, states, axes=tuple(axes), stride=stride)
         again = Signature.from_json(known.to_json())
@@ -68,7 +68,7 @@ def test_steps_are_whole_and_never_negative(steps: Steps, n: int) -> None:
 @given(batch=st.integers(1, 5), time=st.integers(0, 9), inner_first=st.booleans())
 def test_flat_axes_are_unfolded_and_folded(batch: int, time: int, inner_first: bool) -> None:
     half = Steps("time", plus=1, over=2)
-    port = Port("y", "float32", (Flat((half, "batch") if inner_first else ("batch", half)), 3))
+    port = TensorSpec("y", "float32", (Flat((half, "batch") if inner_first else ("batch", half)), 3))
     slot = Slot.of(port)
     flat = np.arange(batch * half.at(time) * 3, dtype=np.float32).reshape(-1, 3)
     whole = slot.unfolded(flat, batch, time)
@@ -77,8 +77,8 @@ def test_flat_axes_are_unfolded_and_folded(batch: int, time: int, inner_first: b
 
 
 def test_a_signature_that_contradicts_itself_is_told() -> None:
-    x = Port("x", "float32", ("batch", "time", 3))
-    y = Port("y", "float32", ("batch", Steps("width"), 3))
+    x = TensorSpec("x", "float32", ("batch", "time", 3))
+    y = TensorSpec("y", "float32", ("batch", Steps("width"), 3))
     known = Signature((x,), (y,), axes=(Axis("width"), Axis("time", 5, 4)), stride=0)
     problems = "\n".join(signature_problems(known))
     assert "stride is 0" in problems

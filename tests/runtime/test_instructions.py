@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rnncore.runtime.calls.instructions import has_avx512
+from rnncore.runtime.session.cpu_features import has_avx512
 
 TABLE = "processor\t: 0\nmodel name\t: some\nflags\t\t: fpu {}\nbugs\t\t: avx512f\n\nprocessor\t: 1\nflags\t\t: fpu avx512f\n"
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from rnncore import runtime
-from rnncore.runtime import InputError, LanguageModel, ModelFileError, Port, Signature, TextGenerator, Translator
-from rnncore.runtime.files.options import Option
+from rnncore.runtime import InputError, LanguageModel, ModelFileError, Signature, TensorSpec, TextGenerator, Translator
+from rnncore.runtime.format.options import Option
 from tests.runtime.files import finish
 
 FORMAT_1 = Path(__file__).parent / "format1"
@@ -29,11 +29,11 @@ def sound() -> Signature:
     """y = x * gain + shift, where each row may have a gain and a shift of its own."""
     return Signature(
         (
-            Port("x", "float32", ("batch", "time", 3)),
-            Port("gain", "float64", ("batch",)),
-            Port("shift", "float32", ("batch", "places", 3)),
+            TensorSpec("x", "float32", ("batch", "time", 3)),
+            TensorSpec("gain", "float64", ("batch",)),
+            TensorSpec("shift", "float32", ("batch", "places", 3)),
         ),
-        (Port("y", "float32", ("batch", "time", 3)),),
+        (TensorSpec("y", "float32", ("batch", "time", 3)),),
         causal=True,
         options=(GAIN, SHIFT),
     )

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rnncore import runtime
-from rnncore.runtime import Pick, Port
+from rnncore.runtime import GatherOutput, TensorSpec
 from tests.runtime.files import Spec, causal_graph, finish, signature
 
 
 def test_picks_that_the_graph_lacks_are_a_mismatch() -> None:
-    data = finish(causal_graph(Spec()), replace(signature(Spec()), pick=Pick("y", "y.at", "y.pick")))
+    data = finish(causal_graph(Spec()), replace(signature(Spec()), pick=GatherOutput("y", "y.at", "y.pick")))
     with pytest.raises(runtime.ModelFileError, match="signature and graph of the file disagree") as caught:
         runtime.load(data)
     assert "input 'y.at' is in the signature, not in the graph" in str(caught.value)
@@ -23,14 +23,17 @@ def test_picks_that_the_graph_lacks_are_a_mismatch() -> None:
 
 def test_picks_that_make_no_sense_are_named() -> None:
     sound = signature(Spec())
-    timeless = Port("y", "float32", ("batch", 7))
+    timeless = TensorSpec("y", "float32", ("batch", 7))
     for changes, message in (
-        ({"pick": Pick("z", "z.at", "z.pick")}, "there are picks of 'z', which is no output"),
-        ({"pick": Pick("y", "x", "y.pick")}, "the name 'x' is used 2 times"),
-        ({"pick": Pick("y", "y.at", "y")}, "the name 'y' is used 2 times"),
-        ({"pick": Pick("y", "y.at", "y.pick"), "outputs": (timeless,)}, r"picks of output 'y' \[batch, 7\], expected"),
+        ({"pick": GatherOutput("z", "z.at", "z.pick")}, "there are picks of 'z', which is no output"),
+        ({"pick": GatherOutput("y", "x", "y.pick")}, "the name 'x' is used 2 times"),
+        ({"pick": GatherOutput("y", "y.at", "y")}, "the name 'y' is used 2 times"),
         (
-            {"pick": Pick("y", "y.at", "y.pick"), "outputs": (*sound.outputs, replace(timeless, name="q"))},
+            {"pick": GatherOutput("y", "y.at", "y.pick"), "outputs": (timeless,)},
+            r"picks of output 'y' \[batch, 7\], expected",
+        ),
+        (
+            {"pick": GatherOutput("y", "y.at", "y.pick"), "outputs": (*sound.outputs, replace(timeless, name="q"))},
             "picks of output 'y', but there are other outputs too",
         ),
     ):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rnncore import runtime
-from rnncore.runtime.calls.engine import Engine
+from rnncore.runtime.session.session import Engine
 from tests.runtime.data import BOUND, arguments, model, sequence, voice
 from tests.runtime.files import Spec, causal_file
 from tests.service.alone import SPECS, alone, assert_same

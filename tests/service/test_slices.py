@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnncore.runtime.batches.buckets import buckets
+from rnncore.runtime.batching.buckets import buckets
 from rnncore.runtime.pool.slices import PADDING_BUDGET, plan_slice, plan_whole
 
 LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=30)

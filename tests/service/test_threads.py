@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rnncore import runtime
-from rnncore.runtime.calls.processors import usable_processors
+from rnncore.runtime.session.threads import usable_processors
 from tests.runtime.files import Spec, causal_file
 
 MANY = 10_000

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rnncore.runtime.errors import TrainingError
-from rnncore.runtime.files.atomic import replacing
+from rnncore.runtime.format.atomic import replacing
 from rnncore.training import Checkpoint, Trainer
 from tests.training.small import CORPUS, assert_same_bits, trainer
 

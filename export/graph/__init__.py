@@ -1,0 +1,1 @@
+"""Tools on ONNX graphs: written, copied, mended, tidied."""

@@ -1,0 +1,221 @@
+"""How a recurrence is written in ONNX: a ``Loop`` or a ``Scan`` around a step graph, or a fused operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from rnncore.export.graph.builder import Builder, initializer
+from rnncore.export.lowering.fused import emit_fused
+from rnncore.export.lowering.recurrence import Recurrence
+from rnncore.runtime.session.cpu_features import GEMV
+
+Emit = Callable[[Builder, Recurrence, ir.Value], list[ir.Value]]
+Branch = Callable[[Builder, Recurrence], list[ir.Value]]
+Form = Literal["loop", "scan", "fused"]
+FORMS = ("loop", "scan", "fused")
+INT64_MIN = -(2**63)
+
+
+SMALL = 2**21
+"""Most numbers in the matrices of a cell for which a single step is written out without a loop."""
+
+
+@dataclass
+class Extent:
+    """How far a batch reaches: what all layers over the same rows and steps share.
+
+    lengths: valid steps of each row, int64 [batch], or None when all are.  shortest: the smallest of them, [1].
+    """
+
+    lengths: ir.Value | None
+    shortest: ir.Value | None
+    _one_step: ir.Value | None = None
+
+    @classmethod
+    def of(cls, builder: Builder, lengths: ir.Value | None) -> Extent:
+        """The extent of a batch with these lengths."""
+        return cls(lengths, None if lengths is None else builder.op("ReduceMin", lengths))
+
+    def one_step(self, builder: Builder, x: ir.Value) -> ir.Value:
+        """Whether x [batch, time, size] is one step and valid in every row, [1]."""
+        if self._one_step is None:
+            # Few nodes, as every streaming step pays for them: 2 time - shortest is 1 only if both are 1.
+            steps = builder.op("Shape", x, start=1, end=2)
+            if self.shortest is not None:
+                steps = builder.op("Sub", builder.op("Add", steps, steps), self.shortest)
+            self._one_step = builder.op("Equal", steps, builder.constant([1]))
+        return self._one_step
+
+
+def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: str, *, streams: bool) -> list[ir.Value]:
+    """The recurrence in the given form: [y [batch, time, size], *final states].
+
+    With lengths, at t >= length the state is held and the output is zero.  The loop stands in branches of ``If``, one
+    for each way of calling, because each way is fast differently (onnxruntime 1.32, one thread, LSTM):
+
+    - one step (if the file ``streams``, and the cell is ``SMALL``): no loop; 31 us against 42 for a row of size 64;
+    - one row: the loop with its weights as they are, for which there is a matrix-vector kernel: with AVX2 7 % at size 256,
+      25 % at 1024; with AVX-512 it loses as much, and the runtime switches it off;
+    - rows of full length: the loop with packed weights: 2.3 times as fast as unpacked for 4 rows of 256, 1.2 times for 16;
+    - rows of any length: the same with masks, which cost three nodes a step.
+
+    In all but the first the step is cut by gate, see :mod:`rnncore.export.gate_splitting.gate_split`.
+
+    onnxruntime packs a weight of a subgraph only if it is a constant of that subgraph or of the one right around it, so
+    the loops that want it packed copy it: a ``Flatten`` which constant folding replaces when the file is loaded.  It
+    stands in the body itself, because a body that takes a packed weight from around it gets no plan of its memory.
+    """
+    if form == "fused":
+        return emit_fused(builder, rec, extent.lengths)
+    emit = {"loop": emit_loop, "scan": emit_scan}[form]
+    if not streams or rec.matrix_size > SMALL:
+        return _steps(builder, rec, extent, emit, builder)
+    return _either(
+        builder,
+        rec,
+        extent.one_step(builder, rec.x),
+        ("one_step", emit_step),
+        ("steps", lambda b, r: _steps(b, r, extent, emit, builder)),
+    )
+
+
+def _steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outside: Builder) -> list[ir.Value]:
+    time = builder.op("Shape", rec.x, start=1, end=2)
+    # The shortest length reaches rows * time only if there is one row, and that is full; times 0 it never does.
+    shortest = builder.op("Mul", time if extent.shortest is None else extent.shortest, _gemv(builder.main))
+    cells = builder.op("Mul", builder.op("Shape", rec.x, start=0, end=1), time)
+    one_row = builder.op("GreaterOrEqual", shortest, cells)
+    return _either(
+        builder,
+        rec,
+        one_row,
+        ("one_row", lambda b, r: emit(b, _one_row(b, r, emit).unpacked(outside), time)),
+        ("rows", lambda b, r: _rows(b, _many_rows(b, r, emit), extent, emit, time)),
+    )
+
+
+_MOST_LOOKED_UP = 3
+"""Parts of z in a ``Loop`` over one row: looking up four of them costs what cutting saves."""
+
+
+def _one_row(builder: Builder, rec: Recurrence, emit: Emit) -> Recurrence:
+    columns = rec.ways_to_cut(join=emit is emit_loop)
+    if emit is emit_loop and columns is not None and len(columns.parts) > _MOST_LOOKED_UP:
+        columns = None
+    return rec.over_time(builder, columns, time_first=emit is emit_scan or columns is not None)
+
+
+def _many_rows(builder: Builder, rec: Recurrence, emit: Emit) -> Recurrence:
+    return rec.over_time(builder, rec.ways_to_cut(join=emit is emit_loop), time_first=True)
+
+
+def _gemv(main: ir.Graph) -> ir.Value:
+    """1, unless whoever opens the file says otherwise, see :mod:`rnncore.runtime.session.cpu_features`."""
+    return initializer(main, GEMV, ir.tensor(np.ones(1, np.int64), name=GEMV))
+
+
+def _rows(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, time: ir.Value) -> list[ir.Value]:
+    if extent.lengths is None:
+        return emit(builder, rec.packed(), time)
+    return _either(
+        builder,
+        rec,
+        builder.op("GreaterOrEqual", extent.shortest, time),
+        ("full", lambda b, r: emit(b, r.packed(), time)),
+        ("masked", lambda b, r: _masked(b, r.packed(), extent, emit, time)),
+    )
+
+
+def _either(
+    builder: Builder, rec: Recurrence, condition: ir.Value, then: tuple[str, Branch], otherwise: tuple[str, Branch]
+) -> list[ir.Value]:
+    """An ``If`` whose branches both give [y, *final states]."""
+    graphs = []
+    for name, branch in (then, otherwise):
+        inside = builder.nested()
+        graphs.append(inside.subgraph([], branch(inside, rec), name))
+    return builder.ops("If", [condition], 1 + len(rec.states), then_branch=graphs[0], else_branch=graphs[1])
+
+
+def _masked(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, time: ir.Value) -> list[ir.Value]:
+    valid = _valid_steps(builder, extent.lengths, time)
+    along = valid if rec.time_axis == 1 else builder.op("Transpose", valid, perm=[1, 0, 2])
+    y, *finals = emit(builder, replace(rec, valid=along), time)
+    return [builder.op("Where", valid, y, builder.constant(0, rec.dtype.numpy())), *finals]
+
+
+def _valid_steps(builder: Builder, lengths: ir.Value | None, time: ir.Value) -> ir.Value:
+    """Boolean [batch, time, 1]: True where t < length."""
+    stop = builder.op("Squeeze", time, builder.constant([0]))
+    steps = builder.op("Range", builder.constant(0), stop, builder.constant(1))
+    column = builder.op("Unsqueeze", lengths, builder.constant([1]))
+    return builder.op("Unsqueeze", builder.op("Less", steps, column), builder.constant([2]))
+
+
+def emit_step(builder: Builder, rec: Recurrence) -> list[ir.Value]:
+    """The only step of z [batch, 1, size], without a loop: [y [batch, 1, size], *final states]."""
+    y, *finals = rec.take_step(builder, [rec.single_z(builder)], rec.states, None)
+    return [builder.op("Unsqueeze", y, builder.constant([1])), *finals]
+
+
+def emit_loop(builder: Builder, rec: Recurrence, time: ir.Value) -> list[ir.Value]:
+    """The recurrence as a ``Loop`` of ``time`` [1] steps: [y [batch, time, size], *final states].
+
+    The trip count and a constant-true condition are always given: onnx.reference runs no iteration without the latter.
+    """
+    final = (
+        builder.op("Sub", builder.op("Squeeze", time, builder.constant([0])), builder.constant(1))
+        if rec.reverse
+        else None
+    )
+    true = builder.constant(True, bool)
+
+    body = builder.nested()
+    index = body.input("i", ir.DataType.INT64, ())
+    condition = body.input("go_on", ir.DataType.BOOL, ())
+    states = rec.state_inputs(body)
+    t = body.op("Sub", final, index) if final is not None else index
+    z_t = [body.op("Gather", z, t, axis=rec.time_axis) for z in rec.along]
+    keep = body.op("Gather", rec.valid, t, axis=rec.time_axis) if rec.valid is not None else None
+    y_t, *new = rec.take_step(body, z_t, states, keep)
+    go_on = body.op("Identity", condition)
+    graph = body.subgraph([index, condition, *states], [go_on, *new, y_t], "body")
+
+    *finals, stacked = builder.ops("Loop", [time, true, *rec.states], 1 + len(states), body=graph)
+    if rec.reverse:
+        ends = (builder.constant([v]) for v in (-1, INT64_MIN, 0, -1))
+        stacked = builder.op("Slice", stacked, *ends)
+    return [builder.op("Transpose", stacked, perm=[1, 0, 2]), *finals]
+
+
+def emit_scan(builder: Builder, rec: Recurrence, _time: ir.Value) -> list[ir.Value]:
+    """The recurrence as a ``Scan`` over the time axis of z: [y [batch, time, size], *final states]."""
+    body = builder.nested()
+    states = rec.state_inputs(body)
+    z_t = [body.input("z", rec.dtype, ("batch", width)) for width in rec.widths]
+    scanned, inputs = [*rec.along], [*states, *z_t]
+    keep = None
+    if rec.valid is not None:
+        keep = body.input("keep", ir.DataType.BOOL, ("batch", 1))
+        scanned.append(rec.valid)
+        inputs.append(keep)
+    y_t, *new = rec.take_step(body, z_t, states, keep)
+    graph = body.subgraph(inputs, [*new, y_t], "body")
+    direction = int(rec.reverse)
+    *finals, y = builder.ops(
+        "Scan",
+        [*rec.states, *scanned],
+        1 + len(states),
+        body=graph,
+        num_scan_inputs=len(scanned),
+        scan_input_axes=[rec.time_axis] * len(scanned),
+        scan_input_directions=[direction] * len(scanned),
+        scan_output_axes=[rec.time_axis],
+        scan_output_directions=[direction],
+    )
+    return [y if rec.time_axis == 1 else builder.op("Transpose", y, perm=[1, 0, 2]), *finals]

@@ -1,0 +1,140 @@
+"""Replace every placeholder of a traced module by a loop over its cell's step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from rnncore.cells import Cell
+from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.zero_values import always_zero
+from rnncore.export.lowering.forms import Extent, write_recurrence
+from rnncore.export.lowering.portable import emit_portable
+from rnncore.export.lowering.projection import Projection
+from rnncore.export.lowering.recurrence import Recurrence
+from rnncore.export.lowering.steps import StepGraph
+from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
+from rnncore.runtime.format.signature import StateSpec
+
+
+def splice(
+    model: ir.Model,
+    calls: Mapping[str, Call],
+    steps: Mapping[Cell, StepGraph],
+    *,
+    form: str | Mapping[str, str],
+    lift: bool,
+    lean: bool,
+) -> list[StateSpec]:
+    """Write the recurrences into ``model`` in place.
+
+    Args:
+        model: main graph with ``rnncore::Recurrent`` placeholders.
+        calls: what each placeholder stands for.
+        steps: step graph of each cell; the fused form needs none.
+        form: "loop", "scan", "fused" or "portable", for all calls or by name of the call.
+        lift: make the initial state of every call that got none, or zeros, a graph input, its final state a graph output.
+        lean: move projections to where they are used and cut products by gate: faster in floating point, not in int8.
+
+    Returns:
+        The lifted states.
+    """
+    graph = model.graph
+    weights: dict[Cell, dict[ir.Value, ir.Value]] = {}
+    lifted: list[StateSpec] = []
+    extents: dict[tuple[object, ...], Extent] = {}
+    for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
+        call = calls[node.attributes["call"].as_string()]
+        builder = Builder(call.name, graph)
+        step = steps.get(call.cell)
+        if step is not None and call.cell not in weights:
+            weights[call.cell] = step.emit_hoisted(builder)
+        x, z, lengths, *states = node.inputs
+        assert x is not None and z is not None
+        dtype = node.outputs[0].dtype or ir.DataType.FLOAT
+        recurrence = Recurrence(
+            name=call.name,
+            owner=call.owner,
+            cell=call.cell,
+            x=x,
+            step=step,
+            weights=weights.get(call.cell, {}),
+            z=z,
+            states=states,  # type: ignore[arg-type]
+            dtype=dtype,
+            reverse=call.layer.reverse,
+            projection=Projection.between(x, z) if lean else None,
+            lean=lean,
+        )
+        # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
+        free = not call.given_state or all(always_zero(state) for state in states)
+        ports = _lift(graph, call, dtype) if lift and free else []
+        if ports:
+            recurrence.states = [port[0] for port in ports]
+            lifted.extend(port[1] for port in ports)
+        # Named free axes are equal where their names are, so one extent serves all layers over the axis.
+        axes = (
+            [getattr(axis, "value", axis) or call.name for axis in z.shape[:2]] if z.shape is not None else [call.name]
+        )
+        key = (lengths, *axes)
+        if key not in extents:
+            extents[key] = Extent.of(builder, lengths)
+        own = form if isinstance(form, str) else form[call.name]
+        if own == "portable":
+            y, *finals = emit_portable(builder, recurrence, lengths)
+        else:
+            y, *finals = write_recurrence(builder, recurrence, extents[key], own, streams=lift)
+        for (_, state), i in zip(ports, range(len(finals)), strict=False):
+            finals[i] = _expose(graph, builder, finals[i], state)
+        results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]
+        graph.insert_before(node, builder.nodes)
+        for old, new in zip(node.outputs, results, strict=True):
+            new.shape, new.type = old.shape, old.type
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+    model.opset_imports.pop(DOMAIN, None)
+    graph.opset_imports.pop(DOMAIN, None)
+    return lifted
+
+
+def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Value, StateSpec]]:
+    """New graph inputs for the states of ``call``, named ``<layer path>.<state>``, and their descriptions."""
+    ports = []
+    like = next(call.cell.parameters(), None)
+    taken = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
+    initial = call.cell.initial_state(1, torch.zeros(1) if like is None else like.detach())
+    if call.given_state:
+        initial = tuple(torch.zeros_like(value) for value in initial)
+    for (name, size), value in zip(call.cell.state_sizes.items(), initial, strict=True):
+        full = f"{call.name}.{name}" if call.name else name
+        while {full, f"{full}.next"} & taken:  # an output that the module calls so
+            full += ".state"
+        port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape(("batch", size)))
+        graph.inputs.append(port)
+        array = value[0].detach().to("cpu").numpy()
+        ports.append(
+            (port, StateSpec(full, f"{full}.next", str(np.dtype(dtype.numpy())), size, StateSpec.encode_initial(array)))
+        )
+    return ports
+
+
+def _named_like(old: ir.Value, new: ir.Value, builder: Builder) -> ir.Value:
+    """``new``, under the name of ``old`` if that is an output of the module itself."""
+    if not old.is_graph_output():
+        return new
+    if new.is_graph_output():  # a final state that the module returns and the stream needs: two outputs of one value
+        new = builder.op("Identity", new)
+    new.name = old.name
+    return new
+
+
+def _expose(graph: ir.Graph, builder: Builder, final: ir.Value, state: StateSpec) -> ir.Value:
+    """``final`` as the graph output that feeds ``state`` next time."""
+    final.name = state.output
+    final.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(state.dtype)))
+    final.shape = ir.Shape(("batch", state.size))
+    graph.outputs.append(final)
+    return final

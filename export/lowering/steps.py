@@ -1,0 +1,188 @@
+"""The step of each cell as a small ONNX graph: no loop inside, so nothing can be unrolled or frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from rnncore.cells import Cell
+from rnncore.export.gate_splitting.gate_split import GateSplit, WeightSlices
+from rnncore.export.graph.builder import Builder, initializer
+from rnncore.export.tracing.recorder import Call
+from rnncore.export.tracing.torch_onnx import to_onnx
+from rnncore.runtime.errors import ExportError
+
+BATCH = 3  # of the example; any number but 0 and 1, which torch.export takes for constants
+
+
+@dataclass
+class StepGraph:
+    """``(z_t, *state) -> (y_t, *state)`` in ONNX.
+
+    ``hoisted`` nodes depend on weights only; they run once, outside the loop.
+    """
+
+    owner: str
+    inputs: list[ir.Value]
+    outputs: list[ir.Value]
+    hoisted: list[ir.Node]
+    nodes: list[ir.Node]
+    _columns: dict[bool, GateSplit | None] = field(default_factory=dict)
+
+    def columns(self, *, join: bool) -> GateSplit | None:
+        """The step by parts of z, such as one for each gate; None if it needs z as a whole.
+
+        join: as for :class:`GateSplit`.
+        """
+        if join not in self._columns:
+            constants = {value for node in self.hoisted for value in node.outputs}
+            wanted = [(value, ()) for value in self.outputs]
+            columns = GateSplit(self.nodes, wanted, self.inputs[0], constants, join=join)
+            self._columns[join] = columns if columns.clean and len(columns.parts) > 1 else None
+        return self._columns[join]
+
+    def emit(
+        self,
+        builder: Builder,
+        z: Sequence[ir.Value],
+        states: Sequence[ir.Value],
+        weights: Mapping[ir.Value, ir.Value],
+        columns: GateSplit | None,
+        pieces: WeightSlices,
+    ) -> list[ir.Value]:
+        """Write one step into ``builder``.
+
+        z: its value, or those of the parts of ``columns``.
+        weights: what :meth:`emit_hoisted` or :meth:`emit_copies` gave.
+        pieces: what :meth:`GateSplit.emit_pieces` gave; unused with z as a whole.
+        """
+        known = {**weights, **dict(zip(self.inputs[1:], states, strict=True))}
+        if columns is not None:
+            return columns.emit(builder, known, z, pieces)
+        known[self.inputs[0]] = z[0]
+        _emit(self.nodes, builder, known, self.owner)
+        return [known[value] if value in known else _weight(value, builder, self.owner) for value in self.outputs]
+
+    def matrices(self) -> list[ir.Value]:
+        """Each weight matrix that some matrix product has on its right."""
+        rights = dict.fromkeys(n.inputs[1] for n in self.nodes if n.op_type in ("MatMul", "Gemm"))
+        constant = {value for node in self.hoisted for value in node.outputs}
+        return [
+            value
+            for value in rights
+            if value is not None
+            and (value.const_value is not None or value in constant)
+            and value.shape is not None
+            and len(value.shape) == 2
+        ]
+
+    def emit_hoisted(self, builder: Builder) -> dict[ir.Value, ir.Value]:
+        """Write what depends on weights only; returns where each such value, and each weight, now is."""
+        used = (*(value for node in self.nodes for value in node.inputs), *self.outputs)
+        mapping = {v: _weight(v, builder, self.owner) for v in used if v is not None and v.const_value is not None}
+        _emit(self.hoisted, builder, mapping, self.owner)
+        return mapping
+
+    def emit_copies(
+        self, builder: Builder, weights: Mapping[ir.Value, ir.Value], columns: GateSplit | None
+    ) -> dict[ir.Value, ir.Value]:
+        """``weights``, with copies of the matrices that are not cut."""
+        whole = [matrix for matrix in self.matrices() if columns is None or not columns.cuts(matrix)]
+        return {**weights, **{value: builder.op("Flatten", weights[value], axis=1) for value in whole}}
+
+
+def _weight(value: ir.Value, builder: Builder, owner: str) -> ir.Value:
+    if value.const_value is None:
+        raise ExportError(f"the step of {owner} uses a value that is neither its input nor a weight: {value.name}")
+    return initializer(builder.main, f"{owner}.{value.name}", value.const_value)
+
+
+def _emit(nodes: Sequence[ir.Node], builder: Builder, mapping: dict[ir.Value, ir.Value], owner: str) -> None:
+    for node in nodes:
+        inputs = [
+            None if v is None else mapping[v] if v in mapping else _weight(v, builder, owner) for v in node.inputs
+        ]
+        if node.op_type == "Identity":
+            mapping[node.outputs[0]] = inputs[0]  # type: ignore[assignment]
+            continue
+        outputs = builder.append(node.op_type, inputs, node.attributes.values(), len(node.outputs), node.domain)
+        mapping.update(zip(node.outputs, outputs, strict=True))
+
+
+class _Steps(nn.Module):
+    """The steps of several cells side by side, so that one call exports them all."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList(cells)
+        self._typed = tuple(cells)
+
+    def forward(self, arguments: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        results = []
+        for cell, (z, *state) in zip(self._typed, arguments, strict=True):
+            result = cell.step(z, *state)
+            _check_step(cell, result, state)
+            # A result that is also an argument or another result would be one ONNX value with two roles.
+            results.append(tuple(r + 0 if any(r is a for a in (z, *state)) else r for r in result))
+        return results
+
+
+def _check_step(cell: Cell, result: tuple[Tensor, ...], state: Sequence[Tensor]) -> None:
+    name = type(cell).__name__
+    if not isinstance(result, tuple) or len(result) != 1 + len(state):
+        raise ExportError(
+            f"{name}.step must return (y, {', '.join(cell.state_sizes)}), a tuple of {1 + len(state)} tensors"
+        )
+    sizes = [cell.output_size, *cell.state_sizes.values()]
+    for what, tensor, size in zip(("y", *cell.state_sizes), result, sizes, strict=True):
+        if tensor.dim() != 2 or tensor.shape[1] != size:
+            raise ExportError(f"{name}.step gives {what} of shape {tuple(tensor.shape)}, expected [batch, {size}]")
+
+
+def export_steps(calls: Sequence[Call], opset: int) -> dict[Cell, StepGraph]:
+    """The step graph of every distinct cell among ``calls``, from one call of torch's exporter (1.2 s, any size)."""
+    first = {call.cell: call for call in reversed(calls)}
+    cells = list(first)
+    arguments = [_example(cell, first[cell].z_size) for cell in cells]
+    batch = {0: torch.export.Dim.DYNAMIC}
+    dynamic = ([tuple(batch for _ in args) for args in arguments],)
+    model = to_onnx(_Steps(cells).eval(), (arguments,), dynamic, what="the steps of the cells", opset=opset)
+    inputs, outputs = list(model.graph.inputs), list(model.graph.outputs)
+    graphs = {}
+    for cell, args in zip(cells, arguments, strict=True):
+        mine, inputs = inputs[: len(args)], inputs[len(args) :]
+        results, outputs = outputs[: len(args)], outputs[len(args) :]
+        graphs[cell] = _cut(first[cell].owner, mine, results, list(model.graph))
+    return graphs
+
+
+def _example(cell: Cell, z_size: int) -> tuple[Tensor, ...]:
+    parameter = next(cell.parameters(), None)
+    like = torch.zeros(1) if parameter is None else parameter.detach()
+    return tuple(like.new_zeros(BATCH, size) for size in (z_size, *cell.state_sizes.values()))
+
+
+def _cut(owner: str, inputs: list[ir.Value], outputs: list[ir.Value], order: list[ir.Node]) -> StepGraph:
+    """The nodes that ``outputs`` need, split by whether they depend on ``inputs``; identities dropped."""
+    needed: set[ir.Node] = set()
+    todo = [value.producer() for value in outputs]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in needed:
+            needed.add(node)
+            todo.extend(value.producer() for value in node.inputs if value is not None)
+    varying = set(inputs)
+    hoisted, nodes = [], []
+    for node in (n for n in order if n in needed):
+        if any(isinstance(a.value, ir.Graph) for a in node.attributes.values()):
+            raise ExportError(f"the step of {owner} contains control flow ({node.op_type}); write it with torch.where")
+        if varying.intersection(v for v in node.inputs if v is not None):
+            varying.update(node.outputs)
+            nodes.append(node)
+        else:
+            hoisted.append(node)
+    return StepGraph(owner, inputs, outputs, hoisted, nodes)

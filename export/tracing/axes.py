@@ -1,0 +1,197 @@
+"""Name the free axes of a module's inputs, and say what sizes they take, from what probing shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
+from rnncore.export.tracing.following import Unfitting, output_shapes
+from rnncore.export.tracing.groups import Group, find_groups
+from rnncore.export.tracing.probing import Place, Prober
+from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of
+
+
+def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int = 0) -> Example:
+    """``example`` with the axes that ``module`` leaves free, their limits, and how its outputs follow them.
+
+    given: axes that the caller names; they are taken as said.
+
+    Raises:
+        ExportError: the batch axis is fixed, or an output follows the inputs by no rule that a signature can say.
+    """
+    prober = Prober(module, example, seed)
+    if prober.run({}) is None:  # on random inputs of the example's own sizes: nothing can be learnt
+        return example
+    fixed, tied, said = _given(example, given or {})
+    groups = find_groups(prober, fixed, [tied[name] for name in tied])
+    names = _names(prober, example, groups, said)
+    _check(module, example, groups, names)
+    try:
+        shapes = output_shapes(prober, groups, names)
+    except Unfitting as why:
+        raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
+    extents = {names[k]: _extent(names[k], group, shapes) for k, group in enumerate(groups)}
+    roles = {place: names[k] for k, group in enumerate(groups) for place in group.places}
+    inputs = tuple(
+        replace(own, axes=tuple(roles.get((i, axis)) for axis in range(own.value.dim())))
+        for i, own in enumerate(example.inputs)
+    )
+    return replace(example, inputs=inputs, extents=extents, output_shapes=shapes)
+
+
+def _given(example: Example, given: Axes) -> tuple[list[Place], dict[str, tuple[Place, ...]], dict[Place, str]]:
+    """Axes that are fixed, groups and names, as far as the caller says them."""
+    fixed: list[Place] = []
+    tied: dict[str, tuple[Place, ...]] = {}
+    said: dict[Place, str] = {}
+    for i, own in enumerate(example.inputs):
+        for axis, name in enumerate(own.axes if own.name in given else ()):
+            if name is None:
+                fixed.append((i, axis))
+            else:
+                tied[name] = (*tied.get(name, ()), (i, axis))
+                said[i, axis] = name
+    return fixed, tied, said
+
+
+def _names(prober: Prober, example: Example, groups: Sequence[Group], said: Mapping[Place, str]) -> dict[int, str]:
+    """batch, time, or a name of its own for each group."""
+    names = {k: said[group.places[0]] for k, group in enumerate(groups) if group.places[0] in said}
+    batch, time = _batch_and_time(prober, example, groups, set(names))
+    for role, k in ((BATCH, batch), (TIME, time)):
+        if k is not None and role not in names.values():
+            names[k] = role
+    for k, group in enumerate(groups):
+        if k not in names:
+            names[k] = _own_name(example, group, names)
+    return names
+
+
+def _own_name(example: Example, group: Group, names: Mapping[int, str]) -> str:
+    """The name of the input for its second axis, else name and position."""
+    index, axis = group.places[0]
+    name = example.inputs[index].name
+    timed = any(a == TIME for a in default_axes(example.inputs[index].value)[axis : axis + 1])
+    if timed and name not in (*names.values(), BATCH, TIME):
+        return name
+    return f"{name}_{axis}"
+
+
+def _batch_and_time(
+    prober: Prober, example: Example, groups: Sequence[Group], named: set[int]
+) -> tuple[int | None, int | None]:
+    """The groups that rows and steps of recurrent calls follow; the usual places of these axes decide where none does."""
+    rows, steps = _followed(prober, groups)
+    open_groups = [k for k in range(len(groups)) if k not in named]
+    usual = {
+        role: [
+            k
+            for k in open_groups
+            for i, axis in groups[k].places
+            if default_axes(example.inputs[i].value)[axis] == role and example.inputs[i].name != example.lengths
+        ]
+        for role in (BATCH, TIME)
+    }
+    calls = len(next(iter(steps.values()))) if steps else 0
+    pairs = [
+        (b, t)
+        for c in range(calls)
+        for b in open_groups
+        for t in open_groups
+        if b != t and rows[b][c] and steps[t][c] and _rows_follow_only(rows, b, c)
+    ]
+    followed = _in_outputs(groups)
+    if pairs:
+        best = max(pairs, key=lambda pair: (pairs.count(pair), pair[1] in followed, -pair[0] - pair[1]))
+        return best
+    looped = [k for k in open_groups if _operations_grow(groups[k])]
+    timed = [t for t in open_groups if any(steps.get(t, ()))] + looped
+    time = next((k for k in timed if k in followed), timed[0] if timed else None)
+    if time is None:
+        time = next((k for k in usual[TIME]), None)
+    others = [k for k in open_groups if k != time]
+    by_calls = [b for b in others if any(rows.get(b, ()))]
+    batch = next((k for k in by_calls if k in usual[BATCH]), by_calls[0] if by_calls else None)
+    if batch is None:
+        batch = next((k for k in usual[BATCH] if k != time), None)
+    if batch is None:
+        batch = next((k for k in others if _rows_apart(prober, groups[k])), None)
+    return batch, time
+
+
+def _followed(prober: Prober, groups: Sequence[Group]) -> tuple[dict[int, list[bool]], dict[int, list[bool]]]:
+    """For each group, whether the rows and the steps of each recurrent call follow it."""
+    rows: dict[int, list[bool]] = {}
+    steps: dict[int, list[bool]] = {}
+    base = prober.run({})
+    assert base is not None
+    for k, group in enumerate(groups):
+        seen = [outcome.calls for outcome in group.outcomes.values() if len(outcome.calls) == len(base.calls)]
+        rows[k] = [any(calls[c][0] != base.calls[c][0] for calls in seen) for c in range(len(base.calls))]
+        steps[k] = [any(calls[c][1] != base.calls[c][1] for calls in seen) for c in range(len(base.calls))]
+    return rows, steps
+
+
+def _rows_follow_only(rows: Mapping[int, Sequence[bool]], batch: int, call: int) -> bool:
+    return all(k == batch or not follows[call] for k, follows in rows.items())
+
+
+def _operations_grow(group: Group) -> bool:
+    counts = [outcome.operations for _, outcome in sorted(group.outcomes.items())]
+    return len(counts) > 1 and counts[-1] > counts[0] and all(a <= b for a, b in pairwise(counts))
+
+
+def _in_outputs(groups: Sequence[Group]) -> set[int]:
+    """Groups that some output's size follows."""
+    return {k for k, group in enumerate(groups) if len({o.shapes for o in group.outcomes.values()}) > 1}
+
+
+def _rows_apart(prober: Prober, group: Group) -> bool:
+    """Whether to turn the order of the entries along the axis turns that of the answers, and does nothing else."""
+    tensors = prober.draw({})
+    turned = list(tensors)
+    for index, axis in group.places:
+        turned[index] = turned[index].flip(axis)
+    straight, back = prober.answer(tensors), prober.answer(turned)
+    if straight is None or back is None:
+        return False
+    for value, other in zip(straight, back, strict=True):
+        along = [axis for axis, size in enumerate(value.shape) if size == group.size]
+        same = [torch.allclose(value, other.flip(axis), atol=1e-5) for axis in along if value.is_floating_point()]
+        if not any(same):
+            return False
+    return True
+
+
+def _check(module: nn.Module, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> None:
+    what = type(module).__name__
+    if BATCH not in names.values():
+        shapes = ", ".join(f"'{own.name}' {list(own.value.shape)}" for own in example.inputs)
+        raise ExportError(
+            f"{what} takes no other size along any axis that could be the batch: inputs {shapes}; a file needs one.  "
+            f"If forward takes one sequence, add an axis for several; {_how(example)}"
+        )
+    batch = next(groups[k] for k, name in names.items() if name == BATCH)
+    if batch.minimum > 1 or batch.multiple > 1:
+        raise ExportError(
+            f"{what} answers in another shape, or fails, for a batch of 1: squeeze() drops that axis, squeeze(-1) does not"
+        )
+
+
+def _how(example: Example) -> str:
+    first = example.inputs[0]
+    words = [("batch" if k == 0 else "time" if k == 1 else None) for k in range(first.value.dim())]
+    return f"axes={{'{first.name}': {tuple(words)}}} says which axes are free, None for a fixed one"
+
+
+def _extent(name: str, group: Group, shapes: Sequence[Sequence[object]]) -> Extent:
+    """Limits of an axis, and a step for sizes to try that outputs notice."""
+    follows = [size for shape in shapes for size in shape if isinstance(size, Steps) and base_of(size) == name]
+    stride = max([max(1, size.over // size.times) for size in follows], default=1)
+    return Extent(name, group.minimum, group.maximum, group.multiple, stride)

@@ -1,0 +1,280 @@
+"""The example call: its named tensors, which axes are free, and other inputs of any size made like it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from rnncore.export.tracing.nesting import named_tensors, with_tensors
+from rnncore.export.tracing.observing import observing
+from rnncore.export.tracing.packing import REWRITE
+from rnncore.runtime.errors import ExportError, InputError, raise_all
+from rnncore.runtime.format.axes import BATCH, TIME, Axis, Size
+
+LENGTHS_NAMES = (
+    "lengths",
+    "length",
+    "lens",
+    "seq_lens",
+    "seq_lengths",
+    "sequence_lengths",
+    "x_lengths",
+    "input_lengths",
+)
+
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+Axes = Mapping[str, Sequence[str | None]]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor the module takes: example value and the names of its free axes (None for a fixed one)."""
+
+    name: str
+    value: Tensor
+    axes: tuple[str | None, ...]
+
+    def resized(self, sizes: Mapping[str, int], generator: torch.Generator, vocabulary: int) -> Tensor:
+        """A random tensor like the example with ``sizes`` along its free axes.
+
+        Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
+        the example's spread, integers any value between the example's extremes (below ``vocabulary`` if it is constant).
+        """
+        value = self.value.detach().cpu()
+        shape = [sizes[axis] if axis else n for axis, n in zip(self.axes, value.shape, strict=True)]
+        for axis, size in enumerate(shape):
+            if self.axes[axis]:
+                picks = torch.randint(value.shape[axis], (size,), generator=generator)
+                value = value.index_select(axis, picks)
+        if value.is_floating_point():
+            spread = self.value.detach().float().std(correction=0).item() if self.value.numel() > 1 else 0.0
+            noise = torch.randn(value.shape, generator=generator)
+            value = value + (noise * (spread or 1.0)).to(value.dtype)
+        elif value.dtype == torch.bool:
+            value = torch.rand(value.shape, generator=generator) < 0.5
+        elif not value.is_complex():
+            low, high = int(self.value.min()), int(self.value.max())
+            high = max(high, vocabulary - 1) if low == high else high
+            value = torch.randint(low, high + 1, value.shape, generator=generator, dtype=value.dtype)
+        return value.to(self.value.device)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The sizes that a free axis takes: multiples of ``multiple`` from ``minimum`` to ``maximum``.
+
+    stride: so much more of it is what outputs notice, of raw audio hundreds of samples.
+    """
+
+    name: str
+    minimum: int = 1
+    maximum: int | None = None
+    multiple: int = 1
+    stride: int = 1
+
+    def near(self, size: int) -> int:
+        """The ``size``-th size that the axis takes, counted in strides: 1 is the least."""
+        found = self.minimum + (size - 1) * self.stride
+        found = -(-found // self.multiple) * self.multiple
+        return found if self.maximum is None else min(found, self.maximum // self.multiple * self.multiple)
+
+    def takes(self, size: int) -> bool:
+        """Whether the axis may have exactly this size."""
+        most = size if self.maximum is None else self.maximum
+        return self.minimum <= size <= most and size % self.multiple == 0
+
+    @property
+    def axis(self) -> Axis:
+        """The same for the signature, where an axis that takes everything takes 0 too."""
+        least = 0 if self.minimum == self.multiple == self.stride == 1 else self.minimum
+        return Axis(self.name, least, self.maximum, self.multiple)
+
+
+OTHER_SIZES = (3, 5, 2, 7)
+"""Places of the sizes, among those that an axis takes, that axes other than batch and time are tried at by default."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A call of the module, taken apart into tensors by name.
+
+    extents: the sizes that free axes take, by name; an axis without takes any.
+    output_shapes: how the shapes of the outputs follow, None where nobody has looked.
+    """
+
+    inputs: tuple[Input, ...]
+    lengths: str | None
+    vocabulary: int
+    _arguments: inspect.BoundArguments
+    sorted_lengths: bool = False  # the module takes its lengths in decreasing order only
+    extents: Mapping[str, Extent] = field(default_factory=dict)
+    output_shapes: tuple[tuple[Size, ...], ...] | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module, example: Any, axes: Axes | None, lengths: str | bool) -> Example:
+        """Read ``example``: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+
+        Raises:
+            InputError: the example does not fit the module's forward, or has no tensor with a batch and a time axis.
+        """
+        arguments = bind(module, example)
+        _refuse_packed(arguments)
+        axes = dict(axes or {})
+        named = [pair for name, value in arguments.arguments.items() for pair in named_tensors(value, name)]
+        problems = [
+            f"axes names '{name}', the inputs are {[n for n, _ in named]}" for name in axes.keys() - dict(named)
+        ]
+        own = _lengths_input(dict(named), lengths, problems)
+        inputs = []
+        for name, value in named:
+            given = axes.get(name)
+            if given is not None and len(given) != value.dim():
+                problems.append(f"axes of '{name}' has {len(given)} entries, the tensor has {value.dim()} axes")
+                continue
+            chosen = tuple(given) if given is not None else default_axes(value)
+            if any(a and n == 0 for a, n in zip(chosen, value.shape, strict=True)):
+                problems.append(f"example input '{name}' has shape {tuple(value.shape)}: it needs at least one entry")
+            inputs.append(Input(name, value, chosen))
+        if not inputs:
+            problems.append("the example holds no tensor")
+        raise_all(problems)
+        sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
+        found = cls(tuple(inputs), own, min(sizes, default=0), arguments)
+        return found._observed(module, set(axes), lengths)
+
+    def _observed(self, module: nn.Module, given_axes: set[str], lengths: str | bool) -> Example:
+        """The same with what a run of the module tells: the lengths it packs with, states in torch's layout."""
+        tensors = [i.value for i in self.inputs]
+        with observing(module) as seen, torch.no_grad():
+            try:
+                self.call(module, tensors)
+            except Exception:
+                return self  # ``check_runs`` says what is wrong
+        packed = None if lengths is False else seen.lengths_among(list(zip(self.names, tensors, strict=True)))
+        inputs = tuple(
+            replace(i, axes=(None, BATCH, None)) if i.name not in given_axes and seen.is_state(i.value) else i
+            for i in self.inputs
+        )
+        return replace(self, inputs=inputs, lengths=self.lengths or packed, sorted_lengths=seen.packs.sorted)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the inputs in order."""
+        return [i.name for i in self.inputs]
+
+    @property
+    def axis_names(self) -> list[str]:
+        """Names of the free axes, each once."""
+        return list(dict.fromkeys(name for own in self.inputs for name in own.axes if name is not None))
+
+    def fit(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, int]:
+        """Sizes that the module takes: the given ones, counted as :meth:`Extent.near` does, and some for other axes.
+
+        Where an axis takes any size these are ``sizes`` themselves.
+        """
+        names = [name for name in self.axis_names if name not in sizes]
+        others = {name: OTHER_SIZES[(k + seed) % len(OTHER_SIZES)] for k, name in enumerate(names)}
+        return {
+            name: self.extents[name].near(size) if name in self.extents else size
+            for name, size in {**others, **sizes}.items()
+        }
+
+    def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
+        """Random inputs of the given sizes, exactly, all lengths full; other axes are of sizes that the module takes."""
+        sizes = {**self.fit({}), **sizes}
+        return [
+            torch.full((sizes[BATCH],), sizes[TIME], dtype=torch.int64)
+            if i.name == self.lengths
+            else i.resized(sizes, generator, self.vocabulary)
+            for i in self.inputs
+        ]
+
+    def call(self, module: nn.Module, tensors: Sequence[Tensor]) -> Any:
+        """``module`` on flat tensors; lengths, int64 in every file, get the dtype that the module is made for."""
+        named = zip(self.inputs, tensors, strict=True)
+        source = iter([t.to(i.value.dtype) if i.name == self.lengths else t for i, t in named])
+
+        def take() -> Tensor:
+            return next(source)
+
+        filled = {name: with_tensors(value, take) for name, value in self._arguments.arguments.items()}
+        bound = inspect.BoundArguments(self._arguments.signature, filled)
+        return module(*bound.args, **bound.kwargs)
+
+
+def default_axes(value: Tensor) -> tuple[str | None, ...]:
+    """Batch first, then time; one value or one vector of floats for each sequence has no time axis."""
+    if value.dim() == 0:
+        return ()
+    timed = value.dim() >= 3 or (value.dim() == 2 and not value.is_floating_point())
+    return (BATCH, TIME if timed else None, *(None for _ in range(value.dim() - 2)))[: value.dim()]
+
+
+def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
+    """The arguments of ``module.forward`` that ``example`` stands for; InputError when it does not fit."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError("TorchScript cannot be exported: hand in the module that it was made of")
+    signature = inspect.signature(module.forward)
+    args: tuple[Any, ...] = (example,)
+    kwargs: dict[str, Any] = {}
+    if isinstance(example, Mapping):
+        args, kwargs = (), dict(example)
+    elif isinstance(example, tuple):
+        args = example
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"the example does not fit {type(module).__name__}.forward{signature}: {error}; pass a tensor, a tuple of "
+            "positional arguments, or a dict of keyword arguments"
+        ) from None
+
+
+def _refuse_packed(arguments: inspect.BoundArguments) -> None:
+    packed = [name for name, value in arguments.arguments.items() if isinstance(value, PackedSequence)]
+    raise_all([f"'{name}' is a PackedSequence, which no file takes: {REWRITE}" for name in packed])
+
+
+def _lengths_input(named: Mapping[str, Tensor], lengths: str | bool, problems: list[str]) -> str | None:
+    """Name of the input that holds lengths, if the module takes one."""
+    if lengths is False:
+        return None
+    if isinstance(lengths, str) and lengths != "auto":
+        if lengths not in named:
+            problems.append(f"lengths='{lengths}' is no input; the inputs are {list(named)}")
+        return lengths
+    found = [n for n, v in named.items() if n in LENGTHS_NAMES and v.dim() == 1 and not v.is_floating_point()]
+    if len(found) > 1:
+        problems.append(f"inputs {found} all look like lengths; say which with lengths='name'")
+    return found[0] if found else None
+
+
+def check_dtypes(module: nn.Module, example: Example) -> None:
+    """Raise ExportError for dtypes in which onnxruntime's CPU kernels do not run; float16 and float64 do."""
+    tensors = {
+        **dict(module.named_parameters()),
+        **dict(module.named_buffers()),
+        **{i.name: i.value for i in example.inputs},
+    }
+    found = [name for name, tensor in tensors.items() if tensor.dtype in (torch.bfloat16, *_FLOAT8)]
+    if found:
+        raise ExportError(
+            f"{found[0]} is {str(tensors[found[0]].dtype).removeprefix('torch.')} (and {len(found) - 1} more), for which "
+            "onnxruntime has no CPU kernels; export a copy in float32, copy.deepcopy(module).float(), with an example in "
+            "float32, or .half() for a file of half the size"
+        )
+
+
+def check_runs(example: Example, module: nn.Module) -> Any:
+    """Run the user's own example once, so that a failure there is told apart from a failure of the export."""
+    try:
+        with torch.no_grad():
+            return example.call(module, [i.value for i in example.inputs])
+    except Exception as error:
+        raise ExportError(f"{type(module).__name__} fails on the example itself: {error}") from error

@@ -1,0 +1,160 @@
+"""How the sizes of a module's outputs follow those of its inputs, fitted to what probing saw and confirmed at other sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from rnncore.export.tracing.groups import Group
+from rnncore.export.tracing.probing import Outcome, Prober
+from rnncore.runtime.format.axes import Flat, Size, Steps
+
+Names = Mapping[int, str]
+"""Names of groups by their index."""
+
+_MOST_TIMES = 64
+Part = str
+
+
+class Unfitting(Exception):
+    """The size of an output follows no rule that a signature can say."""
+
+
+def output_shapes(prober: Prober, groups: Sequence[Group], names: Names) -> tuple[tuple[Size, ...], ...]:
+    """Shape of each output; raises :class:`Unfitting`, with the output's index and axis, where there is no rule."""
+    base = prober.run({})
+    assert base is not None
+    together = _together(prober, groups)
+    shapes = []
+    for output, shape in enumerate(base.shapes):
+        sizes = [_size(prober, groups, names, (output, axis), found) for axis, found in enumerate(shape)]
+        for wanted, outcome in together:
+            given = {names[k]: n for k, n in wanted.items()}
+            for axis, size in enumerate(sizes):
+                if value_of(size, given) != outcome.shapes[output][axis]:
+                    raise Unfitting(
+                        f"axis {axis} of output {output} has size {outcome.shapes[output][axis]} at {given}"
+                    )
+        shapes.append(tuple(sizes))
+    return tuple(shapes)
+
+
+def value_of(size: Size, sizes: Mapping[str, int]) -> int:
+    """A size as a number."""
+    if isinstance(size, int):
+        return size
+    if isinstance(size, Flat):
+        first, second = size.of
+        return value_of(first, sizes) * value_of(second, sizes)
+    return size.at(sizes[size.of]) if isinstance(size, Steps) else sizes[size]
+
+
+def _together(prober: Prober, groups: Sequence[Group]) -> list[tuple[dict[int, int], Outcome]]:
+    """Runs with all groups at other sizes than the example's."""
+    runs = []
+    for step in (3, 7):
+        wanted = {k: group.size + (step + k) * group.multiple for k, group in enumerate(groups)}
+        sizes = {place: n for k, n in wanted.items() for place in groups[k].places}
+        outcome = prober.run(sizes)
+        if outcome is not None:
+            runs.append((wanted, outcome))
+    return runs
+
+
+def _size(prober: Prober, groups: Sequence[Group], names: Names, place: tuple[int, int], found: int) -> Size:
+    output, axis = place
+    follows = []
+    for k, group in enumerate(groups):
+        points = {n: outcome.shapes[output][axis] for n, outcome in group.outcomes.items() if n >= group.minimum}
+        if len(set(points.values())) > 1:
+            follows.append((k, points))
+    if not follows:
+        return found
+    if len(follows) == 1:
+        k, points = follows[0]
+        return _fit(names[k], points, lambda n: _asked(prober, groups[k], n, place), groups[k].multiple)
+    if len(follows) > 2:
+        raise Unfitting(f"axis {axis} of output {output} follows {len(follows)} axes of the inputs")
+    (one, points_one), (two, points_two) = follows
+    # Rows times steps: with one of them as in the example, the size is a multiple of the other.
+    for first, second in (((one, points_one), (two, points_two)), ((two, points_two), (one, points_one))):
+        rows = groups[first[0]].size
+        if all(size * rows == found * n for n, size in first[1].items()):
+            steps = {n: size // rows for n, size in second[1].items()}
+            if all(steps[n] * rows == size for n, size in second[1].items()):
+                k = second[0]
+
+                def ask(n: int, k: int = k, rows: int = rows) -> int | None:
+                    size = _asked(prober, groups[k], n, place)
+                    return None if size is None else size // rows
+
+                part = _fit(names[k], steps, ask, groups[k].multiple)
+                return _flat(prober, (groups[first[0]], groups[k]), (names[first[0]], part), place)
+    raise Unfitting(f"axis {axis} of output {output} follows two axes of the inputs, and is not their product")
+
+
+def _flat(prober: Prober, groups: tuple[Group, Group], parts: tuple[str, Part], place: tuple[int, int]) -> Flat:
+    """Which of two axes is the outer one: sizes do not tell, so the first row is asked alone."""
+    output, axis = place
+    rows = groups[0]
+    tensors = prober.draw({})
+    alone = list(tensors)
+    for index, own in rows.places:
+        alone[index] = alone[index].narrow(own, 0, 1)
+    whole, one = prober.answer(tensors), prober.answer(alone)
+    if whole is None or one is None:
+        return Flat(parts)
+    apart = whole[output].unflatten(axis, (-1, rows.size)).select(axis + 1, 0)
+    inner_first = apart.shape == one[output].shape and torch.allclose(apart.float(), one[output].float(), atol=1e-4)
+    return Flat((parts[1], parts[0])) if inner_first and one[output].shape[axis] > 1 else Flat(parts)
+
+
+def _asked(prober: Prober, group: Group, n: int, place: tuple[int, int]) -> int | None:
+    outcome = group.outcomes.get(n) or prober.run(group.sizes(n))
+    return None if outcome is None else outcome.shapes[place[0]][place[1]]
+
+
+def _fit(name: str, points: Mapping[int, int], ask: Callable[[int], int | None], multiple: int) -> Part:
+    """The axis itself, or the simplest (times * n + plus) // over through all points and some more that are asked for."""
+    if all(n == size for n, size in points.items()):
+        return name
+    known = dict(points)
+    (low, small), (high, large) = min(known.items()), max(known.items())
+    if large <= small:
+        raise Unfitting(f"a size falls or stays from {small} to {large} while axis {name!r} grows from {low} to {high}")
+    edge = _edge(known, ask, multiple)
+    if edge is not None:
+        known[edge[0]], known[edge[0] - multiple] = edge[1], edge[1] - 1
+    for times in range(1, _MOST_TIMES + 1):
+        # The slope lies between what the points allow: (large - small) is within 1 of times * (high - low) / over.
+        least = max(1, times * (high - low) // (large - small + 1))
+        most = times * (high - low) // max(large - small - 1, 1) + 1
+        for over in range(least, min(most, least + 4096) + 1):
+            # over * size <= times * n + plus < over * (size + 1)
+            floor = max(over * size - times * n for n, size in known.items())
+            ceiling = min(over * (size + 1) - times * n - 1 for n, size in known.items())
+            if floor <= ceiling:
+                return Steps(name, times, _rounded(floor, ceiling, times, multiple), over)
+    raise Unfitting(f"a size follows axis {name!r} by no simple rule: {dict(sorted(known.items()))}")
+
+
+def _rounded(floor: int, ceiling: int, times: int, multiple: int) -> int:
+    """Of equal choices the one nearest to 0."""
+    return min(max(floor, 0), ceiling)
+
+
+def _edge(points: Mapping[int, int], ask: Callable[[int], int | None], multiple: int) -> tuple[int, int] | None:
+    """The least n, of multiples, at which the size is what it is at the largest point: where a stride begins."""
+    ordered = sorted(points)
+    high, wanted = ordered[-1], points[ordered[-1]]
+    low = max((n for n in ordered if points[n] < wanted), default=None)
+    if low is None:
+        return None
+    while high - low > multiple:
+        middle = low + (high - low) // (2 * multiple) * multiple
+        size = ask(middle)
+        if size is None:
+            return None
+        low, high = (middle, high) if size < wanted else (low, middle)
+    return (high, wanted) if ask(high - multiple) == wanted - 1 else None

@@ -1,0 +1,138 @@
+"""Which axes of a module's inputs are free, which are tied to each other, and what sizes they take: found by probing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from rnncore.export.tracing.probing import Outcome, Place, Prober
+
+_MOST_TIES = 64  # combinations of axes that are tried together for one size
+_MOST_MULTIPLE = 4096
+_FAR = (2, 3)  # times the size of the example
+
+
+@dataclass
+class Group:
+    """Axes that have one size in common, and what sizes that may be."""
+
+    places: tuple[Place, ...]
+    size: int
+    minimum: int = 1
+    multiple: int = 1
+    maximum: int | None = None
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    def sizes(self, size: int) -> dict[Place, int]:
+        """All axes of the group at one size."""
+        return dict.fromkeys(self.places, size)
+
+
+def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Place, ...]]) -> list[Group]:
+    """All free axes of the inputs, those that belong together in one group.
+
+    fixed: axes that are not to be asked about.  tied: groups that somebody has named.
+    """
+    known = {place for places in tied for place in places}
+    open_places = [place for place in prober.base if place not in known and place not in fixed]
+    _leave_size_one(prober, [place for place in (*open_places, *known) if prober.base[place] == 1])
+    groups = [Group(places, prober.base[places[0]]) for places in tied]
+    alone = [place for place in open_places if _free(prober, (place,))]
+    groups += [Group((place,), prober.base[place]) for place in alone]
+    groups += _ties(prober, [place for place in open_places if place not in alone])
+    for group in groups:
+        _find_limits(prober, group)
+    return groups
+
+
+def _leave_size_one(prober: Prober, ones: Sequence[Place]) -> None:
+    """Start from sizes other than 1, where a missing tie would hide behind broadcasting."""
+    firsts = [place for place in ones if place[1] == 0]
+    for places in (list(ones), firsts, *([place] for place in ones)):
+        if places and prober.run(dict.fromkeys(places, 2)) is not None:
+            prober.base.update(dict.fromkeys(places, 2))
+            return
+
+
+def _free(prober: Prober, places: tuple[Place, ...]) -> bool:
+    size = prober.base[places[0]]
+    return any(prober.run(dict.fromkeys(places, other)) is not None for other in (size + 1, 2 * size, size + 2))
+
+
+def _ties(prober: Prober, places: Sequence[Place]) -> list[Group]:
+    """Groups of at least two axes, of equal size, that are free together only."""
+    groups: list[Group] = []
+    left = list(places)
+    while not prober.exhausted:
+        found = next((tie for tie in _candidates(prober, left) if _free(prober, tie)), None)
+        if found is None:
+            break
+        groups.append(Group(found, prober.base[found[0]]))
+        left = [place for place in left if place not in found]
+    return groups
+
+
+def _candidates(prober: Prober, places: Sequence[Place]) -> Iterator[tuple[Place, ...]]:
+    """Axes of one size that may be tied: one or none of each input, or two of the same; likely ones first."""
+    for size in dict.fromkeys(prober.base[place] for place in places):
+        own = [place for place in places if prober.base[place] == size]
+        inputs = sorted({index for index, _ in own})
+        choices = [[None, *[place for place in own if place[0] == index]] for index in inputs]
+        ties = [tuple(place for place in tie if place is not None) for tie in _some(choices)]
+        ties = [tie for tie in ties if len(tie) > 1]
+        ties.sort(key=lambda tie: (len({axis for _, axis in tie}) > 1, sum(axis for _, axis in tie), -len(tie)))
+        yield from ties[:_MOST_TIES]
+        for index in inputs:
+            of_one = [place for place in own if place[0] == index]
+            yield from ((a, b) for k, a in enumerate(of_one) for b in of_one[k + 1 :])
+
+
+def _some(choices: Sequence[Sequence[Place | None]]) -> list[tuple[Place | None, ...]]:
+    total = 1
+    for own in choices:
+        total *= len(own)
+    if total > 4096:  # many inputs: all of them, at one and the same position
+        positions = sorted({place[1] for own in choices for place in own if place is not None})
+        return [
+            tuple(next((p for p in own if p is not None and p[1] == position), None) for own in choices)
+            for position in positions
+        ]
+    return list(product(*choices))
+
+
+def _find_limits(prober: Prober, group: Group) -> None:
+    """The least size and what it is a multiple of; the outcomes on the way are kept."""
+    size = group.size
+
+    def works(n: int) -> bool:
+        outcome = prober.run(group.sizes(n))
+        if outcome is not None:
+            group.outcomes[n] = outcome
+        return outcome is not None and _same_ranks(outcome, prober.run({}))
+
+    works(size)
+    if not works(size + 1):
+        steps = [d for d in range(2, min(size, _MOST_MULTIPLE) + 1) if size % d == 0]
+        group.multiple = next((d for d in steps if works(size + d)), size)
+    for far in _FAR:
+        works(far * size)
+    one = group.multiple
+    bad, good = 0, size // one  # in units of the multiple
+    if works(one):
+        good = 1
+    while good - bad > 1:
+        middle = bad + 1 if bad < 4 else (bad + good) // 2  # small limits are common
+        if works(middle * one):
+            good = middle
+        else:
+            bad = middle
+    group.minimum = good * one
+    # Outcomes near each other tell how an output's size follows.
+    for n in (group.minimum + one, group.minimum + 2 * one, size + 2 * one, size + 3 * one):
+        works(n)
+
+
+def _same_ranks(outcome: Outcome, base: Outcome | None) -> bool:
+    """Whether no axis came or went, as with ``squeeze`` at size 1."""
+    return base is not None and [len(s) for s in outcome.shapes] == [len(s) for s in base.shapes]

@@ -1,0 +1,175 @@
+"""Run a module at other sizes than its example's, eagerly, and note what it did: which axes are free is seen, not guessed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.nesting import named_tensors
+from rnncore.layers import Recurrent, StreamingLayer
+from rnncore.runtime.format.axes import TIME
+
+Place = tuple[int, int]
+"""An axis of an input: (index of the input, position of the axis)."""
+
+MOST_RUNS = 240
+MOST_SECONDS = 20.0
+_LAYERS = {"lstm": "batch_first", "gru": "batch_first", "rnn_tanh": "batch_first", "rnn_relu": "batch_first"}
+_BATCH_FIRST = 8  # position of that argument of torch's functions over whole sequences
+_CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run did.
+
+    shapes: of its outputs.  calls: (rows, steps) of each recurrent call, in order.  operations: calls of torch's
+    functions, which grow with an axis that Python loops over.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    calls: tuple[tuple[int, int], ...]
+    operations: int
+
+
+class _Watch(TorchFunctionMode):
+    """Counts operations, and notes the sizes of torch's own recurrent calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[int, int]] = []
+        self.operations = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        self.operations += name != "__get__"
+        if name in _LAYERS and len(args) > _BATCH_FIRST and isinstance(args[0], Tensor) and args[0].dim() == 3:
+            first, second = args[0].shape[:2]
+            self.calls.append((first, second) if args[_BATCH_FIRST] else (second, first))
+        elif name in _LAYERS and len(args) > 1 and isinstance(args[1], Tensor):  # packed: data and sizes of its steps
+            self.calls.append((int(args[1][0]) if args[1].numel() else 0, args[1].numel()))
+        elif name in _CELLS and isinstance(args[0], Tensor):
+            self.calls.append((args[0].shape[0], 1))
+        return func(*args, **(kwargs or {}))
+
+
+class Prober:
+    """Runs ``module`` on inputs like the example's, of other sizes; whatever a run moves in the module is put back."""
+
+    def __init__(self, module: nn.Module, example: Example, seed: int = 0) -> None:
+        self._module = module
+        self._example = example
+        self._seed = seed
+        self._known: dict[tuple[tuple[Place, int], ...], Outcome | None] = {}
+        self._started = time.monotonic()
+        self.base = {(i, a): n for i, inp in enumerate(example.inputs) for a, n in enumerate(inp.value.shape)}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether enough was tried: nothing more is run."""
+        return len(self._known) >= MOST_RUNS or time.monotonic() - self._started > MOST_SECONDS
+
+    def run(self, sizes: Mapping[Place, int]) -> Outcome | None:
+        """What happens where some axes have other sizes than those of :attr:`base`; None if the module fails."""
+        every = {**self.base, **sizes}
+        key = tuple(sorted(every.items()))
+        if key not in self._known:
+            if self.exhausted:
+                return None
+            self._known[key] = self._run(every)
+        return self._known[key]
+
+    def answer(self, tensors: list[Tensor]) -> list[Tensor] | None:
+        """The module's outputs on ``tensors``, None if it fails."""
+        with put_back(self._module), torch.no_grad():
+            try:
+                return [value for _, value in named_tensors(self._example.call(self._module, tensors), "")]
+            except Exception:
+                return None
+
+    def draw(self, sizes: Mapping[Place, int]) -> list[Tensor]:
+        """Inputs like the example's of these sizes; lengths are full."""
+        generator = torch.Generator().manual_seed(self._seed)
+        every = {**self.base, **sizes}
+        tensors = []
+        for i, own in enumerate(self._example.inputs):
+            shape = [every[i, axis] for axis in range(own.value.dim())]
+            names = tuple(str(axis) for axis in range(own.value.dim()))
+            drawn = replace(own, axes=names).resized(
+                dict(zip(names, shape, strict=True)), generator, self._example.vocabulary
+            )
+            if own.name == self._example.lengths:
+                drawn = torch.full_like(drawn, self._length(every))
+            tensors.append(drawn)
+        return tensors
+
+    def _length(self, sizes: Mapping[Place, int]) -> int:
+        """The size of the axis that the lengths of the example are full along, else their largest."""
+        index = self._example.names.index(str(self._example.lengths))
+        longest = int(self._example.inputs[index].value.max())
+        along = [place for place, size in self.base.items() if size == longest and place[0] != index and place[1] != 0]
+        along += [place for place, size in self.base.items() if size == longest and place[0] != index]
+        roles = [
+            (i, axis) for i, inp in enumerate(self._example.inputs) for axis, a in enumerate(inp.axes) if a == TIME
+        ]
+        along += [place for place in roles if self.base[place] >= longest and place[0] != index]
+        return sizes[along[0]] if along else longest
+
+    def _run(self, sizes: Mapping[Place, int]) -> Outcome | None:
+        watch = _Watch()
+        tensors = self.draw(sizes)
+        with put_back(self._module), _layers_watched(self._module, watch.calls), torch.no_grad():
+            try:
+                with watch:
+                    outputs = self._example.call(self._module, tensors)
+            except Exception:
+                return None
+        shapes = tuple(tuple(value.shape) for _, value in named_tensors(outputs, ""))
+        return Outcome(shapes, tuple(watch.calls), watch.operations)
+
+
+@contextmanager
+def put_back(module: nn.Module) -> Iterator[None]:
+    """Whatever the block moves in ``module``, buffers and attributes of any part, is as before after it."""
+    parts = list(module.modules())
+    attributes = [dict(part.__dict__) for part in parts]
+    buffers = [dict(part._buffers) for part in parts]
+    values = [(value, value.clone()) for own in buffers for value in own.values() if value is not None]
+    try:
+        yield
+    finally:
+        for part, own, kept in zip(parts, attributes, buffers, strict=True):
+            part.__dict__.clear()
+            part.__dict__.update(own)
+            part._buffers.clear()
+            part._buffers.update(kept)
+        with torch.no_grad():
+            for value, before in values:
+                if value.shape == before.shape and not torch.equal(value, before):
+                    value.copy_(before)
+
+
+@contextmanager
+def _layers_watched(module: nn.Module, calls: list[tuple[int, int]]) -> Iterator[None]:
+    """Note the sizes of calls of rnncore's own layers and cells in the block."""
+
+    def take(layer: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        x = arguments[0] if arguments else next(iter(options.values()), None)
+        if isinstance(x, Tensor) and x.dim() >= 2:
+            calls.append((x.shape[0], x.shape[1]))
+
+    own = [part for part in module.modules() if isinstance(part, Recurrent | StreamingLayer)]
+    hooks = [part.register_forward_pre_hook(take, with_kwargs=True) for part in own]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

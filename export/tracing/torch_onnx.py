@@ -1,0 +1,90 @@
+"""torch's exporter, called quietly, with its failures turned into errors a user can act on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import opset20 as op
+from torch import nn
+from torch.export import ExportedProgram
+
+from rnncore.export.tracing.silence import silent
+from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.runtime.error_boundary import pass_on_interruption
+from rnncore.runtime.errors import ExportError, RnncoreError
+
+OPSET = 20
+FIXES_AXIS = "The code fixes an axis that must stay free"
+
+
+def _log_sigmoid(x: Any) -> Any:
+    """min(x, 0) + log(sigmoid(|x|)): torch writes log(sigmoid(x)), -inf below -104 and NaN once two are subtracted."""
+    return op.Sub(op.Log(op.Sigmoid(op.Abs(x))), op.Relu(op.Neg(x)))
+
+
+TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
+"""Operators that torch translates into something else than it computes."""
+
+
+def to_onnx(
+    module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str, opset: int = OPSET
+) -> ir.Model:
+    """``module`` as an ONNX model in memory: :func:`to_program`, then :func:`to_model`."""
+    return to_model(to_program(module, arguments, dynamic_shapes, what=what), what=what, opset=opset)
+
+
+def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ExportedProgram:
+    """``module`` as torch traces it.
+
+    Args:
+        module: in eval mode.
+        arguments: example call; dynamic sizes must not be 0 or 1.
+        dynamic_shapes: as for ``torch.export.export``.
+        what: how to call the module in an error.
+
+    Raises:
+        ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
+    """
+    with silent(), torch.no_grad():
+        try:
+            return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
+        except RnncoreError:
+            raise
+        except Exception as error:
+            pass_on_interruption(error)
+            raise ExportError(_explain(error, what)) from error
+
+
+def to_model(program: ExportedProgram, *, what: str, opset: int = OPSET) -> ir.Model:
+    """What torch has traced, as an ONNX model in memory of the given opset version.
+
+    Raises:
+        ExportError: torch cannot write it; the message carries torch's own first lines.
+    """
+    with silent(), torch.no_grad():
+        try:
+            result = torch.onnx.export(
+                program, dynamo=True, verbose=False, opset_version=opset, custom_translation_table=TRANSLATIONS
+            )
+        except Exception as error:
+            pass_on_interruption(error)
+            raise ExportError(f"torch.onnx cannot write {what}: {_first_lines(error)}") from error
+    assert result is not None
+    return result.model
+
+
+def _explain(error: Exception, what: str) -> str:
+    where = line_of_exception(error)
+    message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {_first_lines(error)}"
+    if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):
+        message += (
+            f"\n  {FIXES_AXIS} (a size read as a Python number, such as len(x) for x.shape[0], a loop over time, a reshape "
+            "with literal sizes, nn.MaxPool1d). Use tensor operations, or wrap a loop over time in rnncore.Recurrent with a Cell."
+        )
+    return message
+
+
+def _first_lines(error: Exception, lines: int = 6) -> str:
+    return "\n  ".join(line for line in str(error).strip().splitlines()[:lines] if line.strip()) or type(error).__name__

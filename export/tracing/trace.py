@@ -1,0 +1,245 @@
+"""The user's module as a main graph with placeholders, its inputs, outputs and free axes named."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from rnncore.export.tracing.call_counter import CallCounter
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.packing import PaddedPacker, packing_by
+from rnncore.export.tracing.randomness import refuse_random
+from rnncore.export.tracing.recorder import DOMAIN, Call, PlaceholderRecorder, StreamingLayerCall
+from rnncore.export.tracing.size_limits import SizeLimits, find_size_limits
+from rnncore.export.tracing.time_operators import find_time_operators
+from rnncore.export.tracing.torch_onnx import FIXES_AXIS, to_model, to_program
+from rnncore.placeholder import recording
+from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.format.signature import BATCH, TIME
+
+# Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
+# not even after a convolution over time that shortens it.  Axes beside batch and time have others.
+TRACE_SIZES = {BATCH: 3, TIME: 31}
+_OTHER_SIZES = (11, 7, 13, 17, 19, 23)
+LIFTED_LENGTHS = "lengths"
+
+
+# An axis that only happens to be free may be fixed by torch; batch and time must not.
+_DEMANDED = {BATCH: torch.export.Dim.DYNAMIC, TIME: torch.export.Dim.DYNAMIC}
+
+
+@dataclass
+class Trace:
+    """A traced module: the graph, the recurrent calls in it, and the name of its lengths input.
+
+    carried: calls of layers that have a state and no loop.  time_operators: what looks along the time axis, one line each.
+    limits: what the program says about sizes.
+    ``example`` has the axes that the graph turned out to have.
+    """
+
+    model: ir.Model
+    example: Example
+    calls: dict[str, Call]
+    lengths: str | None
+    lengths_lifted: bool
+    carried: dict[str, StreamingLayerCall] = field(default_factory=dict)
+    time_operators: list[str] = field(default_factory=list)
+    limits: SizeLimits = field(default_factory=SizeLimits)
+
+
+class _Traced(nn.Module):
+    """The module with flat inputs, and lengths as one more input when they are lifted and it has none of its own."""
+
+    def __init__(self, module: nn.Module, example: Example, recorder: PlaceholderRecorder, lift: bool) -> None:
+        super().__init__()
+        self.module = module
+        self.example = example
+        self.recorder = recorder
+        self.lift = lift
+
+    def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        tensors, lengths = flat, None
+        if self.lift and self.example.lengths is not None:
+            lengths = flat[self.example.names.index(self.example.lengths)].to(torch.int64)
+        elif self.lift:
+            tensors, lengths = flat[:-1], flat[-1]
+        self.recorder.start(lengths, self._axes(tensors))
+        outputs = list(named_tensors(self.example.call(self.module, tensors), ""))
+        self.recorder.output_names = [name for name, _ in outputs]
+        # An output that is an input, or listed twice, would be one ONNX value with two roles.
+        seen: set[int] = {id(t) for t in flat}
+        results = []
+        for _, value in outputs:
+            results.append(value.clone() if id(value) in seen else value)
+            seen.add(id(value))
+        return tuple(results)
+
+    def _axes(self, tensors: Sequence[Tensor]) -> dict[str, set[str]]:
+        """How torch writes the sizes of the batch and time axes."""
+        sizes: dict[str, set[str]] = {BATCH: set(), TIME: set()}
+        for own, tensor in zip(self.example.inputs, tensors, strict=True):
+            for role, size in zip(own.axes, tensor.shape, strict=True):
+                if role in sizes:
+                    sizes[role].add(str(size))
+        return sizes
+
+
+def trace(
+    module: nn.Module,
+    example: Example,
+    *,
+    lift_lengths: bool,
+    output_names: Sequence[str] | None,
+    seed: int,
+    opset: int,
+) -> Trace:
+    """Trace ``module`` (already converted, in eval mode) at sizes of our own choice.
+
+    Raises:
+        ExportError: torch cannot trace it, it holds no recurrent layer, or it fixes its batch or time axis.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    others = [name for name in example.axis_names if name not in TRACE_SIZES]
+    sizes = example.fit({**TRACE_SIZES, **dict(zip(others, _OTHER_SIZES, strict=False))})
+    tensors = example.draw(sizes, generator)
+    axes = [i.axes for i in example.inputs]
+    names = example.names
+    added = lift_lengths and example.lengths is None
+    if added:
+        if LIFTED_LENGTHS in names:
+            raise ExportError(f"an input is called '{LIFTED_LENGTHS}' already; say lengths='{LIFTED_LENGTHS}' or False")
+        tensors.append(torch.full((sizes[BATCH],), sizes.get(TIME, TRACE_SIZES[TIME]), dtype=torch.int64))
+        axes.append((BATCH,))
+        names = [*names, LIFTED_LENGTHS]
+    recorder = PlaceholderRecorder(module)
+    traced = _Traced(module, example, recorder, lift_lengths).eval()
+    dynamic = (tuple({i: _DEMANDED.get(a, torch.export.Dim.AUTO) for i, a in enumerate(axis) if a} for axis in axes),)
+    what, counter = type(module).__name__, CallCounter(module)
+    with recording(recorder), packing_by(PaddedPacker()), counter.counting():
+        try:
+            program = to_program(traced, tuple(tensors), dynamic, what=what)
+        except ExportError as error:
+            loop = counter.explain_loop(sizes.get(TIME, 0)) if FIXES_AXIS in str(error) else ""
+            if not loop:
+                raise
+            raise ExportError(f"{what}: {loop}") from error
+    refuse_random(program)
+    time_operators = find_time_operators(program, module, _time_symbols(program, axes), "module")
+    limits = find_size_limits(program, _axes_of_symbols(program, axes), TIME)
+    model = to_model(program, what=what, opset=opset)
+    if not recorder.calls and not recorder.carried and not counter.has_cells:
+        raise ExportError(
+            f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's): torch.onnx.export "
+            "alone is enough for it"
+        )
+    if len(model.graph.inputs) != len(names):
+        raise ExportError(f"torch.onnx kept {len(model.graph.inputs)} of the {len(names)} inputs {names}")
+    lengths = LIFTED_LENGTHS if added else example.lengths
+    for value, name in zip(model.graph.inputs, names, strict=True):
+        value.name = name
+    _name_outputs(model.graph, _chosen_names(recorder.output_names, output_names), set(names))
+    _strip_module_prefix(model.graph)
+    _name_axes(model.graph, dict(zip(names, axes, strict=True)), lengths, probed=example.output_shapes is not None)
+    takes_lengths = [call.lengths for call in recorder.calls.values()]
+    takes_lengths += [call.lengths for call in recorder.carried.values()]
+    used = lift_lengths and any(takes_lengths)
+    if added and not used:
+        model.graph.inputs.pop()
+        lengths = None
+    found = {str(v.name): _dims(v) for v in model.graph.inputs}
+    inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
+    example = replace(example, inputs=inputs)
+    return Trace(model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits)
+
+
+def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:
+    """Symbols of the time axis in sizes of ``program``, whose last inputs are those that have ``axes``."""
+    return {symbol for symbol, axis in _axes_of_symbols(program, axes).items() if axis == TIME}
+
+
+def _axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> dict[Any, str]:
+    """The axis that each symbol in sizes of the inputs stands for."""
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-len(axes) :]
+    pairs = [pair for value, roles in zip(inputs, axes, strict=True) for pair in zip(value.shape, roles, strict=True)]
+    return {size.node.expr: role for size, role in pairs if role and isinstance(size, torch.SymInt)}
+
+
+def _roles(axes: Sequence[str | None], dims: Sequence[int | str]) -> tuple[str | None, ...]:
+    return tuple(str(d) if a and not isinstance(d, int) else None for a, d in zip(axes, dims, strict=True))
+
+
+def _chosen_names(found: list[str], given: Sequence[str] | None) -> list[str]:
+    if given is not None:
+        if len(given) != len(found):
+            raise ExportError(f"output_names has {len(given)} names, the module returns {len(found)} tensors")
+        if len(set(given)) < len(given):
+            raise InputError(f"output_names is {list(given)}, expected a name of its own for each output")
+        return list(given)
+    return [("output" if len(found) == 1 else f"output_{n}") if not n or n[0].isdigit() else n for n in found]
+
+
+def _name_outputs(graph: ir.Graph, names: list[str], taken: set[str]) -> None:
+    used = set(taken)
+    for value, name in zip(graph.outputs, names, strict=True):
+        wanted = f"{name}_out" if name in taken else name
+        value.name = next(new for i in count() if (new := f"{wanted}_{i}" if i else wanted) not in used)
+        used.add(value.name)
+
+
+def _strip_module_prefix(graph: ir.Graph) -> None:
+    """Weights are named by their path in the user's module, not in the wrapper around it."""
+    for value in list(graph.initializers.values()):
+        if value.name and value.name.startswith("module."):
+            value.name = value.name.removeprefix("module.")
+
+
+def _name_axes(graph: ir.Graph, axes: dict[str, Sequence[str | None]], lengths: str | None, *, probed: bool) -> None:
+    """Rename torch's symbols (s23, s27, ...) to "batch" and "time" everywhere.
+
+    Unless probing has told before, which symbol is which is read off the recurrent layers, whose input is [batch, time,
+    features] by definition; so a time-first module gets the right names as well.
+    """
+    free = {str(d) for value in graph.inputs for d in _dims(value) if not isinstance(d, int)}
+    renames: dict[str, str] = {}
+    for axis, role in enumerate(() if probed else (BATCH, TIME)):
+        seen = Counter(str(_dims(n.inputs[0])[axis]) for n in graph if n.domain == DOMAIN)  # type: ignore[arg-type]
+        symbols = [s for s, _ in seen.most_common() if s in free]
+        if symbols:
+            renames[symbols[0]] = role
+    for value in graph.inputs:
+        for dim, name in zip(_dims(value), axes[str(value.name)], strict=True):
+            if name in _DEMANDED and isinstance(dim, int):
+                raise ExportError(
+                    f"the module fixes the {name} axis of input '{value.name}' to {dim}; it must stay free"
+                )
+            # A symbol of its own means that torch saw no need for it to equal another; its role still names it.
+            if name and not isinstance(dim, int):
+                renames.setdefault(str(dim), name)
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, renames)) + r")\b") if renames else None
+    for value in _all_values(graph):
+        if value.shape is not None and pattern is not None:
+            dims = [d if isinstance(d, int) else pattern.sub(lambda m: renames[m[1]], str(d)) for d in _dims(value)]
+            value.shape = ir.Shape(dims)
+    if lengths is not None:
+        next(v for v in graph.inputs if v.name == lengths).shape = ir.Shape([BATCH])
+
+
+def _all_values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
+
+
+def _dims(value: ir.Value) -> list[Any]:
+    """Sizes of a value: integers, or names of free axes."""
+    if value.shape is None:
+        raise ExportError(f"torch.onnx gave value '{value.name}' no shape")
+    return [d if isinstance(d, int) else d.value for d in value.shape]

@@ -1,0 +1,183 @@
+"""Before anything else: does the module answer the same when it is asked the same, and leave itself as it was?"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.tracing.nesting import named_tensors, with_tensors
+from rnncore.runtime.errors import ExportError
+
+TWICE = "forward is random (called twice, it answers differently)"
+ROUNDING = 64.0
+"""Most units in the last place, of the largest number, between two answers to one question: what a processor that adds in
+another order gives.  Dropout and noise are off by thousands.
+"""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Buffers and plain attributes of a module, to see later what its forward has moved."""
+
+    buffers: Mapping[str, Tensor]
+    attributes: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Snapshot:
+        """Copies of all buffers, and of attributes that are plain numbers, texts or small tensors."""
+        return cls({name: value.detach().clone() for name, value in module.named_buffers()}, dict(_attributes(module)))
+
+    def moved_buffers(self, module: nn.Module) -> list[str]:
+        """Names of buffers that hold something else now, or were not there."""
+        now = dict(module.named_buffers())
+        return [name for name in self.buffers if name not in now or not _equal(self.buffers[name], now[name])]
+
+    def moved_attributes(self, module: nn.Module) -> list[str]:
+        """Names of attributes that are something else now."""
+        now = dict(_attributes(module))
+        return [name for name, value in now.items() if name not in self.attributes or self.attributes[name] != value]
+
+
+def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> None:
+    """Call ``module``, fresh and in eval mode, on its example: twice, on other values, and once more.
+
+    A call that fails is no matter of this check.  What an attribute only remembers (a mask, the last attention) is none
+    either, as long as no answer depends on it.
+
+    Raises:
+        ExportError: a buffer moves, or equal inputs get different answers.
+    """
+    before = Snapshot.of(module)
+    try:
+        first = _answer(module, arguments)
+        again = _answer(module, arguments)
+    except Exception:
+        return
+    _refuse_moved(before.moved_buffers(module))
+    try:
+        _answer(module, arguments, lambda tensor: tensor.flip(tuple(range(tensor.dim()))))
+    except Exception:
+        after = again  # the module does not take these values
+    else:
+        after = _answer(module, arguments)
+    _refuse_moved(before.moved_buffers(module))
+    if same_answers(first, again) and same_answers(first, after):
+        return
+    moved = before.moved_attributes(module)
+    if moved:
+        raise ExportError(
+            f"forward moves attribute '{moved[0]}': called twice on equal inputs, it answers differently; hand what it "
+            "remembers in as an argument and return what it becomes"
+        )
+    raise ExportError(f"{TWICE}: a file answers equal questions equally; leave out what draws random numbers")
+
+
+def _refuse_moved(buffers: Sequence[str]) -> None:
+    if buffers:
+        more = f" and {len(buffers) - 1} more" if len(buffers) > 1 else ""
+        raise ExportError(
+            f"forward moves buffer '{buffers[0]}'{more}: a second call would start from another value; hand the buffer in as "
+            "an argument and return what it becomes"
+        )
+
+
+def same_answers(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    """Whether two lists of tensors are equal but for rounding in another order."""
+    return len(first) == len(second) and all(_close(a, b) for a, b in zip(first, second, strict=True))
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """How far the generators that a forward may draw from have come."""
+
+    of_torch: Tensor
+    of_numpy: tuple[Any, ...]
+    of_python: tuple[Any, ...]
+
+    @classmethod
+    def now(cls) -> RandomState:
+        """As they are."""
+        key = np.random.get_state(legacy=True)
+        return cls(torch.get_rng_state(), (key[1].tobytes(), key[2]), random.getstate())  # type: ignore[index]
+
+    def same(self, other: RandomState) -> bool:
+        """Whether nothing was drawn between both."""
+        return (
+            bool(torch.equal(self.of_torch, other.of_torch))
+            and self.of_numpy == other.of_numpy
+            and self.of_python == other.of_python
+        )
+
+
+def draws_random_numbers(call: Callable[[], Any], tries: int = 3) -> bool:
+    """Whether ``call`` draws from a global generator each time; other threads may do so once in a while."""
+    for _ in range(tries):
+        before = RandomState.now()
+        call()
+        if before.same(RandomState.now()):
+            return False
+    return True
+
+
+def _answer(
+    module: nn.Module, arguments: inspect.BoundArguments, change: Callable[[Tensor], Tensor] = torch.clone
+) -> list[Tensor]:
+    filled = {}
+    for name, value in arguments.arguments.items():
+        tensors = iter([change(tensor) for _, tensor in named_tensors(value, name)])
+        filled[name] = with_tensors(value, lambda tensors=tensors: next(tensors))  # type: ignore[misc]
+    bound = inspect.BoundArguments(arguments.signature, filled)
+    with torch.no_grad():
+        return [tensor.detach().clone() for _, tensor in named_tensors(module(*bound.args, **bound.kwargs), "")]
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if _equal(a, b):
+        return True
+    if not a.is_floating_point():
+        return False
+    allowed = ROUNDING * torch.finfo(a.dtype).eps
+    a, b = a.double(), b.double()
+    finite = a.isfinite() & b.isfinite()
+    if not _equal(a[~finite], b[~finite]):
+        return False
+    size = max(1.0, float(a[finite].abs().max())) if finite.any() else 1.0
+    return bool(((a[finite] - b[finite]).abs() <= allowed * size).all())
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Equal numbers, NaN equal to NaN."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return bool(torch.equal(a, b) or ((a == b) | ((a != a) & (b != b))).all())
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Plain attributes of a module and its parts, by path, in a form that can be compared."""
+    for path, part in module.named_modules():
+        for name, value in vars(part).items():
+            if not name.startswith("_") and (plain := _plain(value)) is not None:
+                yield f"{path}.{name}" if path else name, plain
+
+
+def _plain(value: Any) -> Any:
+    """A value that compares by what it holds; None for what is too large or no plain data."""
+    if isinstance(value, bool | int | float | str | bytes):
+        return (type(value).__name__, value)
+    if isinstance(value, Tensor):
+        known = value.numel() <= 1 << 20 and value.layout == torch.strided
+        return (str(value.dtype), tuple(value.shape), str(value.detach().cpu().tolist()) if known else id(value))
+    if isinstance(value, tuple | list):
+        return (type(value).__name__, *map(_plain, value))
+    if isinstance(value, dict):
+        return ("dict", *((str(key), _plain(item)) for key, item in value.items()))
+    return None

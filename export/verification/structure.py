@@ -1,0 +1,70 @@
+"""What the structure of a traced module already tells about streaming, before anything is run."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from rnncore.export.graph.zero_values import always_zero
+from rnncore.export.tracing.recorder import DOMAIN, STATE_IN, STATE_OUT, Call, StreamingLayerCall
+from rnncore.export.tracing.trace import Trace
+from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
+from rnncore.runtime.format.signature import BATCH, TIME
+
+LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
+
+
+def why_not_causal(traced: Trace) -> str:
+    """Why the module cannot stream, naming the layer; empty when the structure does not forbid it."""
+    for call in traced.calls.values():
+        if call.layer.reverse:
+            return f"layer '{call.name}' reads backward in time (bidirectional or reverse)"
+    calls: dict[str, Call | StreamingLayerCall] = {**traced.calls, **traced.carried}
+    for node in traced.model.graph:
+        if node.domain != DOMAIN or node.op_type == STATE_OUT:
+            continue
+        name = node.attributes["call"].as_string()
+        dims = _dims(node.inputs[0])
+        if dims[:1] != [BATCH] and not calls[name].given_state:
+            return f"layer '{name}' runs over a batch of {dims[0]}, not over the batch of the inputs"
+        if dims[1:2] != [TIME]:
+            because = f" ({'; '.join(traced.time_operators[:2])})" if traced.time_operators else ""
+            return f"layer '{name}' runs over {dims[1]} steps, not over the time steps of the inputs{because}"
+    if not any(TIME in _dims(value) for value in traced.model.graph.inputs):
+        return "no input has a time axis"
+    return ""
+
+
+def _dims(value: ir.Value | None) -> list[int | str | None]:
+    if value is None or value.shape is None:
+        return []
+    return [d if isinstance(d, int) else d.value for d in value.shape]
+
+
+def why_chunks_differ(traced: Trace, case: Case, most: int = 3) -> str:
+    """What a failed ``case`` of streaming says, and what in the module may be behind it, by path and class."""
+    if case.detail.startswith(TOGETHER_DETAIL):
+        return (
+            f"streams that move in one call answer differently: {case}; the module mixes or reorders the rows of its batch "
+            "(leave sorting by length to pack_padded_sequence(enforce_sorted=False)), or runs on through padding"
+        )
+    time_operators = [*_started_by_hand(traced), *traced.time_operators]
+    more = f"; and {len(time_operators) - most} more" if len(time_operators) > most else ""
+    named = f"it looks along the time axis: {'; '.join(time_operators[:most])}{more}"
+    return (
+        f"fed in chunks the model answers differently: {case}; "
+        f"{named if time_operators else 'something in it looks along the time axis'}"
+    )
+
+
+def _started_by_hand(traced: Trace) -> list[str]:
+    """Layers that forward hands a state that is more than zeros: each chunk would start from that again."""
+    calls: dict[str, Call | StreamingLayerCall] = {**traced.calls, **traced.carried}
+    found = []
+    for node in traced.model.graph:
+        if node.domain != DOMAIN or node.op_type == STATE_OUT:
+            continue
+        call = calls[node.attributes["call"].as_string()]
+        states = node.inputs[1 if node.op_type == STATE_IN else 3 :]
+        if call.given_state and not all(always_zero(state) for state in states):
+            found.append(f"{call.name}: starts from a state that forward hands over, every chunk anew {LEAVE_OUT}")
+    return found

@@ -1,0 +1,146 @@
+"""Sequences of any lengths, whole: read one by one, run in groups of similar length, answered in the caller's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET, buckets
+from rnncore.runtime.batching.padded import Batch, run_batch
+from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.session.run import Items, no_steps_message
+from rnncore.runtime.session.session import Engine
+from rnncore.runtime.tensors.padding import free_axes_problem, pack, split
+from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.validation import agreed, read_array, read_item, read_option
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Checked sequences.
+
+    items: the inputs whose size may differ from sequence to sequence, of each of them.
+    lengths: steps of each sequence.
+    timeless: the other inputs, whole.
+    """
+
+    items: list[Items]
+    lengths: list[int]
+    timeless: dict[str, Array]
+
+
+def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
+    """Check named arguments that are lists of sequences; None if they are arrays.
+
+    Raises InputError that lists every problem.
+    """
+    timed = [slot for slot in layout.inputs if slot.ragged]
+    lists = [slot.name for slot in timed if isinstance(given[slot.name], list | tuple)]
+    if not lists:
+        return None
+    if len(lists) < len(timed):
+        others = ", ".join(repr(slot.name) for slot in timed if slot.name not in lists)
+        raise InputError(f"input {lists[0]!r} is a list of sequences, {others} is not: use lists for both")
+    problems: list[str] = []
+    size = agreed({slot.name: len(given[slot.name]) for slot in timed}, "sequences", problems)
+    raise_all(problems)
+    if size == 0:
+        raise InputError("the list of sequences is empty: hand in at least one")
+    read = [
+        read_item(layout, {slot.name: given[slot.name][i] for slot in timed}, f", item {i}", problems)
+        for i in range(size)
+    ]
+    timeless: dict[str, Array] = {}
+    for slot in layout.inputs:
+        if slot.ragged:
+            continue
+        label = f"input {slot.name!r}"
+        if slot.option is not None:
+            array = read_option(given, slot, size, label, problems)
+        else:
+            array = read_array(given[slot.name], slot, slot.shape, label, problems)
+        if array is not None:
+            timeless[slot.name] = array
+            agreed({timed[0].name: size, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
+    raise_all(problems)
+    items = [item for item, _ in read]
+    lengths = [steps for _, steps in read]
+    check_ragged(layout, items, lengths)
+    return Ragged(items, lengths, timeless)
+
+
+def check_ragged(layout: Layout, items: Sequence[Items], lengths: Sequence[int], first: int = 0) -> None:
+    """Raise InputError if the checked sequences, numbered from ``first``, cannot be answered together."""
+    for slot in layout.inputs:
+        if slot.ragged and not slot.named:
+            problem = free_axes_problem(slot, [item[slot.name] for item in items])
+            if problem:
+                raise InputError(problem)
+    empty = [first + i for i, steps in enumerate(lengths) if steps == 0]
+    if empty and layout.timed and layout.timeless_outputs and layout.lengths is None:
+        raise InputError(no_steps_message(layout, empty))
+
+
+def run_ragged(
+    engine: Engine, ragged: Ragged, *, batch_size: int = BATCH_SIZE, padding_budget: float = PADDING_BUDGET
+) -> list[list[Array] | Array]:
+    """For each output a list of [time_i, ...], or one array [batch, ...] if its size is the same for all sequences."""
+    layout = engine.layout
+    size = len(ragged.items)
+    results: list[list[Array] | Array | None] = [
+        [np.empty(0)] * size if slot.ragged else None for slot in layout.outputs
+    ]
+    for rows in _groups(layout, ragged, batch_size, padding_budget):
+        outputs = run_batch(engine, _batch(layout, ragged, rows))
+        for k, slot in enumerate(layout.outputs):
+            results[k] = _placed(slot, results[k], outputs[slot.name], rows, ragged)
+    return [result for result in results if result is not None]
+
+
+def _groups(layout: Layout, ragged: Ragged, batch_size: int, padding_budget: float) -> list[list[int]]:
+    """Which sequences share a call: those of similar length, and of the same size along every other axis."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    places = [(slot.name, axis) for slot in layout.inputs for axis, _ in slot.named]
+    for i, item in enumerate(ragged.items):
+        alike.setdefault(tuple(item[name].shape[axis] for name, axis in places), []).append(i)
+    return [
+        [own[i] for i in rows]
+        for own in alike.values()
+        for rows in buckets([ragged.lengths[i] for i in own], batch_size=batch_size, padding_budget=padding_budget)
+    ]
+
+
+def _batch(layout: Layout, ragged: Ragged, rows: list[int]) -> Batch:
+    lengths = np.array([ragged.lengths[i] for i in rows], np.int64)
+    most = int(lengths.max())
+    arrays = {}
+    for slot in layout.inputs:
+        if not slot.ragged:
+            arrays[slot.name] = np.take(ragged.timeless[slot.name], rows, axis=slot.batch_axis)
+        else:
+            arrays[slot.name] = pack(slot, [ragged.items[i][slot.name] for i in rows], most)
+    return Batch(arrays, len(rows), most, _unless_full(lengths, most))
+
+
+def _unless_full(lengths: NDArray[np.int64], steps: int) -> NDArray[np.int64] | None:
+    return None if (lengths == steps).all() else lengths
+
+
+def _placed(
+    slot: Slot, result: list[Array] | Array | None, output: Array, rows: list[int], ragged: Ragged
+) -> list[Array] | Array:
+    """``result`` with the output of one group in its places."""
+    if isinstance(result, list):
+        for i, own in zip(rows, split(slot, output, [ragged.lengths[i] for i in rows]), strict=True):
+            result[i] = own
+        return result
+    if result is None:
+        shape = list(output.shape)
+        shape[slot.batch_axis] = len(ragged.items)
+        result = np.empty(shape, output.dtype)
+    slot.rows(result)[rows] = slot.rows(output)
+    return result

@@ -1,0 +1,101 @@
+"""A corpus that does not fit in memory: read, run and handed out a window at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from rnncore.runtime.batching.ragged import Ragged, check_ragged, run_ragged
+from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.session.run import Items
+from rnncore.runtime.session.session import Engine
+from rnncore.runtime.streaming.callbacks import one_or_all
+from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.validation import bind_arguments, read_item
+
+Progress = Callable[[int, int], None]
+"""Called with the sequences and the time steps that were run so far."""
+
+
+def run_windows(
+    engine: Engine,
+    sequences: Iterable[Any],
+    *,
+    batch_size: int,
+    window: int,
+    padding_budget: float,
+    progress: Progress | None,
+) -> Iterator[Any]:
+    """The answer to each sequence, in order; see :meth:`rnncore.runtime.Model.run_iter`."""
+    layout = engine.layout
+    source = enumerate(sequences)
+    done = steps = 0
+    while True:
+        items: list[Items] = []
+        lengths: list[int] = []
+        for i, sequence in itertools.islice(source, window):
+            item, length = _read(layout, sequence, i)
+            items.append(item)
+            lengths.append(length)
+        if not items:
+            return
+        check_ragged(layout, items, lengths, done)
+        answers = _answers(engine, items, lengths, batch_size, padding_budget)
+        del items, item, sequence  # not kept while the caller works on the answers
+        done += len(lengths)
+        steps += sum(lengths)
+        if progress is not None:
+            progress(done, steps)
+        answers.reverse()
+        while answers:
+            yield one_or_all(layout, answers.pop())
+
+
+def _answers(
+    engine: Engine, items: list[Items], lengths: list[int], batch_size: int, padding_budget: float
+) -> list[list[Array]]:
+    """The outputs of each sequence, as own arrays."""
+    slots = engine.layout.inputs
+    timeless = {s.name: _stacked(s, [item[s.name] for item in items]) for s in slots if not s.ragged}
+    ragged = Ragged(items, lengths, timeless)
+    outputs = run_ragged(engine, ragged, batch_size=batch_size, padding_budget=padding_budget)
+    columns = [
+        output if isinstance(output, list) else [row.copy() for row in slot.rows(output)]
+        for slot, output in zip(engine.layout.outputs, outputs, strict=True)
+    ]
+    return [list(own) for own in zip(*columns, strict=True)]
+
+
+def check_windows(batch_size: int, window: int, padding_budget: float) -> None:
+    """Raise InputError that lists every option out of range."""
+    problems = [
+        f"{name} is {value!r}, expected an integer of at least 1"
+        for name, value in (("batch_size", batch_size), ("window", window))
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1
+    ]
+    if not 0 <= padding_budget < float("inf"):
+        problems.append(f"padding_budget is {padding_budget!r}, expected a share of at least 0")
+    raise_all(problems)
+
+
+def _read(layout: Layout, sequence: Any, number: int) -> tuple[Items, int]:
+    if isinstance(sequence, Mapping):
+        arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), sequence)
+    elif len(layout.inputs) > 1 and isinstance(sequence, tuple | list):
+        arguments = (tuple(sequence), {})
+    else:
+        arguments = ((sequence,), {})
+    problems: list[str] = []
+    try:
+        read = read_item(layout, bind_arguments(layout.inputs, *arguments), f", sequence {number}", problems)
+    except InputError as error:
+        raise InputError(f"sequence {number}: {error}") from None
+    raise_all(problems)
+    return read
+
+
+def _stacked(slot: Slot, items: list[Array]) -> Array:
+    return np.stack(items, axis=slot.batch_axis)

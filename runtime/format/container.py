@@ -1,0 +1,106 @@
+"""The outside of a model file: its metadata and its fingerprint, read from the bytes without onnx.
+
+An ONNX file is one protobuf message.  Walking its dozen outermost fields is enough to tell a damaged file from a whole
+one and to find the metadata, so bytes that fail here, or do not match their fingerprint, never reach a native parser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from rnncore.runtime.errors import ForeignModelError, NotOnnxError, TamperedModelError
+from rnncore.runtime.format.protobuf import BYTES, CutShortError, MalformedError, field, fields
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT
+
+FINGERPRINT_KEY = "rnncore.fingerprint"
+
+# Field numbers of onnx.ModelProto and of its StringStringEntryProto.
+_IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
+_KEY, _VALUE = 1, 2
+
+
+def metadata_of(data: bytes) -> dict[str, str]:
+    """All metadata of an ONNX file given as bytes; NotOnnxError when the bytes are no ONNX file or are cut short."""
+    if not data:
+        raise NotOnnxError("the file is empty")
+    metadata: dict[str, str] = {}
+    seen: set[int] = set()
+    try:
+        for number, start, end in fields(data, 0, len(data)):
+            seen.add(number)
+            if number == _METADATA_PROPS:
+                entry = {key: data[a:b].decode() for key, a, b in fields(data, start, end)}
+                metadata[entry.get(_KEY, "")] = entry.get(_VALUE, "")
+    except CutShortError as error:
+        if _IR_VERSION in seen:
+            raise NotOnnxError(f"the file is truncated or damaged: {error}; copy or export it again") from None
+        raise NotOnnxError("the file is no ONNX model") from None
+    except (MalformedError, UnicodeDecodeError):
+        raise NotOnnxError("the file is no ONNX model, or is damaged") from None
+    if _GRAPH not in seen:
+        raise NotOnnxError("the file is no ONNX model: it holds no graph")
+    return metadata
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of a file, as 64 hex digits: the fingerprint of one that does not hold its own."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def fingerprint_of(data: bytes, stored: str) -> str:
+    """SHA-256, as 64 hex digits, of a model file in which the fingerprint is replaced by 64 zeros.
+
+    ``stored`` is the value of ``rnncore.fingerprint`` in the file: the file is genuine if the result equals it.  Raises
+    TamperedModelError when the file does not hold that metadata entry exactly once.
+    """
+    at = _position(data, stored)
+    view = memoryview(data)
+    digest = hashlib.sha256(view[:at])
+    digest.update(BLANK_FINGERPRINT.encode())
+    digest.update(view[at + len(stored) :])
+    return digest.hexdigest()
+
+
+def stamp(data: bytes) -> bytes:
+    """The same model file with its blank fingerprint (64 zeros) replaced by the real one.
+
+    Raises ForeignModelError when the metadata has no blank fingerprint.
+    """
+    try:
+        at = _position(data, BLANK_FINGERPRINT)
+    except TamperedModelError:
+        raise ForeignModelError(f"the metadata holds no {FINGERPRINT_KEY!r} of 64 zeros to fill in") from None
+    real = fingerprint_of(data, BLANK_FINGERPRINT).encode()
+    return data[:at] + real + data[at + len(real) :]
+
+
+def replace_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
+    """The same model file with these metadata entries in place of its own of those names, not stamped.
+
+    Nothing else is touched or even parsed, so it is cheap for a model of any size.
+    """
+    kept: list[bytes | memoryview] = []
+    view = memoryview(data)
+    begin = 0
+    for number, start, end in fields(data, 0, len(data)):
+        own = {key: data[a:b].decode() for key, a, b in fields(data, start, end)} if number == _METADATA_PROPS else {}
+        if own.get(_KEY) not in entries:
+            kept.append(view[begin:end])
+        begin = end
+    for name, text in entries.items():
+        pair = field(_KEY, name.encode()) + field(_VALUE, text.encode())
+        kept.append(field(_METADATA_PROPS, pair))
+    return b"".join(kept)
+
+
+def _position(data: bytes, stored: str) -> int:
+    """Where the 64 digits start.  The whole metadata entry is looked for, so no weight can be mistaken for it."""
+    key, value = FINGERPRINT_KEY.encode(), stored.encode()
+    if len(value) != len(BLANK_FINGERPRINT):
+        raise TamperedModelError(f"{FINGERPRINT_KEY} in the file has {len(value)} characters, expected 64 hex digits")
+    head = bytes([_KEY << 3 | BYTES, len(key)]) + key + bytes([_VALUE << 3 | BYTES, len(value)])
+    at = data.find(head + value)
+    if at < 0 or data.count(head) > 1:
+        raise TamperedModelError(f"the file does not hold exactly one {FINGERPRINT_KEY}: it was edited after export")
+    return at + len(head)

@@ -1,0 +1,64 @@
+"""Where a model came from: enough to open it again in another process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.foreign.description import Foreign
+from rnncore.runtime.session.threads import usable_processors
+
+logger = logging.getLogger("rnncore")
+logger.addHandler(logging.NullHandler())  # quiet unless the application configures logging
+
+Threads = int | Literal["auto", "shared"] | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is run.  ``threads`` is a number, or None for the pool that models share.
+
+    foreign: how to read a file that rnncore did not write.
+    """
+
+    threads: int | None = 1
+    arena: bool = True
+    max_steps: int | None = None
+    max_batch_steps: int | None = None
+    foreign: Foreign | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A path, made absolute, or the bytes of a file, and the options it was loaded with."""
+
+    source: str | bytes
+    options: Options
+
+
+def read_options(threads: Threads, arena: bool, max_steps: int | None, max_batch_steps: int | None = None) -> Options:
+    """The checked options of :func:`rnncore.runtime.load`; raises InputError that lists every problem."""
+    problems = []
+    if threads is None or threads == "auto":
+        threads = usable_processors()
+        logger.info("threads='auto' is %d here", threads)
+    if threads != "shared" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        problems.append(f"threads is {threads!r}, expected an integer of at least 1, 'auto' or 'shared'")
+    for name, value in (("max_steps", max_steps), ("max_batch_steps", max_batch_steps)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            problems.append(f"{name} is {value!r}, expected an integer of at least 1, or None for no limit")
+    raise_all(problems, InputError)
+    if max_batch_steps is not None and (max_steps or 0) > max_batch_steps:
+        raise InputError(
+            f"max_steps is {max_steps}, more than max_batch_steps={max_batch_steps}: one sequence is a batch"
+        )
+    longest = max_batch_steps if max_steps is None else max_steps
+    return Options(threads if isinstance(threads, int) else None, arena, longest, max_batch_steps)
+
+
+def origin_of(source: str | os.PathLike[str] | bytes, options: Options) -> Origin:
+    """The origin of what was handed to ``load``; a path stays right when the working directory changes."""
+    return Origin(source if isinstance(source, bytes) else os.path.abspath(source), options)

@@ -1,0 +1,227 @@
+"""One stream's buffers, bound to onnxruntime once.
+
+A stream owns two sets of state buffers.  A push reads one set and writes the other, so nothing is copied between steps
+and a push that fails has not touched the state it started from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnncore.runtime.session.session import Engine, enough_memory, of_runtime, run_error
+from rnncore.runtime.streaming.state_rows import StateSet
+from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.tensors.validation import within
+
+if TYPE_CHECKING:
+    from onnxruntime import IOBinding
+
+FastStep = tuple[np.dtype[Any], tuple[int, ...], Array, Any, tuple[Any, Any], Array]
+"""What :attr:`Step.one` holds."""
+
+
+class Binding:
+    """Runs chunks of one stream from one state set into the other.  For layouts that are ``fixed``."""
+
+    __slots__ = ("_asked", "_engine", "_lengths", "_sets", "_step", "_values", "_wrap")
+
+    def __init__(self, engine: Engine, sets: tuple[StateSet, StateSet]) -> None:
+        from onnxruntime import OrtValue
+
+        self._engine = engine
+        self._sets = sets
+        self._wrap = OrtValue.ortvalue_from_numpy  # shares memory with the array and keeps it alive
+        adapter = engine.layout.adapter
+        if adapter is not None:
+            views = tuple(adapter.bound_states(arrays) for arrays in sets)
+        else:
+            graph = engine.layout.states[: engine.layout.graph_states]
+            views = tuple([s.view_of_one(array) for s, array in zip(graph, own, strict=False)] for own in sets)
+        self._values = tuple([self._wrap(array) for array in arrays] for arrays in views)
+        self._step: Step | None = None
+        # For one step, which stays bound, and for any other number.  onnxruntime does not keep arrays alive: we have to.
+        self._lengths = (np.ones(1, np.int64), np.ones(1, np.int64))
+        self._asked = [np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.int64)]
+
+    def step(self) -> Step:
+        """The fixed buffers and prepared bindings for chunks of one step, made when first asked for."""
+        if self._step is None:
+            layout = self._engine.layout
+            inputs = {slot.name: np.zeros(slot.full_shape(1, 1), slot.dtype) for slot in layout.inputs}
+            outputs = {slot.name: np.zeros(slot.full_shape(1, 1), slot.dtype) for slot in layout.outputs}
+            if layout.adapter is not None and layout.adapter.chunks:
+                whole = {name: layout.adapter.with_context(name, array) for name, array in inputs.items()}
+                pair = (self._bind(0, whole, outputs, 1), self._bind(1, whole, outputs, 1))
+                self._step = ChunkStep(self._engine, whole, outputs, pair, self._sets)
+            else:
+                pair = (self._bind(0, inputs, outputs, 1), self._bind(1, inputs, outputs, 1))
+                self._step = Step(self._engine, inputs, outputs, pair)
+        return self._step
+
+    def run_chunk(self, now: int, items: dict[str, Array], steps: int) -> list[Array]:
+        """Run the checked chunk ``items``, at least one step, from state set ``now``; the outputs are new arrays."""
+        layout = self._engine.layout
+        inputs = {slot.name: items[slot.name].reshape(slot.full_shape(1, steps)) for slot in layout.inputs}
+        with enough_memory():
+            results = [np.empty(slot.item_full_shape(steps), slot.dtype) for slot in layout.outputs]
+        outputs = {
+            slot.name: result.reshape(slot.full_shape(1, steps))
+            for slot, result in zip(layout.outputs, results, strict=True)
+        }
+        binding = self._bind(now, inputs, outputs, steps)
+        try:
+            self._engine.session.run_with_iobinding(binding)
+        except Exception as error:
+            if not of_runtime(error):
+                raise
+            raise run_error(error) from error
+        return results
+
+    def _bind(self, now: int, inputs: dict[str, Array], outputs: dict[str, Array], steps: int) -> IOBinding:
+        layout = self._engine.layout
+        binding = self._engine.session.io_binding()
+        if layout.adapter is not None:
+            inputs = {**layout.adapter.bound(inputs, steps), **layout.adapter.constants}
+            outputs = layout.adapter.bound(outputs, steps)
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, self._wrap(array))
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, self._wrap(array))
+        if layout.lengths is not None:
+            length = self._lengths[min(steps, 2) - 1]
+            length[0] = steps
+            binding.bind_ortvalue_input(layout.lengths, self._wrap(length))
+        if layout.signature.pick is not None:  # nobody asks: see Pick
+            if steps > 1:
+                self._asked[1] = np.zeros((1, steps, 1), np.int64)
+            binding.bind_ortvalue_input(layout.signature.pick.at, self._wrap(self._asked[min(steps, 2) - 1]))
+        # A context is a state that the graph does not know of; it has no value here.
+        for state, old, new in zip(layout.states, self._values[now], self._values[1 - now], strict=False):
+            binding.bind_ortvalue_input(state.name, old)
+            binding.bind_ortvalue_output(state.output, new)
+        return binding
+
+
+class Step:
+    """One time step: fixed input and output buffers, and one prepared binding for each direction of the ping-pong.
+
+    one: (dtype, shape, input buffer, call, arguments of the call for each direction, output buffer) of a model whose one
+        input can only be wrong in dtype and shape and that has one output, else None.  :meth:`Stream.push` then does the
+        rest itself, in as few operations as can be: each of them finds the processor's caches full of weights.
+    """
+
+    __slots__ = ("_inputs", "_outputs", "_pair", "_run", "one")
+
+    def __init__(
+        self, engine: Engine, inputs: dict[str, Array], outputs: dict[str, Array], pair: tuple[IOBinding, IOBinding]
+    ) -> None:
+        layout = engine.layout
+        shapes = {slot.name: slot.item_full_shape(1) for slot in layout.inputs + layout.outputs}
+        self._inputs = tuple(
+            (inputs[slot.name].reshape(shapes[slot.name]), shapes[slot.name], slot.dtype, slot.limit)
+            for slot in layout.inputs
+        )
+        self._outputs = tuple(outputs[slot.name].reshape(shapes[slot.name]) for slot in layout.outputs)
+        self._run, self._pair = _bare_call(engine, pair)
+        self.one: FastStep | None = None
+        if len(self._inputs) == len(self._outputs) == 1 and self._inputs[0][3] is None:
+            buffer, shape, dtype, _ = self._inputs[0]
+            self.one = (dtype, shape, buffer, self._run, self._pair, self._outputs[0])
+
+    def take(self, chunks: Sequence[Any]) -> bool:
+        """Copy chunks that need no conversion into the buffers; False if there is anything to convert or to refuse."""
+        if len(chunks) != len(self._inputs):
+            return False
+        for chunk, (buffer, shape, dtype, limit) in zip(chunks, self._inputs, strict=True):
+            if type(chunk) is not np.ndarray or chunk.shape != shape:
+                return False
+            if chunk.dtype is not dtype and chunk.dtype != dtype:
+                return False
+            if limit is not None and not within(chunk, limit):
+                return False
+            buffer[...] = chunk
+        return True
+
+    def run(self, now: int) -> list[Array]:
+        """Run what is in the buffers from state set ``now``; the outputs are copies."""
+        try:
+            self._run(*self._pair[now])
+        except Exception as error:
+            if not of_runtime(error):
+                raise
+            raise run_error(error) from error
+        return [output.copy() for output in self._outputs]
+
+
+def _bare_call(engine: Engine, pair: tuple[IOBinding, IOBinding]) -> tuple[Any, tuple[Any, Any]]:
+    """``session.run_with_iobinding`` and its arguments for each direction.
+
+    That method only takes two attributes and calls what they hold, which here costs as much as all the checks of a push.
+    Where they are to be found is no promise of onnxruntime's: without them, it is called itself.
+    """
+    session = engine.session
+    bare = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
+    inner = [getattr(binding, "_iobinding", None) for binding in pair]
+    if bare is None or None in inner:
+        return session.run_with_iobinding, ((pair[0],), (pair[1],))
+    return bare, ((inner[0], None), (inner[1], None))
+
+
+class ChunkStep(Step):
+    """A step that is a chunk of several samples, perhaps with those before it that the graph wants to see again.
+
+    whole: buffers of the inputs, [1, context + chunk, ...].
+    """
+
+    __slots__ = ("_contexts", "_flat")
+
+    def __init__(
+        self,
+        engine: Engine,
+        whole: dict[str, Array],
+        outputs: dict[str, Array],
+        pair: tuple[IOBinding, IOBinding],
+        sets: tuple[StateSet, StateSet],
+    ) -> None:
+        adapter = engine.layout.adapter
+        assert adapter is not None
+        sizes = {context.input: context.size for context in adapter.contexts}
+        super().__init__(engine, {name: array[:, sizes.get(name, 0) :] for name, array in whole.items()}, outputs, pair)
+        self.one = None  # there is more to do than run
+        # For each set of states the kept samples, where they go before a run, and where they are after it.
+        states = range(len(adapter.states), len(adapter.states) + len(adapter.contexts))
+        self._contexts = tuple(
+            [
+                (
+                    own[k].reshape(whole[c.input][:, : c.size].shape),
+                    whole[c.input][:, : c.size],
+                    whole[c.input][:, -c.size :],
+                )
+                for k, c in zip(states, adapter.contexts, strict=True)
+            ]
+            for own in sets
+        )
+        self._flat = tuple(shape[1:] for _, shape, _, _ in self._inputs)
+
+    def take(self, chunks: Sequence[Any]) -> bool:
+        """As for any step; samples without a time axis of their own are one chunk too."""
+        if len(chunks) != len(self._flat):
+            return False
+        return super().take(
+            [
+                chunk[None] if type(chunk) is np.ndarray and chunk.shape == flat else chunk
+                for chunk, flat in zip(chunks, self._flat, strict=True)
+            ]
+        )
+
+    def run(self, now: int) -> list[Array]:
+        """Run what is in the buffers after what is kept in state set ``now``."""
+        for kept, before, _ in self._contexts[now]:
+            before[...] = kept
+        outputs = super().run(now)
+        for kept, _, last in self._contexts[1 - now]:
+            kept[...] = last
+        return outputs

@@ -1,0 +1,331 @@
+"""A stream: one sequence that arrives in chunks, and the recurrent state it has reached."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rnncore.runtime.errors import InputError, NotStreamableError, StateError, raise_all
+from rnncore.runtime.format.signature import BATCH, TensorSpec
+from rnncore.runtime.session.process_fork import abandon, watch
+from rnncore.runtime.session.run import Items, no_steps_message, run_items, split_items
+from rnncore.runtime.session.session import Engine, of_runtime, run_error
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.streaming.chunk import empty_outputs
+from rnncore.runtime.streaming.closing import Closing
+from rnncore.runtime.streaming.holding import Held, Holder, hold
+from rnncore.runtime.streaming.io_binding import Binding, FastStep, Step
+from rnncore.runtime.streaming.snapshot import MOST_STEPS, Snapshot, encode, write_file
+from rnncore.runtime.streaming.state_rows import StateSet
+from rnncore.runtime.streaming.strides import join_rest, keep, waiting
+from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.validation import bind_arguments, read_array, read_item
+
+_ndarray = np.ndarray
+_getframe = sys._getframe
+_CLOSED = "the stream is closed: open a new one with model.stream()"
+
+
+def check_streamable(layout: Layout) -> None:
+    """Raise NotStreamableError, with the reason stored at export, unless the model is causal."""
+    if not layout.signature.causal:
+        reason = layout.signature.not_causal_because or "its answers depend on inputs that come later"
+        raise NotStreamableError(f"this model does not stream: {reason}; use model.run() with whole sequences")
+
+
+class Stream(Closing):
+    """One sequence in chunks.  Opened by :meth:`Model.stream`; belongs to one caller at a time.
+
+    ``push`` in any chunks gives, joined together, what ``model.run`` gives for the whole sequence.  A push that fails
+    leaves the state as it was.  Two callers at the same time get StreamBusyError, a closed stream raises StateError.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_binding",
+        "_closed",
+        "_engine",
+        "_holder",
+        "_hooks",
+        "_one",
+        "_place",
+        "_reached",
+        "_sets",
+        "_shelf",
+        "_step",
+    )
+
+    def __init__(self, engine: Engine, start: Snapshot | None = None) -> None:
+        check_streamable(engine.layout)
+        self._engine = engine
+        self._holder: Holder = {}
+        self._shelf, self._place = engine.shelves.take()
+        self._sets: tuple[StateSet, StateSet] = self._shelf.sets(self._place)
+        # Which of the two sets is the state, and how many steps led there: both change at once, by one store.
+        self._reached = (0, 0)
+        self._closed = False
+        self._binding: Binding | None = None
+        self._step: Step | None = None
+        self._one: FastStep | None = None  # what a push of one step needs, when nothing else is to be done
+        self._hooks: tuple[Hook, ...] = ()
+        self._load(start or _initial(engine.layout))
+        watch(self)
+
+    def push(self, /, *chunks: Any, **named: Any) -> Any:
+        """Run the next chunk and move the state on.
+
+        chunks: one array for each input in the order of the signature, or by name; shape [t, ...] with any t, 0
+        included, or [...] for an input without a time axis; lists of ints will do for token ids.  A model that takes
+        strides of several steps answers the whole ones; the rest waits, as part of the state, for the next chunk.
+
+        Returns [t, ...] for an output with a time axis, one value for the chunk otherwise; one array, or a dict by name
+        if the model has several outputs.  The arrays are the caller's own.  Raises InputError and leaves the state as
+        it was.
+        """
+        holder = self._holder
+        if holder.setdefault(0, _getframe()) is not _getframe():
+            hold(holder, _getframe())
+        try:
+            one = self._one
+            if one is not None and len(chunks) == 1 and not named:
+                dtype, shape, buffer, run, arguments, output = one
+                chunk = chunks[0]
+                if type(chunk) is _ndarray and chunk.dtype is dtype and chunk.shape == shape:
+                    buffer[...] = chunk
+                    now, steps = self._reached
+                    try:
+                        run(*arguments[now])
+                    except Exception as error:
+                        if not of_runtime(error):
+                            raise
+                        raise run_error(error) from error
+                    self._reached = (1 - now, steps + 1)
+                    return output.copy()
+            elif self._step is not None and not named and self._step.take(chunks):
+                return self._finish(self._step.run(self._reached[0]), 1)
+            return self._push(chunks, named)
+        finally:
+            holder.clear()
+
+    def fork(self) -> Stream:
+        """A second stream that goes on from here; the two do not share anything that changes."""
+        with Held(self._holder):
+            return Stream(self._engine, self._snapshot())
+
+    def save(self) -> bytes:
+        """The state as bytes, to go on from with :meth:`Model.restore`, in this process or another one.
+
+        Plain data with a checksum and the fingerprint of the model; see :mod:`rnncore.runtime.streaming.snapshot`.
+        """
+        with Held(self._holder):
+            return encode(self._engine.fingerprint, self._engine.layout, self._snapshot())
+
+    def save_file(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`save` to a file that is, whatever happens, the old one or the whole new one."""
+        write_file(path, self.save())
+
+    def on_output(self, callback: Hook) -> Callable[[], None]:
+        """Have ``callback`` called with what every push is about to return; returns a function that stops this.
+
+        The callback may return None, or arrays of the same shapes to be returned instead.  It runs before the state
+        moves on: if it raises, the push fails with that error and the stream is as it was.  It changes nothing but
+        outputs, the state least of all, and must not use the stream, which is busy.  Several are called in the order
+        in which they were added.  Chunks without steps are not shown; a fork starts without callbacks.
+        """
+        with Held(self._holder):
+            self._check_open()
+            self._one = None
+            self._hooks = (*self._hooks, callback)
+
+        def remove() -> None:
+            self._hooks = tuple(hook for hook in self._hooks if hook is not callback)
+
+        return remove
+
+    def reset(self) -> None:
+        """Back to the initial state and step 0."""
+        with Held(self._holder):
+            self._check_open()
+            self._load(_initial(self._engine.layout))
+
+    def close(self) -> None:
+        """Free the buffers.  Closing twice does nothing."""
+        if self._closed:
+            return
+        with Held(self._holder):
+            self._check_open()
+            self._one = self._step = self._binding = None
+            self._sets = ((), ())
+            self._closed = True
+            self._shelf.free.append(self._place)
+
+    @property
+    def steps(self) -> int:
+        """Time steps pushed since the stream was opened or reset."""
+        return self._reached[1]
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._closed
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Copies of the recurrent state, [size] each, by name."""
+        with Held(self._holder):
+            states = zip(self._engine.layout.states, self._snapshot().states, strict=True)
+            return {state.name: array.copy().reshape(state.item_shape) for state, array in states}
+
+    def set_state(self, state: Mapping[str, Any], *, steps: int | None = None) -> None:
+        """Go on from ``state``, a mapping as :attr:`state` returns it; ``steps`` sets the counter if given.
+
+        Raises StateError that lists every missing, unknown and ill-shaped state, or says why ``steps`` is no count; the
+        stream is then as it was.
+        """
+        with Held(self._holder):
+            self._check_open()
+            count = self.steps if steps is None else read_steps(steps)
+            self._load(Snapshot(count, read_state(self._engine.layout, state)))
+
+    def after_process_fork(self) -> None:
+        """In a forked child: go on from the last finished push, with bindings of this process."""
+        abandon(self._step)
+        abandon(self._binding)
+        self._one = self._step = self._binding = None
+        self._holder = {}
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self._shelf.free.append(self._place)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Stream cannot be pickled or copied: use save() and model.restore(), or fork()")
+
+    def __repr__(self) -> str:
+        return "<Stream closed>" if self._closed else f"<Stream at step {self.steps}>"
+
+    def _push(self, chunks: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        self._check_open()
+        layout = self._engine.layout
+        problems: list[str] = []
+        items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems, whole=False)
+        raise_all(problems)
+        if layout.stride > 1:
+            return self._push_strides(items, steps)
+        if steps == 0:
+            return self._push_nothing(items)
+        if not layout.binds(steps):
+            return self._finish(self._run_unbound(items, steps, steps), steps)
+        if self._binding is None:
+            self._binding = Binding(self._engine, self._sets)
+        if steps == 1:
+            step = self._step = self._binding.step()
+            # Nobody pushes one step so often that the count, or what is left of it, overflows.
+            self._one = None if self._hooks or self.steps > MOST_STEPS // 2 else step.one
+            if not step.take(list(items.values())):  # never go on with what the buffers held before
+                raise RuntimeError("a checked chunk does not fit the buffers of one step: this is an error of rnncore")
+            return self._finish(step.run(self._reached[0]), 1)
+        return self._finish(self._binding.run_chunk(self._reached[0], items, steps), steps)
+
+    def _push_strides(self, items: Items, steps: int) -> Any:
+        """Run the strides that are whole by now; the rest waits."""
+        layout = self._engine.layout
+        now, count = self._reached
+        before, after = self._sets[now], self._sets[1 - now]
+        items, run, rest = join_rest(layout, waiting(layout, before), items, steps)
+        if run:
+            outputs = self._run_unbound(items, run, run)
+            keep(layout, rest, after)
+            return self._finish(outputs, steps)
+        for old, new in zip(before, after, strict=True):
+            new[...] = old
+        keep(layout, rest, after)
+        check_count(count, steps)
+        self._reached = (1 - now, count + steps)  # nothing to show to callbacks
+        return one_or_all(layout, empty_outputs(layout) or [])
+
+    def _push_nothing(self, items: dict[str, Array]) -> Any:
+        """Answer to a chunk without steps; the state stays, so nothing is finished."""
+        layout = self._engine.layout
+        if layout.fixed and not layout.timeless_outputs:
+            return one_or_all(layout, [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs])
+        if layout.timeless_outputs and layout.lengths is None:
+            raise InputError(no_steps_message(layout, [0]))
+        return one_or_all(layout, self._run_unbound(items, 1, 0))
+
+    def _run_unbound(self, items: dict[str, Array], steps: int, length: int) -> list[Array]:
+        """Run without buffers of known shape: arrays padded to ``steps``, of which ``length`` count."""
+        now = self._reached[0]
+        outputs, finals = run_items(self._engine, [items], [length], steps, self._sets[now])
+        for buffer, final in zip(self._sets[1 - now], finals, strict=True):
+            buffer[...] = final
+        return split_items(self._engine.layout, outputs, [length], steps)[0]
+
+    def _finish(self, outputs: list[Array], steps: int) -> Any:
+        """Everything went well: what was written becomes the state."""
+        if self._hooks:
+            outputs = apply_hooks(self._hooks, self._engine.layout, outputs)
+        now, before = self._reached
+        check_count(before, steps)
+        self._reached = (1 - now, before + steps)
+        return outputs[0] if len(outputs) == 1 else one_or_all(self._engine.layout, outputs)
+
+    def _load(self, snapshot: Snapshot) -> None:
+        """The snapshot becomes the state, once all of it is in place."""
+        other = 1 - self._reached[0]
+        for buffer, value in zip(self._sets[other], snapshot.states, strict=True):
+            buffer[...] = value
+        self._reached = (other, snapshot.steps)
+
+    def _snapshot(self) -> Snapshot:
+        """Where the stream is, in views of its own arrays; StateError when it is closed."""
+        self._check_open()
+        now, steps = self._reached
+        return Snapshot(steps, tuple(array[0] for array in self._sets[now]))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError(_CLOSED)
+
+
+def _initial(layout: Layout) -> Snapshot:
+    return Snapshot(0, tuple(state.initial for state in layout.states))
+
+
+def read_steps(steps: Any) -> int:
+    """A count of steps as a caller hands it in; StateError when it is none."""
+    if isinstance(steps, bool | np.bool_) or not isinstance(steps, int | np.integer) or not 0 <= steps <= MOST_STEPS:
+        raise StateError(f"steps is {steps!r}, expected an integer from 0 to {MOST_STEPS}: how many led to this state")
+    return int(steps)
+
+
+def check_count(before: int, steps: int) -> None:
+    """Raise StateError if no snapshot could count that far."""
+    if before > MOST_STEPS - steps:
+        raise StateError(
+            f"the stream has counted {before} steps, {steps} more are beyond {MOST_STEPS}: set_state(stream.state, steps=0)"
+        )
+
+
+def read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:
+    """The checked arrays of a state, [size] each, in the order of the signature; StateError lists every problem."""
+    if not isinstance(state, Mapping):
+        raise StateError(f"a state is a mapping from name to array, got a {type(state).__name__}")
+    names = [slot.name for slot in layout.states]
+    problems = [f"state {name!r} is missing" for name in names if name not in state]
+    problems += [
+        f"there is no state {name!r}, expected {', '.join(names) or 'none'}" for name in state if name not in names
+    ]
+    values = []
+    for known in layout.states:
+        if known.name in state:
+            slot = Slot.of(TensorSpec(known.name, known.dtype.name, (BATCH, *known.item_shape)))
+            value = read_array(state[known.name], slot, slot.item_shape, f"state {known.name!r}", problems)
+            if value is not None:
+                values.append(value.reshape(-1))
+    raise_all(problems, StateError)
+    return tuple(values)
