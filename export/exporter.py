@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,11 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.cells import Cell
-from rnncore.conversion import convert
-from rnncore.export.file import check_size, weights_of, write_entries, write_model
+from rnncore.conversion import convert_plain_layers
+from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.int8.quantization import Quantization, check_form
+from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.forms import FORMS, Form
 from rnncore.export.lowering.fused import check_fusable
 from rnncore.export.lowering.gather_output import add_gather_output
@@ -36,8 +36,12 @@ from rnncore.export.targets import (
     form_text,
 )
 from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.operators import Operators, find_operators
+from rnncore.export.tracing.rolling.program import RolledProgram, roll
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.torch_onnx import OPSET
 from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.verification.accuracy import AccuracyReport
@@ -46,11 +50,10 @@ from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS, broken_at
-from rnncore.export.verification.structure import why_chunks_differ, why_not_causal
+from rnncore.export.verification.structure import stride_of, why_chunks_differ, why_not_causal
 from rnncore.export.verification.verifier import Verifier, sizes_of
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
-from rnncore.runtime.format.atomic import replacing, replacing_both
 from rnncore.runtime.format.golden import GOLDEN_KEY
 from rnncore.runtime.format.signature import BATCH, TIME, Signature
 
@@ -119,6 +122,7 @@ def export(
     accuracy_data: Sequence[Any] | None = None,
     target: Target | None = None,
     external_data: bool | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
@@ -127,7 +131,8 @@ def export(
 
     Args:
         model: any module that calls recurrent layers.
-        path: file to write; its folder must exist.  Nothing is written unless everything succeeds.
+        path: file to write; its folder must exist.  Nothing is written unless everything succeeds.  A link is followed, and
+            the file keeps its mode.
         example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``.  Its sizes are not
             baked in; its values tell the range of ids and the spread of floats that verification uses.
         form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
@@ -155,8 +160,12 @@ def export(
             example alone.
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
-        external_data: True: weights go to a second file, ``path`` with ".data" behind it, which the model needs beside it
-            and whose hash it holds; False: never; None: when they are more than one ONNX file holds, 1.9 GB.
+        external_data: True: weights go to a second file, which the model needs beside it: ``path`` with a hash of them and
+            ".data" behind it.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to the
+            same path again exchanges both as one, and then removes the second file of before.
+        states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
+            ``{}`` for none.  By default those are found that recurrent layers start from and end with.  A state is no
+            input of the file's ``run``: it starts from zeros, and streams carry it.
 
     Returns:
         The report, which is also stored in the file.
@@ -171,20 +180,21 @@ def export(
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     file = Path(path)
-    if not file.parent.is_dir():
-        raise ExportError(f"the folder {file.parent} does not exist; create it first")
-    reference = copy.deepcopy(model).eval()
-    check_repeatable(reference, bind(reference, example))
-    exporter = _Exporter(
-        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed, axes
-    )
+    writable(file, external=external_data is True)
+    reference = copied(model).eval()
+    with unchanged(reference):
+        check_repeatable(reference, bind(reference, example))
+        call = Example.of(reference, example, axes, lengths)
+    exporter = _Exporter(reference, call, form, output_names, metadata or {}, pick, seed, axes)
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
+    exporter.states = states
     exporter.external = check_size(reference, external_data, int8=exporter.quantization is not None)
-    weights = weights_of(file) if exporter.external else None
-    with replacing(file) if weights is None else replacing_both(file, weights.name) as temporary:
+    place = writable(file, external=exporter.external)
+    with saving(place) as temporary:
         report = exporter.run(temporary, streaming, lengths, verify)
-    return replace(report, path=file, weights_path=weights)
+    weights = report.weights_path
+    return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
 
 
 def _check_choices(form: str, target: str | None) -> None:
@@ -206,6 +216,9 @@ class _Plan:
     lift_lengths: bool
     stream: bool
     not_causal_because: str = ""
+    states: dict[str, str] = field(default_factory=dict)
+    must_lengths: bool = False
+    dropped_lengths: bool = False
 
 
 class _Exporter:
@@ -229,10 +242,14 @@ class _Exporter:
         self.metadata = metadata
         self.pick = pick
         self.seed = seed
+        self.states: Mapping[str, str] | None = None
         check_dtypes(reference, example)
-        check_runs(example, reference)
-        self.example = find_axes(reference, example, axes, seed)
-        self.module = convert(reference)
+        with unchanged(reference):
+            check_runs(example, reference)
+            self.example = find_axes(reference, example, axes, seed)
+        self.module = convert_plain_layers(copied(reference))
+        self._operators = find_operators(self.module, self.example, seed)
+        self._rolled, self._why_not_rolled = _rolled(self.module, self.example, self._operators, seed)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
         self.quantization: Quantization | None = None
@@ -241,11 +258,13 @@ class _Exporter:
     def run(self, path: Path, streaming: bool | str, lengths: str | bool, verify: bool) -> ExportReport:
         wanted = lengths is True or (lengths == "auto" and verify)
         plan = _Plan(lift_lengths=wanted, stream=streaming is True or (streaming == "auto" and verify))
+        plan.must_lengths = lengths is True and self.example.lengths is None
         if not plan.stream:
             plan.not_causal_because = "exported with streaming=False" if streaming is False else "not verified"
         while True:
             signature, model = self._build(path, plan, streaming is True)
-            verdict = self._verify(path) if verify else Verdict(self.seed, 0.0)
+            example = self._example(plan)
+            verdict = self._verify(path, example) if verify else Verdict(self.seed, 0.0)
             must_lengths = lengths is True and self.example.lengths is None
             if not self._narrow(plan, verdict, streaming is True, must_lengths):
                 break
@@ -254,12 +273,13 @@ class _Exporter:
         if self.quantization is not None:
             assert self._trace is not None
             report, accuracy = self.quantization.apply(
-                model, path, signature, self.reference, self._trace.example, verdict if verify else None
+                model, path, signature, self.reference, example, verdict if verify else None
             )
-        write_entries(path, self._findings(path, report, verify=verify))
+        write_entries(path, self._findings(path, example, report, verify=verify))
         form = form_text(self.choices)
-        size_bytes = sum(file.stat().st_size for file in (path, *[weights_of(path)] * self.external))
-        return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices)
+        weights = weights_of(path)
+        size_bytes = sum(file.stat().st_size for file in (path, weights) if file is not None)
+        return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices, weights)
 
     def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
         traced = self._traced(plan)
@@ -268,9 +288,18 @@ class _Exporter:
             if plan.not_causal_because:
                 self._refuse_stream(plan, plan.not_causal_because, must_stream)
         model = traced.model.clone()
-        states = splice_layer_states(model, traced.carried, lift=plan.stream)
+        no_lengths = traced.example.lengths is None and not plan.must_lengths
+        contexts = carry_context(model) if plan.stream and no_lengths else []
+        if contexts and plan.lift_lengths:
+            # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
+            plan.lift_lengths, plan.dropped_lengths = False, True
+            return self._build(path, plan, must_stream)
+        plan.states = find_states(model.graph, self.states, traced.lengths) if plan.stream else {}
+        calls = with_starts(traced.calls, model) if plan.stream else traced.calls
+        states = states_of(model.graph, plan.states) + contexts
+        states += splice_layer_states(model, traced.carried, lift=plan.stream)
         forms = {name: choice.form for name, choice in self.choices.items()}
-        states += splice(model, traced.calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
+        states += splice(model, calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
         if "portable" in forms.values():
             fold_constants(model)
         spell_out(model)
@@ -281,9 +310,11 @@ class _Exporter:
             traced.lengths,
             causal=plan.stream,
             not_causal_because=plan.not_causal_because,
+            ids=traced.ids,
             extents=traced.example.extents,
             output_shapes=traced.example.output_shapes,
         )
+        signature = replace(signature, stride=stride_of(traced) if plan.stream else 1)
         if self.pick:
             pick = add_gather_output(model.graph, {state.output for state in states})
             signature = replace(signature, pick=pick)
@@ -295,14 +326,20 @@ class _Exporter:
 
     def _traced(self, plan: _Plan) -> Trace:
         if self._trace is None or self._trace.lengths_lifted != plan.lift_lengths:
-            self._trace = trace(
-                self.module,
-                self.example,
-                lift_lengths=plan.lift_lengths,
-                output_names=self.output_names,
-                seed=self.seed,
-                opset=OPSET,
-            )
+            try:
+                self._trace = trace(
+                    self.module if self._rolled is None else self._rolled,
+                    self.example,
+                    self._operators if self._rolled is None else Operators([]),
+                    lift_lengths=plan.lift_lengths,
+                    output_names=self.output_names,
+                    seed=self.seed,
+                    opset=OPSET,
+                )
+            except ExportError as error:
+                if self._why_not_rolled is None:
+                    raise
+                raise self._why_not_rolled from error
             # Without a layer that runs over the time axis of the inputs nothing takes them.
             plan.lift_lengths = self._trace.lengths_lifted
             calls = list(self._trace.calls.values())
@@ -315,9 +352,15 @@ class _Exporter:
             self._steps = export_steps(looped, OPSET) if looped else {}
         return self._trace
 
-    def _verify(self, path: Path) -> Verdict:
+    def _example(self, plan: _Plan) -> Example:
+        """The example as the file takes it: what is a state is no input any more."""
         assert self._trace is not None
-        example, limits = self._trace.example, self._trace.limits
+        outputs = [str(value.name) for value in self._trace.model.graph.outputs]
+        return replace(self._trace.example, states={name: outputs.index(o) for name, o in plan.states.items()})
+
+    def _verify(self, path: Path, example: Example) -> Verdict:
+        assert self._trace is not None
+        limits = self._trace.limits
         verifier = Verifier(
             Reference(self.reference, example), example, precision_of(self.reference), self.seed + 1, limits
         )
@@ -328,12 +371,11 @@ class _Exporter:
             )
         return verifier.verify(path)
 
-    def _findings(self, path: Path, report: dict[str, Any], *, verify: bool) -> dict[str, str]:
+    def _findings(self, path: Path, example: Example, report: dict[str, Any], *, verify: bool) -> dict[str, str]:
         """The metadata entries that tell what was found out about the finished file."""
         entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
         if verify:
             assert self._trace is not None
-            example = self._trace.example
             recorder = GoldenRecorder(
                 Reference(self.reference, example),
                 example,
@@ -383,6 +425,7 @@ class _Exporter:
         if must_stream:
             raise NotStreamableError(f"streaming=True, but {reason}")
         plan.stream, plan.not_causal_because = False, reason
+        plan.lift_lengths, plan.dropped_lengths = plan.lift_lengths or plan.dropped_lengths, False
 
 
 ONE_WAY = (
@@ -393,6 +436,16 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
+
+
+def _rolled(
+    module: nn.Module, example: Example, operators: Operators, seed: int
+) -> tuple[RolledProgram | None, ExportError | None]:
+    """The module with its loops over time rolled, if it has any; or why these cannot be rolled."""
+    try:
+        return roll(module, example, operators, seed), None
+    except ExportError as error:
+        return None, error
 
 
 def _message(title: str, cases: Sequence[Case]) -> str:

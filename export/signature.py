@@ -15,6 +15,8 @@ from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signatur
 from rnncore.runtime.tensors.specs import shape_text
 
 REPORT_KEY = PREFIX + "report"
+_NO_END = 2**62
+"""A largest id that far is none."""
 
 
 def signature_of(
@@ -24,10 +26,11 @@ def signature_of(
     *,
     causal: bool,
     not_causal_because: str,
+    ids: Mapping[str, tuple[int, int]] | None = None,
     extents: Mapping[str, Extent] | None = None,
     output_shapes: Sequence[Sequence[Size]] | None = None,
 ) -> Signature:
-    """Describe every input and output of ``graph``.
+    """Describe every input and output of ``graph``; ``ids``: smallest and largest id of inputs that have limits.
 
     extents: the sizes that named axes take.  output_shapes: those of the outputs, where they are known better than the
     graph says them.
@@ -36,10 +39,9 @@ def signature_of(
         ExportError: an input or output has no batch axis, so the runtime could not batch it.
     """
     state_names = {s.name for s in states} | {s.output for s in states}
-    inputs = [_port(v) for v in graph.inputs if v.name not in state_names]
-    results = [v for v in graph.outputs if v.name not in state_names]
-    shapes: Sequence[Sequence[Size] | None] = output_shapes or [None] * len(results)
-    outputs = [_port(v, own) for v, own in zip(results, shapes, strict=True)]
+    inputs = [_port(v, ids=(ids or {}).get(str(v.name))) for v in graph.inputs if v.name not in state_names]
+    known = dict(zip(graph.outputs, output_shapes or (), strict=False))  # states come after them
+    outputs = [_port(v, known.get(v)) for v in graph.outputs if v.name not in state_names]
     names = [name for port in inputs for name in port.shape if isinstance(name, str)]
     problems = [
         f"{what} '{port.name}' of shape {shape_text(port.shape)} has {count} {axis} axes, expected {expected}"
@@ -64,24 +66,15 @@ def signature_of(
     )
 
 
-def _port(value: ir.Value, shape: Sequence[Size] | None = None) -> TensorSpec:
+def _port(value: ir.Value, shape: Sequence[Size] | None = None, *, ids: tuple[int, int] | None = None) -> TensorSpec:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"'{value.name}' has no known shape or dtype")
     found = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
-    return TensorSpec(
-        str(value.name), str(value.dtype.numpy()), found if shape is None else tuple(shape), _limit(value)
-    )
-
-
-def _limit(value: ir.Value) -> int | None:
-    """Rows of the smallest embedding that ``value`` looks up, or None: onnxruntime reads negative ids from its end."""
-    rows = [
-        node.inputs[0].shape[0]
-        for node in value.consumers()
-        if node.op_type == "Gather" and node.inputs[1] is value and node.inputs[0] is not None
-        if node.inputs[0].const_value is not None and node.inputs[0].shape is not None
-    ]
-    return min((int(n) for n in rows if isinstance(n, int)), default=None)
+    low, high = (None, None) if ids is None else ids
+    limit = None if high is None or high >= _NO_END else high + 1
+    minimum = None if low is None or (low == 0 and limit is not None) else low
+    own = found if shape is None else tuple(shape)
+    return TensorSpec(str(value.name), str(value.dtype.numpy()), own, limit, minimum)
 
 
 def write_metadata(model: ir.Model, signature: Signature, form: str, precision: str, extra: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.errors import (
@@ -33,6 +34,7 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import FORMAT_VERSION, GatherOutput, Signature, StateSpec, TensorSpec
 from rnncore.runtime.model import Model, load
@@ -43,6 +45,7 @@ from rnncore.runtime.session.threads import share_threads, usable_processors
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from rnncore.runtime.opening import open
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
@@ -75,6 +78,7 @@ __all__ = [
     "Hypothesis",
     "InputError",
     "LanguageModel",
+    "Limits",
     "MissingExtraError",
     "Model",
     "ModelFileError",
@@ -118,6 +122,7 @@ __all__ = [
     "edit_distance",
     "load",
     "nearest",
+    "open",
     "share_threads",
     "spans_of",
     "usable_processors",
@@ -127,6 +132,7 @@ __all__ = [
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
     "verification": ("Case", "VerifyReport", "verify"),
+    "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),
@@ -146,8 +152,15 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
+_RENAMED = {"CaseResult": "Case", "Pick": "GatherOutput", "Port": "TensorSpec", "State": "StateSpec"}
+"""Old names and what they are called now; the old ones go on working, with a warning."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"rnncore.runtime.{name} is now called {new}", DeprecationWarning, stacklevel=2)
+        return globals().get(new) or __getattr__(new)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

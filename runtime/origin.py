@@ -9,6 +9,7 @@ from typing import Literal
 
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.foreign.description import Foreign
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.session.threads import usable_processors
 
 logger = logging.getLogger("rnncore")
@@ -21,7 +22,7 @@ Threads = int | Literal["auto", "shared"] | None
 class Options:
     """How a model is run.  ``threads`` is a number, or None for the pool that models share.
 
-    foreign: how to read a file that rnncore did not write.
+    foreign: how to read a file that rnncore did not write.  limits: what the file may ask for.
     """
 
     threads: int | None = 1
@@ -29,6 +30,7 @@ class Options:
     max_steps: int | None = None
     max_batch_steps: int | None = None
     foreign: Foreign | None = None
+    limits: Limits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ModelFileError, RnncoreError
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase
 from rnncore.runtime.format.signature import Signature, TensorSpec
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 
 Answer = Callable[[GoldenCase], Mapping[str, Array]]
 """Puts the inputs of a case to a model: whole outputs by name, with a batch axis, zero beyond the lengths."""
@@ -40,8 +41,8 @@ class Case:
 class VerifyReport:
     """What :func:`verify` found.
 
-    backend: what ran the file.  tolerance and measure: see :class:`rnncore.runtime.format.golden.Golden`; ``max_rel`` of the cases
-    is by that measure.  left_out: cases that the export did not keep, and why.
+    backend: what ran the file.  tolerance and measure: see :class:`rnncore.runtime.format.golden.Golden`; ``max_rel`` of
+    the cases is by that measure.  left_out: cases that the export did not keep, and why.
     """
 
     name: str

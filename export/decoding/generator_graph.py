@@ -117,7 +117,7 @@ def _signature(source: Signature) -> Signature:
     limit = source.inputs[0].limit or int(source.outputs[0].shape[-1])
     return Signature(
         inputs=(
-            TensorSpec("prefix", "int64", (BATCH, TIME), limit),
+            TensorSpec("prefix", "int64", (BATCH, TIME), limit, source.inputs[0].minimum),
             TensorSpec("uniforms", "float64", (BATCH, DRAWS)),
             *(TensorSpec(option.name, dtype, (BATCH,)) for option, dtype in _OPTIONS.items()),
         ),

@@ -15,8 +15,8 @@ from rnncore.export.decoding.translator_check import beginning, smallest_gap
 from rnncore.export.verification.reference import TOLERANCE
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import Model
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.golden import Golden, GoldenCase, StoredArray
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.generation import SpecialTokens
 
 LENGTHS = (3, 1, 5)
@@ -75,7 +75,7 @@ def golden_translator(file: Model, model: EncoderDecoder, rejected: tuple[int, .
 
     def clear(inputs: Mapping[str, Array], _: Mapping[str, Array]) -> bool:
         return all(
-            smallest_gap(model, source[:length], beam_check.SpecialTokens(end, beam, MAX_TOKENS, 0.0, rejected)) > CLOSE
+            smallest_gap(model, source[:length], beam_check.BeamRules(end, beam, MAX_TOKENS, 0.0, rejected)) > CLOSE
             for length, source, beam in zip(LENGTHS, inputs["source"], inputs["beam"].tolist(), strict=True)
         )
 

@@ -62,7 +62,7 @@ def trace_encoder_and_decoder(model: EncoderDecoder, form: Form) -> EncoderAndDe
     inputs = ["source", "lengths", "read", *(["memory", "memory_lengths"] if attends else []), *sizes]
     outputs = [*(f"{name}.first" for name in shapes), "log_probs", *(f"{name}.next" for name in sizes)]
 
-    recorder = PlaceholderRecorder(model)
+    recorder = PlaceholderRecorder(model, {})
     traced = _SideBySide(model, recorder).eval()
     example, dynamic = _example(model, list(sizes.values()))
     with recording(recorder):

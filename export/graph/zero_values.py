@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-_MOVES = {
+MOVES = {
     "Cast",
     "Expand",
     "Flatten",
@@ -17,7 +17,7 @@ _MOVES = {
     "Tile",
     "Transpose",
 }
-_MOVES |= {"Unsqueeze"}  # operators whose output holds only entries of their first input
+MOVES |= {"Unsqueeze"}  # operators whose output holds only entries of their first input
 
 
 def always_zero(value: ir.Value | None) -> bool:
@@ -29,7 +29,7 @@ def always_zero(value: ir.Value | None) -> bool:
     node = value.producer()
     if node is None:
         return False
-    if node.op_type in _MOVES:
+    if node.op_type in MOVES:
         return always_zero(node.inputs[0])
     if node.op_type in ("Concat", "Add"):
         return all(always_zero(part) for part in node.inputs)

@@ -105,6 +105,7 @@ class Example:
     """A call of the module, taken apart into tensors by name.
 
     extents: the sizes that free axes take, by name; an axis without takes any.
+    states: inputs that are states of the file, with the number of the output that each becomes; drawn as zeros.
     output_shapes: how the shapes of the outputs follow, None where nobody has looked.
     """
 
@@ -115,6 +116,7 @@ class Example:
     sorted_lengths: bool = False  # the module takes its lengths in decreasing order only
     extents: Mapping[str, Extent] = field(default_factory=dict)
     output_shapes: tuple[tuple[Size, ...], ...] | None = None
+    states: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: nn.Module, example: Any, axes: Axes | None, lengths: str | bool) -> Example:
@@ -185,14 +187,29 @@ class Example:
             for name, size in {**others, **sizes}.items()
         }
 
+    def started(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The same inputs, with zeros for states: what the file starts from."""
+        named = zip(self.names, tensors, strict=True)
+        return [torch.zeros_like(tensor) if name in self.states else tensor for name, tensor in named]
+
     def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
         """Random inputs of the given sizes, exactly, all lengths full; other axes are of sizes that the module takes."""
         sizes = {**self.fit({}), **sizes}
         return [
             torch.full((sizes[BATCH],), sizes[TIME], dtype=torch.int64)
             if i.name == self.lengths
+            else torch.zeros_like(i.resized(sizes, generator, self.vocabulary))
+            if i.name in self.states
             else i.resized(sizes, generator, self.vocabulary)
             for i in self.inputs
+        ]
+
+    def like_itself(self, generator: torch.Generator) -> list[Tensor]:
+        """Random inputs of the example's own sizes; its lengths stay as they are."""
+        own = [dict(zip(map(str, i.axes), i.value.shape, strict=True)) for i in self.inputs]
+        return [
+            i.value if i.name == self.lengths else i.resized(sizes, generator, self.vocabulary)
+            for i, sizes in zip(self.inputs, own, strict=True)
         ]
 
     def call(self, module: nn.Module, tensors: Sequence[Tensor]) -> Any:

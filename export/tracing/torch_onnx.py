@@ -10,6 +10,7 @@ from onnxscript import opset20 as op
 from torch import nn
 from torch.export import ExportedProgram
 
+from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -31,8 +32,10 @@ TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid
 def to_onnx(
     module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str, opset: int = OPSET
 ) -> ir.Model:
-    """``module`` as an ONNX model in memory: :func:`to_program`, then :func:`to_model`."""
-    return to_model(to_program(module, arguments, dynamic_shapes, what=what), what=what, opset=opset)
+    """``module`` as an ONNX model in memory: :func:`to_program`, ids checked, then :func:`to_model`."""
+    program = to_program(module, arguments, dynamic_shapes, what=what)
+    limit_ids(program, 0)
+    return to_model(program, what=what, opset=opset)
 
 
 def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ExportedProgram:

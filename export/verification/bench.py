@@ -109,9 +109,9 @@ class Bench:
         return outputs_of(model, model.run(**arrays, lengths=None if lengths is None else lengths.cpu().numpy()))
 
     def named(self, tensors: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
-        """Inputs with their names, without lengths."""
+        """Inputs with their names, without lengths and states."""
         pairs = zip(self.example.names, tensors, strict=True)
-        return [(name, t) for name, t in pairs if name != self.example.lengths]
+        return [(name, t) for name, t in pairs if name != self.example.lengths and name not in self.example.states]
 
     def with_lengths(self, tensors: Sequence[Tensor], lengths: Tensor) -> list[Tensor]:
         """The same inputs with other lengths, if the module has its own."""

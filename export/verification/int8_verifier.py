@@ -74,9 +74,10 @@ def measure_accuracy(
     got: list[list[Array]] = []
     expected: list[list[Array]] = []
     ids: list[Array | None] = []
-    timed = [i.name for i in example.inputs if i.name != example.lengths]
-    for tensors in calls:
-        named = {i.name: t.cpu().numpy() for i, t in zip(example.inputs, tensors, strict=True)}
+    timed = [i.name for i in example.inputs if i.name != example.lengths and i.name not in example.states]
+    for tensors in map(example.started, calls):
+        pairs = zip(example.names, tensors, strict=True)
+        named = {name: t.cpu().numpy() for name, t in pairs if name not in example.states}
         own = named.pop(example.lengths, None) if example.lengths else None
         result = model.run(**named, lengths=own)
         outputs = model.signature.outputs

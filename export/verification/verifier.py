@@ -70,7 +70,7 @@ class Verifier(Bench):
         return verdict
 
     def _example_itself(self, model: Model) -> Case:
-        tensors = [i.value for i in self.example.inputs]
+        tensors = self.example.started([i.value for i in self.example.inputs])
         own = next((i.value for i in self.example.inputs if i.name == self.example.lengths), None)
         lengths = None if own is None else own.detach().cpu().to(torch.int64)
         batch, time = (size_of(self.example, axis) for axis in (BATCH, TIME))

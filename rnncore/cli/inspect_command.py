@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from rnncore.cli.console import output, reports_errors
-from rnncore.runtime.format.signature import PICKS
+from rnncore.runtime.format.signature import PICKS, TensorSpec
+from rnncore.runtime.opening import class_of
 
 if TYPE_CHECKING:
     from rnncore.runtime.model import Model
@@ -49,7 +50,7 @@ def _summary(model: Model, path: Path) -> Table:
         **{f"layer {name}": f"{c['form']}, because {c['reason']}" for name, c in _choices(model).items()},
         "precision": model.metadata.get("rnncore.precision", "?"),
         "streams": "yes" if signature.causal else f"no: {signature.not_causal_because}",
-        "text model": "yes" if "rnncore.tokenizer" in model.metadata else "no",
+        "opens as": class_of(model).__name__,
         "fingerprint": model.fingerprint,
     }
     for name, value in rows.items():
@@ -71,7 +72,7 @@ def _signature_table(model: Model) -> Table:
     options = {option.name: option for option in signature.options}
     for port in signature.inputs:
         option = options.get(port.name)
-        note = "" if option is None else f"{option.default:g} if left out; {option.text}"
+        note = _ids(port) if option is None else f"{option.default:g} if left out; {option.text}"
         table.add_row("input" if option is None else "option", port.name, port.dtype, _shape(port.shape), note)
     if signature.lengths is not None:
         port = signature.lengths
@@ -87,6 +88,10 @@ def _signature_table(model: Model) -> Table:
         table.add_row("input of picks", signature.pick.at, "int64", shape, f"which numbers of {of} are asked")
         table.add_row("picks", signature.pick.picked, signature.outputs[0].dtype, shape, f"these of {of}")
     return table
+
+
+def _ids(port: TensorSpec) -> str:
+    return "" if port.limit is None else f"below {port.limit}"
 
 
 def _report_table(report: dict[str, Any]) -> Table:

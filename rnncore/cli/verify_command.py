@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ def verify(
         str,
         typer.Option(help="What runs it: runtime (rnncore's own), onnxruntime, openvino, onnx-reference or tract."),
     ] = "runtime",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run the golden cases in a model file again, without PyTorch; exit with 1 if an answer differs.
 
@@ -30,7 +33,7 @@ def verify(
         from rnncore.conformance.driver import verify_on
 
         report = verify_on(model, backend)
-    typer.echo(str(report))
+    typer.echo(json.dumps({**asdict(report), "passed": report.passed}) if as_json else str(report))
     if not report.passed:
         messages().print(f"error: {model} does not answer on {report.backend} what PyTorch answered at export")
         raise typer.Exit(1)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.format.signature import TIME
 from rnncore.runtime.session.run import no_steps_message
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.tensors.lengths import read_lengths
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import (
     NamedSizes,
     agreed,
     apparent_steps,
+    id_problem,
     limit_problems,
     read_array,
     read_option,
     too_many_steps,
+    within,
 )
 
 
@@ -55,7 +58,9 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
         if too_many:  # told before anything is copied
             problems.extend(too_many)
             continue
-        array = read_array(given[slot.name], slot, slot.shape, f"input {slot.name!r}", problems)
+        # Ids in the padding are nobody's: where there is any, all are checked once it is known.
+        checked_now = slot if lengths is None or slot.time_axis is None else replace(slot, bounds=None)
+        array = read_array(given[slot.name], checked_now, slot.shape, f"input {slot.name!r}", problems)
         if array is not None:
             arrays[slot.name] = array
             sizes[slot.name] = array.shape[slot.batch_axis]
@@ -80,11 +85,27 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     if not layout.timed:
         raise InputError("lengths were given, but no input of this model has a time axis")
     checked = read_lengths(lengths, size, step_count)
+    for slot in layout.inputs:
+        if slot.time_axis is not None and slot.bounds is not None:
+            arrays[slot.name] = _checked_ids(slot, arrays[slot.name], checked, problems)
+    raise_all(problems)
     limits = layout.signature.axis(TIME)
     wrong = [row for row, length in enumerate(checked.tolist()) if not limits.takes(length)] if limits.bounded else []
     if wrong:
         raise InputError(f"lengths[{wrong[0]}] is {checked[wrong[0]]}, the model takes {limits.expected} steps")
     return Batch(arrays, size, step_count, None if (checked == step_count).all() else checked)
+
+
+def _checked_ids(slot: Slot, array: Array, lengths: NDArray[np.int64], problems: list[str]) -> Array:
+    """``array`` with ids that the model takes in its padding; adds to ``problems`` for an id elsewhere."""
+    assert slot.bounds is not None and slot.time_axis is not None
+    if not array.size or within(array, slot.bounds):
+        return array
+    array = array.copy()
+    slot.rows(array)[np.arange(array.shape[slot.time_axis]) >= lengths[:, None]] = slot.blank
+    if not within(array, slot.bounds):
+        problems.append(f"input {slot.name!r} {id_problem(array, slot.bounds)}")
+    return array
 
 
 def run_batch(engine: Engine, batch: Batch) -> dict[str, Array]:
@@ -136,7 +157,7 @@ def _run_without_steps(engine: Engine, batch: Batch) -> dict[str, Array]:
 def _one_blank_step(slot: Slot, array: Array) -> Array:
     if slot.time_axis is None:
         return array
-    return np.zeros([1 if axis == slot.time_axis else d for axis, d in enumerate(array.shape)], slot.dtype)
+    return np.full([1 if axis == slot.time_axis else d for axis, d in enumerate(array.shape)], slot.blank, slot.dtype)
 
 
 def _run_by_length(engine: Engine, batch: Batch, lengths: NDArray[np.int64]) -> dict[str, Array]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.ragged import Ragged, check_ragged, run_ragged
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items
 from rnncore.runtime.session.session import Engine
-from rnncore.runtime.streaming.callbacks import one_or_all
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.outputs import one_or_all
+from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import bind_arguments, read_item
 
 Progress = Callable[[int, int], None]

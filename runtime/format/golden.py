@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.format.comparison import error, rms_error
 from rnncore.runtime.format.drawn import MOST_BYTES, Drawn
-from rnncore.runtime.tensors.specs import Array
 
 GOLDEN_KEY = "rnncore.golden"
 KINDS = ("whole", "ragged", "stream")

@@ -5,7 +5,7 @@ key                    value
 ====================== =================================================================================
 rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`.  1 unless the
                        signature says what only format 2 can: limits of axes, sizes that follow others, a stride, states
-                       of any rank, options, picks
+                       of any rank, options, picks, ids that do not begin at 0
 rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape, and what may be left out
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
 rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
@@ -43,7 +43,7 @@ from rnncore.runtime.format.axes import (
 )
 from rnncore.runtime.format.options import Option
 
-__all__ = ["BATCH", "TIME", "Axis", "Flat", "Port", "Signature", "Size", "State", "Steps"]
+__all__ = ["BATCH", "TIME", "Axis", "Flat", "Signature", "Size", "StateSpec", "Steps", "TensorSpec"]
 
 FORMAT_VERSION = 2
 PREFIX = "rnncore."
@@ -59,14 +59,25 @@ class TensorSpec:
     batching and streaming work on; other names are free too, and equal wherever they stand.  In format 2 a size of an
     output may follow the size of an input (:class:`Steps`), or be that of two axes as one (:class:`Flat`).
 
-    ``limit`` is for integer inputs such as token ids: values must be 0 <= v < limit.  None means that the runtime does
-    not check; onnxruntime then refuses ids beyond a table, but reads negative ones from its end.
+    ``minimum`` and ``limit`` are for integer inputs such as token ids: values must be minimum <= v < limit.  A limit without
+    a minimum, as in most files, means a minimum of 0.  What is None otherwise is not checked by the runtime: the graph
+    refuses what it cannot look up.
     """
 
     name: str
     dtype: str
     shape: tuple[Size, ...]
     limit: int | None = None
+    minimum: int | None = None
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Smallest and largest value of an input that has limits."""
+        if self.limit is None and self.minimum is None:
+            return None
+        ends = np.iinfo(self.dtype)
+        high = ends.max if self.limit is None else min(self.limit - 1, ends.max)
+        return max(self.minimum or 0, ends.min), high
 
     @property
     def inner(self) -> tuple[Size, ...]:
@@ -171,7 +182,8 @@ class Signature:
     def format_version(self) -> int:
         """The oldest format that can say all this."""
         sizes = [size for port in (*self.inputs, *self.outputs) for size in port.shape]
-        newer = self.axes or self.stride > 1 or self.options or self.pick is not None
+        minima = [port for port in self.inputs if port.minimum is not None]
+        newer = self.axes or minima or self.stride > 1 or self.options or self.pick is not None
         newer = newer or any(isinstance(size, Steps | Flat) for size in sizes)
         return 2 if newer or any(state.shape is not None for state in self.states) else 1
 
@@ -183,6 +195,9 @@ class Signature:
         for state in data["states"]:
             if state["shape"] is None:  # as in every file of format 1
                 del state["shape"]
+        for port in [*data["inputs"], *data["outputs"], *([data["lengths"]] if data["lengths"] else [])]:
+            if port["minimum"] is None:  # as in most files, and in all that were written before there were minima
+                del port["minimum"]
         if self.format_version == 1:
             del data["axes"], data["stride"], data["options"]
         return json.dumps(data, separators=(",", ":"))
@@ -218,9 +233,9 @@ def _state(data: dict[str, Any]) -> StateSpec:
 
 
 def _port(data: dict[str, Any]) -> TensorSpec:
-    limit = data.get("limit")
+    limit, minimum = (None if (found := data.get(key)) is None else int(found) for key in ("limit", "minimum"))
     shape = tuple(size_from_data(size) for size in data["shape"])
-    return TensorSpec(str(data["name"]), str(data["dtype"]), shape, None if limit is None else int(limit))
+    return TensorSpec(str(data["name"]), str(data["dtype"]), shape, limit, minimum)
 
 
 def _axis(data: dict[str, Any]) -> Axis:

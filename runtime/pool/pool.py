@@ -95,12 +95,12 @@ class Pool(Closing):
 
         Raises Overloaded when ``max_streams`` are open and none of them is idle, InputError for a key in use.
         """
-        return self._open(key, None)
+        return self.open_at(key, None)
 
     def restore(self, blob: bytes, key: str | None = None) -> PoolStream:
         """Open a stream where ``save`` of a stream, or ``on_evict``, left one; SnapshotError as ``Model.restore``."""
         engine = self._scheduler.engine
-        return self._open(key, decode(blob, engine.fingerprint, engine.layout))
+        return self.open_at(key, decode(blob, engine.fingerprint, engine.layout))
 
     def restore_file(self, path: str | os.PathLike[str], key: str | None = None) -> PoolStream:
         """Open a stream where ``save_file`` left one; SnapshotError names the path."""
@@ -196,7 +196,8 @@ class Pool(Closing):
         state = "closed" if self.closed else f"{self._scheduler.pending} pending"
         return f"<Pool of {len(self._scheduler.queues)} streams, {state}>"
 
-    def _open(self, key: str | None, start: Snapshot | None) -> PoolStream:
+    def open_at(self, key: str | None, start: Snapshot | None) -> PoolStream:
+        """Open a stream that goes on from ``start``, a checked snapshot of this model, None for the beginning."""
         scheduler = self._scheduler
         scheduler.check_process()
         if key is not None and not isinstance(key, str):

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.origin import logger
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 
 class Stage(enum.Enum):

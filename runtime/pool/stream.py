@@ -10,14 +10,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, StateError, StreamBusyError, StreamEvictedError
 from rnncore.runtime.pool.request import OVER, PushRequest, StreamQueue, complete, own_array
-from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
 from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.snapshot import Snapshot, encode, write_file
 from rnncore.runtime.streaming.stream import read_state
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.tensors.outputs import one_or_all
 
 if TYPE_CHECKING:
     import os
@@ -141,7 +142,7 @@ class PoolStream(Closing):
         """A second stream of the pool that goes on from here; it starts without callbacks."""
         with self._quiet("fork"):
             snapshot = Snapshot(self._queue.steps, self._states())
-        return self._pool._open(key, snapshot)
+        return self._pool.open_at(key, snapshot)
 
     def save(self) -> bytes:
         """The state as bytes; both ``pool.restore`` and ``model.restore`` go on from them."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import PoolError
 from rnncore.runtime.origin import logger
 from rnncore.runtime.pool.notifier import Notifier
@@ -24,7 +25,6 @@ from rnncore.runtime.pool.request import RUNNING, PushRequest, join_parts
 from rnncore.runtime.pool.scheduler import CANCELLED, Scheduler
 from rnncore.runtime.pool.slices import plan_slice, plan_whole
 from rnncore.runtime.session.run import item_views, pack_items, run_arrays
-from rnncore.runtime.tensors.specs import Array
 
 
 class Worker:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError
+from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.session.cpu_features import suit_processor
-from rnncore.runtime.session.interrupts import from_signal_handler
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.row_splitting import cut, joined, row_parts
 from rnncore.runtime.session.threads import check_threads, share_threads
-from rnncore.runtime.streaming.state_rows import Shelves
 from rnncore.runtime.tensors.fast_validation import FastReader
 from rnncore.runtime.tensors.graph_contract import GraphValue
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _FATAL_ONLY = 4
+_FOLDER = "session.model_external_initializers_file_folder_path"
 _MOST_KEPT = 256  # rows of initial states that are kept for the next call, which often has as many
 _OF_LIBRARY = (
     RuntimeError,
@@ -37,15 +40,27 @@ _OF_LIBRARY = (
     OverflowError,
 )  # as pybind11 translates them
 _NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
+_NO_SUCH_PLACE = re.compile(r"invalid ind\w+ found, ind\w+ = (-?\d+)|Out of range value in index tensor")
+_BELOW = (2**63 - 1, 2**31 - 1)
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
 
-def open_session(
-    data: bytes, *, threads: int | None, arena: bool, folder: Path | None = None
-) -> onnxruntime.InferenceSession:
-    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
+@dataclass(frozen=True)
+class Graph:
+    """What a session is made from, all of it checked.
 
-    folder: where the files are that the graph reads weights from, checked; None when it reads none.
+    data: the bytes of the model.  weights: those of the files that it reads weights from, by name.  nested: the files that
+    tensors in branches and loops are in.  foldable: whether onnxruntime may compute constants in advance.
+    """
+
+    data: bytes
+    weights: Mapping[str, Array]
+    nested: frozenset[str]
+    foldable: bool
+
+
+def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxruntime.InferenceSession:
+    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
 
     Raises ModelFileError when onnxruntime does not accept the model.
     """
@@ -67,10 +82,14 @@ def open_session(
     # Every failure comes back as an exception; a second copy on the terminal of a service helps nobody.
     options.log_severity_level = _FATAL_ONLY
     suit_processor(options)
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    # These bytes were checked as an ONNX model.  onnxruntime takes them for its own format if they happen to look like that.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    left_out = [] if graph.foldable else ["ConstantFolding"]
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        with _weights(graph, options):
+            session = onnxruntime.InferenceSession(
+                graph.data, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+            )
     except Exception as error:
         if not of_runtime(error):
             raise
@@ -79,6 +98,28 @@ def open_session(
         ) from error
     _give_back_memory()
     return session
+
+
+@contextlib.contextmanager
+def _weights(graph: Graph, options: onnxruntime.SessionOptions) -> Iterator[None]:
+    """Give a session the weights that are not in the graph; it copies what it needs of them while it is opened.
+
+    onnxruntime takes tensors of the outermost graph from memory.  Those of a branch or a loop it reads from a folder, by
+    default the working directory: that is a private one here, and one that cannot be where nothing is to be read.
+    """
+    names = list(graph.weights)
+    if names:
+        buffers = [graph.weights[name] for name in names]
+        options.add_external_initializers_from_files_in_memory(names, buffers, [buffer.nbytes for buffer in buffers])
+    if not graph.nested:
+        options.add_session_config_entry(_FOLDER, os.path.join(os.devnull, "none"))
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="rnncore-") as folder:  # nobody else may write into it
+        for name in graph.nested:
+            graph.weights[name].tofile(os.path.join(folder, name))
+        options.add_session_config_entry(_FOLDER, folder)
+        yield
 
 
 def _give_back_memory() -> None:
@@ -116,7 +157,6 @@ class Engine:
         "fingerprint",
         "layout",
         "quick",
-        "shelves",
     )
 
     def __init__(
@@ -134,7 +174,6 @@ class Engine:
         self.layout = layout
         self.fingerprint = fingerprint
         self.quick = FastReader(layout)
-        self.shelves = Shelves(layout)
         watch(self)
         self._start: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
@@ -288,9 +327,13 @@ def run_error(error: Exception) -> InputError:
     """What a failed run becomes.  Shapes and dtypes were checked before, so what is left lies in the values."""
     found = _OUT_OF_TABLE.search(str(error))
     if found:
-        return InputError(
-            f"an input holds the id {found[1]}, the model's table ends at {found[3]}: use ids 0 to {found[3]}"
-        )
+        # A computed place below 0 is made the largest integer by the file itself, so that it is not read from the end.
+        which = "gives an id below 0" if int(found[1]) in _BELOW else f"holds the id {found[1]}"
+        return InputError(f"an input {which}, the model's table ends at {found[3]}: use ids 0 to {found[3]}")
+    found = _NO_SUCH_PLACE.search(str(error))
+    if found:
+        which = f"the id {found[1]}" if found[1] and int(found[1]) not in _BELOW else "an id"
+        return InputError(f"an input holds or gives {which} that the model's tables do not hold")
     if _NO_MEMORY.search(str(error)):
         return _too_large(error)
     return InputError(f"onnxruntime could not run the model on this input: {_readable(error)}")

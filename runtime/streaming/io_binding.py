@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.session.session import Engine, enough_memory, of_runtime, run_error
 from rnncore.runtime.streaming.state_rows import StateSet
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.tensors.validation import within
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Step:
         layout = engine.layout
         shapes = {slot.name: slot.item_full_shape(1) for slot in layout.inputs + layout.outputs}
         self._inputs = tuple(
-            (inputs[slot.name].reshape(shapes[slot.name]), shapes[slot.name], slot.dtype, slot.limit)
+            (inputs[slot.name].reshape(shapes[slot.name]), shapes[slot.name], slot.dtype, slot.bounds)
             for slot in layout.inputs
         )
         self._outputs = tuple(outputs[slot.name].reshape(shapes[slot.name]) for slot in layout.outputs)
@@ -135,12 +135,12 @@ class Step:
         """Copy chunks that need no conversion into the buffers; False if there is anything to convert or to refuse."""
         if len(chunks) != len(self._inputs):
             return False
-        for chunk, (buffer, shape, dtype, limit) in zip(chunks, self._inputs, strict=True):
+        for chunk, (buffer, shape, dtype, bounds) in zip(chunks, self._inputs, strict=True):
             if type(chunk) is not np.ndarray or chunk.shape != shape:
                 return False
             if chunk.dtype is not dtype and chunk.dtype != dtype:
                 return False
-            if limit is not None and not within(chunk, limit):
+            if bounds is not None and not within(chunk, bounds):
                 return False
             buffer[...] = chunk
         return True

@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import SnapshotError
 from rnncore.runtime.format.atomic import replacing
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 SNAPSHOT_VERSION = 1
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.tasks.task import Sequences, TaskRunner
 from rnncore.runtime.tasks.vectors import cosines
-from rnncore.runtime.tensors.specs import Array
 
 
 class Embedder(TaskRunner):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.model import Model
 from rnncore.runtime.tasks.task import EOS_KEY, TOKENIZER_KEY, TaskRunner
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
 from rnncore.runtime.text.vocabulary import unknown_token_id
 

@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.vocabulary import Vocabulary
 
 TASK_KEY = "rnncore.task"
@@ -68,9 +68,9 @@ class TaskRunner:
         self._check_ports()
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Self:
-        """Load a file of ``rnncore.export.export_model``; errors as for ``rnncore.runtime.load``."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Self:
+        """Load a file of ``rnncore.export.export_model``; options and errors as for ``rnncore.runtime.load``."""
+        return cls(load(source, **options))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.tensors.specs import Array
 
 _SCORES_AT_ONCE = 1 << 22
 """Cosines held in memory at a time while many vectors are searched for: 16 MB in float32."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import within
 
 _ndarray = np.ndarray
@@ -30,22 +31,22 @@ class FastReader:
         self._max_steps = layout.max_steps
         self._count = len(layout.inputs) if simple else -1
         self._specs = tuple(
-            (slot.name, slot.dtype, slot.item_time_axis, slot.item_full_shape(0), len(slot.item_shape), slot.limit)
+            (slot.name, slot.dtype, slot.item_time_axis, slot.item_full_shape(0), len(slot.item_shape), slot.bounds)
             for slot in layout.inputs
         )
         # One input that only its shape and dtype can make wrong: the shortest way through.
         slot = layout.inputs[0]
-        short = self._count == 1 and slot.limit is None and self._max_steps is None
+        short = self._count == 1 and slot.bounds is None and self._max_steps is None
         self._alone = (slot.name, slot.dtype, len(slot.item_shape), slot.item_full_shape(0)[1:]) if short else None
 
         rows_first = (slot.batch_axis, slot.time_axis) == (0, 1)
-        self._rows = (slot.name, slot.dtype, len(slot.shape), slot.limit) if self._count == 1 and rows_first else None
+        self._rows = (slot.name, slot.dtype, len(slot.shape), slot.bounds) if self._count == 1 and rows_first else None
 
     def read_batch(self, inputs: Sequence[Any]) -> tuple[dict[str, Array], int, int] | None:
         """Arrays by input name, rows and steps (neither of them 0), or None if somebody has to take a closer look."""
         if self._rows is None or len(inputs) != 1:
             return None
-        name, dtype, rank, limit = self._rows
+        name, dtype, rank, bounds = self._rows
         array = inputs[0]
         if type(array) is not _ndarray or array.dtype is not dtype or array.ndim != rank or not array.size:
             return None
@@ -53,7 +54,7 @@ class FastReader:
         if tuple(rest) != self._specs[0][3][1:] or not array.flags.c_contiguous:
             return None
         if (self._max_steps is not None and steps > self._max_steps) or (
-            limit is not None and not within(array, limit)
+            bounds is not None and not within(array, bounds)
         ):
             return None
         return {name: array}, rows, steps
@@ -64,7 +65,7 @@ class FastReader:
             return None
         items: dict[str, Array] = {}
         steps = -1
-        for chunk, (name, dtype, time_axis, shape, rank, limit) in zip(chunks, self._specs, strict=True):
+        for chunk, (name, dtype, time_axis, shape, rank, bounds) in zip(chunks, self._specs, strict=True):
             if type(chunk) is not np.ndarray or (chunk.dtype is not dtype and chunk.dtype != dtype):
                 return None
             found = chunk.shape
@@ -75,7 +76,7 @@ class FastReader:
                 if len(found) != rank or found[1:] != shape[1:] or steps not in (-1, found[0]):
                     return None
                 steps = found[0]
-            if limit is not None and chunk.size and not within(chunk, limit):
+            if bounds is not None and chunk.size and not within(chunk, bounds):
                 return None
             items[name] = chunk
         if self._max_steps is not None and steps > self._max_steps:
@@ -101,7 +102,7 @@ class FastReader:
         first = self.read((chunks[0],)) if self._count == 1 else None
         if first is None:
             return None
-        _, dtype, _, _, _, limit = self._specs[0]
+        _, dtype, _, _, _, bounds = self._specs[0]
         shape, count = chunks[0].shape, len(chunks)
         if set(map(type, chunks)) != {_ndarray}:
             return None
@@ -109,6 +110,6 @@ class FastReader:
             dtype
         ) < count:
             return None
-        if limit is not None and not all([within(chunk, limit) for chunk in chunks if chunk.size]):
+        if bounds is not None and not all([within(chunk, bounds) for chunk in chunks if chunk.size]):
             return None
         return first[1]

@@ -84,10 +84,20 @@ def graph_problems(
     return _side_problems("input", inputs, graph_inputs) + _side_problems("output", outputs, graph_outputs)
 
 
+def _bounds_problems(port: TensorSpec) -> list[str]:
+    if np.dtype(port.dtype).kind not in "iu":
+        return [f"is {port.dtype}, but has limits for ids"]
+    if port.bounds is None or port.bounds[0] > port.bounds[1]:
+        return [f"has limits between which there is no id: minimum {port.minimum}, limit {port.limit}"]
+    return []
+
+
 def _port_problems(port: TensorSpec) -> list[str]:
     problems = []
     if port.dtype not in TENSOR_TYPES:
         problems.append(f"has the unknown dtype {port.dtype!r}")
+    elif port.limit is not None or port.minimum is not None:
+        problems += _bounds_problems(port)
     if port.inner.count(BATCH) != 1:
         problems.append(f"has shape {shape_text(port.shape)}, expected exactly one batch axis")
     if [base_of(size) for size in port.inner].count(TIME) > 1:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Slot
 
 
 def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
@@ -16,7 +17,7 @@ def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
 
 
 def pack(slot: Slot, items: Sequence[Array], steps: int) -> Array:
-    """One whole array from checked items of one slot, padded with zeros to ``steps``."""
+    """One whole array from checked items of one slot, padded to ``steps`` with zeros, or what stands for them among ids."""
     plain = slot.batch_axis == 0 and slot.item_time_axis in (None, 0) and len(slot.item_shape) > 0
     if plain and (slot.time_axis is None or set(map(len, items)) == {steps}):
         return np.concatenate(items).reshape(len(items), *items[0].shape)
@@ -24,7 +25,7 @@ def pack(slot: Slot, items: Sequence[Array], steps: int) -> Array:
     if slot.item_time_axis is not None:
         shape[slot.item_time_axis] = steps
     shape.insert(slot.batch_axis, len(items))
-    array = np.zeros(shape, slot.dtype)
+    array = np.full(shape, slot.blank, slot.dtype) if slot.blank else np.zeros(shape, slot.dtype)
     rows = slot.rows(array)
     for i, item in enumerate(items):
         if slot.item_time_axis is None:

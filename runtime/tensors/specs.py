@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.axes import Flat, Size, Steps, base_of, known_size
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import BATCH, TIME, Signature, StateSpec, TensorSpec
 from rnncore.runtime.tensors.graph_adapter import GraphAdapter
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One input or output as the runtime handles it; every slot has a batch axis.
 
+    bounds: smallest and largest value, for ids; None if any will do.
     chunk: samples of one step of a model that takes chunks of fixed size; they lie on the axis after time.
     flat: the graph has two of these axes as one, which only callers of whole arrays see.
     named: the axes that are neither batch nor time and by whose names sizes agree, as (position in an item, name).
@@ -30,7 +30,7 @@ class Slot:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[Size, ...]
-    limit: int | None
+    bounds: tuple[int, int] | None
     batch_axis: int
     time_axis: int | None
     item_shape: tuple[Size, ...]
@@ -57,7 +57,7 @@ class Slot:
             port.name,
             np.dtype(port.dtype),
             shape,
-            port.limit,
+            port.bounds,
             batch_axis,
             port.time_axis,
             item_shape,
@@ -132,6 +132,11 @@ class Slot:
     def item_from_row(self, row: Array) -> Array:
         """Inverse of :meth:`item_row`."""
         return row if self.item_time_axis in (None, 0) else np.moveaxis(row, 0, self.item_time_axis)
+
+    @property
+    def blank(self) -> int:
+        """The value of padding: 0, or the id nearest to it that the model takes."""
+        return 0 if self.bounds is None else min(max(0, self.bounds[0]), self.bounds[1])
 
     @property
     def fixed(self) -> bool:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import raise_all
 from rnncore.runtime.format.signature import BATCH, TIME
-from rnncore.runtime.session.interrupts import from_signal_handler
-from rnncore.runtime.tensors.specs import Array, Layout, Slot, shape_text
+from rnncore.runtime.interrupts import from_signal_handler
+from rnncore.runtime.tensors.specs import Layout, Slot, shape_text
 
 _KIND = {"f": "floating-point numbers", "i": "integers", "u": "integers", "b": "booleans"}
 
@@ -147,8 +148,8 @@ def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str,
     converted = _converted(array, slot.dtype, label, problems)
     if converted is None:
         return None
-    if slot.limit is not None and converted.size and not within(converted, slot.limit):
-        problems.append(f"{label} {_limit_problem(converted, slot.limit)}")
+    if slot.bounds is not None and converted.size and not within(converted, slot.bounds):
+        problems.append(f"{label} {id_problem(converted, slot.bounds)}")
         return None
     outside = None if slot.option is None else slot.option.problem(converted)
     if outside is not None:
@@ -169,11 +170,12 @@ def read_option(given: Mapping[str, Any], slot: Slot, size: int, label: str, pro
     return read_array(value, slot, slot.shape, label, problems)
 
 
-def within(ids: Array, limit: int) -> bool:
-    """True when all ids, at least one, are 0 <= id < limit."""
+def within(ids: Array, bounds: tuple[int, int]) -> bool:
+    """True when all ids, at least one, are between the smallest and the largest one."""
+    low, high = bounds
     if ids.size == 1:  # a streamed token: three microseconds less
-        return bool(0 <= ids.item() < limit)
-    return bool(ids.min() >= 0 and ids.max() < limit)
+        return bool(low <= ids.item() <= high)
+    return bool(ids.min() >= low and ids.max() <= high)
 
 
 def _is_right(value: Any, slot: Slot, shape: tuple[int | str, ...]) -> bool:
@@ -182,7 +184,7 @@ def _is_right(value: Any, slot: Slot, shape: tuple[int | str, ...]) -> bool:
         type(value) is np.ndarray
         and value.dtype == slot.dtype
         and _shape_problem(value.shape, shape) is None
-        and (slot.limit is None or value.size == 0 or within(value, slot.limit))
+        and (slot.bounds is None or value.size == 0 or within(value, slot.bounds))
         and (slot.option is None or slot.option.allows(value))
     )
 
@@ -252,7 +254,9 @@ def _converted(array: Array, dtype: np.dtype[Any], label: str, problems: list[st
         return None
 
 
-def _limit_problem(ids: Array, limit: int) -> str:
-    at = tuple(int(i) for i in np.argwhere((ids < 0) | (ids >= limit))[0])
+def id_problem(ids: Array, bounds: tuple[int, int]) -> str:
+    """Which id is out of bounds, and where."""
+    low, high = bounds
+    at = tuple(int(i) for i in np.argwhere((ids < low) | (ids > high))[0])
     position = ", ".join(str(i) for i in at)
-    return f"holds the id {int(ids[at])} at [{position}], the model knows 0 to {limit - 1}"
+    return f"holds the id {int(ids[at])} at [{position}], the model knows {low} to {high}"

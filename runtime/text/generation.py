@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.sampling import check_sampling
 from rnncore.runtime.text.token_scorer import Ids
@@ -81,16 +82,16 @@ class TextGenerator:
     """
 
     def __init__(self, model: Model) -> None:
-        model._engine.check_in_one_call("a generator", "ask for fewer texts at once")
+        model.engine.check_in_one_call("a generator", "ask for fewer texts at once")
         self.model = model
         self.rules = _rules(model)
         text = model.metadata.get(_TOKENIZER_KEY)
         self.vocabulary = None if text is None else Vocabulary.from_json(text)
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> TextGenerator:
-        """Load a generator file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> TextGenerator:
+        """Load a generator file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def generate(self, prefixes: str = "", **options: Any) -> str: ...
@@ -148,7 +149,7 @@ class TextGenerator:
         if not rows:
             return []
         lengths = np.array([len(row) for row in rows], np.int64)
-        slot = self.model._engine.layout.inputs[0]
+        slot = self.model.engine.layout.inputs[0]
         arrays = {
             "prefix": pack(slot, rows, max(1, int(lengths.max()))),
             "uniforms": _uniforms(uniforms, seed, len(rows), int(max_tokens)),
@@ -157,7 +158,7 @@ class TextGenerator:
             "top_k": np.full(len(rows), _ALL if top_k is None else top_k, np.int64),
             "top_p": np.full(len(rows), 1.0 if top_p is None else top_p, np.float64),
         }
-        values = self.model._engine.call(arrays, {}, lengths, len(rows), arrays["prefix"].shape[1])
+        values = self.model.engine.call(arrays, {}, lengths, len(rows), arrays["prefix"].shape[1])
         ids, counts, log_probs = (values[name] for name in _OUTPUTS)
         ended = (np.arange(ids.shape[1]) == counts[:, None]).any(1) & (counts < max_tokens)
         return [
@@ -167,7 +168,7 @@ class TextGenerator:
     def _read(self, prefixes: Sequence[Sequence[int] | Array]) -> list[Array]:
         if isinstance(prefixes, str):
             raise InputError("prefixes are a str, expected lists of token ids: use generate for texts")
-        slot = Slot.of(TensorSpec("prefix", "int64", (BATCH,), self.model.signature.inputs[0].limit))
+        slot = Slot.of(replace(self.model.signature.inputs[0], name="prefix", shape=(BATCH,)))
         problems: list[str] = []
         rows = [read_array(one, slot, slot.shape, f"prefix {i}", problems) for i, one in enumerate(prefixes)]
         raise_all(problems)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
-from rnncore.runtime.format.signature import BATCH, TensorSpec
+from rnncore.runtime.format.signature import BATCH
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.token_scorer import Ids
@@ -73,7 +74,7 @@ class Translator:
     """
 
     def __init__(self, model: Model) -> None:
-        model._engine.check_in_one_call("a translator", "bound its calls with batch_size")
+        model.engine.check_in_one_call("a translator", "bound its calls with batch_size")
         self.model = model
         self.wiring = _wiring(model)
         self._sources = Slot.of(model.signature.inputs[0])
@@ -83,9 +84,9 @@ class Translator:
         )
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Translator:
-        """Load a translator's file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Translator:
+        """Load a translator's file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def translate(self, texts: str, **options: Any) -> str: ...
@@ -184,7 +185,7 @@ class Translator:
 
     def _call(self, source: Array, lengths: Ids, limits: Ids, token: Ids, feeds: dict[str, Array]) -> dict[str, Array]:
         arrays = {"source": source, "max_tokens": limits, "token": token, **feeds}
-        return self.model._engine.call(arrays, {}, lengths, len(lengths), source.shape[1])
+        return self.model.engine.call(arrays, {}, lengths, len(lengths), source.shape[1])
 
     def _read(
         self, sources: Any, beam: int, max_tokens: int | None, length_penalty: float, batch_size: int
@@ -200,7 +201,7 @@ class Translator:
         ]
         if not 0.0 <= length_penalty < float("inf"):
             problems.append(f"length_penalty is {length_penalty}, expected 0 or more")
-        slot = Slot.of(TensorSpec("source", "int64", (BATCH,), self._sources.limit))
+        slot = Slot.of(replace(self.model.signature.inputs[0], name="source", shape=(BATCH,)))
         rows = [read_array(one, slot, slot.shape, f"source {i}", problems) for i, one in enumerate(sources)]
         raise_all(problems)
         return [row for row in rows if row is not None]

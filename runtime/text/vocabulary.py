@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
-from rnncore.runtime.session.interrupts import from_signal_handler
+from rnncore.runtime.interrupts import from_signal_handler
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

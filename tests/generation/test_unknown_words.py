@@ -106,8 +106,9 @@ def test_texts_hold_no_unknown_word() -> None:
 
 def test_a_host_of_plain_onnxruntime_gets_none_either() -> None:
     session = onnxruntime.InferenceSession(translator_file(), providers=["CPUExecutionProvider"])
-    feeds = {"source": np.arange(12).reshape(3, 4) % len(WORDS), "lengths": np.array([4, 2, 0])}
-    ids, beams = session.run(["ids", "beam.ids"], {**feeds, "max_tokens": np.full(3, 7), "beam": np.array([1, 3, 2])})
+    source, beam = np.arange(12).reshape(3, 4) % len(WORDS), np.array([1, 3, 2])
+    feeds = beginning(translator().model, source, max_tokens=np.full(3, 7), beam=beam)
+    ids, beams = session.run(["ids", "beam.ids"], {**feeds, "lengths": np.array([4, 2, 0])})
     assert UNKNOWN not in ids and UNKNOWN not in beams
 
 

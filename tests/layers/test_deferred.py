@@ -105,7 +105,7 @@ def test_blocks_of_a_gradient_in_the_wrong_order_are_seen(
     name: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A planted fault: the tests above see only what they have enough steps for."""
-    place = f"rnncore.layers.{module}.blocks_backward"
+    place = f"rnncore.layers.kernels.{module}.blocks_backward"
     monkeypatch.setattr(place, lambda time: reversed(list(blocks_backward(time))))
     by_hand, plain = pair(name, False)
     x, _ = inputs()

@@ -1,6 +1,7 @@
 """The layer-normalised LSTM with a gradient written by hand: an optimisation, never a second definition.
 
-As in :mod:`rnncore.layers.kernels.peephole`: a step is one matrix product, two kernels of layer normalisation and some ten small ones.
+As in :mod:`rnncore.layers.kernels.peephole`: a step is one matrix product, two kernels of layer normalisation and some ten
+small ones.
 """
 
 from __future__ import annotations
