@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -69,7 +69,13 @@ def test_every_answer_in_node(files: Path, modules: Path) -> None:
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves the module and the files; takes the result."""
 
-    extensions_map = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", "": "text/html"}
+    extensions_map: ClassVar[dict[str, str]] = {  # type: ignore[misc]
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+        ".html": "text/html",
+        "": "application/octet-stream",
+    }
 
     def __init__(self, *args: Any, folders: dict[str, Path], results: queue.Queue[Any]) -> None:
         self.folders, self.results = folders, results
