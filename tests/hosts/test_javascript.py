@@ -24,7 +24,7 @@ JAVASCRIPT = Path(__file__).parents[2] / "hosts" / "javascript"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT_S = 250
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # ten exports, beside whatever else the machine does
 
 
 @pytest.fixture(scope="module")
