@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rnncore.export.adapting import AdaptReport, adapt
     from rnncore.export.decoding.generator import GeneratorReport, export_generator
     from rnncore.export.decoding.translator import TranslatorReport, export_translator
     from rnncore.export.exporter import ExportReport, export
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
     from rnncore.export.tasks import export_model
 
 __all__ = [
+    "AdaptReport",
     "ExportReport",
     "Form",
     "GeneratorReport",
     "TranslatorReport",
+    "adapt",
     "export",
     "export_generator",
     "export_model",
@@ -24,6 +27,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "AdaptReport": "adapting",
+    "adapt": "adapting",
     "ExportReport": "exporter",
     "Form": "lowering.forms",
     "GeneratorReport": "decoding.generator",

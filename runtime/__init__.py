@@ -27,6 +27,7 @@ from rnncore.runtime.errors import (
     PoolClosedError,
     PoolError,
     RnncoreError,
+    SignatureError,
     SnapshotError,
     StateError,
     StreamBusyError,
@@ -42,6 +43,7 @@ from rnncore.runtime.model_slot import ModelSlot
 from rnncore.runtime.pool.pool import Pool
 from rnncore.runtime.pool.stream import PoolStream
 from rnncore.runtime.session.threads import share_threads, usable_processors
+from rnncore.runtime.signing import sign
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ __all__ = [
     "RecogniserStream",
     "RnncoreError",
     "Signature",
+    "SignatureError",
     "SnapshotError",
     "Span",
     "SpanCounts",
@@ -124,6 +127,7 @@ __all__ = [
     "nearest",
     "open",
     "share_threads",
+    "sign",
     "spans_of",
     "usable_processors",
     "verify",

@@ -14,6 +14,7 @@ from rnncore.runtime.errors import (
     FormatVersionError,
     InputError,
     ModelFileError,
+    SignatureError,
     TamperedModelError,
     raise_all,
 )
@@ -23,12 +24,14 @@ from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
 from rnncore.runtime.format.external_data import hash_of_weights, read_foreign_weights, read_weights
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
+from rnncore.runtime.format.metadata_limits import check_metadata, check_states
 from rnncore.runtime.format.reading import Stamp, read_file
 from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
 from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.origin import Options, Origin, logger
 from rnncore.runtime.session.session import Engine, Graph, graph_values, open_session
 from rnncore.runtime.session.threads import check_threads
+from rnncore.runtime.signing import check_signature, check_signed_weights, read_signature
 from rnncore.runtime.tensors.graph_contract import graph_problems, signature_problems
 from rnncore.runtime.tensors.specs import Layout
 
@@ -77,29 +80,34 @@ def open_source(source: str | os.PathLike[str] | bytes, origin: Origin) -> tuple
         before = None if path is None else Stamp.of(path)
         name, data = read_source(source, origin.options.limits)
         try:
-            return name, open_model(data, origin)
+            return name, open_model(data, origin, _signed_weights(data, origin))
         except ModelFileError as error:
             if path is None or not left or Stamp.of(path) == before:
                 raise type(error)(f"{name}: {error}") from error.__cause__
     raise AssertionError("unreachable")
 
 
-def open_model(data: bytes, origin: Origin) -> LoadedFile:
-    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
+def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = None) -> LoadedFile:
+    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits.
+
+    signed: hashes of its weights that are in other files, if these were signed with it.
+    """
     options = origin.options
     if options.foreign is not None:
-        return _open_foreign(data, origin, options.foreign)
+        return _open_foreign(data, origin, options.foreign, signed)
     metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
     if not metadata:
         raise ForeignModelError(
             "this ONNX model was not written by rnncore: export it with rnncore.export, or say which output each of its "
             'states becomes, load(path, states={"h": "h_out"}), with states={} if it has none'
         )
+    check_metadata(metadata, options.limits)
     _check_format_version(metadata)
     fingerprint = _checked_fingerprint(data, metadata)
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
+    check_states(signature, options.limits)
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
-    session = _session(_graph(data, metadata, origin), options)
+    session = _session(_graph(data, metadata, origin, signed), options)
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
@@ -125,12 +133,12 @@ def read_again(origin: Origin, fingerprint: str) -> bytes:
     )
 
 
-def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
+def _open_foreign(data: bytes, origin: Origin, foreign: Foreign, signed: Mapping[str, str] | None) -> LoadedFile:
     """The same for a file of somebody else, which is checked by a trial run instead of by its signature."""
     options = origin.options
     if any(key.startswith(PREFIX) for key in metadata_of(data)):
         raise InputError("this file was written by rnncore and knows its states: load it without states=")
-    graph = _graph(data, {}, origin)
+    graph = _graph(data, {}, origin, signed)
     of_file = _foreign_fingerprint(graph)
     session = _session(graph, options)
     signature, adapter = read_graph(session, foreign)
@@ -147,7 +155,19 @@ def _foreign_fingerprint(graph: Graph) -> str:
     )
 
 
-def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin) -> Graph:
+def _signed_weights(data: bytes, origin: Origin) -> dict[str, str] | None:
+    """Check who signed a file, before anything else of it is read, if that is asked."""
+    key, signature = origin.options.public_key, origin.options.signature
+    if key is None:
+        return None
+    if signature is None:
+        if isinstance(origin.source, bytes):
+            raise SignatureError("a model in memory has no file with its signature: hand it in, signature=")
+        signature = read_signature(origin.source)
+    return check_signature(data, signature, key)
+
+
+def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Mapping[str, str] | None = None) -> Graph:
     """The graph in a file with its weights, checked."""
     limits = origin.options.limits
     structure = Structure.of(data, limits)
@@ -155,6 +175,8 @@ def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin) -> Graph:
         weights = read_foreign_weights(structure.outside, origin.source, limits)
     else:
         weights = read_weights(structure.outside, metadata, origin.source, limits)
+    if signed is not None:
+        check_signed_weights(weights, signed)
     return Graph(data, weights, structure.nested, structure.foldable)
 
 
@@ -177,13 +199,13 @@ def _check_format_version(metadata: dict[str, str]) -> None:
     try:
         version = int(text)
     except ValueError:
-        raise ModelFileError(f"rnncore.format_version in the file is {text!r}, expected a number") from None
+        raise ModelFileError(f"rnncore.format_version in the file is {text[:40]!r}, expected a number") from None
     if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"the file has format {version}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
+            f"the file has format {text[:40]}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
         )
     if version < 1:
-        raise ModelFileError(f"rnncore.format_version in the file is {version}, expected 1 to {FORMAT_VERSION}")
+        raise ModelFileError(f"rnncore.format_version in the file is {text[:40]}, expected 1 to {FORMAT_VERSION}")
 
 
 def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
@@ -191,8 +213,9 @@ def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
     actual = fingerprint_of(data, stored)
     if actual != stored:
         raise TamperedModelError(
-            f"weights or graph were changed after export (fingerprint {actual[:12]}…, the file says {stored[:12]}…): "
-            "copy or export the file again"
+            "weights or graph were changed after export, or written anew by another tool (fingerprint "
+            f"{actual[:12]}…, the file says {stored[:12]}…): copy or export the file again; if the change was meant, "
+            "rnncore adapt asks the file its golden cases and stamps it again"
         )
     return stored
 

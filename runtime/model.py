@@ -24,6 +24,7 @@ from rnncore.runtime.loading import LoadedFile, open_model, open_source, read_ag
 from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
+from rnncore.runtime.signing import Key, read_key
 from rnncore.runtime.streaming.push_many import push_many
 from rnncore.runtime.streaming.snapshot import decode, read_file
 from rnncore.runtime.streaming.state_rows import StateRows
@@ -48,6 +49,8 @@ def load(
     chunk: int | None = None,
     context: int = 0,
     limits: Limits = DEFAULT_LIMITS,
+    public_key: Key | None = None,
+    signature: bytes | None = None,
 ) -> Model:
     """Load a model that ``rnncore.export`` wrote, or, given its ``states``, any other ONNX model.
 
@@ -63,6 +66,10 @@ def load(
     max_batch_steps: sequences times steps of one run of the graph, padding included, at most.  What is more, of whatever
         method, is several runs: this bounds the memory of what is between input and output.  None for no limit.
     limits: what the file may ask of this process while it is loaded, see :class:`rnncore.runtime.Limits`.
+    public_key: an Ed25519 key in PEM, or the path of one: the file, with its weights, must have been signed with its private
+        key (:func:`rnncore.runtime.sign`), else SignatureError.  Nothing of the file is read before.  Without it nobody
+        knows who made a file: its fingerprint is a checksum.
+    signature: the content of the signature; None for that of the file beside the model, of the same name with ".sig".
 
     Weights that are in a second file are read into memory and checked there, so whatever becomes of the two files later
     changes no answer: it takes the size of that file in memory until the model is loaded, and for tables that are looked up
@@ -92,10 +99,12 @@ def load(
     """
     if not isinstance(limits, Limits):
         raise InputError(f"limits is a {type(limits).__name__}, expected rnncore.runtime.Limits")
+    key = None if public_key is None else read_key(public_key)
+    if signature is not None and key is None:
+        raise InputError("a signature without public_key: say whose it must be")
     foreign = read_foreign(states, axes, initial, constants, chunk, context)
-    origin = origin_of(
-        source, replace(read_options(threads, arena, max_steps, max_batch_steps), foreign=foreign, limits=limits)
-    )
+    options = read_options(threads, arena, max_steps, max_batch_steps)
+    origin = origin_of(source, replace(options, foreign=foreign, limits=limits, public_key=key, signature=signature))
     model = Model(*open_source(source, origin))
     logger.info("loaded %r", model)
     return model
@@ -271,6 +280,11 @@ class Model:
     def report(self) -> dict[str, Any]:
         """What was verified at export; the caller's own copy."""
         return copy.deepcopy(self._file.report)
+
+    @property
+    def limits(self) -> Limits:
+        """What the file was allowed to ask for."""
+        return self._file.origin.options.limits
 
     @property
     def fingerprint(self) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.replace import put_in_place
 from rnncore.export.tracing.states import constant_value
 from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.signature import StateSpec
@@ -91,10 +92,7 @@ class _Carrier:
         self._graph.insert_before(node, self._builder.nodes)
         if result is old:  # the node stays, with another input
             return
-        result.shape, result.type = old.shape, old.type
-        if old.is_graph_output():
-            result.name = old.name
-        old.replace_all_uses_with(result, replace_graph_outputs=True)
+        put_in_place(old, result)
         self._graph.remove(node, safe=True)
 
     # ---------------------------------------------------------------------------------------------- what looks back

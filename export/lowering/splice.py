@@ -12,6 +12,7 @@ import torch
 from rnncore.cells import Cell
 from rnncore.cells.base import state_shape
 from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.replace import put_in_place
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.lowering.forms import Extent, write_recurrence
 from rnncore.export.lowering.portable import emit_portable
@@ -96,8 +97,7 @@ def splice(
         results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]
         graph.insert_before(node, builder.nodes)
         for old, new in zip(node.outputs, results, strict=True):
-            new.shape, new.type = old.shape, old.type
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            put_in_place(old, new)
         graph.remove(node, safe=True)
     model.opset_imports.pop(DOMAIN, None)
     graph.opset_imports.pop(DOMAIN, None)

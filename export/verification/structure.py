@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from math import gcd, lcm
+from math import lcm
 
 import onnx_ir as ir
 
@@ -12,6 +12,7 @@ from rnncore.export.tracing.recorder import DOMAIN, STATE_IN, STATE_OUT, Call, S
 from rnncore.export.tracing.trace import Trace
 from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
 from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of
+from rnncore.runtime.format.axes import stride_of as of_outputs
 
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
 
@@ -39,10 +40,8 @@ def why_not_causal(traced: Trace) -> str:
 
 def stride_of(traced: Trace) -> int:
     """Steps that a stream takes at once: so many that every output has whole steps of its own."""
-    shapes = traced.example.output_shapes or ()
-    followed = [size for shape in shapes for size in shape if isinstance(size, Steps) and size.of == TIME]
     time = traced.example.extents.get(TIME)
-    return lcm(1 if time is None else time.multiple, *(size.over // gcd(size.over, size.times) for size in followed))
+    return lcm(1 if time is None else time.multiple, of_outputs(traced.example.output_shapes or ()))
 
 
 def _why_no_strides(traced: Trace) -> str:
@@ -71,11 +70,7 @@ def _why_no_strides(traced: Trace) -> str:
 
 def _follows_time(sizes: list[int | str | None]) -> bool:
     """Whether the size of an axis is that of time, or a function of it alone."""
-    return (
-        bool(sizes)
-        and isinstance(sizes[0], str)
-        and set(re.findall(r"[A-Za-z_]\w*", sizes[0])) <= {TIME, "floor", "Mod"}
-    )
+    return bool(sizes) and isinstance(sizes[0], str) and set(re.findall(r"[A-Za-z_]\w*\b(?!\()", sizes[0])) == {TIME}
 
 
 def _dims(value: ir.Value | None) -> list[int | str | None]:

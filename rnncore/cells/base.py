@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.cells.deferred import deferring
-from rnncore.runtime.errors import InputError
+from rnncore.runtime.counts import count_problems
+from rnncore.runtime.errors import InputError, raise_all
 
 StateSize = int | tuple[int, ...]
 """Size of a state that is a vector, or shape of any other, both without the batch axis."""
@@ -18,8 +19,7 @@ StateSize = int | tuple[int, ...]
 
 def check_size(what: str, size: int) -> None:
     """Raise InputError unless ``size`` is an integer of at least 1."""
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InputError(f"{what} is {size!r}, expected an integer of at least 1")
+    raise_all(count_problems(what, size))
 
 
 def state_shape(size: StateSize) -> tuple[int, ...]:

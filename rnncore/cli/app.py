@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from rnncore.cli.adapt_command import adapt
 from rnncore.cli.export_command import export
 from rnncore.cli.inspect_command import inspect
 from rnncore.cli.plot_command import plot_app
 from rnncore.cli.sample_command import sample
 from rnncore.cli.score_command import score
+from rnncore.cli.sign_command import sign
 from rnncore.cli.train_command import train
 from rnncore.cli.verify_command import verify
 
@@ -39,6 +41,6 @@ def _options(
     pass
 
 
-for command in (train, export, score, sample, inspect, verify):
+for command in (train, export, score, sample, inspect, verify, sign, adapt):
     app.command()(command)
 app.add_typer(plot_app, name="plot")

@@ -49,7 +49,7 @@ class WeightsFile:
         try:
             fields = json.loads(text)
             weights = cls(str(fields["file"]), int(fields["size"]), str(fields["sha256"]))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, ArithmeticError):
             raise ModelFileError(f"{WEIGHTS_KEY} in the file makes no sense: export the model again") from None
         return weights
 

@@ -217,7 +217,10 @@ class Engine:
         if len(parts) > 1:
             return joined(self.layout, [self._part(rows, arrays, states, lengths, steps) for rows in parts])
         if self.layout.adapter is not None:
-            return self.layout.adapter.call(self._run, arrays, states, batch, steps)
+            values = self.layout.adapter.call(self._run, arrays, states, batch, steps)
+            return values | {
+                state.output: states[state.name] for state in self.layout.states[self.layout.graph_states :]
+            }
         feeds = {**arrays, **self._state_feeds(states)}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths

@@ -23,7 +23,7 @@ from rnncore.runtime.streaming.chunk import empty_outputs
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.holding import Held, Holder, hold
 from rnncore.runtime.streaming.io_binding import Binding, FastStep, Step
-from rnncore.runtime.streaming.snapshot import MOST_STEPS, Snapshot, encode, write_file
+from rnncore.runtime.streaming.snapshot import MOST_STEPS, Snapshot, check_count, encode, write_file
 from rnncore.runtime.streaming.state_rows import Places, StateRows, StateSet
 from rnncore.runtime.streaming.strides import Rest, join_rest, keep, waiting
 from rnncore.runtime.tensors.outputs import one_or_all
@@ -358,14 +358,6 @@ def read_steps(steps: Any) -> int:
     if isinstance(steps, bool | np.bool_) or not isinstance(steps, int | np.integer) or not 0 <= steps <= MOST_STEPS:
         raise StateError(f"steps is {steps!r}, expected an integer from 0 to {MOST_STEPS}: how many led to this state")
     return int(steps)
-
-
-def check_count(before: int, steps: int) -> None:
-    """Raise StateError if no snapshot could count that far."""
-    if before > MOST_STEPS - steps:
-        raise StateError(
-            f"the stream has counted {before} steps, {steps} more are beyond {MOST_STEPS}: set_state(stream.state, steps=0)"
-        )
 
 
 def read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:

@@ -171,7 +171,7 @@ def _labels(model: Model) -> tuple[str, ...]:
     text = model.metadata.get(LABELS_KEY, "[]")
     try:
         labels = json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ModelFileError(f"{LABELS_KEY} in the file is {text[:40]!r}, expected a JSON list of strings")

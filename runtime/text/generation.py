@@ -54,7 +54,7 @@ class SpecialTokens:
         try:
             data = json.loads(text)
             return cls(int(data["start"]), int(data["end"]), tuple(int(token) for token in data["rejected"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelFileError(f"{GENERATION_KEY} in the file cannot be read ({error!r}): export it again") from None
 
 

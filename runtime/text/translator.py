@@ -55,7 +55,7 @@ class DecoderFeeds:
             data = json.loads(text)
             feeds = {str(name): str(output) for name, output in data["feeds"].items()}
             return cls(int(data["end"]), feeds, tuple(int(token) for token in data.get("rejected", ())))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelFileError(f"{TRANSLATION_KEY} in the file cannot be read ({error!r}): export it again") from None
 
 
