@@ -217,7 +217,7 @@ def overhead() -> list[Row]:
 
 def bound_call(model: Model) -> tuple[Callable[[object], None], object]:
     """``run_with_iobinding`` of the session, and a binding of fixed buffers for one step."""
-    engine = model._engine
+    engine = model.engine
     binding = engine.session.io_binding()
     for slot in engine.layout.inputs:
         binding.bind_ortvalue_input(

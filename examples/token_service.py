@@ -1,33 +1,64 @@
 """Score tokens for many clients over one pool, by WebSocket, on this machine only: python examples/token_service.py --seconds 60
 
-Needs ``pip install 'rnncore[examples]'``.  A client connects to ``/score`` and sends text in pieces of any length; for each
-piece it gets the log-probability of every character given all that it has sent before.  ``/stats`` shows the pool.
+Needs ``pip install 'rnncore[examples]'``.  A client connects to ``/score`` and sends text in pieces of up to 4096 characters;
+for each piece it gets the log-probability of every character given all that it has sent before.  A client that is idle, does
+not read its answers, sends anything but text, or comes from another site's page is closed with a code and one line in the
+log; one that leaves takes its work with it.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import hmac
+import logging
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, HTTPException, Request, WebSocket
 from small_model import small_model
 
-from rnncore.runtime import InputError, LanguageModel, Overloaded
+from rnncore.runtime import InputError, LanguageModel, PoolStream
 
-MAX_CLIENTS = 256
-MAX_MESSAGE_BYTES = 4096
-TRY_AGAIN_LATER = 1013
+MAX_MESSAGE = 4096  # characters; uvicorn also refuses more bytes than that before they are read
+PIECE = 64  # characters of one push: so much is done at most for somebody who has left
+UNANSWERED = 8  # messages that a client may send ahead
+NOT_TEXT, REFUSED, TOO_LONG, TRY_AGAIN_LATER = 1003, 1008, 1009, 1013
+
+log = logging.getLogger("token_service")
 
 
-def make_app(model: LanguageModel) -> FastAPI:
+@dataclass(frozen=True)
+class Limits:
+    clients: int = 1024
+    idle_s: float = 60.0
+    send_s: float = 10.0
+    token: str | None = None
+    stats: bool = False
+
+
+class Refused(Exception):
+    """The client is closed with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def make_app(model: LanguageModel, limits: Limits = Limits()) -> FastAPI:
     # Pushes that are too many wait their turn, so that clients slow down to what the pool can do.
-    pool = model.model.pool(max_batch=64, max_wait_ms=2, on_overload="wait", max_streams=MAX_CLIENTS)
+    pool = model.model.pool(max_batch=64, max_wait_ms=2, on_overload="wait")
+    clients: set[WebSocket] = set()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -35,37 +66,119 @@ def make_app(model: LanguageModel) -> FastAPI:
             pool.warm_up()
             yield
 
-    app = FastAPI(lifespan=lifespan)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/stats")
-    def stats() -> dict[str, object]:
-        return pool.stats()
+    if limits.stats:
+
+        @app.get("/stats")
+        def stats(request: Request) -> dict[str, object]:
+            if not allowed(request.headers.get("authorization"), limits.token):
+                raise HTTPException(401)
+            return pool.stats()
 
     @app.websocket("/score")
     async def score(client: WebSocket) -> None:
         await client.accept()
+        clients.add(client)
         try:
-            stream = pool.open()
-        except Overloaded as error:
-            await client.close(TRY_AGAIN_LATER, str(error)[:120])
-            return
-        with stream:
-            following = (await stream.apush(np.array([model.vocabulary.eos_id])))[-1:]
-            try:
-                while True:
-                    text = await client.receive_text()
-                    try:
-                        ids = model.encode(text)
-                    except InputError as error:  # an unknown character: the stream is as it was
-                        await client.send_json({"error": str(error)})
-                        continue
-                    rows = np.concatenate((following, await stream.apush(ids)))
-                    following = rows[-1:]
-                    await client.send_json({"log_probs": rows[np.arange(len(ids)), ids].tolist()})
-            except WebSocketDisconnect:
-                pass
+            check_client(client, len(clients), limits)
+            with pool.open() as stream:
+                await serve(client, model, stream, limits)
+        except Refused as refused:
+            log.warning("%s closed with %d: %s", client.client and client.client.host, refused.code, refused)
+            with contextlib.suppress(Exception):  # it may be gone, or not read this either
+                await asyncio.wait_for(client.close(refused.code, str(refused)), limits.send_s)
+        finally:
+            clients.discard(client)
 
     return app
+
+
+def allowed(header: str | None, token: str | None) -> bool:
+    return token is None or hmac.compare_digest((header or "").encode(), f"Bearer {token}".encode())
+
+
+def check_client(client: WebSocket, count: int, limits: Limits) -> None:
+    """Raise Refused for one that is too many, has no token, or is a page of another site (browsers say so)."""
+    origin = client.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != client.headers.get("host"):
+        raise Refused(REFUSED, "pages of other sites may not connect")
+    if not allowed(client.headers.get("authorization"), limits.token):
+        raise Refused(REFUSED, "the token is missing or wrong")
+    if count > limits.clients:
+        raise Refused(TRY_AGAIN_LATER, f"{limits.clients} clients are connected, try again later")
+
+
+async def serve(client: WebSocket, model: LanguageModel, stream: PoolStream, limits: Limits) -> None:
+    """Read and answer at the same time: who reads sees at once that the client has left, and then nothing is answered."""
+    messages: asyncio.Queue[str] = asyncio.Queue(UNANSWERED)
+    tasks = [
+        asyncio.ensure_future(read(client, messages)),
+        asyncio.ensure_future(answer(client, model, stream, messages, limits)),
+    ]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def read(client: WebSocket, messages: asyncio.Queue[str]) -> None:
+    """Return when the client has left."""
+    while (message := await client.receive())["type"] != "websocket.disconnect":
+        text = message.get("text")
+        if text is None:
+            raise Refused(NOT_TEXT, "expected text, got a binary frame")
+        if len(text) > MAX_MESSAGE:
+            raise Refused(TOO_LONG, f"expected at most {MAX_MESSAGE} characters a message, got {len(text)}")
+        try:
+            messages.put_nowait(text)
+        except asyncio.QueueFull:
+            raise Refused(REFUSED, f"{UNANSWERED} messages are not answered yet: read answers before sending") from None
+
+
+async def answer(
+    client: WebSocket, model: LanguageModel, stream: PoolStream, messages: asyncio.Queue[str], limits: Limits
+) -> None:
+    following = (await stream.apush(np.array([model.vocabulary.eos_id])))[-1:]
+    while True:
+        try:
+            text = await asyncio.wait_for(messages.get(), limits.idle_s)
+        except TimeoutError:
+            raise Refused(REFUSED, f"idle for {limits.idle_s:g} s") from None
+        try:
+            ids = model.encode(text)
+        except InputError as error:  # an unknown character: the stream is as it was
+            await send(client, {"error": str(error)[:500]}, limits)
+            continue
+        log_probs: list[float] = []
+        for start in range(0, len(ids), PIECE):
+            piece = ids[start : start + PIECE]
+            rows = np.concatenate((following, await stream.apush(piece)))
+            following = rows[-1:]
+            log_probs += rows[np.arange(len(piece)), piece].tolist()
+        await send(client, {"log_probs": log_probs}, limits)
+
+
+async def send(client: WebSocket, content: dict[str, Any], limits: Limits) -> None:
+    try:
+        await asyncio.wait_for(client.send_json(content), limits.send_s)
+    except TimeoutError:
+        raise Refused(REFUSED, f"no answer was read for {limits.send_s:g} s") from None
+
+
+def in_one_line(record: logging.LogRecord) -> bool:
+    """uvicorn writes a whole traceback for a client that sends text that is no UTF-8."""
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        record.msg, record.args, record.exc_info = (
+            f"client closed: its text is no UTF-8: {record.exc_info[1]}",
+            None,
+            None,
+        )
+    return True
 
 
 def main() -> None:
@@ -73,14 +186,27 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("runs/small.onnx"), help="a file of `rnncore train`")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--seconds", type=float, default=60, help="stop after so long")
+    parser.add_argument("--max-clients", type=int, default=Limits.clients, help="more are told to try again later")
+    parser.add_argument(
+        "--idle-s", type=float, default=Limits.idle_s, help="close a client that says nothing for so long"
+    )
+    parser.add_argument("--send-s", type=float, default=Limits.send_s, help="close one that does not read for so long")
+    token = os.environ.get("TOKEN_SERVICE_TOKEN")
+    parser.add_argument(
+        "--token", default=token, help="what clients must know; default: $TOKEN_SERVICE_TOKEN, or nothing"
+    )
+    parser.add_argument("--stats", action="store_true", help="show the pool under /stats")
     arguments = parser.parse_args()
-    app = make_app(LanguageModel.load(small_model(arguments.model)))
-    config = uvicorn.Config(app, log_level="warning", ws_max_size=MAX_MESSAGE_BYTES, timeout_graceful_shutdown=2)
+    logging.basicConfig(format="%(name)s: %(message)s")
+    limits = Limits(arguments.max_clients, arguments.idle_s, arguments.send_s, arguments.token, arguments.stats)
+    app = make_app(LanguageModel.load(small_model(arguments.model)), limits)
+    config = uvicorn.Config(app, log_level="warning", ws_max_size=MAX_MESSAGE, timeout_graceful_shutdown=2)
+    logging.getLogger("uvicorn.error").addFilter(in_one_line)
     server = uvicorn.Server(config)
     timer = threading.Timer(arguments.seconds, lambda: setattr(server, "should_exit", True))
     timer.daemon = True
     timer.start()
-    with socket.create_server(("127.0.0.1", arguments.port)) as listener:
+    with socket.create_server(("127.0.0.1", arguments.port), backlog=1024) as listener:
         print(f"ws://127.0.0.1:{listener.getsockname()[1]}/score", flush=True)
         server.run(sockets=[listener])
 

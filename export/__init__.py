@@ -6,17 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rnncore.export.adapting import AdaptReport, adapt
     from rnncore.export.decoding.generator import GeneratorReport, export_generator
     from rnncore.export.decoding.translator import TranslatorReport, export_translator
-    from rnncore.export.exporter import ExportReport, export
+    from rnncore.export.exporter import export
     from rnncore.export.lowering.forms import Form
+    from rnncore.export.report import ExportReport
     from rnncore.export.tasks import export_model
 
 __all__ = [
+    "AdaptReport",
     "ExportReport",
     "Form",
     "GeneratorReport",
     "TranslatorReport",
+    "adapt",
     "export",
     "export_generator",
     "export_model",
@@ -24,7 +28,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "ExportReport": "exporter",
+    "AdaptReport": "adapting",
+    "adapt": "adapting",
+    "ExportReport": "report",
     "Form": "lowering.forms",
     "GeneratorReport": "decoding.generator",
     "TranslatorReport": "decoding.translator",

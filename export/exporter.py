@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,11 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.cells import Cell
-from rnncore.conversion import convert
-from rnncore.export.file import check_size, weights_of, write_entries, write_model
+from rnncore.conversion import convert_plain_layers
+from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.int8.quantization import Quantization, check_form
+from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.forms import FORMS, Form
 from rnncore.export.lowering.fused import check_fusable
 from rnncore.export.lowering.gather_output import add_gather_output
@@ -24,6 +24,7 @@ from rnncore.export.lowering.layer_states import splice_layer_states
 from rnncore.export.lowering.portable import fold_constants, spell_out
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
+from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of, signature_of, write_metadata
 from rnncore.export.targets import (
     CHOICES_KEY,
@@ -32,73 +33,29 @@ from rnncore.export.targets import (
     Target,
     choices_json,
     choose_forms,
-    describe,
     form_text,
 )
 from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.operators import Operators, find_operators
+from rnncore.export.tracing.other_ways import with_other_ways
+from rnncore.export.tracing.rolling.program import RolledProgram, roll
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.torch_onnx import OPSET
-from rnncore.export.tracing.trace import Trace, trace
-from rnncore.export.verification.accuracy import AccuracyReport
+from rnncore.export.tracing.trace import TRACE_SIZES, Trace, trace
 from rnncore.export.verification.cases import Case, Verdict
 from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS, broken_at
-from rnncore.export.verification.structure import why_chunks_differ, why_not_causal
+from rnncore.export.verification.structure import stride_of, why_chunks_differ, why_not_causal
 from rnncore.export.verification.verifier import Verifier, sizes_of
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, NotStreamableError, VerificationError, raise_all
-from rnncore.runtime.format.atomic import replacing, replacing_both
 from rnncore.runtime.format.golden import GOLDEN_KEY
 from rnncore.runtime.format.signature import BATCH, TIME, Signature
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written and how it was checked.
-
-    path: the file.  size_bytes: its size, with that of ``weights_path``.  signature: its inputs, outputs and states.
-    form: how the recurrence is written, such as "loop" or "fused+loop".  verification: the plain data stored in the file
-    (seed, tolerance, versions, cases); empty if not verified.  accuracy: what int8 costs, None in full precision.
-    form_choices: the form of each recurrent layer, and why.  weights_path: the second file, if the weights are in one.
-    """
-
-    path: Path
-    size_bytes: int
-    signature: Signature
-    form: str
-    verification: dict[str, Any] = field(default_factory=dict)
-    accuracy: AccuracyReport | None = None
-    form_choices: dict[str, Choice] = field(default_factory=dict)
-    weights_path: Path | None = None
-
-    @property
-    def causal(self) -> bool:
-        """Whether the file streams."""
-        return self.signature.causal
-
-    @property
-    def max_error(self) -> float:
-        """Largest absolute difference from PyTorch over all cases; 0 if not verified."""
-        return max((case["max_abs"] for case in self.verification.get("cases", [])), default=0.0)
-
-    def to_json(self) -> str:
-        """The report as JSON."""
-        data = {"path": str(self.path), "size_bytes": self.size_bytes, "form": self.form, "causal": self.causal}
-        return json.dumps({**data, "verification": self.verification})
-
-    def __str__(self) -> str:
-        cases = self.verification.get("cases", [])
-        checked = f"{len(cases)} cases verified, max error {self.max_error:.2g}" if cases else "not verified"
-        streams = "streams" if self.causal else f"batch only ({self.signature.not_causal_because})"
-        line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
-        line += f"\n  weights in {self.weights_path}" if self.weights_path else ""
-        line += "".join(f"\n  {text}" for text in describe(self.form_choices))
-        line += "".join(f"\n  {remark}" for remark in self.verification.get("remarks", ()))
-        return line if self.accuracy is None else f"{line}\n{self.accuracy}"
 
 
 @only_own_errors(ExportError, "the export", line_of_exception)
@@ -129,7 +86,8 @@ def export(
 
     Args:
         model: any module that calls recurrent layers.
-        path: file to write; its folder must exist.  Nothing is written unless everything succeeds.
+        path: file to write; its folder must exist.  Nothing is written unless everything succeeds.  A link is followed, and
+            the file keeps its mode.
         example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``.  Its sizes are not
             baked in; its values tell the range of ids and the spread of floats that verification uses.
         form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
@@ -157,8 +115,9 @@ def export(
             example alone.
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
-        external_data: True: weights go to a second file, ``path`` with ".data" behind it, which the model needs beside it
-            and whose hash it holds; False: never; None: when they are more than one ONNX file holds, 1.9 GB.
+        external_data: True: weights go to a second file, which the model needs beside it: ``path`` with a hash of them and
+            ".data" behind it.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to the
+            same path again exchanges both as one, and then removes the second file of before.
         states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
             ``{}`` for none.  By default those are found that recurrent layers start from and end with.  A state is no
             input of the file's ``run``: it starts from zeros, and streams carry it.
@@ -176,21 +135,21 @@ def export(
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     file = Path(path)
-    if not file.parent.is_dir():
-        raise ExportError(f"the folder {file.parent} does not exist; create it first")
-    reference = copy.deepcopy(model).eval()
-    check_repeatable(reference, bind(reference, example))
-    exporter = _Exporter(
-        reference, Example.of(reference, example, axes, lengths), form, output_names, metadata or {}, pick, seed, axes
-    )
+    writable(file, external=external_data is True)
+    reference = copied(model).eval()
+    with unchanged(reference):
+        check_repeatable(reference, bind(reference, example))
+        call = Example.of(reference, example, axes, lengths)
+    exporter = _Exporter(reference, call, form, output_names, metadata or {}, pick, seed, axes)
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
     exporter.states = states
     exporter.external = check_size(reference, external_data, int8=exporter.quantization is not None)
-    weights = weights_of(file) if exporter.external else None
-    with replacing(file) if weights is None else replacing_both(file, weights.name) as temporary:
+    place = writable(file, external=exporter.external)
+    with saving(place) as temporary:
         report = exporter.run(temporary, streaming, lengths, verify)
-    return replace(report, path=file, weights_path=weights)
+    weights = report.weights_path
+    return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
 
 
 def _check_choices(form: str, target: str | None) -> None:
@@ -213,6 +172,8 @@ class _Plan:
     stream: bool
     not_causal_because: str = ""
     states: dict[str, str] = field(default_factory=dict)
+    must_lengths: bool = False
+    dropped_lengths: bool = False
 
 
 class _Exporter:
@@ -238,9 +199,12 @@ class _Exporter:
         self.seed = seed
         self.states: Mapping[str, str] | None = None
         check_dtypes(reference, example)
-        check_runs(example, reference)
-        self.example = find_axes(reference, example, axes, seed)
-        self.module = convert(reference)
+        with unchanged(reference):
+            check_runs(example, reference)
+            self.example = find_axes(reference, example, axes, seed)
+        self.module = convert_plain_layers(copied(reference))
+        self._operators = find_operators(self.module, self.example, seed)
+        self._rolled, self._why_not_rolled = _rolled(self.module, self.example, self._operators, seed)
         self._steps: dict[Cell, StepGraph] = {}
         self._trace: Trace | None = None
         self.quantization: Quantization | None = None
@@ -249,6 +213,7 @@ class _Exporter:
     def run(self, path: Path, streaming: bool | str, lengths: str | bool, verify: bool) -> ExportReport:
         wanted = lengths is True or (lengths == "auto" and verify)
         plan = _Plan(lift_lengths=wanted, stream=streaming is True or (streaming == "auto" and verify))
+        plan.must_lengths = lengths is True and self.example.lengths is None
         if not plan.stream:
             plan.not_causal_because = "exported with streaming=False" if streaming is False else "not verified"
         while True:
@@ -267,8 +232,9 @@ class _Exporter:
             )
         write_entries(path, self._findings(path, example, report, verify=verify))
         form = form_text(self.choices)
-        size_bytes = sum(file.stat().st_size for file in (path, *[weights_of(path)] * self.external))
-        return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices)
+        weights = weights_of(path)
+        size_bytes = sum(file.stat().st_size for file in (path, weights) if file is not None)
+        return ExportReport(path, size_bytes, signature, form, report, accuracy, self.choices, weights)
 
     def _build(self, path: Path, plan: _Plan, must_stream: bool) -> tuple[Signature, ir.Model]:
         traced = self._traced(plan)
@@ -277,9 +243,15 @@ class _Exporter:
             if plan.not_causal_because:
                 self._refuse_stream(plan, plan.not_causal_because, must_stream)
         model = traced.model.clone()
+        no_lengths = traced.example.lengths is None and not plan.must_lengths
+        contexts = carry_context(model) if plan.stream and no_lengths else []
+        if contexts and plan.lift_lengths:
+            # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
+            plan.lift_lengths, plan.dropped_lengths = False, True
+            return self._build(path, plan, must_stream)
         plan.states = find_states(model.graph, self.states, traced.lengths) if plan.stream else {}
         calls = with_starts(traced.calls, model) if plan.stream else traced.calls
-        states = states_of(model.graph, plan.states)
+        states = states_of(model.graph, plan.states) + contexts
         states += splice_layer_states(model, traced.carried, lift=plan.stream)
         forms = {name: choice.form for name, choice in self.choices.items()}
         states += splice(model, calls, self._steps, form=forms, lift=plan.stream, lean=self.quantization is None)
@@ -297,6 +269,7 @@ class _Exporter:
             extents=traced.example.extents,
             output_shapes=traced.example.output_shapes,
         )
+        signature = replace(signature, stride=stride_of(traced) if plan.stream else 1)
         if self.pick:
             pick = add_gather_output(model.graph, {state.output for state in states})
             signature = replace(signature, pick=pick)
@@ -308,16 +281,27 @@ class _Exporter:
 
     def _traced(self, plan: _Plan) -> Trace:
         if self._trace is None or self._trace.lengths_lifted != plan.lift_lengths:
-            self._trace = trace(
-                self.module,
-                self.example,
-                lift_lengths=plan.lift_lengths,
-                output_names=self.output_names,
-                seed=self.seed,
-                opset=OPSET,
-            )
+            try:
+                module = self.module if self._rolled is None else self._rolled
+                operators = self._operators if self._rolled is None else Operators([])
+                self._trace = trace(
+                    module,
+                    self.example,
+                    operators,
+                    lift_lengths=plan.lift_lengths,
+                    output_names=self.output_names,
+                    seed=self.seed,
+                    opset=OPSET,
+                )
+            except ExportError as error:
+                if self._why_not_rolled is None:
+                    raise
+                raise self._why_not_rolled from error
             # Without a layer that runs over the time axis of the inputs nothing takes them.
             plan.lift_lengths = self._trace.lengths_lifted
+            self._trace.limits = with_other_ways(
+                self._trace.limits, module, operators, self._trace.example, TRACE_SIZES, MOST_STEPS
+            )
             calls = list(self._trace.calls.values())
             if self.quantization is not None:
                 check_form(self.form, [call.name for call in calls])
@@ -401,6 +385,7 @@ class _Exporter:
         if must_stream:
             raise NotStreamableError(f"streaming=True, but {reason}")
         plan.stream, plan.not_causal_because = False, reason
+        plan.lift_lengths, plan.dropped_lengths = plan.lift_lengths or plan.dropped_lengths, False
 
 
 ONE_WAY = (
@@ -411,6 +396,16 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
+
+
+def _rolled(
+    module: nn.Module, example: Example, operators: Operators, seed: int
+) -> tuple[RolledProgram | None, ExportError | None]:
+    """The module with its loops over time rolled, if it has any; or why these cannot be rolled."""
+    try:
+        return roll(module, example, operators, seed), None
+    except ExportError as error:
+        return None, error
 
 
 def _message(title: str, cases: Sequence[Case]) -> str:

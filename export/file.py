@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -11,7 +15,8 @@ from torch import nn
 
 from rnncore.export.lowering.unique_names import make_names_unique
 from rnncore.runtime.errors import ExportError, InputError
-from rnncore.runtime.format.container import FINGERPRINT_KEY, replace_metadata, stamp
+from rnncore.runtime.format.atomic import replacing_with_companions, target_of
+from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
 from rnncore.runtime.format.external_data import WEIGHTS_KEY, WeightsFile
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT
 
@@ -22,19 +27,62 @@ _STAYS_INSIDE = 1024
 """Tensors of fewer bytes stay in the model file: sizes and axes are among them, which shape inference reads."""
 
 
-def weights_of(path: Path) -> Path:
-    """The file beside ``path`` for weights that do not go into it."""
-    return path.with_name(path.name + ".data")
+_HASH_DIGITS = 16
+_LONGEST_NAME = 255
+_BEFORE_HASHES = ".data"  # what the second file had behind its name before that held a hash
+
+
+def writable(path: Path, *, external: bool) -> Path:
+    """The file that an export to ``path`` writes: ``path``, or what it leads to if it is a link.
+
+    Raises InputError if it cannot be written: checked before the work.
+    """
+    if not path.parent.is_dir():
+        raise ExportError(f"the folder {path.parent} does not exist; create it first")
+    target = target_of(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{path} is a link to {target}, whose folder does not exist; create it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError(f"the folder {target.parent} cannot be written by this user")
+    longest = _LONGEST_NAME - (len(_weights_name("", "0" * 64)) if external else 0)
+    if len(os.fsencode(target.name)) > longest:
+        raise InputError(f"the name of {target} has more than {longest} bytes: choose a shorter one")
+    if external and ("\\" in target.name or not target.name.isprintable()):
+        raise InputError(f"the second file cannot be named after {target.name!r}: use plain characters")
+    return target
+
+
+@contextmanager
+def saving(target: Path) -> Iterator[Path]:
+    """Yield a temporary path for a model file, with its weights beside it if they are in a second one; then publish both.
+
+    Raises ExportError when they cannot be written.
+    """
+    former = _former_weights(target)
+    own = re.compile(re.escape(target.name) + rf"\.[0-9a-f]{{{_HASH_DIGITS}}}\.data")
+    try:
+        with replacing_with_companions(
+            target, _companions, lambda name: name == former or own.fullmatch(name) is not None
+        ) as temporary:
+            yield temporary
+    except OSError as error:
+        raise ExportError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def weights_of(path: Path) -> Path | None:
+    """The second file of the model file at ``path``; None if its weights are all inside."""
+    return next((path.with_name(name) for name in _companions(path)), None)
 
 
 def write_model(model: ir.Model, path: Path, *, external: bool = False) -> None:
     """Check ``model`` in full and write it to ``path`` with its fingerprint; ``external``: weights to a file beside it."""
     make_names_unique(model.graph)
     if external:
-        file = weights_of(path)
-        ir.external_data.unload_from_model(model, path.parent, file.name, size_threshold_bytes=_STAYS_INSIDE)
-        model.metadata_props[WEIGHTS_KEY] = WeightsFile.of(file).to_json()
+        weights = _unload(model, path)
+        model.metadata_props[WEIGHTS_KEY] = weights.to_json()
     proto = ir.to_proto(model)
+    if external:
+        _rename(proto.graph, weights.file)
     data = proto.SerializeToString()
     try:
         if external:  # the checker finds the weights by the path of the model only
@@ -45,6 +93,52 @@ def write_model(model: ir.Model, path: Path, *, external: bool = False) -> None:
     except Exception as error:
         raise ExportError(f"onnx.checker rejects the graph: {error}") from error
     path.write_bytes(stamp(data))
+
+
+def _unload(model: ir.Model, path: Path) -> WeightsFile:
+    """Write the weights to a file beside ``path`` whose name holds their hash: other weights never have the same name."""
+    file = path.with_name("weights")
+    ir.external_data.unload_from_model(model, path.parent, file.name, size_threshold_bytes=_STAYS_INSIDE)
+    found = WeightsFile.of(file)
+    named = WeightsFile(_weights_name(path.name, found.sha256), found.size, found.sha256)
+    file.replace(path.with_name(named.file))
+    return named
+
+
+def _weights_name(model: str, sha256: str) -> str:
+    return f"{model}.{sha256[:_HASH_DIGITS]}.data"
+
+
+def _rename(graph: onnx.GraphProto, file: str) -> None:
+    for tensor in _tensors(graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = file
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterable[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _companions(path: Path) -> set[str]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        metadata = metadata_of(data)
+    return {WeightsFile.from_json(metadata[WEIGHTS_KEY]).file} if WEIGHTS_KEY in metadata else set()
+
+
+def _former_weights(target: Path) -> str | None:
+    """The second file of the model that ``target`` is now, if its name is of the time before it held a hash."""
+    former = target.name + _BEFORE_HASHES
+    if not target.with_name(former).is_file() or not target.is_file():
+        return None
+    try:
+        return former if former in _companions(target) else None
+    except (OSError, ValueError):  # not ours, or cut short
+        return None
 
 
 def check_size(module: nn.Module, external: bool | None, *, int8: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
@@ -91,11 +90,6 @@ def write_metadata(model: ir.Model, signature: Signature, form: str, precision: 
             PREFIX + "fingerprint": BLANK_FINGERPRINT,
         }
     )
-
-
-def write_report(model: ir.Model, report: Mapping[str, object]) -> None:
-    """Put the verification report into ``model``."""
-    model.metadata_props[REPORT_KEY] = json.dumps(report, separators=(",", ":"))
 
 
 def precision_of(module: nn.Module) -> str:

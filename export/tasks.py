@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import torch
 
-from rnncore.export.exporter import ExportReport, export
+from rnncore.export.exporter import export
 from rnncore.export.lowering.forms import Form
+from rnncore.export.report import ExportReport
 from rnncore.export.targets import Target
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.models.language_model import LanguageModel

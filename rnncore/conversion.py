@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -221,14 +222,30 @@ def convert(module: M) -> M:
     for path, layer in module.named_modules():
         if isinstance(layer, nn.RNNBase):
             _check_convertible(layer, path or type(layer).__name__)
-    module = copy.deepcopy(module)
-    if isinstance(module, nn.RNNBase):
+    return _exchanged(copy.deepcopy(module), is_convertible=lambda layer: True)
+
+
+def convert_plain_layers(module: M) -> M:
+    """``module`` itself, with rnncore's layers in place of those that :func:`convert` takes; others stay as they are."""
+    return _exchanged(module, is_convertible=_is_plain)
+
+
+def _is_plain(layer: nn.RNNBase) -> bool:
+    try:
+        _check_convertible(layer, "")
+    except InputError:
+        return False
+    return True
+
+
+def _exchanged(module: M, is_convertible: Callable[[nn.RNNBase], bool]) -> M:
+    if isinstance(module, nn.RNNBase) and is_convertible(module):
         return ConvertedLayer(module)  # type: ignore[return-value, arg-type]
     done: dict[nn.Module, nn.Module] = {}
     for parent in list(module.modules()):
         # Not named_children(): that leaves out the second name of a layer that has two.
         for name, child in list(parent._modules.items()):
-            if isinstance(child, nn.RNNBase):
+            if isinstance(child, nn.RNNBase) and is_convertible(child):
                 if child not in done:
                     done[child] = ConvertedLayer(child)  # type: ignore[arg-type]
                 setattr(parent, name, done[child])

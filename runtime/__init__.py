@@ -27,6 +27,7 @@ from rnncore.runtime.errors import (
     PoolClosedError,
     PoolError,
     RnncoreError,
+    SignatureError,
     SnapshotError,
     StateError,
     StreamBusyError,
@@ -34,6 +35,7 @@ from rnncore.runtime.errors import (
     TamperedModelError,
     UnknownTokenError,
 )
+from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import FORMAT_VERSION, GatherOutput, Signature, StateSpec, TensorSpec
 from rnncore.runtime.model import Model, load
@@ -41,9 +43,11 @@ from rnncore.runtime.model_slot import ModelSlot
 from rnncore.runtime.pool.pool import Pool
 from rnncore.runtime.pool.stream import PoolStream
 from rnncore.runtime.session.threads import share_threads, usable_processors
+from rnncore.runtime.signing import sign
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from rnncore.runtime.opening import open
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
@@ -76,6 +80,7 @@ __all__ = [
     "Hypothesis",
     "InputError",
     "LanguageModel",
+    "Limits",
     "MissingExtraError",
     "Model",
     "ModelFileError",
@@ -94,6 +99,7 @@ __all__ = [
     "RecogniserStream",
     "RnncoreError",
     "Signature",
+    "SignatureError",
     "SnapshotError",
     "Span",
     "SpanCounts",
@@ -119,7 +125,9 @@ __all__ = [
     "edit_distance",
     "load",
     "nearest",
+    "open",
     "share_threads",
+    "sign",
     "spans_of",
     "usable_processors",
     "verify",
@@ -128,6 +136,7 @@ __all__ = [
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
     "verification": ("Case", "VerifyReport", "verify"),
+    "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),

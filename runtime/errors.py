@@ -18,7 +18,8 @@
     │   ├── NotOnnxError          no ONNX model: another kind of file, empty or truncated
     │   ├── ForeignModelError     an ONNX model that rnncore did not write, or that is not as ``states=`` says
     │   ├── FormatVersionError    written by a newer rnncore than this one
-    │   └── TamperedModelError    weights or graph do not match the fingerprint in the file
+    │   ├── TamperedModelError    weights or graph do not match the fingerprint in the file
+    │   └── SignatureError        a signature was asked for, and there is none, or none by that key
     ├── ExportError           a PyTorch module cannot be exported as asked
     │   └── VerificationError     the exported file and the PyTorch module disagree; no file is left behind
     ├── TrainingError         training cannot go on: the loss is not finite, or a checkpoint does not fit
@@ -99,6 +100,10 @@ class FormatVersionError(ModelFileError):
 
 class TamperedModelError(ModelFileError):
     """The weights or the graph do not match the fingerprint stored in the file."""
+
+
+class SignatureError(ModelFileError):
+    """A file is not signed, or not as it is and by the key that was asked for."""
 
 
 class ExportError(RnncoreError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from rnncore.runtime.errors import (
     FormatVersionError,
     InputError,
     ModelFileError,
-    NotOnnxError,
+    SignatureError,
     TamperedModelError,
     raise_all,
 )
@@ -21,16 +22,24 @@ from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.foreign.fingerprint import fingerprint_as_loaded
 from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
-from rnncore.runtime.format.external_data import folder_of_foreign_weights, folder_of_weights
+from rnncore.runtime.format.external_data import hash_of_weights, read_foreign_weights, read_weights
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
+from rnncore.runtime.format.metadata_limits import check_metadata, check_states
+from rnncore.runtime.format.reading import Stamp, read_file
 from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
+from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.origin import Options, Origin, logger
-from rnncore.runtime.session.session import Engine, graph_values, open_session
+from rnncore.runtime.session.session import Engine, Graph, graph_values, open_session
 from rnncore.runtime.session.threads import check_threads
+from rnncore.runtime.signing import check_signature, check_signed_weights, read_signature
 from rnncore.runtime.tensors.graph_contract import graph_problems, signature_problems
 from rnncore.runtime.tensors.specs import Layout
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+_TRIES = 100
+"""How often a file is read that is exchanged again and again while it is read."""
 
 
 @dataclass(frozen=True)
@@ -48,37 +57,57 @@ class LoadedFile:
     origin: Origin
 
 
-def read_source(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
-    """Name and bytes of a model file; NotOnnxError when there is nothing to read."""
+def read_source(source: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, bytes]:
+    """Name and bytes of a model file; NotOnnxError when there is nothing to read, ModelFileError when there is too much."""
     if isinstance(source, bytes):
+        if len(source) > limits.file_bytes:
+            raise ModelFileError(
+                f"the model has {len(source)} bytes, limits.file_bytes allows {limits.file_bytes}: if you trust it, load "
+                f"it with limits=Limits(file_bytes={len(source)})"
+            )
         return "model in memory", source
     path = Path(source)
-    if not path.exists():
-        raise NotOnnxError(f"{path}: there is no such file")
-    if path.is_dir():
-        raise NotOnnxError(f"{path}: this is a directory, expected an ONNX file")
-    try:
-        return str(path), path.read_bytes()
-    except OSError as error:
-        raise NotOnnxError(f"{path}: the file cannot be read: {error.strerror}") from error
+    return str(path), read_file(path, limits.file_bytes, "file_bytes")
 
 
-def open_model(data: bytes, origin: Origin) -> LoadedFile:
-    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits."""
+def open_source(source: str | os.PathLike[str] | bytes, origin: Origin) -> tuple[str, LoadedFile]:
+    """Read and open what was handed to ``load``: (name, opened file); raises a ModelFileError that begins with the name.
+
+    If a file is exchanged for another one while it is read, with its weights beside it, the new one is read.
+    """
+    path = None if isinstance(source, bytes) else Path(source)
+    for left in reversed(range(_TRIES)):
+        before = None if path is None else Stamp.of(path)
+        name, data = read_source(source, origin.options.limits)
+        try:
+            return name, open_model(data, origin, _signed_weights(data, origin))
+        except ModelFileError as error:
+            if path is None or not left or Stamp.of(path) == before:
+                raise type(error)(f"{name}: {error}") from error.__cause__
+    raise AssertionError("unreachable")
+
+
+def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = None) -> LoadedFile:
+    """Check the bytes of a model file and open a session over them; raises a ModelFileError of the class that fits.
+
+    signed: hashes of its weights that are in other files, if these were signed with it.
+    """
     options = origin.options
     if options.foreign is not None:
-        return _open_foreign(data, origin, options.foreign)
+        return _open_foreign(data, origin, options.foreign, signed)
     metadata = {key: value for key, value in metadata_of(data).items() if key.startswith(PREFIX)}
     if not metadata:
         raise ForeignModelError(
             "this ONNX model was not written by rnncore: export it with rnncore.export, or say which output each of its "
             'states becomes, load(path, states={"h": "h_out"}), with states={} if it has none'
         )
+    check_metadata(metadata, options.limits)
     _check_format_version(metadata)
     fingerprint = _checked_fingerprint(data, metadata)
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
+    check_states(signature, options.limits)
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
-    session = _session(data, options, folder_of_weights(data, metadata, origin.source))
+    session = _session(_graph(data, metadata, origin, signed), options)
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
@@ -88,12 +117,13 @@ def open_model(data: bytes, origin: Origin) -> LoadedFile:
 
 def read_again(origin: Origin, fingerprint: str) -> bytes:
     """The bytes of a model that was loaded before; ModelFileError when the file has changed or is gone."""
-    name, data = read_source(origin.source)
+    name, data = read_source(origin.source, origin.options.limits)
     try:
-        if origin.options.foreign is not None and _foreign_fingerprint(data, origin)[0] == fingerprint:
-            return data
-        found = metadata_of(data).get(FINGERPRINT_KEY, "")
-        if found == fingerprint and fingerprint_of(data, found) == found:
+        if origin.options.foreign is not None:
+            found = _foreign_fingerprint(_graph(data, {}, origin))
+        else:
+            found = metadata_of(data).get(FINGERPRINT_KEY, "")
+        if found == fingerprint and (origin.options.foreign is not None or fingerprint_of(data, found) == found):
             return data
     except ModelFileError as error:
         raise type(error)(f"{name}: {error}") from None
@@ -103,13 +133,14 @@ def read_again(origin: Origin, fingerprint: str) -> bytes:
     )
 
 
-def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
+def _open_foreign(data: bytes, origin: Origin, foreign: Foreign, signed: Mapping[str, str] | None) -> LoadedFile:
     """The same for a file of somebody else, which is checked by a trial run instead of by its signature."""
     options = origin.options
     if any(key.startswith(PREFIX) for key in metadata_of(data)):
         raise InputError("this file was written by rnncore and knows its states: load it without states=")
-    of_file, folder = _foreign_fingerprint(data, origin)
-    session = _session(data, options, folder)
+    graph = _graph(data, {}, origin, signed)
+    of_file = _foreign_fingerprint(graph)
+    session = _session(graph, options)
     signature, adapter = read_graph(session, foreign)
     layout = Layout.of(signature, options.max_steps, adapter)
     fingerprint = fingerprint_as_loaded(of_file, signature, adapter)
@@ -117,26 +148,47 @@ def _open_foreign(data: bytes, origin: Origin, foreign: Foreign) -> LoadedFile:
     return LoadedFile(engine, {}, {}, fingerprint, of_file, origin)
 
 
-def _foreign_fingerprint(data: bytes, origin: Origin) -> tuple[str, Path | None]:
-    """SHA-256 of a foreign model and of the weights beside it, and the folder of these, None without."""
-    folder, weights = folder_of_foreign_weights(data, origin.source)
-    return digest(data if folder is None else digest(data).encode() + weights.encode()), folder
+def _foreign_fingerprint(graph: Graph) -> str:
+    """SHA-256 of a foreign model and of the weights beside it."""
+    return digest(
+        digest(graph.data).encode() + hash_of_weights(graph.weights).encode() if graph.weights else graph.data
+    )
 
 
-def _session(data: bytes, options: Options, folder: Path | None) -> InferenceSession:
-    return open_session(data, threads=options.threads, arena=options.arena, folder=folder)
+def _signed_weights(data: bytes, origin: Origin) -> dict[str, str] | None:
+    """Check who signed a file, before anything else of it is read, if that is asked."""
+    key, signature = origin.options.public_key, origin.options.signature
+    if key is None:
+        return None
+    if signature is None:
+        if isinstance(origin.source, bytes):
+            raise SignatureError("a model in memory has no file with its signature: hand it in, signature=")
+        signature = read_signature(origin.source)
+    return check_signature(data, signature, key)
+
+
+def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Mapping[str, str] | None = None) -> Graph:
+    """The graph in a file with its weights, checked."""
+    limits = origin.options.limits
+    structure = Structure.of(data, limits)
+    if origin.options.foreign is not None:
+        weights = read_foreign_weights(structure.outside, origin.source, limits)
+    else:
+        weights = read_weights(structure.outside, metadata, origin.source, limits)
+    if signed is not None:
+        check_signed_weights(weights, signed)
+    return Graph(data, weights, structure.nested, structure.foldable)
+
+
+def _session(graph: Graph, options: Options) -> InferenceSession:
+    return open_session(graph, threads=options.threads, arena=options.arena)
 
 
 def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:
     """A session for a forked child."""
-    options = origin.options
-    check_threads(options.threads)
+    check_threads(origin.options.threads)
     data = read_again(origin, fingerprint)
-    if options.foreign is not None:
-        folder = _foreign_fingerprint(data, origin)[1]
-    else:
-        folder = folder_of_weights(data, metadata_of(data), origin.source)
-    session = _session(data, options, folder)
+    session = _session(_graph(data, metadata_of(data), origin), origin.options)
     logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
     return session
 
@@ -147,13 +199,13 @@ def _check_format_version(metadata: dict[str, str]) -> None:
     try:
         version = int(text)
     except ValueError:
-        raise ModelFileError(f"rnncore.format_version in the file is {text!r}, expected a number") from None
+        raise ModelFileError(f"rnncore.format_version in the file is {text[:40]!r}, expected a number") from None
     if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"the file has format {version}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
+            f"the file has format {text[:40]}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade rnncore"
         )
     if version < 1:
-        raise ModelFileError(f"rnncore.format_version in the file is {version}, expected 1 to {FORMAT_VERSION}")
+        raise ModelFileError(f"rnncore.format_version in the file is {text[:40]}, expected 1 to {FORMAT_VERSION}")
 
 
 def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
@@ -161,8 +213,9 @@ def _checked_fingerprint(data: bytes, metadata: dict[str, str]) -> str:
     actual = fingerprint_of(data, stored)
     if actual != stored:
         raise TamperedModelError(
-            f"weights or graph were changed after export (fingerprint {actual[:12]}…, the file says {stored[:12]}…): "
-            "copy or export the file again"
+            "weights or graph were changed after export, or written anew by another tool (fingerprint "
+            f"{actual[:12]}…, the file says {stored[:12]}…): copy or export the file again; if the change was meant, "
+            "rnncore adapt asks the file its golden cases and stamps it again"
         )
     return stored
 

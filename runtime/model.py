@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET
 from rnncore.runtime.batching.gather_output import run_picked
 from rnncore.runtime.batching.padded import Batch, read_batch, run_batch
@@ -17,16 +18,19 @@ from rnncore.runtime.batching.windows import Progress, check_windows, run_window
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.foreign.description import read_foreign
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature
-from rnncore.runtime.loading import LoadedFile, open_model, read_again, read_source
+from rnncore.runtime.loading import LoadedFile, open_model, open_source, read_again
 from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
-from rnncore.runtime.streaming.callbacks import one_or_all
+from rnncore.runtime.signing import Key, read_key
 from rnncore.runtime.streaming.push_many import push_many
 from rnncore.runtime.streaming.snapshot import decode, read_file
+from rnncore.runtime.streaming.state_rows import StateRows
 from rnncore.runtime.streaming.stream import Stream
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.outputs import one_or_all
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import bind_arguments
 
 
@@ -44,6 +48,9 @@ def load(
     constants: Mapping[str, Any] | None = None,
     chunk: int | None = None,
     context: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
+    public_key: Key | None = None,
+    signature: bytes | None = None,
 ) -> Model:
     """Load a model that ``rnncore.export`` wrote, or, given its ``states``, any other ONNX model.
 
@@ -58,6 +65,15 @@ def load(
         None for ``max_batch_steps``.
     max_batch_steps: sequences times steps of one run of the graph, padding included, at most.  What is more, of whatever
         method, is several runs: this bounds the memory of what is between input and output.  None for no limit.
+    limits: what the file may ask of this process while it is loaded, see :class:`rnncore.runtime.Limits`.
+    public_key: an Ed25519 key in PEM, or the path of one: the file, with its weights, must have been signed with its private
+        key (:func:`rnncore.runtime.sign`), else SignatureError.  Nothing of the file is read before.  Without it nobody
+        knows who made a file: its fingerprint is a checksum.
+    signature: the content of the signature; None for that of the file beside the model, of the same name with ".sig".
+
+    Weights that are in a second file are read into memory and checked there, so whatever becomes of the two files later
+    changes no answer: it takes the size of that file in memory until the model is loaded, and for tables that are looked up
+    (embeddings) also afterwards.
 
     For a file that rnncore did not write, of which the runtime believes what it is told here and what a trial run on
     zeros shows (:mod:`rnncore.runtime.foreign.graph`):
@@ -81,10 +97,15 @@ def load(
     rnncore, or not as its ``states`` say), FormatVersionError (written by a newer rnncore), TamperedModelError (changed
     after export), or their base ModelFileError when signature and graph disagree; InputError for other arguments.
     """
+    if not isinstance(limits, Limits):
+        raise InputError(f"limits is a {type(limits).__name__}, expected rnncore.runtime.Limits")
+    key = None if public_key is None else read_key(public_key)
+    if signature is not None and key is None:
+        raise InputError("a signature without public_key: say whose it must be")
     foreign = read_foreign(states, axes, initial, constants, chunk, context)
-    origin = origin_of(source, replace(read_options(threads, arena, max_steps, max_batch_steps), foreign=foreign))
-    name, data = read_source(source)
-    model = _opened(name, data, origin)
+    options = read_options(threads, arena, max_steps, max_batch_steps)
+    origin = origin_of(source, replace(options, foreign=foreign, limits=limits, public_key=key, signature=signature))
+    model = Model(*open_source(source, origin))
     logger.info("loaded %r", model)
     return model
 
@@ -96,12 +117,14 @@ class Model:
     (``multiprocessing``, Ray); both refuse a file that has changed since.
     """
 
-    __slots__ = ("__weakref__", "_engine", "_file", "_name")
+    __slots__ = ("__weakref__", "_file", "_name", "_state_rows", "engine")
 
     def __init__(self, name: str, file: LoadedFile) -> None:
         self._name = name
         self._file = file
-        self._engine = file.engine
+        self.engine = file.engine
+        """The session and the layout of its arrays: what the classes for texts and tasks are built on, no public interface."""
+        self._state_rows = StateRows(file.engine.layout)
 
     def run(self, /, *inputs: Any, lengths: Any = None, **named: Any) -> Any:
         """Run whole sequences, each from the initial state.
@@ -117,8 +140,8 @@ class Model:
 
         Raises InputError that lists every problem.
         """
-        layout = self._engine.layout
-        quick = self._engine.quick.read_batch(inputs) if lengths is None and not named else None
+        layout = self.engine.layout
+        quick = self.engine.quick.read_batch(inputs) if lengths is None and not named else None
         if quick is not None:
             batch = Batch(*quick, None)
         else:
@@ -127,9 +150,9 @@ class Model:
             if ragged is not None:
                 if lengths is not None:
                     raise InputError("lengths do not go with a list of sequences: each item brings its own length")
-                return one_or_all(layout, run_ragged(self._engine, ragged))
+                return one_or_all(layout, run_ragged(self.engine, ragged))
             batch = read_batch(layout, given, lengths)
-        outputs = run_batch(self._engine, batch)
+        outputs = run_batch(self.engine, batch)
         return one_or_all(layout, [slot.folded(outputs[slot.name]) for slot in layout.outputs])
 
     def run_picked(self, /, *inputs: Any, at: Any, **named: Any) -> Array:
@@ -140,7 +163,7 @@ class Model:
 
         Returns [batch, time, picks].  A file exported with ``pick=True`` copies no others out.  Raises InputError.
         """
-        return run_picked(self._engine, bind_arguments(self._engine.layout.inputs, inputs, named), at)
+        return run_picked(self.engine, bind_arguments(self.engine.layout.inputs, inputs, named), at)
 
     def run_iter(
         self,
@@ -165,7 +188,7 @@ class Model:
         """
         check_windows(batch_size, window, padding_budget)
         return run_windows(
-            self._engine,
+            self.engine,
             sequences,
             batch_size=batch_size,
             window=window,
@@ -175,14 +198,14 @@ class Model:
 
     def stream(self) -> Stream:
         """Open a stream at the initial state; NotStreamableError, with the reason, if the model is not causal."""
-        return Stream(self._engine)
+        return Stream(self.engine, self._state_rows)
 
     def restore(self, blob: bytes) -> Stream:
         """Open a stream where ``Stream.save`` left one.
 
         Raises SnapshotError for bytes that are foreign, cut short, altered, of a newer format or of another model.
         """
-        return Stream(self._engine, decode(blob, self.fingerprint, self._engine.layout))
+        return Stream(self.engine, self._state_rows, decode(blob, self.fingerprint, self.engine.layout))
 
     def restore_file(self, path: str | os.PathLike[str]) -> Stream:
         """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""
@@ -199,7 +222,7 @@ class Model:
         length.  All or nothing: after InputError, StateError (a closed stream, or one of another model) or
         StreamBusyError no stream has moved.
         """
-        return push_many(self._engine, streams, chunks)
+        return push_many(self.engine, streams, chunks)
 
     def pool(
         self,
@@ -232,7 +255,7 @@ class Model:
         Raises NotStreamableError if the model is not causal, InputError for an option out of range.
         """
         return Pool(
-            self._engine,
+            self.engine,
             max_batch=max_batch,
             max_wait_ms=max_wait_ms,
             max_pending=max_pending,
@@ -246,7 +269,7 @@ class Model:
     @property
     def signature(self) -> Signature:
         """Inputs, outputs and states of the file."""
-        return self._engine.layout.signature
+        return self.engine.layout.signature
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -259,6 +282,11 @@ class Model:
         return copy.deepcopy(self._file.report)
 
     @property
+    def limits(self) -> Limits:
+        """What the file was allowed to ask for."""
+        return self._file.origin.options.limits
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of weights, graph and metadata, 64 hex digits; of a foreign file also of how it was said to be read."""
         return self._file.fingerprint
@@ -266,12 +294,12 @@ class Model:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs, in the order in which ``run`` and ``push`` take them."""
-        return tuple(slot.name for slot in self._engine.layout.inputs)
+        return tuple(slot.name for slot in self.engine.layout.inputs)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
-        return tuple(slot.name for slot in self._engine.layout.outputs)
+        return tuple(slot.name for slot in self.engine.layout.outputs)
 
     @property
     def causal(self) -> bool:
@@ -288,7 +316,7 @@ class Model:
         return self
 
     def __repr__(self) -> str:
-        return f"<Model {self._name}: {_summary(self._engine.layout)}>"
+        return f"<Model {self._name}: {_summary(self.engine.layout)}>"
 
 
 def _opened(name: str, data: bytes, origin: Origin) -> Model:

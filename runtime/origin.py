@@ -7,8 +7,10 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.foreign.description import Foreign
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.session.threads import usable_processors
 
 logger = logging.getLogger("rnncore")
@@ -21,7 +23,8 @@ Threads = int | Literal["auto", "shared"] | None
 class Options:
     """How a model is run.  ``threads`` is a number, or None for the pool that models share.
 
-    foreign: how to read a file that rnncore did not write.
+    foreign: how to read a file that rnncore did not write.  limits: what the file may ask for.
+    public_key, signature: who must have signed it, None if that is not asked; see :mod:`rnncore.runtime.signing`.
     """
 
     threads: int | None = 1
@@ -29,6 +32,9 @@ class Options:
     max_steps: int | None = None
     max_batch_steps: int | None = None
     foreign: Foreign | None = None
+    limits: Limits = DEFAULT_LIMITS
+    public_key: bytes | None = None
+    signature: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,11 @@ def read_options(threads: Threads, arena: bool, max_steps: int | None, max_batch
     if threads is None or threads == "auto":
         threads = usable_processors()
         logger.info("threads='auto' is %d here", threads)
-    if threads != "shared" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        problems.append(f"threads is {threads!r}, expected an integer of at least 1, 'auto' or 'shared'")
+    if threads != "shared":
+        problems += count_problems("threads", threads, instead=", 'auto' or 'shared'")
     for name, value in (("max_steps", max_steps), ("max_batch_steps", max_batch_steps)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            problems.append(f"{name} is {value!r}, expected an integer of at least 1, or None for no limit")
+        if value is not None:
+            problems += count_problems(name, value, instead=", or None for no limit")
     raise_all(problems, InputError)
     if max_batch_steps is not None and (max_steps or 0) > max_batch_steps:
         raise InputError(

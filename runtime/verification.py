@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ModelFileError, RnncoreError
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase
+from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature, TensorSpec
+from rnncore.runtime.isolation import in_own_process
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.signing import Key, read_key
+from rnncore.runtime.tensors.specs import Slot
+
+_MOST_CHUNKS = 100_000
 
 Answer = Callable[[GoldenCase], Mapping[str, Array]]
 """Puts the inputs of a case to a model: whole outputs by name, with a batch axis, zero beyond the lengths."""
@@ -24,7 +30,12 @@ _HEAD = ("kind", "batch", "time", "max abs error", "rel error", "result", "detai
 
 @dataclass(frozen=True)
 class Case:
-    """One golden case, run again.  ``note`` is the error message of a backend that could not run it."""
+    """One comparison of a file with PyTorch's answers: a golden case run again or, at export, with the module itself.
+
+    kind: "whole", "rows" (of a batch, each alone), "ragged" or "stream".  max_abs is the largest difference, max_rel the
+    same as a part of the largest expected value (at least 1).  note: why it stands as it does, such as the error message
+    of a backend that could not run it.
+    """
 
     kind: str
     batch: int
@@ -34,6 +45,10 @@ class Case:
     max_rel: float
     passed: bool
     note: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.kind} (batch {self.batch}, time {self.time}{', ' + self.detail if self.detail else ''})"
+        return f"{what}: max error {self.max_abs:.2g}" + (f", {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)
@@ -75,19 +90,45 @@ class VerifyReport:
 
 
 @only_own_errors(ModelFileError, "verifying the file")
-def verify(source: str | os.PathLike[str] | bytes | Model) -> VerifyReport:
+def verify(
+    source: str | os.PathLike[str] | bytes | Model,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    isolated: bool = False,
+    public_key: Key | None = None,
+) -> VerifyReport:
     """Run the golden cases in a model file and compare with what PyTorch answered at export.
 
     source: what :func:`rnncore.runtime.load` takes, or a loaded model.
+    limits: what the file may ask for, as in :func:`rnncore.runtime.load`; a loaded model has its own.
+    isolated: load and run it in a process of its own, which ends after ``limits.verify_s`` and cannot take more memory than
+        ``limits.verify_bytes``: for a file of somebody unknown, since a small graph may compute for ever.
+
+    public_key: who must have signed the file, as in :func:`rnncore.runtime.load`; a loaded model was checked there.
+
+    That all cases pass says that the file is whole and runs right here.  It does not say who made it: whoever changes a file
+    can change its cases and its fingerprint too.  :func:`rnncore.runtime.sign` is for that.
 
     Needs neither PyTorch nor onnx.  Whole batches, ragged batches if the file takes lengths, and a stream in chunks if
     it is causal.  A mismatch is in the report (``report.passed``), not an exception.
 
     Raises ModelFileError when the file holds no golden cases (``verify=False`` at export), or cannot be loaded.
     """
-    model = source if isinstance(source, Model) else load(source)
+    if isolated and not isinstance(source, Model):
+        return _verify_elsewhere(source, limits, None if public_key is None else read_key(public_key))
+    model = source if isinstance(source, Model) else load(source, limits=limits, public_key=public_key)
     name = "the model" if isinstance(source, Model | bytes) else str(source)
     return compare(golden_of(model), answer_of(model), name, "rnncore.runtime")
+
+
+def _verify_elsewhere(source: str | os.PathLike[str] | bytes, limits: Limits, key: bytes | None) -> VerifyReport:
+    given = source if isinstance(source, bytes) else os.path.abspath(source)
+    fields = in_own_process(
+        "rnncore.runtime.verification", "verify", (given,), {"limits": limits, "public_key": key}, limits
+    )
+    fields["cases"] = tuple(Case(**case) for case in fields["cases"])
+    fields["left_out"] = tuple(fields["left_out"])
+    return replace(VerifyReport(**fields), name="the model" if isinstance(source, bytes) else str(source))
 
 
 def answer_of(model: Model) -> Answer:
@@ -98,7 +139,7 @@ def answer_of(model: Model) -> Answer:
 def golden_of(model: Model) -> Golden:
     """The golden cases of a model; ModelFileError when there are none, or when they do not fit the signature."""
     text = model.metadata.get(GOLDEN_KEY, "")
-    golden = Golden.from_json(text) if text else None
+    golden = Golden.from_json(text, model.limits.golden_bytes) if text else None
     if golden is None or not golden.cases:
         why = f" ({'; '.join(golden.left_out)})" if golden is not None and golden.left_out else ""
         raise ModelFileError(f"the file holds no golden cases{why}: export it with verify=True")
@@ -106,7 +147,20 @@ def golden_of(model: Model) -> Golden:
     for case in golden.cases:
         if set(case.inputs) != inputs or set(case.outputs) != outputs:
             raise ModelFileError("the golden cases in the file do not fit its signature: export it again")
+        _check_case(model.signature, case)
     return golden
+
+
+def _check_case(signature: Signature, case: GoldenCase) -> None:
+    """Raise ModelFileError unless the arrays of a case have the axes that the signature says, and its chunks add up."""
+    for port in signature.inputs:
+        array = case.inputs[port.name]
+        if array.ndim != len(port.shape):
+            raise ModelFileError(f"a golden case has input {port.name!r} of shape {list(array.shape)}: export it again")
+        if case.chunks is not None and port.time_axis is not None and sum(case.chunks) != array.shape[port.time_axis]:
+            raise ModelFileError("the chunks of a golden case do not add up to its input: export it again")
+    if case.kind == "stream" and (not case.chunks or len(case.chunks) > _MOST_CHUNKS):
+        raise ModelFileError(f"a golden case has {len(case.chunks or ())} chunks, expected 1 to {_MOST_CHUNKS}")
 
 
 def compare(golden: Golden, answer: Answer, name: str, backend: str) -> VerifyReport:

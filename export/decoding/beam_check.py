@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import VerificationError
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.beam import Found
 
 Tokens = tuple[int, ...]

@@ -41,17 +41,22 @@ class Searched:
     states: list[ir.Value]
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What a search chooses from.
+
+    end: the token that ends a sequence.  size: of the vocabulary.  dtype: of the log-probabilities.  rejected: tokens that
+    are never chosen.
+    """
+
+    end: int
+    size: int
+    dtype: ir.DataType
+    rejected: Sequence[int] = ()
+
+
 def emit_beam_search(
-    builder: Builder,
-    places: Places,
-    start: Start,
-    penalty: ir.Value,
-    step: Step,
-    *,
-    end: int,
-    size: int,
-    dtype: ir.DataType,
-    rejected: Sequence[int] = (),
+    builder: Builder, places: Places, start: Start, penalty: ir.Value, step: Step, choices: Choices
 ) -> Searched:
     """The loop, appended to ``builder``.  At least one step is always taken, and cut off again, as in greedy decoding.
 
@@ -61,12 +66,10 @@ def emit_beam_search(
         start: where the search begins, for each row of the batch.
         penalty: double [batch] or [1], scores are log P / tokens^penalty.
         step: writes one step of the model, for all places, into the body.
-        end: the token that ends a sequence.
-        size: of the vocabulary.
-        dtype: of the log-probabilities.
-        rejected: tokens that are never chosen.
+        choices: what it chooses from.
     """
-    body = _Body(builder, places, start, penalty, end, size, dtype, rejected)
+    dtype, size = choices.dtype, choices.size
+    body = _Body(builder, places, start, penalty, choices)
     # At the beginning a row has one sequence, without tokens.
     token, none = places.column(start.token), places.column(builder.constant([0]))
     closed = builder.op("Or", builder.op("Not", places.first), builder.op("LessOrEqual", body.limit, none))
@@ -94,22 +97,12 @@ def emit_beam_search(
 class _Body:
     """The body of the loop: read each last token, rank what each sequence may become, keep the best and what is theirs."""
 
-    def __init__(
-        self,
-        outside: Builder,
-        places: Places,
-        start: Start,
-        penalty: ir.Value,
-        end: int,
-        size: int,
-        dtype: ir.DataType,
-        rejected: Sequence[int],
-    ) -> None:
+    def __init__(self, outside: Builder, places: Places, start: Start, penalty: ir.Value, choices: Choices) -> None:
         self.body = body = outside.nested()
-        self.size = size
-        self.dtype = dtype
-        self.rejected = rejected
-        self.end = outside.constant(end)
+        self.size = size = choices.size
+        self.dtype = dtype = choices.dtype
+        self.rejected = choices.rejected
+        self.end = outside.constant(choices.end)
         self.impossible = outside.constant(-np.inf, np.float64)
         self.several = outside.op("Greater", places.width, outside.constant(1))
         self.limit = places.column(start.limit)

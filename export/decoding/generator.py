@@ -16,17 +16,16 @@ from rnncore.export.decoding.generator_check import check_generator
 from rnncore.export.decoding.generator_graph import generator_graph
 from rnncore.export.decoding.golden import golden_generator
 from rnncore.export.exporter import export
-from rnncore.export.file import write_entries, write_model
+from rnncore.export.file import saving, writable, write_entries, write_model
 from rnncore.export.lowering.forms import Form
 from rnncore.export.signature import REPORT_KEY, write_metadata
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.runtime import Model, load
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, raise_all
-from rnncore.runtime.format.atomic import replacing
 from rnncore.runtime.format.golden import GOLDEN_KEY
-from rnncore.runtime.format.protobuf import external_locations
 from rnncore.runtime.format.signature import BATCH, TIME, Signature
+from rnncore.runtime.format.tensors import external_locations
 from rnncore.runtime.loading import read_source
 from rnncore.runtime.text.generation import GENERATION_KEY, SpecialTokens
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
@@ -119,9 +118,8 @@ def export_generator(
         ExportError: the source does not map token ids to log-probabilities, does not stream or takes no lengths.
         VerificationError: the file writes other tokens than the model does; no file is left.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ExportError(f"the folder {target.parent} does not exist; create it first")
+    file = Path(path)
+    target = writable(file, external=False)
     data = _exported(source, vocabulary, form, seed) if isinstance(source, nn.Module) else read_source(source)[1]
     if external_locations(data):
         raise ExportError("the weights of the source are in a second file: a generator is one file, of up to 1.9 GB")
@@ -135,16 +133,16 @@ def export_generator(
         extra[TOKENIZER_KEY] = vocabulary.to_json()
     written, signature = generator_graph(data, model, rules, size)
     write_metadata(written, signature, model.metadata["rnncore.form"], model.metadata["rnncore.precision"], extra)
-    with replacing(target) as temporary:
+    with saving(target) as temporary:
         write_model(written, temporary)
         report, golden = {}, {}
         if verify:
-            file = load(temporary)
-            report = check_generator(file, model, rules, seed + 2)
-            golden = {GOLDEN_KEY: golden_generator(file, model, rules, seed + 3).to_json()}
+            loaded = load(temporary)
+            report = check_generator(loaded, model, rules, seed + 2)
+            golden = {GOLDEN_KEY: golden_generator(loaded, model, rules, seed + 3).to_json()}
         write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
         length = temporary.stat().st_size
-    return GeneratorReport(target, length, signature, rules, report)
+    return GeneratorReport(file, length, signature, rules, report)
 
 
 def _exported(module: nn.Module, vocabulary: Vocabulary | None, form: Form, seed: int) -> bytes:

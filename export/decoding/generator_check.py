@@ -8,8 +8,8 @@ import numpy as np
 
 from rnncore.export.verification.reference import TOLERANCE
 from rnncore.runtime import Model
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import VerificationError
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.generation import SpecialTokens, TextGenerator
 from rnncore.runtime.text.sampling import sampling_probabilities, token_at
 

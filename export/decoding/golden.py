@@ -15,8 +15,8 @@ from rnncore.export.decoding.translator_check import beginning, smallest_gap
 from rnncore.export.verification.reference import TOLERANCE
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import Model
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.golden import Golden, GoldenCase, StoredArray
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.generation import SpecialTokens
 
 LENGTHS = (3, 1, 5)

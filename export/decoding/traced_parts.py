@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rnncore.cells import Cell
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.cleanup import clean_up
+from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.forms import Form
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.splice import splice
@@ -62,7 +63,7 @@ def trace_encoder_and_decoder(model: EncoderDecoder, form: Form) -> EncoderAndDe
     inputs = ["source", "lengths", "read", *(["memory", "memory_lengths"] if attends else []), *sizes]
     outputs = [*(f"{name}.first" for name in shapes), "log_probs", *(f"{name}.next" for name in sizes)]
 
-    recorder = PlaceholderRecorder(model)
+    recorder = PlaceholderRecorder(model, {})
     traced = _SideBySide(model, recorder).eval()
     example, dynamic = _example(model, list(sizes.values()))
     with recording(recorder):
@@ -157,8 +158,5 @@ def _splice_single_steps(graph: ir.Graph, calls: Mapping[str, Call], steps: Mapp
         results = [builder.op("Unsqueeze", y, axis), *new]
         graph.insert_before(node, builder.nodes)
         for old, value in zip(node.outputs, results, strict=True):
-            value.type, value.shape = old.type, old.shape
-            if old.is_graph_output():
-                value.name = old.name
-            old.replace_all_uses_with(value, replace_graph_outputs=True)
+            put_in_place(old, value)
         graph.remove(node, safe=True)

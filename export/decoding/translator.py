@@ -13,7 +13,7 @@ from rnncore.export.decoding.golden import golden_translator
 from rnncore.export.decoding.traced_parts import trace_encoder_and_decoder
 from rnncore.export.decoding.translator_check import check_translator
 from rnncore.export.decoding.translator_graph import translator_graph
-from rnncore.export.file import write_entries, write_model
+from rnncore.export.file import saving, writable, write_entries, write_model
 from rnncore.export.lowering.forms import FORMS, Form
 from rnncore.export.signature import REPORT_KEY, precision_of, write_metadata
 from rnncore.export.tracing.source_lines import line_of_exception
@@ -21,7 +21,6 @@ from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import load
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, raise_all
-from rnncore.runtime.format.atomic import replacing
 from rnncore.runtime.format.golden import GOLDEN_KEY
 from rnncore.runtime.format.signature import Signature
 from rnncore.runtime.text.translator import SOURCE_TOKENIZER_KEY, TARGET_TOKENIZER_KEY, TRANSLATION_KEY, DecoderFeeds
@@ -112,8 +111,9 @@ def export_translator(
         ExportError: the model cannot be traced.
         VerificationError: the file answers otherwise than the model; no file is left.
     """
-    target = Path(path)
-    _check(model, target, source_vocabulary, target_vocabulary, form)
+    file = Path(path)
+    target = writable(file, external=False)
+    _check(model, source_vocabulary, target_vocabulary, form)
     model = copy.deepcopy(model).eval()
     parts = trace_encoder_and_decoder(model, form)
     never = _rejected(rejected, target_vocabulary, model)
@@ -124,27 +124,23 @@ def export_translator(
         if vocabulary is not None:
             extra[key] = vocabulary.to_json()
     write_metadata(written, signature, form, precision_of(model), extra)
-    with replacing(target) as temporary:
+    with saving(target) as temporary:
         write_model(written, temporary)
         report, golden = {}, {}
         if verify:
-            file = load(temporary)
-            report = check_translator(file, model, seed + 1)
-            golden = {GOLDEN_KEY: golden_translator(file, model, never, seed + 2).to_json()}
+            loaded = load(temporary)
+            report = check_translator(loaded, model, seed + 1)
+            golden = {GOLDEN_KEY: golden_translator(loaded, model, never, seed + 2).to_json()}
         write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
         size = temporary.stat().st_size
-    return TranslatorReport(target, size, signature, report)
+    return TranslatorReport(file, size, signature, report)
 
 
-def _check(
-    model: EncoderDecoder, target: Path, source: Vocabulary | None, wanted: Vocabulary | None, form: str
-) -> None:
+def _check(model: EncoderDecoder, source: Vocabulary | None, wanted: Vocabulary | None, form: str) -> None:
     if not isinstance(model, EncoderDecoder):
         raise InputError(f"model is a {type(model).__name__}, expected an EncoderDecoder")
     if form not in FORMS or form == "fused":
         raise InputError(f"form is {form!r}, expected 'loop' or 'scan'")
-    if not target.parent.is_dir():
-        raise ExportError(f"the folder {target.parent} does not exist; create it first")
     sizes = {"source": (source, model.config.source_size), "target": (wanted, model.config.target_size)}
     for name, (vocabulary, size) in sizes.items():
         if vocabulary is not None and len(vocabulary) != size:

@@ -12,8 +12,8 @@ from rnncore.export.decoding.beam_check import After, BeamRules, Tokens, best_of
 from rnncore.export.verification.reference import TOLERANCE
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import Model
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import VerificationError
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.text.translator import Translator, read_found
 
 LENGTHS = (4, 1, 0, 9, 2)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from rnncore.export.decoding.beam_loop import emit_beam_search
+from rnncore.export.decoding.beam_loop import Choices, emit_beam_search
 from rnncore.export.decoding.beam_places import Places
 from rnncore.export.decoding.graph_values import data_type, finish_outputs, value_of
 from rnncore.export.decoding.loop import Start, Step
@@ -82,10 +82,7 @@ def translator_graph(
         start,
         inputs["length_penalty"],
         _step(builder, places, parts, {**kept, "lengths": inputs["lengths"]}),
-        end=config.end_id,
-        size=config.target_size,
-        dtype=data_type(parts.dtype),
-        rejected=rejected,
+        Choices(config.end_id, config.target_size, data_type(parts.dtype), rejected),
     )
     written = builder.op("Not", builder.op("Equal", found.ids, end))
     written = builder.op("Cast", written, to=ir.DataType.INT64)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 from torch import nn
 
 from rnncore.cells import GatedCell
@@ -19,21 +18,10 @@ def clean_up(model: ir.Model, module: nn.Module) -> None:
     RemoveUnusedOpsetsPass()(model)
     _name_weights(model.graph, module)
     model.graph.name = type(module).__name__
-    for node in _all_nodes(model.graph):
-        node.metadata_props.clear()
-        node.doc_string = None
-    computed = [value for node in _all_nodes(model.graph) for value in node.outputs]
+    ClearMetadataAndDocStringPass()(model)
+    computed = [value for node in ir.traversal.RecursiveGraphIterator(model.graph) for value in node.outputs]
     for value in [*model.graph.inputs, *model.graph.initializers.values(), *computed]:
-        value.metadata_props.clear()
-    model.graph.metadata_props.clear()
-
-
-def _all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
-    for node in graph:
-        yield node
-        for attribute in node.attributes.values():
-            if isinstance(attribute.value, ir.Graph):
-                yield from _all_nodes(attribute.value)
+        value.metadata_props.clear()  # the pass clears those of nodes and graphs
 
 
 def _name_weights(graph: ir.Graph, module: nn.Module) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from rnncore.cells import Cell
+from rnncore.cells.base import state_shape
 from rnncore.export.gate_splitting.gate_split import GateSplit, WeightSlices
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.column_ranges import ColumnRange, split, width_of
 from rnncore.export.lowering.projection import Projection
 from rnncore.export.lowering.steps import StepGraph
+from rnncore.export.tracing.rolling.cell import RolledCell
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Recurrence:
     projection: Projection | None = None
     lean: bool = False
     valid: ir.Value | None = None
+    captured: Sequence[ir.Value] = ()
     along: list[ir.Value] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
     time_axis: int = 1
@@ -117,9 +120,11 @@ class Recurrence:
         weights, pieces = self.weights, self.pieces
         if self.copied:
             weights, pieces = self.step.emit_copies(builder, weights, self.columns), self._pieces(builder)
-        y, *new = self.step.emit(builder, z_t, states, weights, self.columns, pieces)
+        y, *new = self.step.emit(builder, z_t, [*states, *self.captured], weights, self.columns, pieces)
         if keep is not None:
-            new = [builder.op("Where", keep, value, old) for value, old in zip(new, states, strict=True)]
+            sizes = self.cell.state_sizes.values()
+            keeps = [_as_wide(builder, keep, len(state_shape(size))) for size in sizes]
+            new = [builder.op("Where", k, value, old) for k, value, old in zip(keeps, new, states, strict=True)]
         # A graph cannot list one value twice among its outputs, nor one that is not its own.  The checker lets the former
         # pass, and then onnxruntime 1.32 gives other numbers at every run, for some cells.
         seen: set[ir.Value] = set()
@@ -131,4 +136,16 @@ class Recurrence:
 
     def state_inputs(self, builder: Builder) -> list[ir.Value]:
         """Typed inputs of a loop body for the states."""
-        return [builder.input("state", self.dtype, ("batch", size)) for size in self.cell.state_sizes.values()]
+        found = []
+        free = self.cell.free_state_axes if isinstance(self.cell, RolledCell) else None
+        for i, size in enumerate(self.cell.state_sizes.values()):
+            shape: list[int | str | None] = ["batch", *state_shape(size)]
+            for axis in () if free is None else free[i]:
+                shape[axis] = None
+            found.append(builder.input("state", self.dtype, shape))
+        return found
+
+
+def _as_wide(builder: Builder, keep: ir.Value, axes: int) -> ir.Value:
+    """keep [batch, 1] with ``axes`` axes behind the first."""
+    return keep if axes == 1 else builder.op("Unsqueeze", keep, builder.constant(list(range(2, axes + 1))))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from rnncore.cells import Cell
+from rnncore.cells.base import state_shape
 from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.replace import put_in_place
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.lowering.forms import Extent, write_recurrence
 from rnncore.export.lowering.portable import emit_portable
@@ -17,7 +20,8 @@ from rnncore.export.lowering.projection import Projection
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.steps import StepGraph
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
-from rnncore.runtime.format.signature import StateSpec
+from rnncore.export.tracing.rolling.cell import RolledCell
+from rnncore.runtime.format.signature import BATCH, StateSpec
 
 
 def splice(
@@ -52,7 +56,8 @@ def splice(
         step = steps.get(call.cell)
         if step is not None and call.cell not in weights:
             weights[call.cell] = step.emit_hoisted(builder)
-        x, z, lengths, *states = node.inputs
+        x, z, lengths, *values = node.inputs
+        states, captured = values[: len(call.cell.state_sizes)], values[len(call.cell.state_sizes) :]
         assert x is not None and z is not None
         dtype = node.outputs[0].dtype or ir.DataType.FLOAT
         recurrence = Recurrence(
@@ -64,6 +69,7 @@ def splice(
             weights=weights.get(call.cell, {}),
             z=z,
             states=states,  # type: ignore[arg-type]
+            captured=captured,  # type: ignore[arg-type]
             dtype=dtype,
             reverse=call.layer.reverse,
             projection=Projection.between(x, z) if lean else None,
@@ -71,6 +77,7 @@ def splice(
         )
         # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
         free = not call.given_state or call.starts is not None or all(always_zero(state) for state in states)
+        free = free and not (isinstance(call.cell, RolledCell) and call.cell.is_free)
         ports = _lift(graph, call, dtype) if lift and free else []
         if ports:
             recurrence.states = [port[0] for port in ports]
@@ -92,8 +99,7 @@ def splice(
         results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]
         graph.insert_before(node, builder.nodes)
         for old, new in zip(node.outputs, results, strict=True):
-            new.shape, new.type = old.shape, old.type
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            put_in_place(old, new)
         graph.remove(node, safe=True)
     model.opset_imports.pop(DOMAIN, None)
     graph.opset_imports.pop(DOMAIN, None)
@@ -114,12 +120,13 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
         full = f"{call.name}.{name}" if call.name else name
         while {full, f"{full}.next"} & taken:  # an output that the module calls so
             full += ".state"
-        port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape(("batch", size)))
+        shape = state_shape(size)
+        port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape((BATCH, *shape)))
         graph.inputs.append(port)
-        array = value[0].detach().to("cpu").numpy()
-        ports.append(
-            (port, StateSpec(full, f"{full}.next", str(np.dtype(dtype.numpy())), size, StateSpec.encode_initial(array)))
-        )
+        start = StateSpec.encode_initial(value[0].detach().to("cpu").numpy().ravel())
+        in_graph: tuple[int | str, ...] | None = (BATCH, *shape) if len(shape) > 1 else None
+        kind = str(np.dtype(dtype.numpy()))
+        ports.append((port, StateSpec(full, f"{full}.next", kind, prod(shape), start, in_graph)))
     return ports
 
 
@@ -137,6 +144,6 @@ def _expose(graph: ir.Graph, builder: Builder, final: ir.Value, state: StateSpec
     """``final`` as the graph output that feeds ``state`` next time."""
     final.name = state.output
     final.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(state.dtype)))
-    final.shape = ir.Shape(("batch", state.size))
+    final.shape = ir.Shape(state.shape or (BATCH, state.size))
     graph.outputs.append(final)
     return final

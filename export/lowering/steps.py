@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from rnncore.cells import Cell
+from rnncore.cells.base import state_shape
 from rnncore.export.gate_splitting.gate_split import GateSplit, WeightSlices
 from rnncore.export.graph.builder import Builder, initializer
 from rnncore.export.tracing.recorder import Call
+from rnncore.export.tracing.rolling.cell import RolledCell
 from rnncore.export.tracing.torch_onnx import to_onnx
 from rnncore.runtime.errors import ExportError
 
@@ -125,7 +128,8 @@ class _Steps(nn.Module):
         results = []
         for cell, (z, *state) in zip(self._typed, arguments, strict=True):
             result = cell.step(z, *state)
-            _check_step(cell, result, state)
+            if not isinstance(cell, RolledCell):  # whose sizes may be free, and to compare them would fix them
+                _check_step(cell, result, state)
             # A result that is also an argument or another result would be one ONNX value with two roles.
             results.append(tuple(r + 0 if any(r is a for a in (z, *state)) else r for r in result))
         return results
@@ -137,10 +141,11 @@ def _check_step(cell: Cell, result: tuple[Tensor, ...], state: Sequence[Tensor])
         raise ExportError(
             f"{name}.step must return (y, {', '.join(cell.state_sizes)}), a tuple of {1 + len(state)} tensors"
         )
-    sizes = [cell.output_size, *cell.state_sizes.values()]
-    for what, tensor, size in zip(("y", *cell.state_sizes), result, sizes, strict=True):
-        if tensor.dim() != 2 or tensor.shape[1] != size:
-            raise ExportError(f"{name}.step gives {what} of shape {tuple(tensor.shape)}, expected [batch, {size}]")
+    shapes = [(cell.output_size,), *map(state_shape, cell.state_sizes.values())]
+    for what, tensor, shape in zip(("y", *cell.state_sizes), result, shapes, strict=True):
+        if tuple(tensor.shape[1:]) != shape:
+            wanted = ", ".join(map(str, shape))
+            raise ExportError(f"{name}.step gives {what} of shape {tuple(tensor.shape)}, expected [batch, {wanted}]")
 
 
 def export_steps(calls: Sequence[Call], opset: int) -> dict[Cell, StepGraph]:
@@ -148,14 +153,14 @@ def export_steps(calls: Sequence[Call], opset: int) -> dict[Cell, StepGraph]:
     first = {call.cell: call for call in reversed(calls)}
     cells = list(first)
     arguments = [_example(cell, first[cell].z_size) for cell in cells]
-    batch = {0: torch.export.Dim.DYNAMIC}
-    dynamic = ([tuple(batch for _ in args) for args in arguments],)
+    dynamic = ([_free_axes(cell) for cell in cells],)
     model = to_onnx(_Steps(cells).eval(), (arguments,), dynamic, what="the steps of the cells", opset=opset)
     inputs, outputs = list(model.graph.inputs), list(model.graph.outputs)
     graphs = {}
     for cell, args in zip(cells, arguments, strict=True):
         mine, inputs = inputs[: len(args)], inputs[len(args) :]
-        results, outputs = outputs[: len(args)], outputs[len(args) :]
+        count = 1 + len(cell.state_sizes)
+        results, outputs = outputs[:count], outputs[count:]
         graphs[cell] = _cut(first[cell].owner, mine, results, list(model.graph))
     return graphs
 
@@ -163,7 +168,19 @@ def export_steps(calls: Sequence[Call], opset: int) -> dict[Cell, StepGraph]:
 def _example(cell: Cell, z_size: int) -> tuple[Tensor, ...]:
     parameter = next(cell.parameters(), None)
     like = torch.zeros(1) if parameter is None else parameter.detach()
-    return tuple(like.new_zeros(BATCH, size) for size in (z_size, *cell.state_sizes.values()))
+    own = tuple(like.new_zeros(BATCH, *state_shape(size)) for size in (z_size, *cell.state_sizes.values()))
+    return own + tuple(value for value, _ in _captured(cell))
+
+
+def _captured(cell: Cell) -> Sequence[tuple[Tensor, tuple[int, ...]]]:
+    """What the step reads from outside as a whole: examples, and which of their axes are free."""
+    return cell.captured_examples if isinstance(cell, RolledCell) else ()
+
+
+def _free_axes(cell: Cell) -> tuple[dict[int, Any], ...]:
+    free = cell.free_state_axes if isinstance(cell, RolledCell) else [()] * len(cell.state_sizes)
+    own = tuple(dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC) for axes in [(), *free])
+    return own + tuple(dict.fromkeys(free, torch.export.Dim.DYNAMIC) for _, free in _captured(cell))
 
 
 def _cut(owner: str, inputs: list[ir.Value], outputs: list[ir.Value], order: list[ir.Node]) -> StepGraph:

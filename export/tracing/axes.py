@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
-from rnncore.export.tracing.following import Unfitting, output_shapes
+from rnncore.export.tracing.following import output_shapes
 from rnncore.export.tracing.groups import Group, find_groups
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of
+from rnncore.runtime.format.step_fitting import Unfitting
 
 
 def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int = 0) -> Example:

@@ -204,6 +204,14 @@ class Example:
             for i in self.inputs
         ]
 
+    def like_itself(self, generator: torch.Generator) -> list[Tensor]:
+        """Random inputs of the example's own sizes; its lengths stay as they are."""
+        own = [dict(zip(map(str, i.axes), i.value.shape, strict=True)) for i in self.inputs]
+        return [
+            i.value if i.name == self.lengths else i.resized(sizes, generator, self.vocabulary)
+            for i, sizes in zip(self.inputs, own, strict=True)
+        ]
+
     def call(self, module: nn.Module, tensors: Sequence[Tensor]) -> Any:
         """``module`` on flat tensors; lengths, int64 in every file, get the dtype that the module is made for."""
         named = zip(self.inputs, tensors, strict=True)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from rnncore.export.tracing.groups import Group
 from rnncore.export.tracing.probing import Outcome, Prober
 from rnncore.runtime.format.axes import Flat, Size, Steps
+from rnncore.runtime.format.step_fitting import Unfitting, fit_steps
 
 Names = Mapping[int, str]
 """Names of groups by their index."""
 
-_MOST_TIMES = 64
 Part = str
-
-
-class Unfitting(Exception):
-    """The size of an output follows no rule that a signature can say."""
 
 
 def output_shapes(prober: Prober, groups: Sequence[Group], names: Names) -> tuple[tuple[Size, ...], ...]:
@@ -73,7 +69,7 @@ def _size(prober: Prober, groups: Sequence[Group], names: Names, place: tuple[in
         return found
     if len(follows) == 1:
         k, points = follows[0]
-        return _fit(names[k], points, lambda n: _asked(prober, groups[k], n, place), groups[k].multiple)
+        return fit_steps(names[k], points, lambda n: _asked(prober, groups[k], n, place), groups[k].multiple)
     if len(follows) > 2:
         raise Unfitting(f"axis {axis} of output {output} follows {len(follows)} axes of the inputs")
     (one, points_one), (two, points_two) = follows
@@ -89,7 +85,7 @@ def _size(prober: Prober, groups: Sequence[Group], names: Names, place: tuple[in
                     size = _asked(prober, groups[k], n, place)
                     return None if size is None else size // rows
 
-                part = _fit(names[k], steps, ask, groups[k].multiple)
+                part = fit_steps(names[k], steps, ask, groups[k].multiple)
                 return _flat(prober, (groups[first[0]], groups[k]), (names[first[0]], part), place)
     raise Unfitting(f"axis {axis} of output {output} follows two axes of the inputs, and is not their product")
 
@@ -113,48 +109,3 @@ def _flat(prober: Prober, groups: tuple[Group, Group], parts: tuple[str, Part], 
 def _asked(prober: Prober, group: Group, n: int, place: tuple[int, int]) -> int | None:
     outcome = group.outcomes.get(n) or prober.run(group.sizes(n))
     return None if outcome is None else outcome.shapes[place[0]][place[1]]
-
-
-def _fit(name: str, points: Mapping[int, int], ask: Callable[[int], int | None], multiple: int) -> Part:
-    """The axis itself, or the simplest (times * n + plus) // over through all points and some more that are asked for."""
-    if all(n == size for n, size in points.items()):
-        return name
-    known = dict(points)
-    (low, small), (high, large) = min(known.items()), max(known.items())
-    if large <= small:
-        raise Unfitting(f"a size falls or stays from {small} to {large} while axis {name!r} grows from {low} to {high}")
-    edge = _edge(known, ask, multiple)
-    if edge is not None:
-        known[edge[0]], known[edge[0] - multiple] = edge[1], edge[1] - 1
-    for times in range(1, _MOST_TIMES + 1):
-        # The slope lies between what the points allow: (large - small) is within 1 of times * (high - low) / over.
-        least = max(1, times * (high - low) // (large - small + 1))
-        most = times * (high - low) // max(large - small - 1, 1) + 1
-        for over in range(least, min(most, least + 4096) + 1):
-            # over * size <= times * n + plus < over * (size + 1)
-            floor = max(over * size - times * n for n, size in known.items())
-            ceiling = min(over * (size + 1) - times * n - 1 for n, size in known.items())
-            if floor <= ceiling:
-                return Steps(name, times, _rounded(floor, ceiling, times, multiple), over)
-    raise Unfitting(f"a size follows axis {name!r} by no simple rule: {dict(sorted(known.items()))}")
-
-
-def _rounded(floor: int, ceiling: int, times: int, multiple: int) -> int:
-    """Of equal choices the one nearest to 0."""
-    return min(max(floor, 0), ceiling)
-
-
-def _edge(points: Mapping[int, int], ask: Callable[[int], int | None], multiple: int) -> tuple[int, int] | None:
-    """The least n, of multiples, at which the size is what it is at the largest point: where a stride begins."""
-    ordered = sorted(points)
-    high, wanted = ordered[-1], points[ordered[-1]]
-    low = max((n for n in ordered if points[n] < wanted), default=None)
-    if low is None:
-        return None
-    while high - low > multiple:
-        middle = low + (high - low) // (2 * multiple) * multiple
-        size = ask(middle)
-        if size is None:
-            return None
-        low, high = (middle, high) if size < wanted else (low, middle)
-    return (high, wanted) if ask(high - multiple) == wanted - 1 else None

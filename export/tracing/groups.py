@@ -39,8 +39,12 @@ def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Pla
     _leave_size_one(prober, [place for place in (*open_places, *known) if prober.base[place] == 1])
     groups = [Group(places, prober.base[places[0]]) for places in tied]
     alone = [place for place in open_places if _free(prober, (place,))]
-    groups += [Group((place,), prober.base[place]) for place in alone]
-    groups += _ties(prober, [place for place in open_places if place not in alone])
+    # torch packs the first rows where there are more rows than lengths: that an axis may grow does not make it free.
+    doubtful = [p for p in alone if prober.base[p] > 1 and prober.run({p: prober.base[p] - 1}) is None]
+    groups += [Group((place,), prober.base[place]) for place in alone if place not in doubtful]
+    groups += _ties(prober, [place for place in open_places if place not in alone or place in doubtful])
+    taken = {place for group in groups for place in group.places}
+    groups += [Group((place,), prober.base[place]) for place in doubtful if place not in taken]
     for group in groups:
         _find_limits(prober, group)
     return groups

@@ -7,20 +7,21 @@ the same and can be traced.  So while a module is exported, a ``PackedSequence``
 * ``batch_sizes``: their lengths, int64 [batch];
 
 torch's two functions make and read such objects, and :class:`rnncore.conversion.ConvertedLayer` computes on them.  What
-user code does to ``packed.data`` step by step (a linear layer, dropout) means the same.
+user code does to ``packed.data`` step by step (a linear layer, dropout) means the same.  Layers of torch.nn that are not
+converted, such as subclasses, get through their own ``forward`` with such an object as well.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType, FunctionType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import rnn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -46,6 +47,10 @@ class Packer(Protocol):
         """Stand in for ``pad_packed_sequence``."""
         ...
 
+    def forward(self, layer: nn.RNNBase, sequence: PackedSequence, hx: Any) -> tuple[PackedSequence, Any] | None:
+        """Stand in for the ``forward`` of a layer of torch.nn; None: let it run."""
+        ...
+
 
 _active: ContextVar[Packer | None] = ContextVar("rnncore_packer", default=None)
 
@@ -58,6 +63,7 @@ def _same(function: Any) -> Callable[..., Any]:
 
 
 _PACK, _PAD = _same(rnn.pack_padded_sequence), _same(rnn.pad_packed_sequence)
+_FORWARDS = {kind: _same(kind.forward) for kind in (nn.RNN, nn.GRU, nn.LSTM)}
 
 
 def packed(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PackedSequence:
@@ -74,6 +80,16 @@ def padded(
     return (_PAD if packer is None else packer.pad)(sequence, batch_first, padding_value, total_length)
 
 
+def forwarded(layer: nn.RNNBase, input: Any, hx: Any) -> Any:
+    """What the ``forward`` of ``torch.nn.RNN``, ``GRU`` and ``LSTM`` gives in this thread."""
+    packer = _active.get()
+    if packer is not None and isinstance(input, PackedSequence):
+        found = packer.forward(layer, input, hx)
+        if found is not None:
+            return found
+    return next(forward for kind, forward in _FORWARDS.items() if isinstance(layer, kind))(layer, input, hx)
+
+
 # Their code runs in the place of torch's, with the globals of torch's module: hence the imports inside.
 def _pack(input, lengths, batch_first=False, enforce_sorted=True):  # type: ignore[no-untyped-def]
     from rnncore.export.tracing.packing import packed
@@ -85,6 +101,12 @@ def _pad(sequence, batch_first=False, padding_value=0.0, total_length=None):  # 
     from rnncore.export.tracing.packing import padded
 
     return padded(sequence, batch_first, padding_value, total_length)
+
+
+def _forward(self, input, hx=None):  # type: ignore[no-untyped-def]
+    from rnncore.export.tracing.packing import forwarded
+
+    return forwarded(self, input, hx)
 
 
 _lock = threading.Lock()
@@ -99,21 +121,33 @@ def packing_by(packer: Packer) -> Iterator[None]:
     and their code is exchanged; other threads see no difference.
     """
     token = _active.set(packer)
-    _exchange(+1, _pack.__code__, _pad.__code__)
+    _exchange(+1, _pack.__code__, _pad.__code__, {kind: _forward.__code__ for kind in _FORWARDS})
     try:
         yield
     finally:
-        _exchange(-1, _PACK.__code__, _PAD.__code__)
+        _exchange(-1, _PACK.__code__, _PAD.__code__, {kind: same.__code__ for kind, same in _FORWARDS.items()})
         _active.reset(token)
 
 
-def _exchange(change: int, pack: CodeType, pad: CodeType) -> None:
+@contextmanager
+def packing_by_torch() -> Iterator[None]:
+    """Let torch's own functions work inside the block, whoever stands in for them around it."""
+    token = _active.set(None)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def _exchange(change: int, pack: CodeType, pad: CodeType, forwards: Mapping[type[nn.RNNBase], CodeType]) -> None:
     """Count who is inside; the first who enters and the last who leaves put the given code in place."""
     global _users
     with _lock:
         before, _users = _users, _users + change
         if 0 in (before, _users):
             rnn.pack_padded_sequence.__code__, rnn.pad_packed_sequence.__code__ = pack, pad
+            for kind, code in forwards.items():
+                kind.forward.__code__ = code
 
 
 class PackObserver:
@@ -134,6 +168,9 @@ class PackObserver:
     ) -> tuple[Tensor, Tensor]:
         """As torch does."""
         return _PAD(sequence, batch_first, padding_value, total_length)
+
+    def forward(self, layer: nn.RNNBase, sequence: PackedSequence, hx: Any) -> None:
+        """As torch does."""
 
     def check(self) -> None:
         """Raise ExportError where a trace would freeze the lengths or fail obscurely."""
@@ -175,3 +212,16 @@ class PaddedPacker:
         padding = ~valid_steps(lengths.to(data.device), time)
         y = data.masked_fill(padding.reshape(*padding.shape[:2], *[1] * (data.dim() - 2)), padding_value)
         return (y if batch_first else y.transpose(0, 1).contiguous()), lengths
+
+    def forward(self, layer: nn.RNNBase, sequence: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        """The layer's function of torch with padded data, where torch has packed data, and lengths, where it has sizes."""
+        layer._update_flat_weights()
+        data, lengths = sequence.data, sequence.batch_sizes
+        if hx is None:
+            rows = layer.num_layers * (2 if layer.bidirectional else 1)
+            h = data.new_zeros(rows, data.shape[0], layer.proj_size or layer.hidden_size)
+            hx = (h, data.new_zeros(rows, data.shape[0], layer.hidden_size)) if layer.mode == "LSTM" else h
+        options = (layer.bias, layer.num_layers, layer.dropout, layer.training, layer.bidirectional)
+        function = getattr(torch, layer.mode.lower())
+        y, *final = function(data, lengths, hx, layer._flat_weights, *options)
+        return PackedSequence(y, lengths), tuple(final) if layer.mode == "LSTM" else final[0]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rnncore.cells import Cell
+from rnncore.cells.base import state_shape
 from rnncore.conversion import ConvertedLayer
+from rnncore.export.tracing.rolling.cell import RolledCell
 from rnncore.layers import Recurrent, StreamingLayer
 from rnncore.layers.base import check_lengths, check_state
 from rnncore.runtime.errors import ExportError, raise_all
@@ -59,11 +61,16 @@ class StreamingLayerCall:
     lengths: bool
 
 
+def captured_by(cell: Cell) -> tuple[Tensor, ...]:
+    """What the step of a rolled loop reads from outside as a whole."""
+    return cell.captured if isinstance(cell, RolledCell) else ()
+
+
 class PlaceholderRecorder:
     """Emits one opaque node ``rnncore::Recurrent`` for each call of a recurrent layer.
 
     Node inputs: x [batch, time, input size], z [batch, time, z size], lengths [batch] or absent, one initial state
-    [batch, size] for each state.
+    [batch, size] for each state, [batch, *shape] where that has more axes, and what the step captures from outside.
     Outputs: y [batch, time, output size], the final states.  Attribute ``call`` is the key into :attr:`calls`.
 
     A layer without a loop is traced as it is, between two nodes that only pass on what they get: ``rnncore::StateIn``
@@ -72,27 +79,37 @@ class PlaceholderRecorder:
 
     Args:
         module: the module being traced; layer names are paths inside it.
+        operators: layers that answer calls of torch's recurrent functions, by name.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, operators: Mapping[str, ConvertedLayer]) -> None:
         # A converted torch layer holds its cells in ``stack``, an inner matter that names should not show.
         inner = [
             f"{path}." * bool(path) + "stack." for path, m in module.named_modules() if isinstance(m, ConvertedLayer)
         ]
         self._layers: dict[str, Recurrent | StreamingLayer] = {}
+        chosen: Mapping[str, str] = getattr(module, "layer_names", {})  # of a module whose loops were rolled
         for path, layer in module.named_modules():
             if isinstance(layer, Recurrent | StreamingLayer):
                 for prefix in inner:
                     if path.startswith(prefix):
                         path = prefix.removesuffix("stack.") + path.removeprefix(prefix)
+                path = chosen.get(path, path)
                 # torch.export calls clones of modules that share a submodule; what a layer carries, its clone does.
-                layer.__dict__[_PATH] = path
-                self._layers[path] = layer
+                self._name_layer(layer, path)
+        for name, operator in operators.items():
+            for path, layer in operator.stack.named_modules():
+                if isinstance(layer, Recurrent):
+                    self._name_layer(layer, f"{name}.{path}")
         self.calls: dict[str, Call] = {}
         self.carried: dict[str, StreamingLayerCall] = {}
         self.output_names: list[str] = []
         self.lifted_lengths: Tensor | None = None
         self._axes: dict[str, set[str]] = {}
+
+    def _name_layer(self, layer: Recurrent | StreamingLayer, path: str) -> None:
+        layer.__dict__[_PATH] = path
+        self._layers[path] = layer
 
     def start(self, lengths: Tensor | None, axes: dict[str, set[str]]) -> None:
         """Begin a trace: ``lengths`` go to every layer that is given none and runs over rows and steps of the inputs.
@@ -111,14 +128,16 @@ class PlaceholderRecorder:
         name = self._fresh_name(layer, self.calls)
         given, lengths = state is not None, self._lengths(x, lengths)
         z = cell.project(x)
-        start = self._start(layer, cell.state_sizes, x, state)
+        free = isinstance(cell, RolledCell) and cell.is_free
+        start = state if free and state is not None else self._start(layer, cell.state_sizes, x, state)
+        width = cell.width if isinstance(cell, RolledCell) and cell.width is not None else cell.output_size
         self.calls[name] = Call(name, self._original(layer), int(z.shape[-1]), given, lengths is not None)
         y, *final = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{OP_TYPE}",
-            [x, z, lengths, *start],
+            [x, z, lengths, *start, *captured_by(cell)],
             attrs={"call": name},
             dtypes=[x.dtype] * (1 + len(start)),
-            shapes=[(x.shape[0], x.shape[1], cell.output_size), *_state_shapes(x, cell.state_sizes)],
+            shapes=[(x.shape[0], x.shape[1], width), *((x.shape[0], *value.shape[1:]) for value in start)],
             version=1,
         )
         return y, tuple(final)
@@ -189,8 +208,8 @@ class PlaceholderRecorder:
         return f"{name}@{before}" if before else name
 
 
-def _state_shapes(x: Tensor, sizes: Mapping[str, int]) -> list[tuple[int | torch.SymInt, int]]:
-    return [(x.shape[0], size) for size in sizes.values()]
+def _state_shapes(x: Tensor, sizes: Mapping[str, Any]) -> list[tuple[int | torch.SymInt, ...]]:
+    return [(x.shape[0], *state_shape(size)) for size in sizes.values()]
 
 
 def _check_advance(layer: StreamingLayer, y: Tensor, state: tuple[Tensor, ...]) -> None:

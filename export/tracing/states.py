@@ -78,6 +78,17 @@ def constant_starts(model: ir.Model) -> dict[str, tuple[np.ndarray, ...]]:
     return found
 
 
+def constant_value(model: ir.Model, value: ir.Value | None, batch_axis: int) -> np.ndarray | None:
+    """One row of ``value``, if that is the same for every row of every input; None if it is not."""
+    if value is None or _depends(value):
+        return None
+    found = _evaluate(model, [value])
+    if not found or found[0].ndim <= batch_axis or found[0].shape[batch_axis] != 2:
+        return None
+    first, second = (np.take(found[0], row, batch_axis) for row in (0, 1))
+    return first if np.array_equal(first, second) else None
+
+
 def with_starts(calls: Mapping[str, Call], model: ir.Model) -> dict[str, Call]:
     """``calls``, each that is given a state that no input changes with what it starts from."""
     starts = constant_starts(model) if any(call.given_state for call in calls.values()) else {}

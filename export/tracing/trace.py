@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from rnncore.export.tracing.call_counter import CallCounter
+from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.export.tracing.randomness import refuse_random
 from rnncore.export.tracing.recorder import DOMAIN, Call, PlaceholderRecorder, StreamingLayerCall
@@ -60,17 +63,21 @@ class Trace:
     ids: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-class _Traced(nn.Module):
+class TracedModule(nn.Module):
     """The module with flat inputs, and lengths as one more input when they are lifted and it has none of its own."""
 
-    def __init__(self, module: nn.Module, example: Example, recorder: PlaceholderRecorder, lift: bool) -> None:
+    def __init__(
+        self, module: nn.Module, example: Example, recorder: PlaceholderRecorder, operators: Operators, lift: bool
+    ) -> None:
         super().__init__()
         self.module = module
+        self.operators = nn.ModuleList(operators.layers.values())  # so that their weights are parameters of the program
         self.example = example
         self.recorder = recorder
         self.lift = lift
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        """All outputs in the order in which they are nested."""
         tensors, lengths = flat, None
         if self.lift and self.example.lengths is not None:
             lengths = flat[self.example.names.index(self.example.lengths)].to(torch.int64)
@@ -100,13 +107,16 @@ class _Traced(nn.Module):
 def trace(
     module: nn.Module,
     example: Example,
+    operators: Operators,
     *,
     lift_lengths: bool,
     output_names: Sequence[str] | None,
     seed: int,
     opset: int,
 ) -> Trace:
-    """Trace ``module`` (already converted, in eval mode) at sizes of our own choice.
+    """Trace ``module`` (its plain layers converted, in eval mode) at sizes of our own choice.
+
+    ``operators`` answer its calls of torch's recurrent functions.
 
     Raises:
         ExportError: torch cannot trace it, it holds no recurrent layer, or it fixes its batch or time axis.
@@ -124,11 +134,14 @@ def trace(
         tensors.append(torch.full((sizes[BATCH],), sizes.get(TIME, TRACE_SIZES[TIME]), dtype=torch.int64))
         axes.append((BATCH,))
         names = [*names, LIFTED_LENGTHS]
-    recorder = PlaceholderRecorder(module)
-    traced = _Traced(module, example, recorder, lift_lengths).eval()
+    recorder = PlaceholderRecorder(module, operators.layers)
+    traced = TracedModule(module, example, recorder, operators, lift_lengths).eval()
     dynamic = (tuple({i: _DEMANDED.get(a, torch.export.Dim.AUTO) for i, a in enumerate(axis) if a} for axis in axes),)
     what, counter = type(module).__name__, CallCounter(module)
-    with recording(recorder), packing_by(PaddedPacker()), counter.counting():
+    standing_in = (recording(recorder), packing_by(PaddedPacker()), operators.answering(), counter.counting())
+    with unchanged(module), ExitStack() as stack:
+        for context in standing_in:
+            stack.enter_context(context)
         try:
             program = to_program(traced, tuple(tensors), dynamic, what=what)
         except ExportError as error:
@@ -138,7 +151,7 @@ def trace(
             raise ExportError(f"{what}: {loop}") from error
     refuse_random(program)
     time_operators = find_time_operators(program, module, _time_symbols(program, axes), "module")
-    limits = find_size_limits(program, _axes_of_symbols(program, axes), TIME)
+    limits = find_size_limits(program, axes_of_symbols(program, axes), TIME)
     lengths = LIFTED_LENGTHS if added else example.lengths
     place = None if lengths is None else names.index(lengths)
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
@@ -171,10 +184,10 @@ def trace(
 
 def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:
     """Symbols of the time axis in sizes of ``program``, whose last inputs are those that have ``axes``."""
-    return {symbol for symbol, axis in _axes_of_symbols(program, axes).items() if axis == TIME}
+    return {symbol for symbol, axis in axes_of_symbols(program, axes).items() if axis == TIME}
 
 
-def _axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> dict[Any, str]:
+def axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> dict[Any, str]:
     """The axis that each symbol in sizes of the inputs stands for."""
     inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-len(axes) :]
     pairs = [pair for value, roles in zip(inputs, axes, strict=True) for pair in zip(value.shape, roles, strict=True)]
@@ -197,10 +210,16 @@ def _chosen_names(found: list[str], given: Sequence[str] | None) -> list[str]:
 
 def _name_outputs(graph: ir.Graph, names: list[str], taken: set[str]) -> None:
     used = set(taken)
-    for value, name in zip(graph.outputs, names, strict=True):
+    outputs = list(graph.outputs)
+    for value in outputs:
+        value.name = f"{value.name}/output"  # a name may be wanted by one output and still be another's
+    for value, name in zip(outputs, names, strict=True):
         wanted = f"{name}_out" if name in taken else name
         value.name = next(new for i in count() if (new := f"{wanted}_{i}" if i else wanted) not in used)
         used.add(value.name)
+    for value in [*_all_values(graph), *graph.initializers.values()]:
+        if value.name in used and not value.is_graph_output() and not value.is_graph_input():
+            value.name = f"{value.name}/inside"  # torch names values after operators, as modules do their outputs
 
 
 def _strip_module_prefix(graph: ir.Graph) -> None:

@@ -8,30 +8,10 @@ from typing import Any
 
 import torch
 
+from rnncore.runtime.verification import Case as Case  # one comparison, at export as wherever a file is proved again
+
 TOGETHER_DETAIL = "moved together"
 EXAMPLE_DETAIL = "the example itself"
-
-
-@dataclass
-class Case:
-    """One comparison of the file with the module.
-
-    kind: "whole", "rows" (of a batch, each alone), "ragged" or "stream".  max_abs is the largest difference, max_rel the
-    same as a part of the largest expected value (at least 1).
-    """
-
-    kind: str
-    batch: int
-    time: int
-    detail: str
-    max_abs: float
-    max_rel: float
-    passed: bool
-    note: str = ""
-
-    def __str__(self) -> str:
-        what = f"{self.kind} (batch {self.batch}, time {self.time}{', ' + self.detail if self.detail else ''})"
-        return f"{what}: max error {self.max_abs:.2g}" + (f", {self.note}" if self.note else "")
 
 
 @dataclass

@@ -13,7 +13,8 @@ from rnncore.export.tracing.example import Input
 from rnncore.export.verification.bench import Question, padded
 from rnncore.export.verification.int8_verifier import INT8_RMS
 from rnncore.export.verification.reference import Array, first_line
-from rnncore.export.verification.streams import whole_chunks
+from rnncore.export.verification.sizes import chunkings
+from rnncore.export.verification.streams import longest_stream, whole_chunks
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, VerificationError
@@ -104,7 +105,8 @@ class GoldenRecorder(Verifier):
         return tensors, outputs, case
 
     def _chunks(self, model: Model) -> tuple[int, ...]:
-        chunks = whole_chunks(model, self.sizes.chunkings[0] if self.sizes.chunkings else _CHUNKS)
+        long = chunkings(longest_stream(self, self.sizes))
+        chunks = whole_chunks(model, long[0] if long else _CHUNKS)
         timed = all(port.time_axis is not None for port in model.signature.outputs)
         return tuple(size for size in chunks if size or timed)
 

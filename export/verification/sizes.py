@@ -26,12 +26,13 @@ _ROWS = (1, 2, 5, 16)  # batches at which a guard on both axes is looked at
 class Sizes:
     """Which sizes, besides those that are always tried.
 
-    whole: (batch, time) on both sides of guards and numbers.  stream: steps of the longest stream.  unchecked: guards that
-    turn only at sizes beyond :data:`MOST_STEPS`.
+    whole: (batch, time) on both sides of guards and numbers.  streams: steps of the longest stream, and of shorter ones for a
+    module that does not run so long.  unchecked: guards that turn only at sizes beyond :data:`MOST_STEPS`.  too_far: why no
+    stream can be checked, empty if one can.
     """
 
     whole: tuple[tuple[int, int], ...]
-    stream: int
+    streams: tuple[int, ...]
     unchecked: tuple[Guard, ...]
     too_far: str
 
@@ -58,19 +59,24 @@ class Sizes:
             if far
             else ""
         )
-        steps = max(SHORT_STREAM, example_steps, reach + PARTS if reach else 0)
-        return cls(tuple(_spread(kept, MOST_SIZES)), steps, tuple(unchecked), too_far)
+        streams = {SHORT_STREAM, example_steps, *([reach + PARTS] if limits.reach else [])}
+        for guard in limits.guards:  # beyond where it turns; or up to there, as far as a table goes
+            timed = TIME in guard.axes and set(guard.axes) <= {BATCH, TIME}
+            turns = guard.turns(TIME, {BATCH: 1}, MOST_STEPS - PARTS) if timed else []
+            streams |= {steps for turn in turns for steps in (turn - 1, turn + PARTS)}
+        lengths = sorted((n for n in streams if n >= SHORT_STREAM), reverse=True)
+        return cls(tuple(_spread(kept, MOST_SIZES)), tuple(lengths), tuple(unchecked), too_far)
 
-    @property
-    def chunkings(self) -> list[tuple[int, ...]]:
-        """How the longest stream is cut: one chunk that is longer than every reach, then short ones; and even chunks."""
-        if self.stream <= SHORT_STREAM:
-            return []
-        half = self.stream // 2 + 1
-        short = (1, 3, 2) if self.stream - half > 6 else (1,)
-        even = -(-self.stream // PARTS)
-        full, rest = divmod(self.stream, even)
-        return [(half, *short, self.stream - half - sum(short)), (even,) * full + (rest,) * bool(rest)]
+
+def chunkings(steps: int) -> list[tuple[int, ...]]:
+    """How a long stream is cut: one chunk that is longer than every reach, then short ones; and even chunks."""
+    if steps <= SHORT_STREAM:
+        return []
+    half = steps // 2 + 1
+    short = (1, 3, 2) if steps - half > 6 else (1,)
+    even = -(-steps // PARTS)
+    full, rest = divmod(steps, even)
+    return [(half, *short, steps - half - sum(short)), (even,) * full + (rest,) * bool(rest)]
 
 
 def _sides(guard: Guard) -> list[tuple[int, int]]:

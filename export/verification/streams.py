@@ -9,7 +9,7 @@ from torch import Tensor
 from rnncore.export.verification.bench import Bench, Question, outputs_of
 from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
 from rnncore.export.verification.reference import Array, first_line
-from rnncore.export.verification.sizes import SHORT_STREAM, Sizes
+from rnncore.export.verification.sizes import SHORT_STREAM, Sizes, chunkings
 from rnncore.runtime import Model
 from rnncore.runtime.errors import InputError
 
@@ -23,11 +23,16 @@ def stream_cases(bench: Bench, model: Model, sizes: Sizes) -> Iterator[Case]:
     try:
         yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), CHUNKINGS)
         yield from _together(bench, model)
-        steps = sizes.stream
-        if sizes.chunkings:
-            yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), sizes.chunkings)
+        steps = longest_stream(bench, sizes)
+        yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), chunkings(steps))
     except InputError as failure:  # what onnxruntime refuses: too few steps for a convolution, say
         yield Question("stream", 1, steps, []).failed(f"a chunk is refused: {first_line(failure)}")
+
+
+def longest_stream(bench: Bench, sizes: Sizes) -> int:
+    """Steps of the longest stream that is checked: as many of those in ``sizes`` as the module runs in one piece."""
+    possible = (steps for steps in sizes.streams if not bench.reference.failure(bench.draw(1, steps)))
+    return next(possible, SHORT_STREAM)
 
 
 def pushed(bench: Bench, model: Model, tensors: Sequence[Tensor], chunks: Sequence[int]) -> list[Array]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from math import lcm
+
 import onnx_ir as ir
 
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.tracing.recorder import DOMAIN, STATE_IN, STATE_OUT, Call, StreamingLayerCall
 from rnncore.export.tracing.trace import Trace
 from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
-from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of
+from rnncore.runtime.format.axes import stride_of as of_outputs
 
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
 
@@ -26,12 +30,47 @@ def why_not_causal(traced: Trace) -> str:
         dims = _dims(node.inputs[0])
         if dims[:1] != [BATCH] and not calls[name].given_state:
             return f"layer '{name}' runs over a batch of {dims[0]}, not over the batch of the inputs"
-        if dims[1:2] != [TIME]:
+        if not _follows_time(dims[1:2]):
             because = f" ({'; '.join(traced.time_operators[:2])})" if traced.time_operators else ""
             return f"layer '{name}' runs over {dims[1]} steps, not over the time steps of the inputs{because}"
     if not any(TIME in _dims(value) for value in traced.model.graph.inputs):
         return "no input has a time axis"
+    return _why_no_strides(traced)
+
+
+def stride_of(traced: Trace) -> int:
+    """Steps that a stream takes at once: so many that every output has whole steps of its own."""
+    time = traced.example.extents.get(TIME)
+    return lcm(1 if time is None else time.multiple, of_outputs(traced.example.output_shapes or ()))
+
+
+def _why_no_strides(traced: Trace) -> str:
+    """Why a module whose outputs do not have one step for each of the input cannot stream; empty if it can."""
+    stride, example = stride_of(traced), traced.example
+    shapes = example.output_shapes or ()
+    for size in [size for shape in shapes for size in shape if isinstance(size, Steps) and size.of == TIME]:
+        for strides in (1, 2, 5):
+            if size.at(stride * strides) * size.over != stride * strides * size.times:
+                return (
+                    f"an output has {size} steps: some of them answer only after more steps have come than they are for"
+                )
+    if stride == 1:
+        return ""
+    time = example.extents.get(TIME)
+    if time is not None and time.minimum > stride:
+        return f"it takes at least {time.minimum} steps, and a stream {stride} at a time"
+    ports = [*(own.axes for own in example.inputs), *shapes]
+    names = {base_of(size) for shape in ports for size in shape if size is not None} - {None, BATCH, TIME}
+    timeless = [shape for shape in shapes if all(base_of(size) != TIME for size in shape)]
+    if names or timeless:
+        what = f"axis '{min(map(str, names))}'" if names else "an output for the whole sequence"
+        return f"it takes {stride} steps at a time, and has {what}, which such streams do not know"
     return ""
+
+
+def _follows_time(sizes: list[int | str | None]) -> bool:
+    """Whether the size of an axis is that of time, or a function of it alone."""
+    return bool(sizes) and isinstance(sizes[0], str) and set(re.findall(r"[A-Za-z_]\w*\b(?!\()", sizes[0])) == {TIME}
 
 
 def _dims(value: ir.Value | None) -> list[int | str | None]:

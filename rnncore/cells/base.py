@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from rnncore.cells.deferred import deferring
-from rnncore.runtime.errors import InputError
+from rnncore.runtime.counts import count_problems
+from rnncore.runtime.errors import InputError, raise_all
+
+StateSize = int | tuple[int, ...]
+"""Size of a state that is a vector, or shape of any other, both without the batch axis."""
 
 
 def check_size(what: str, size: int) -> None:
     """Raise InputError unless ``size`` is an integer of at least 1."""
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InputError(f"{what} is {size!r}, expected an integer of at least 1")
+    raise_all(count_problems(what, size))
+
+
+def state_shape(size: StateSize) -> tuple[int, ...]:
+    """Shape of the state of one sequence."""
+    return (size,) if isinstance(size, int) else tuple(size)
 
 
 class Cell(nn.Module):
@@ -27,7 +35,8 @@ class Cell(nn.Module):
     * ``project(x) -> z``: everything that does not depend on the past.  ``x`` has shape [..., input_size] and ``z``
       shape [..., any fixed size]; it runs once for all time steps.  The default hands ``x`` through.
     * ``step(z_t, *state) -> (y_t, *state)``: one step for a batch; ``z_t`` is [batch, z size], each state is
-      [batch, its size] in the order of ``state_sizes``, ``y_t`` is [batch, output_size].
+      [batch, its size] in the order of ``state_sizes``, ``y_t`` is [batch, output_size].  A state that is no vector, such
+      as the matrix of an associative memory, is [batch, *its shape].
 
     Training (:class:`rnncore.Recurrent`), ONNX export, streaming and batching follow from these two; a step must use
     torch operations that treat every row of the batch alike.
@@ -35,7 +44,8 @@ class Cell(nn.Module):
     Args:
         input_size: features of one input step.
         output_size: features of one output step.
-        state_sizes: name and size of each state, such as ``{"h": 64, "c": 64}``.
+        state_sizes: name and size of each state, such as ``{"h": 64, "c": 64}``; for a state of more axes its shape, such
+            as ``{"memory": (4, 16, 16)}``.
         learn_initial_state: make the initial state a parameter ``initial_<name>`` of shape [size], zero at first.
 
     Example::
@@ -54,20 +64,28 @@ class Cell(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, output_size: int, state_sizes: Mapping[str, int], *, learn_initial_state: bool = False
+        self,
+        input_size: int,
+        output_size: int,
+        state_sizes: Mapping[str, StateSize],
+        *,
+        learn_initial_state: bool = False,
     ) -> None:
         super().__init__()
-        for what, size in {"input_size": input_size, "output_size": output_size, **state_sizes}.items():
-            check_size(what, size)
+        check_size("input_size", input_size)
+        check_size("output_size", output_size)
+        for name, state_size in state_sizes.items():
+            for n in state_size if isinstance(state_size, tuple) else (state_size,):
+                check_size(name, n)
         if not state_sizes:
             raise InputError("state_sizes is empty: a recurrent cell carries at least one state, such as {'h': 64}")
         self.input_size = input_size
         self.output_size = output_size
-        self.state_sizes = dict(state_sizes)
+        self.state_sizes: dict[str, Any] = dict(state_sizes)
         self.learn_initial_state = learn_initial_state
         if learn_initial_state:
             for name, size in state_sizes.items():
-                self.register_parameter(f"initial_{name}", nn.Parameter(torch.zeros(size)))
+                self.register_parameter(f"initial_{name}", nn.Parameter(torch.zeros(state_shape(size))))
 
     def project(self, x: Tensor) -> Tensor:
         """Input part of every step, [..., input_size] -> [..., z size]."""
@@ -83,11 +101,15 @@ class Cell(nn.Module):
             raise NotImplementedError(f"{type(self).__name__} must define step(self, z, {', '.join(self.state_sizes)})")
 
     def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> tuple[Tensor, ...]:
-        """State before the first step: zeros or the learned value, each [batch, size], dtype and device of ``like``."""
+        """State before the first step: zeros or the learned value, each [batch, size], dtype and device of ``like``.
+
+        A state of more axes is [batch, *its shape].
+        """
         if self.learn_initial_state:
             initial = (getattr(self, f"initial_{name}") for name in self.state_sizes)
-            return tuple(value.to(like.dtype).unsqueeze(0).expand(batch, -1) for value in initial)
-        return tuple(like.new_zeros(1, size).expand(batch, -1) for size in self.state_sizes.values())
+            return tuple(value.to(like.dtype).unsqueeze(0).expand(batch, *value.shape) for value in initial)
+        shapes = [state_shape(size) for size in self.state_sizes.values()]
+        return tuple(like.new_zeros(1, *shape).expand(batch, *shape) for shape in shapes)
 
     def extra_repr(self) -> str:
         """Sizes, as shown in ``repr``."""

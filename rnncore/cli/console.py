@@ -39,6 +39,13 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
+def printable(text: object, most: int = 2000) -> str:
+    """A text that came out of a file, for a terminal: what is not printed is spelled out, and the rest of a long one left out."""
+    shown = str(text)
+    shown = shown if len(shown) <= most else shown[:most] + f"… ({len(shown) - most} more characters)"
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
+
+
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what users can get wrong into ``error: ...`` and exit code 1; Ctrl-C into exit code 130; no traceback."""
 
@@ -63,5 +70,5 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _fail(message: str) -> None:
-    messages().print(Text("error: " + message, style="red"))
+    messages().print(Text("error: " + printable(message, 10_000), style="red"))
     raise typer.Exit(1)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from rnncore.cli.console import output, reports_errors
-from rnncore.runtime.format.signature import PICKS
+from rnncore.cli.console import output, printable, reports_errors
+from rnncore.runtime.error_boundary import only_own_errors
+from rnncore.runtime.errors import ModelFileError
+from rnncore.runtime.format.signature import PICKS, TensorSpec
+from rnncore.runtime.opening import class_of
 
 if TYPE_CHECKING:
     from rnncore.runtime.model import Model
+
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON leaves as it is and a terminal obeys: control characters beyond ASCII, and those that turn the direction of text."""
 
 
 @reports_errors
@@ -29,14 +36,19 @@ def inspect(
 
     loaded = load(model)
     if as_json:
-        typer.echo(json.dumps(document_of(loaded.metadata), ensure_ascii=False, indent=1))
+        text = json.dumps(document_of(loaded.metadata), ensure_ascii=False, indent=1)
+        typer.echo(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
         return
     console = output()
-    console.print(_summary(loaded, model))
-    console.print()
-    console.print(_signature_table(loaded))
-    console.print()
-    console.print(_report_table(loaded.report))
+    for place, table in enumerate(_tables(loaded, model)):
+        if place:
+            console.print()
+        console.print(table)
+
+
+@only_own_errors(ModelFileError, "reading what the file says about itself")
+def _tables(loaded: Model, path: Path) -> list[Table]:
+    return [_summary(loaded, path), _signature_table(loaded), _report_table(loaded.report)]
 
 
 def _summary(model: Model, path: Path) -> Table:
@@ -49,11 +61,11 @@ def _summary(model: Model, path: Path) -> Table:
         **{f"layer {name}": f"{c['form']}, because {c['reason']}" for name, c in _choices(model).items()},
         "precision": model.metadata.get("rnncore.precision", "?"),
         "streams": "yes" if signature.causal else f"no: {signature.not_causal_because}",
-        "text model": "yes" if "rnncore.tokenizer" in model.metadata else "no",
+        "opens as": class_of(model).__name__,
         "fingerprint": model.fingerprint,
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        _add_row(table, name, value)
     return table
 
 
@@ -71,34 +83,42 @@ def _signature_table(model: Model) -> Table:
     options = {option.name: option for option in signature.options}
     for port in signature.inputs:
         option = options.get(port.name)
-        note = "" if option is None else f"{option.default:g} if left out; {option.text}"
-        table.add_row("input" if option is None else "option", port.name, port.dtype, _shape(port.shape), note)
+        note = _ids(port) if option is None else f"{option.default:g} if left out; {option.text}"
+        _add_row(table, "input" if option is None else "option", port.name, port.dtype, _shape(port.shape), note)
     if signature.lengths is not None:
         port = signature.lengths
-        table.add_row("lengths", port.name, port.dtype, _shape(port.shape), "valid steps of each row")
+        _add_row(table, "lengths", port.name, port.dtype, _shape(port.shape), "valid steps of each row")
     for state in signature.states:
         initial = "starts at zero" if state.initial is None else "starts at a learned value"
-        table.add_row("state", state.name, state.dtype, _shape(("batch", state.size)), f"-> {state.output}, {initial}")
+        _add_row(
+            table, "state", state.name, state.dtype, _shape(("batch", state.size)), f"-> {state.output}, {initial}"
+        )
     for port in signature.outputs:
-        table.add_row("output", port.name, port.dtype, _shape(port.shape), "")
+        _add_row(table, "output", port.name, port.dtype, _shape(port.shape), "")
     if signature.pick is not None:
         shape = _shape(("batch", "time", PICKS))
         of = signature.pick.of
-        table.add_row("input of picks", signature.pick.at, "int64", shape, f"which numbers of {of} are asked")
-        table.add_row("picks", signature.pick.picked, signature.outputs[0].dtype, shape, f"these of {of}")
+        _add_row(table, "input of picks", signature.pick.at, "int64", shape, f"which numbers of {of} are asked")
+        _add_row(table, "picks", signature.pick.picked, signature.outputs[0].dtype, shape, f"these of {of}")
     return table
+
+
+def _ids(port: TensorSpec) -> str:
+    return "" if port.limit is None else f"below {port.limit}"
 
 
 def _report_table(report: dict[str, Any]) -> Table:
     cases = report.get("cases", [])
     if not cases:
         table = Table(title="Verification", title_justify="left", box=None, pad_edge=False, show_header=False)
-        table.add_row("not verified at export")
+        _add_row(table, "not verified at export")
         return table
     versions = ", ".join(f"{name} {version}" for name, version in report.get("versions", {}).items())
     table = Table(
-        title=f"Verification against PyTorch: {len(cases)} cases, seed {report.get('seed')}, "
-        f"tolerance {report.get('tolerance')} relative ({versions})",
+        title=printable(
+            f"Verification against PyTorch: {len(cases)} cases, seed {report.get('seed')}, "
+            f"tolerance {report.get('tolerance')} relative ({versions})"
+        ),
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -111,7 +131,8 @@ def _report_table(report: dict[str, Any]) -> Table:
     for case in cases:
         result = "passed" if case.get("passed") else "FAILED"
         note = case.get("note", "")
-        table.add_row(
+        _add_row(
+            table,
             str(case.get("kind")),
             str(case.get("detail", "")),
             str(case.get("batch")),
@@ -121,6 +142,10 @@ def _report_table(report: dict[str, Any]) -> Table:
             f"{result}: {note}" if note else result,
         )
     return table
+
+
+def _add_row(table: Table, *cells: object) -> None:
+    table.add_row(*(printable(cell).replace("\n", "\\n") for cell in cells))
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

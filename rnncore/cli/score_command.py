@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from rnncore.cli.console import reports_errors
 @reports_errors
 def score(
     model: Annotated[Path, typer.Argument(help="Model file of `rnncore train`.")],
-    text: Annotated[str, typer.Argument(help="The text to score.")],
+    text: Annotated[str, typer.Argument(help="The text to score; - reads it from standard input.")],
     eos: Annotated[
         bool, typer.Option("--eos", help="Score the end of the text too: how likely is it as a whole?")
     ] = False,
@@ -28,6 +29,8 @@ def score(
     from rnncore.runtime.errors import InputError
     from rnncore.runtime.text.language_model import LanguageModel
 
+    if text == "-":
+        text = sys.stdin.read().removesuffix("\n")
     scores = LanguageModel.load(model).token_scores(text, eos=eos)
     if not scores:
         raise InputError("the text is empty: hand in at least one character, or --eos")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rnncore.cli.console import messages, reports_errors
+from rnncore.cli.console import messages, printable, reports_errors
+from rnncore.runtime.errors import InputError
 
 
 @reports_errors
@@ -17,20 +20,28 @@ def verify(
         str,
         typer.Option(help="What runs it: runtime (rnncore's own), onnxruntime, openvino, onnx-reference or tract."),
     ] = "runtime",
+    public_key: Annotated[
+        Path | None, typer.Option(help="Ed25519 public key in PEM: MODEL.sig must be a signature by its owner.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run the golden cases in a model file again, without PyTorch; exit with 1 if an answer differs.
 
-    The cases were answered by PyTorch at export: whole sequences, a ragged batch, and a stream in chunks.
+    The cases were answered by PyTorch at export: whole sequences, a ragged batch, and a stream in chunks.  That they pass
+    does not say who made the file: the fingerprint in it is a checksum, see "rnncore sign" for a signature.
     """
     if backend == "runtime":
         from rnncore.runtime.verification import verify as verify_here
 
-        report = verify_here(model)
+        report = verify_here(model, isolated=True, public_key=public_key)
     else:
+        if public_key is not None:
+            raise InputError("--public-key goes with --backend runtime: other programs read the file again, unchecked")
         from rnncore.conformance.driver import verify_on
 
         report = verify_on(model, backend)
-    typer.echo(str(report))
+    shown = json.dumps({**asdict(report), "passed": report.passed}) if as_json else printable(report, 100_000)
+    typer.echo(shown)
     if not report.passed:
         messages().print(f"error: {model} does not answer on {report.backend} what PyTorch answered at export")
         raise typer.Exit(1)

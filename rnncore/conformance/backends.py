@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, MissingExtraError, RnncoreError
-from rnncore.runtime.tensors.specs import Array
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """All inputs of the graph by name -> all outputs by name."""

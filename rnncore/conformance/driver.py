@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from rnncore.conformance.backends import BackendError, Run, open_backend
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.golden import GoldenCase
 from rnncore.runtime.format.signature import Signature
 from rnncore.runtime.model import load
-from rnncore.runtime.tensors.specs import Array
 from rnncore.runtime.verification import VerifyReport, chunks_of, compare, golden_of, joined
 
 

@@ -23,10 +23,11 @@ from rnncore.export.lowering.portable import fold_constants, spell_out
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import export_steps
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.torch_onnx import OPSET
 from rnncore.export.tracing.trace import trace
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.comparison import error
-from rnncore.runtime.tensors.specs import Array
 
 TABLE_FORMS = ("loop", "scan", "fused", "portable")
 LENGTHS = ("none", "ragged")
@@ -77,6 +78,7 @@ def _written(
     traced = trace(
         converted,
         Example.of(module, torch.randn(2, 3, INPUT), None, False),
+        Operators([]),
         lift_lengths=kind == "ragged",
         output_names=None,
         seed=_SEED,

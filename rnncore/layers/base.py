@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rnncore.cells.base import StateSize, state_shape
 from rnncore.runtime.errors import InputError, StateError, raise_all
 
 State = tuple[Any, ...]
@@ -82,7 +84,7 @@ def valid_steps(lengths: Tensor, time: int | torch.SymInt) -> Tensor:
     return (steps.unsqueeze(0) < lengths.unsqueeze(1)).unsqueeze(2)
 
 
-def check_state(state: State, expected: dict[str, int], x: Tensor, owner: str) -> tuple[Tensor, ...]:
+def check_state(state: State, expected: Mapping[str, StateSize], x: Tensor, owner: str) -> tuple[Tensor, ...]:
     """``state`` as a tuple of tensors; raises StateError unless it holds [batch, size] for every expected name."""
     if isinstance(state, Tensor):
         state = (state,)
@@ -94,9 +96,10 @@ def check_state(state: State, expected: dict[str, int], x: Tensor, owner: str) -
     for value, (name, size) in zip(state, expected.items(), strict=True):
         if not isinstance(value, Tensor):
             problems.append(f"{owner}: state '{name}' is a {type(value).__name__}, expected a tensor")
-        elif value.dim() != 2 or value.shape[1] != size or value.shape[0] != x.shape[0]:
+        elif tuple(value.shape[1:]) != state_shape(size) or value.shape[0] != x.shape[0]:
+            wanted = ", ".join(map(str, (x.shape[0], *state_shape(size))))
             problems.append(
-                f"{owner}: state '{name}' has shape {tuple(value.shape)}, expected [{x.shape[0]}, {size}] (batch, size)"
+                f"{owner}: state '{name}' has shape {tuple(value.shape)}, expected [{wanted}] (batch, size)"
             )
         elif value.dtype != x.dtype:
             problems.append(f"{owner}: state '{name}' has dtype {value.dtype}, the input has {x.dtype}")

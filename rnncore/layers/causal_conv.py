@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rnncore.layers.streaming import StreamingLayer
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import raise_all
 
 
@@ -110,11 +111,7 @@ def _check_sizes(
         "groups": groups,
         "stride": stride,
     }
-    problems = [
-        f"{name} is {size!r}, expected an integer of at least 1"
-        for name, size in sizes.items()
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1
-    ]
+    problems = [problem for name, size in sizes.items() for problem in count_problems(name, size)]
     raise_all(problems)
     if stride != 1:
         problems.append(

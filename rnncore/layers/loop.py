@@ -41,6 +41,11 @@ def run_loop(
         deferring.reset(token)
 
 
+def _as_wide(keep: Tensor, state: Tensor) -> Tensor:
+    """keep [batch, 1] with as many axes as ``state``."""
+    return keep if state.dim() == 2 else keep.reshape(-1, *[1] * (state.dim() - 1))
+
+
 def _steps(
     cell: Cell,
     z: Tensor,
@@ -59,7 +64,9 @@ def _steps(
             hidden.append(state[0].detach())
         y, *new_state = cell.step(z_steps[t], *state)
         if keeps is not None:
-            new_state = [torch.where(keeps[t], new, old) for new, old in zip(new_state, state, strict=True)]
+            new_state = [
+                torch.where(_as_wide(keeps[t], new), new, old) for new, old in zip(new_state, state, strict=True)
+            ]
         state = tuple(new_state)
         outputs.append(y)
     if reverse:

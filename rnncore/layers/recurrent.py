@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from rnncore.cells.base import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, check_state, valid_steps
-from rnncore.layers.kernels.fused import fused_kernel, run_fused
-from rnncore.layers.kernels.layer_norm import is_plain_layer_norm, run_layer_norm
-from rnncore.layers.kernels.peephole import is_plain_peephole, run_peephole
-from rnncore.layers.loop import run_loop
+from rnncore.layers.kernels.selection import Sequences, select_kernel
 from rnncore.layers.torch_cells import as_cell
 from rnncore.placeholder import active_recorder
 from rnncore.runtime.errors import InputError
@@ -86,26 +83,8 @@ class Recurrent(RecurrentLayer):
         )
         if x.shape[1] == 0 or x.shape[0] == 0:
             return x.new_zeros(x.shape[0], x.shape[1], self.output_size), start
-        kernel = fused_kernel(self.cell) if self.fused else None
-        if kernel is not None:
-            return run_fused(kernel, self.cell, x, start, lengths, reverse=self.reverse)
-        found = None
-        autocast = torch.is_autocast_enabled(x.device.type)
-        if self.fused and self.compiled is not None and torch.is_grad_enabled() and not autocast:
-            found = self.compiled.run(self.cell, x, start, valid, reverse=self.reverse)
-        y, end = self._run_uncompiled(x, start, valid) if found is None else found
-        return (y if valid is None else y.masked_fill(~valid, 0.0)), end
-
-    def _run_uncompiled(
-        self, x: Tensor, start: tuple[Tensor, ...], valid: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As :func:`rnncore.layers.loop.run_loop`."""
-        by_hand = self.fused and not torch.compiler.is_compiling()  # a compiler fuses the plain loop, and nothing else
-        if by_hand and is_plain_peephole(self.cell):
-            return run_peephole(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
-        if by_hand and is_plain_layer_norm(self.cell):
-            return run_layer_norm(self.cell, x, start, valid, reverse=self.reverse)  # type: ignore[arg-type]
-        return run_loop(self.cell, x, start, valid, reverse=self.reverse, defer=by_hand)
+        kernel = select_kernel(self.cell, x, fused=self.fused, compiled=self.compiled)
+        return kernel(self.cell, Sequences(x, start, lengths, valid, self.reverse))
 
     def extra_repr(self) -> str:
         """Direction, as shown in ``repr``."""

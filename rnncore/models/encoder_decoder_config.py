@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from rnncore.models.attention import ATTENTIONS
 from rnncore.models.bridge import BRIDGES
 from rnncore.models.cell_config import CellConfig
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 
 
@@ -41,11 +42,7 @@ class EncoderDecoderConfig:
 
     def __post_init__(self) -> None:
         sizes = {name: getattr(self, name) for name in ("source_size", "target_size", "embedding_size")}
-        problems = [
-            f"{name} is {value!r}, expected an integer of at least 1"
-            for name, value in sizes.items()
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1
-        ]
+        problems = [problem for name, size in sizes.items() for problem in count_problems(name, size)]
         problems += [
             f"{name} is empty, expected at least one cell" for name in ("encoder", "decoder") if not getattr(self, name)
         ]

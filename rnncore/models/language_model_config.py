@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 from rnncore.models.cell_config import CellConfig
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 
 
@@ -34,11 +35,8 @@ class LanguageModelConfig:
     cutoffs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} is {value!r}, expected an integer of at least 1"
-            for name, value in (("vocabulary_size", self.vocabulary_size), ("embedding_size", self.embedding_size))
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1
-        ]
+        problems = count_problems("vocabulary_size", self.vocabulary_size)
+        problems += count_problems("embedding_size", self.embedding_size)
         if not self.cells:
             problems.append("cells is empty: a language model needs at least one recurrent layer")
         if not 0.0 <= self.dropout < 1.0:

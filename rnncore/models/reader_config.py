@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rnncore.models.cell_config import CellConfig
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import raise_all
 
 
@@ -33,11 +34,8 @@ class ReaderConfig:
     def __post_init__(self) -> None:
         given = {"vocabulary_size": self.vocabulary_size, "features": self.features}
         sizes = {name: size for name, size in given.items() if size is not None}
-        problems = [
-            f"{name} is {value!r}, expected an integer of at least 1"
-            for name, value in {**sizes, "embedding_size": self.embedding_size}.items()
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1
-        ]
+        every = {**sizes, "embedding_size": self.embedding_size}
+        problems = [problem for name, size in every.items() for problem in count_problems(name, size)]
         if len(sizes) != 1:
             problems.append(
                 f"vocabulary_size is {self.vocabulary_size} and features is {self.features}, expected one of them: "

@@ -16,7 +16,13 @@ from rnncore.runtime.errors import InputError, TrainingError
 from rnncore.training.fit_checkpoint import FitCheckpoint
 from rnncore.training.fit_report import FitReport, best_of, should_stop
 from rnncore.training.fit_settings import WARMUP, FitSettings
-from rnncore.training.interruption import Interruption, TrainingInterrupted, deferred_interruption
+from rnncore.training.interruption import (
+    Interruption,
+    TrainingInterrupted,
+    deferred_interruption,
+    signal_flags,
+    signal_of,
+)
 from rnncore.training.observer import EpochReport, Observer, Observers, StepReport
 from rnncore.training.processes import gathered, new_accelerator, summed, to_device
 from rnncore.training.run_log import RunLog
@@ -141,13 +147,13 @@ class FitRun:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         loss, own_terms = self._loss(**self._collated(self._training, self._batches[state.step]))
-        loss_sum, terms, due, signal_number = summed(
+        loss_sum, terms, due, *came = summed(
             accelerator,
             [
                 float(loss.detach()),
                 int(own_terms),
                 save_due and accelerator.is_main_process,
-                interruption.signal_number or 0,
+                *signal_flags(interruption.signal_number),
             ],
         )
         self._optimizer.zero_grad()
@@ -171,7 +177,7 @@ class FitRun:
                 learning_rate=rate,
             )
         )
-        return int(signal_number) or None
+        return signal_of(came)
 
     def _rate_factor(self) -> float:
         factor = learning_rate_factor(self._steps_done, self._steps, WARMUP)

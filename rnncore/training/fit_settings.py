@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import raise_all
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -29,14 +30,10 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name} is {value!r}, expected an integer of at least {least}"
-            for name, value, least in (
-                ("epochs", self.epochs, 1),
-                ("batch", self.batch, 1),
-                ("seed", self.seed, 0),
-                ("patience", 1 if self.patience is None else self.patience, 1),
-            )
-            if not isinstance(value, int) or isinstance(value, bool) or value < least
+            *count_problems("epochs", self.epochs),
+            *count_problems("batch", self.batch),
+            *count_problems("seed", self.seed, 0),
+            *count_problems("patience", 1 if self.patience is None else self.patience),
         ]
         problems += [
             f"{name} is {value!r}, expected a finite number above 0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,16 @@ class Interruption:
     """``signal_number`` of the signal that came, or None."""
 
     signal_number: int | None = None
+
+
+def signal_flags(signal_number: int | None) -> list[float]:
+    """One number for each signal, 1 for the one that came: what several processes can add up."""
+    return [float(number == signal_number) for number in _SIGNALS]
+
+
+def signal_of(flags: Sequence[float]) -> int | None:
+    """The signal that came, from the sums of :func:`signal_flags` over all processes; None if none did."""
+    return next((int(number) for number, count in zip(_SIGNALS, flags, strict=True) if count), None)
 
 
 @contextmanager

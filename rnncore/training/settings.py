@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 
 
@@ -35,11 +36,8 @@ class TrainingSettings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} is {getattr(self, name)!r}, expected an integer of at least 1"
-            for name in ("epochs", "batch", "bptt")
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
-        ]
+        counts = ("epochs", "batch", "bptt")
+        problems = [problem for name in counts for problem in count_problems(name, getattr(self, name))]
         problems += [
             f"{name} is {getattr(self, name)!r}, expected a finite number above 0"
             for name in ("learning_rate", "clip")
@@ -51,8 +49,8 @@ class TrainingSettings:
             problems.append(f"weight_decay is {self.weight_decay!r}, expected 0 or more")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             problems.append(f"seed is {self.seed!r}, expected an integer from 0 to 2**63 - 1")
-        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
-            problems.append(f"patience is {self.patience!r}, expected an integer of at least 1, or None")
+        if self.patience is not None:
+            problems += count_problems("patience", self.patience, instead=", or None")
         raise_all(problems)
 
     def to_dict(self) -> dict[str, Any]:

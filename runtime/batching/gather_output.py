@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.padded import read_batch
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.format.signature import BATCH, PICKS, TIME, TensorSpec
 from rnncore.runtime.session.session import Engine
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.format.signature import TIME
 from rnncore.runtime.session.run import no_steps_message
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.tensors.lengths import read_lengths
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import (
     NamedSizes,
     agreed,

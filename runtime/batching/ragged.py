@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET, buckets
 from rnncore.runtime.batching.padded import Batch, run_batch
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items, no_steps_message
 from rnncore.runtime.session.session import Engine
-from rnncore.runtime.tensors.arrays import rows_of
+from rnncore.runtime.tensors.array_likes import rows_of
 from rnncore.runtime.tensors.padding import free_axes_problem, pack, split
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import agreed, read_array, read_item, read_option
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.ragged import Ragged, check_ragged, run_ragged
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items
 from rnncore.runtime.session.session import Engine
-from rnncore.runtime.streaming.callbacks import one_or_all
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.outputs import one_or_all
+from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import bind_arguments, read_item
 
 Progress = Callable[[int, int], None]
@@ -71,11 +73,7 @@ def _answers(
 
 def check_windows(batch_size: int, window: int, padding_budget: float) -> None:
     """Raise InputError that lists every option out of range."""
-    problems = [
-        f"{name} is {value!r}, expected an integer of at least 1"
-        for name, value in (("batch_size", batch_size), ("window", window))
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1
-    ]
+    problems = count_problems("batch_size", batch_size) + count_problems("window", window)
     if not 0 <= padding_budget < float("inf"):
         problems.append(f"padding_budget is {padding_budget!r}, expected a share of at least 0")
     raise_all(problems)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME
 
@@ -44,10 +45,9 @@ def read_foreign(
         for name, value in given.items()
         if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value))
     ]
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
-        problems.append(f"chunk is {chunk!r}, expected an integer of at least 1, or None for chunks of any length")
-    if isinstance(context, bool) or not isinstance(context, int) or context < 0:
-        problems.append(f"context is {context!r}, expected an integer of at least 0")
+    if chunk is not None:
+        problems += count_problems("chunk", chunk, instead=", or None for chunks of any length")
+    problems += count_problems("context", context, 0)
     raise_all(problems)
     if states is None:
         others = [name for name in ("axes", "initial", "constants") if given[name]]

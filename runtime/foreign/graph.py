@@ -11,6 +11,7 @@ from rnncore.runtime.foreign.axes import Inputs, read_inputs
 from rnncore.runtime.foreign.description import Foreign, name_problems
 from rnncore.runtime.foreign.outputs import read_outputs
 from rnncore.runtime.foreign.states import DTYPES
+from rnncore.runtime.format.axes import stride_of
 from rnncore.runtime.format.signature import Signature, StateSpec, TensorSpec
 from rnncore.runtime.session.session import of_runtime, run_error
 from rnncore.runtime.tensors.graph_adapter import Array, GraphAdapter, GraphState
@@ -72,6 +73,7 @@ def _signature(
         inputs=tuple(TensorSpec(port.name, read.dtypes[port.name], read.shapes[port.name]) for port in read.ports),
         outputs=tuple(TensorSpec(name, DTYPES[outputs[name].type], shape) for name, shape in shapes.items()),
         states=tuple(states),
+        stride=stride_of(shapes.values()) if states else 1,
         causal=bool(states),
         not_causal_because="" if states else _NO_STATES,
     )

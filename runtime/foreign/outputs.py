@@ -15,7 +15,8 @@ from rnncore.runtime.errors import InputError
 from rnncore.runtime.foreign.axes import Inputs
 from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.foreign.states import DTYPES, read_dims
-from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.format.axes import BATCH, TIME, Steps
+from rnncore.runtime.format.step_fitting import Unfitting, fit_steps
 from rnncore.runtime.tensors.graph_adapter import Array, GraphAdapter, GraphPort, Run
 from rnncore.runtime.tensors.graph_contract import GraphValue
 from rnncore.runtime.tensors.specs import shape_text
@@ -67,8 +68,9 @@ def read_outputs(
     problems += _state_problems(inputs, samples)
     ports = []
     shapes = {}
+    asked = _Asked(inputs, run, names, samples)
     for name in names:
-        port = _read_output(foreign, name, inputs, samples, problems)
+        port = _read_output(foreign, name, inputs, asked, problems)
         ports.append(port)
         shapes[name] = _shape(port, inputs.chunked)
     return replace(adapter, outputs=tuple(ports)), shapes
@@ -82,6 +84,37 @@ def blanks(inputs: Inputs, batch: int, steps: int) -> dict[str, Array]:
         shape = [d if isinstance(d, int) else sizes.get(d, 1) for d in port.dims]
         feeds[port.name] = np.zeros(shape, inputs.dtypes[port.name])
     return feeds
+
+
+class _Asked:
+    """What the graph makes of other numbers of steps; each is tried once."""
+
+    def __init__(self, inputs: Inputs, run: Run, names: Sequence[str], samples: Sequence[Sample]) -> None:
+        self._inputs, self._run, self._names = inputs, run, list(names)
+        self.samples = samples
+        self._shapes: dict[int, Mapping[str, tuple[int, ...]]] = {s.steps: s.shapes for s in samples}
+
+    def size(self, name: str, axis: int, steps: int) -> int | None:
+        """Size of an axis of an output after so many steps; None if the graph does not take them."""
+        if steps not in self._shapes:
+            try:
+                values = self._run(self._names, blanks(self._inputs, self.samples[0].batch, steps))
+            except InputError:
+                return None
+            self._shapes[steps] = {output: np.shape(value) for output, value in values.items()}
+        return self._shapes[steps][name][axis]
+
+    def followed(self, name: str, axis: int) -> str | None:
+        """How the axis follows time, None if it does not."""
+        low, high = sorted(sample.steps for sample in self.samples)
+        points = {n: self.size(name, axis, n) for n in (low, low + 1, low + 2, high, 2 * high, 3 * high, 20 * high + 1)}
+        known = {n: size for n, size in points.items() if size is not None}
+        if len(set(known.values())) == 1:
+            return None
+        try:
+            return fit_steps(TIME, known, lambda n: self.size(name, axis, n))
+        except Unfitting:
+            return None
 
 
 def _sample(adapter: GraphAdapter, inputs: Inputs, names: Sequence[str], run: Run, problems: list[str]) -> list[Sample]:
@@ -119,10 +152,9 @@ def _state_problems(inputs: Inputs, samples: Sequence[Sample]) -> list[str]:
     return problems
 
 
-def _read_output(
-    foreign: Foreign, name: str, inputs: Inputs, samples: Sequence[Sample], problems: list[str]
-) -> GraphPort:
+def _read_output(foreign: Foreign, name: str, inputs: Inputs, asked: _Asked, problems: list[str]) -> GraphPort:
     """The port of an output, from what the caller says and from what the trials show."""
+    samples = asked.samples
     one, two = (sample.shapes[name] for sample in samples)
     if len(one) != len(two):
         problems.append(f"output {name!r} changes its rank: {shape_text(one)}, then {shape_text(two)}")
@@ -132,16 +164,45 @@ def _read_output(
         problems.append(f"axes[{name!r}] names {len(words)} axes, the graph made {shape_text(one)}")
         return GraphPort(name, (), None)
     batch = _batch_axis(name, words, inputs, samples, problems)
-    time = _time_axis(name, words, batch, inputs, samples, problems)
+    one_row = inputs.alone and words is None
+    follows = _other_functions(name, words, None if one_row else batch, inputs, asked)
+    time = next(iter(follows), None)
+    if time is None:
+        time = _time_axis(name, words, batch, inputs, samples, problems)
+    elif one_row:  # behind time, where that comes first
+        rows = [axis for axis in (0, 1) if axis != time and one[axis : axis + 1] == two[axis : axis + 1] == (1,)]
+        batch = rows[0] if rows and len(one) > 2 else None
     dims: list[int | str] = []
     for axis, (size, other) in enumerate(zip(one, two, strict=True)):
         if axis == batch:
             dims.append(1 if inputs.alone else BATCH)
         elif axis == time and not inputs.chunked:
-            dims.append(TIME)
+            dims.append(follows.get(axis, TIME))
         else:
             dims.append(size if size == other else words[axis] if words else f"size{axis}")
     return GraphPort(name, tuple(dims), batch, time)
+
+
+def _other_functions(
+    name: str, words: Sequence[str] | None, batch: int | None, inputs: Inputs, asked: _Asked
+) -> dict[int, str]:
+    """Axes of an output that follow time without being as long, by what they are; those that the caller calls time."""
+    one, two = (sample.shapes[name] for sample in asked.samples)
+    steps = [sample.steps for sample in asked.samples]
+    if inputs.chunked or any(
+        [a, b] == steps for axis, (a, b) in enumerate(zip(one, two, strict=True)) if axis != batch
+    ):
+        return {}
+    far = 20 * max(steps) + 1  # beyond the stride of most: a size that stays at first may follow all the same
+    axes = [
+        axis
+        for axis, (a, b) in enumerate(zip(one, two, strict=True))
+        if axis != batch and (a != b or asked.size(name, axis, far) not in (a, None))
+    ]
+    if words is not None:
+        axes = [axis for axis in axes if words[axis] == TIME]
+    found = {axis: asked.followed(name, axis) for axis in axes}
+    return {axis: size for axis, size in found.items() if size is not None}
 
 
 def _batch_axis(
@@ -195,4 +256,6 @@ def _time_axis(
 
 def _shape(port: GraphPort, chunked: bool) -> tuple[int | str, ...]:
     rest = tuple(size for axis, size in enumerate(port.dims) if axis not in (port.batch, port.time))
+    if port.time is not None and isinstance(port.dims[port.time], Steps):
+        return (BATCH, port.dims[port.time], *rest)
     return (BATCH, TIME, *rest) if chunked or port.time is not None else (BATCH, *rest)

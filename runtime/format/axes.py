@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import gcd, lcm
 from typing import Any
 
 BATCH = "batch"
@@ -37,6 +38,12 @@ class Steps(str):
     def at(self, size: int) -> int:
         """The size where the axis it follows has ``size``."""
         return max(0, (self.times * size + self.plus) // self.over)
+
+
+def stride_of(shapes: Iterable[Iterable[Size]]) -> int:
+    """The least number of steps after which every size that follows time has grown by whole steps of its own."""
+    sizes = [size for shape in shapes for size in shape if isinstance(size, Steps) and size.of == TIME]
+    return lcm(1, *(size.over // gcd(size.over, size.times) for size in sizes))
 
 
 class Flat(str):
@@ -105,6 +112,10 @@ def known_size(size: Size, sizes: Mapping[str, int], free: int = 0) -> int:
     return size.at(sizes.get(size.of, free)) if isinstance(size, Steps) else sizes.get(size, free)
 
 
+_LARGEST = 1 << 48
+"""No axis has so many places."""
+
+
 def size_to_data(size: Size) -> Any:
     """A size as JSON data."""
     if isinstance(size, Steps):
@@ -114,8 +125,12 @@ def size_to_data(size: Size) -> Any:
 
 def size_from_data(data: Any) -> Size:
     """The size that :func:`size_to_data` wrote; KeyError, TypeError or ValueError for other data."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, int) and not isinstance(data, bool) and data < _LARGEST:
+        return data  # one below zero is told with its place
     if not isinstance(data, dict):
-        return int(data) if isinstance(data, int) else str(data)
+        raise ValueError(f"the size {str(data)[:40]}")
     if "flat" in data:
         first, second = (size_from_data(part) for part in data["flat"])
         if not isinstance(first, str) or not isinstance(second, str):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from mmap import mmap
 
 from rnncore.runtime.errors import ForeignModelError, NotOnnxError, TamperedModelError
-from rnncore.runtime.format.protobuf import BYTES, CutShortError, MalformedError, field, fields
-from rnncore.runtime.format.signature import BLANK_FINGERPRINT
+from rnncore.runtime.format.onnx_schema import BYTES
+from rnncore.runtime.format.protobuf import CutShortError, MalformedError, field, fields
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX
 
 FINGERPRINT_KEY = "rnncore.fingerprint"
 
@@ -20,18 +22,20 @@ _IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
 _KEY, _VALUE = 1, 2
 
 
-def metadata_of(data: bytes) -> dict[str, str]:
+def metadata_of(data: bytes | mmap) -> dict[str, str]:
     """All metadata of an ONNX file given as bytes; NotOnnxError when the bytes are no ONNX file or are cut short."""
     if not data:
         raise NotOnnxError("the file is empty")
     metadata: dict[str, str] = {}
     seen: set[int] = set()
     try:
-        for number, start, end in fields(data, 0, len(data)):
+        for number, wire, start, end in fields(data, 0, len(data)):
             seen.add(number)
-            if number == _METADATA_PROPS:
-                entry = {key: data[a:b].decode() for key, a, b in fields(data, start, end)}
-                metadata[entry.get(_KEY, "")] = entry.get(_VALUE, "")
+            if number == _METADATA_PROPS and wire == BYTES:
+                name, text = _pair(data, start, end)
+                if name in metadata and name.startswith(PREFIX):
+                    raise TamperedModelError(f"the file does not hold exactly one {name}: it was edited after export")
+                metadata[name] = text
     except CutShortError as error:
         if _IR_VERSION in seen:
             raise NotOnnxError(f"the file is truncated or damaged: {error}; copy or export it again") from None
@@ -83,15 +87,24 @@ def replace_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
     kept: list[bytes | memoryview] = []
     view = memoryview(data)
     begin = 0
-    for number, start, end in fields(data, 0, len(data)):
-        own = {key: data[a:b].decode() for key, a, b in fields(data, start, end)} if number == _METADATA_PROPS else {}
-        if own.get(_KEY) not in entries:
+    for number, _, start, end in fields(data, 0, len(data)):
+        if number != _METADATA_PROPS or _pair(data, start, end)[0] not in entries:
             kept.append(view[begin:end])
         begin = end
     for name, text in entries.items():
         pair = field(_KEY, name.encode()) + field(_VALUE, text.encode())
         kept.append(field(_METADATA_PROPS, pair))
     return b"".join(kept)
+
+
+def _pair(data: bytes | mmap, start: int, end: int) -> tuple[str, str]:
+    """Key and value of one metadata entry."""
+    found: dict[int, str] = {}
+    for number, wire, first, last in fields(data, start, end):
+        if number not in (_KEY, _VALUE) or wire != BYTES or number in found:
+            raise MalformedError("a metadata entry is no key and value")
+        found[number] = data[first:last].decode()
+    return found.get(_KEY, ""), found.get(_VALUE, "")
 
 
 def _position(data: bytes, stored: str) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.arrays import Array
 
 MOST_BYTES = 1 << 24  # of one array; what a file may ask us to make
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.format.comparison import error, rms_error
 from rnncore.runtime.format.drawn import MOST_BYTES, Drawn
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.format.limits import DEFAULT_LIMITS
 
 GOLDEN_KEY = "rnncore.golden"
 KINDS = ("whole", "ragged", "stream")
@@ -122,16 +123,29 @@ class Golden:
         return json.dumps(data, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Golden:
-        """Read :meth:`to_json` text; raises ModelFileError when it is no such text."""
+    def from_json(cls, text: str, most_bytes: int = DEFAULT_LIMITS.golden_bytes) -> Golden:
+        """Read :meth:`to_json` text; raises ModelFileError when it is no such text, or has more arrays than ``most_bytes``."""
         try:
             data = json.loads(text)
+            size = sum(_size_bytes(case) for case in data["cases"])
+            if size > most_bytes:
+                raise ModelFileError(f"the golden cases have {size} bytes, limits.golden_bytes allows {most_bytes}")
             cases = tuple(_case(case) for case in data["cases"])
             if data["measure"] not in MEASURES:
                 raise ValueError(f"a measure {data['measure']!r}")
+            if not math.isfinite(float(data["tolerance"])):
+                raise ValueError("a tolerance that is no number")
             return cls(float(data["tolerance"]), cases, tuple(map(str, data["left_out"])), data["measure"])
-        except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as problem:
+        except ModelFileError:
+            raise
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, zlib.error) as problem:
             raise ModelFileError(f"rnncore.golden in the file cannot be read ({problem!r}): export it again") from None
+
+
+def _size_bytes(case: Mapping[str, Any]) -> int:
+    """What the arrays of a case take once they are unpacked or drawn, by what it says of them."""
+    arrays = [*case["inputs"].values(), *case["outputs"].values()]
+    return sum(math.prod(_shape(array["shape"])) * 8 for array in arrays)
 
 
 def _case(data: Mapping[str, Any]) -> GoldenCase:

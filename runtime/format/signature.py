@@ -221,7 +221,7 @@ class Signature:
                 stride=int(data.get("stride", 1)),
                 options=tuple(Option.from_json(option) for option in data.get("options", [])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelFileError(
                 f"rnncore.signature in the file cannot be read ({error!r}): export the model again"
             ) from None

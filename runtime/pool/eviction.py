@@ -27,40 +27,46 @@ def evict(scheduler: Scheduler, queue: StreamQueue, on_evict: OnEvict | None) ->
     """Take the state of an idle queue out of the batch arrays; nothing happens if it is in use again.
 
     Without ``on_evict`` the queue is parked: it keeps its state and comes back by itself with its next push.  With it
-    the state is handed over and the queue is at its end; if the callback fails, the queue is parked after all.
+    the state is handed over and the queue is at its end; if the callback fails, in whatever way, the queue is parked
+    after all.  What is no ``Exception`` (Ctrl-C, say) is raised then, unless a thread of the pool called.
     """
-    with scheduler.lock:
-        if queue.requests or queue.closed or queue.evicted:
-            return
-        if queue.row >= 0:
-            queue.parked = scheduler.resident.read(queue.row)
-            scheduler.resident.release(queue.row)
-            queue.row = -1
-            scheduler.counters.totals["evicted"] += 1
-        if on_evict is None or queue.parked is None:
-            return
-        queue.evicted = True
-        snapshot = Snapshot(queue.steps, queue.parked)
-    engine = scheduler.engine
+    leaving = False
     try:
-        on_evict(queue.key, encode(engine.fingerprint, engine.layout, snapshot))
-    except Exception:
-        logger.exception("on_evict failed for stream %r, which keeps its state", queue.key)
         with scheduler.lock:
+            scheduler.sweep()
+            if queue.requests or queue.closed or queue.evicted:
+                return
+            scheduler.park(queue)
+            if on_evict is None or queue.parked is None:
+                return
+            leaving = True
+            queue.evicted = True  # from here on a push is refused, as it would not be in what is handed over
+            snapshot = Snapshot(queue.steps, queue.parked)
+        engine = scheduler.engine
+        on_evict(queue.key, encode(engine.fingerprint, engine.layout, snapshot))
+        leaving = False
+        scheduler.departed.append(queue)
+    except BaseException as error:
+        logger.exception("on_evict failed for stream %r, which keeps its state", queue.key)
+        if not isinstance(error, Exception) and not scheduler.notifier.in_own_thread:
+            raise
+    finally:
+        if leaving:
+            queue.last_used = time.monotonic()
             queue.evicted = False
-        return
-    with scheduler.lock:
-        queue.parked = None
-        scheduler.queues.pop(queue.key, None)
+    scheduler.settle()
 
 
 def watch_idle(scheduler: Scheduler, max_idle_s: float, on_evict: OnEvict | None, over: threading.Event) -> None:
     """Evict what has been idle for longer than ``max_idle_s``, until ``over``; the body of a thread."""
+    scheduler.notifier.join_pool()
     while not over.wait(min(max_idle_s / 4, _LONGEST_NAP_S)):
         oldest = time.monotonic() - max_idle_s
         with scheduler.lock:
             scheduler.sweep()
-            idle = [queue for queue in scheduler.queues.values() if queue.row >= 0 and queue.last_used < oldest]
+            # One that is parked and was to be handed over, which failed, is tried again.
+            present = [queue for queue in scheduler.queues.values() if queue.row >= 0 or on_evict is not None]
+            idle = [queue for queue in present if queue.last_used < oldest]
         for queue in idle:
             if queue.last_used < oldest:
                 evict(scheduler, queue, on_evict)

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import os
 import threading
-import time
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -77,6 +76,7 @@ class Pool(Closing):
             max_wait_ms=max_wait_ms,
             max_pending=max_pending,
             waits=on_overload == "wait",
+            max_streams=max_streams,
         )
         self._worker = Worker(self._scheduler, slice_steps)
         self._housekeeper: threading.Thread | None = None
@@ -95,12 +95,12 @@ class Pool(Closing):
 
         Raises Overloaded when ``max_streams`` are open and none of them is idle, InputError for a key in use.
         """
-        return self._open(key, None)
+        return self.open_at(key, None)
 
     def restore(self, blob: bytes, key: str | None = None) -> PoolStream:
         """Open a stream where ``save`` of a stream, or ``on_evict``, left one; SnapshotError as ``Model.restore``."""
         engine = self._scheduler.engine
-        return self._open(key, decode(blob, engine.fingerprint, engine.layout))
+        return self.open_at(key, decode(blob, engine.fingerprint, engine.layout))
 
     def restore_file(self, path: str | os.PathLike[str], key: str | None = None) -> PoolStream:
         """Open a stream where ``save_file`` left one; SnapshotError names the path."""
@@ -175,8 +175,14 @@ class Pool(Closing):
         if evict_all and done and self._on_evict is not None:
             with scheduler.lock:
                 queues = list(scheduler.queues.values())
+            failed: BaseException | None = None
             for queue in queues:
-                evict(scheduler, queue, self._on_evict)
+                try:
+                    evict(scheduler, queue, self._on_evict)
+                except BaseException as error:  # Ctrl-C, say: the states of the others are handed over all the same
+                    failed = failed or error
+            if failed is not None:
+                raise failed
         return done
 
     @property
@@ -196,7 +202,8 @@ class Pool(Closing):
         state = "closed" if self.closed else f"{self._scheduler.pending} pending"
         return f"<Pool of {len(self._scheduler.queues)} streams, {state}>"
 
-    def _open(self, key: str | None, start: Snapshot | None) -> PoolStream:
+    def open_at(self, key: str | None, start: Snapshot | None) -> PoolStream:
+        """Open a stream that goes on from ``start``, a checked snapshot of this model, None for the beginning."""
         scheduler = self._scheduler
         scheduler.check_process()
         if key is not None and not isinstance(key, str):
@@ -216,19 +223,19 @@ class Pool(Closing):
                             f"max_streams={self._max_streams}: close some, or try again later"
                         )
                 else:
-                    return PoolStream(self, self._new_queue(key, start))
+                    queue = StreamQueue(self._free_key(key), -1, 0 if start is None else start.steps)
+                    stream = PoolStream(self, queue)  # from now on somebody gives back what is taken
+                    scheduler.register(queue, None if start is None else start.states)
+                    return stream
             evict(scheduler, idle, self._on_evict)
 
-    def _new_queue(self, key: str | None, start: Snapshot | None) -> StreamQueue:
+    def _free_key(self, key: str | None) -> str:
         queues = self._scheduler.queues
         if key is None:
-            key = next(name for name in map(str, self._keys) if name not in queues)
-        elif key in queues:
+            return next(name for name in map(str, self._keys) if name not in queues)
+        if key in queues:
             raise InputError(f"a stream with the key {key!r} is open: close it, or use another key")
-        row = self._scheduler.resident.allocate(None if start is None else start.states)
-        queue = queues[key] = StreamQueue(key, row, 0 if start is None else start.steps)
-        queue.last_used = time.monotonic()
-        return queue
+        return key
 
 
 def _powers_of_two(top: int) -> list[int]:

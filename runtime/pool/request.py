@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rnncore.runtime.origin import logger
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Layout
 
 
 class Stage(enum.Enum):
@@ -24,7 +24,7 @@ class Stage(enum.Enum):
     OVER = enum.auto()
 
 
-QUEUED, RUNNING, OVER = Stage.QUEUED, Stage.RUNNING, Stage.OVER
+WAITING, QUEUED, RUNNING, OVER = Stage.WAITING, Stage.QUEUED, Stage.RUNNING, Stage.OVER
 """Found faster than members of a class, and asked for in every push."""
 
 
@@ -91,6 +91,15 @@ class PushRequest:
         gate.acquire()
         return gate
 
+    def open_gate(self) -> None:
+        """Let the thread that waits go on, if there is one; doing so twice is once."""
+        gate = self.gate
+        if gate is not None and gate.locked():
+            try:
+                gate.release()
+            except RuntimeError:  # somebody else told in this moment
+                return
+
     def wait_in_loop(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """Make the request one that a coroutine of ``loop`` waits for; returns what it awaits."""
         future = self.future = loop.create_future()
@@ -130,39 +139,3 @@ def join_parts(layout: Layout, parts: Sequence[Sequence[Array]]) -> list[Array]:
     """Outputs of the parts of a chunk, joined along time."""
     columns = zip(*parts, strict=True)
     return [np.concatenate(own, slot.item_time_axis or 0) for slot, own in zip(layout.outputs, columns, strict=True)]
-
-
-def complete(requests: Sequence[PushRequest]) -> list[PushRequest]:
-    """Tell everybody who waits for these requests to go on, with one wake-up for each event loop.
-
-    Returns the requests whose event loop was closed: nobody is left to be told.
-    """
-    loops: dict[asyncio.AbstractEventLoop, list[PushRequest]] = {}
-    for request in requests:
-        if request.future is not None:
-            loops.setdefault(request.future.get_loop(), []).append(request)
-            continue
-        if request.deliver is not None and request.stage is OVER:
-            try:
-                request.deliver(request)
-            except BaseException:  # sys.exit() in a callback, say: nobody else must wait for ever because of it
-                logger.exception("a callback of a push failed")
-        if request.gate is not None:
-            try:
-                request.gate.release()
-            except RuntimeError:  # told before, and not gone on yet
-                continue
-    lost: list[PushRequest] = []
-    for loop, own in loops.items():
-        try:
-            loop.call_soon_threadsafe(_complete_in_loop, own)
-        except RuntimeError:
-            lost += own
-    return lost
-
-
-def _complete_in_loop(requests: Sequence[PushRequest]) -> None:
-    for request in requests:
-        future = request.future
-        if future is not None and not future.done():
-            future.set_result(None)

@@ -5,12 +5,14 @@ Keeping them stacked costs about as much for a batch of 64 streams as copying th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.interrupts import set_together
+from rnncore.runtime.tensors.specs import Layout
 
 _FIRST_CAPACITY = 64
 
@@ -58,7 +60,12 @@ class Resident:
         for array, value in zip(self._arrays, states, strict=True):
             array[rows] = value
 
+    def keep(self, rows: Collection[int]) -> None:
+        """All rows but these are free."""
+        self._free = sorted(set(range(self._capacity)).difference(rows), reverse=True)
+
     def _grow(self) -> None:
-        self._arrays = [np.concatenate([array, np.zeros_like(array)]) for array in self._arrays]
-        self._free.extend(range(2 * self._capacity - 1, self._capacity - 1, -1))
-        self._capacity *= 2
+        before = self._capacity
+        arrays = [np.concatenate([array, np.zeros_like(array)]) for array in self._arrays]
+        set_together((self, self), ("_arrays", "_capacity"), (arrays, 2 * before))
+        self._free.extend(range(2 * before - 1, before - 1, -1))

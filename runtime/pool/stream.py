@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rnncore.runtime.errors import InputError, StateError, StreamBusyError, StreamEvictedError
-from rnncore.runtime.pool.request import OVER, PushRequest, StreamQueue, complete, own_array
-from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.errors import InputError
+from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue, own_array
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
 from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.snapshot import Snapshot, encode, write_file
-from rnncore.runtime.streaming.stream import read_state
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.streaming.stream import read_state, read_steps
+from rnncore.runtime.tensors.outputs import one_or_all
 
 if TYPE_CHECKING:
     import os
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from rnncore.runtime.pool.pool import Pool
 
 _BUSY = "pushes of this stream are pending: wait for them before you {} it"
-_EVICTED = (
-    "the stream was idle and its state was handed to on_evict as {!r}: go on from those bytes with pool.restore(blob)"
-)
-_CLOSED = "the stream is closed: open a new one with pool.open()"
 
 
 class PoolStream(Closing):
@@ -59,15 +55,18 @@ class PoolStream(Closing):
         """
         request = self._request(chunks, named, timeout_s)
         if request.stage is not OVER:
+            scheduler = self._scheduler
+            scheduler.notifier.check_may_wait()
             gate = request.wait_in_thread()
-            placed = self._scheduler.submit(request)
             try:
-                if not placed:
-                    self._wait(request, gate)
+                if not scheduler.submit(request, _running_loop()):
+                    self._wait_for_place(request, gate)
                     self._fill(request, chunks, named)
-                self._wait(request, gate)
-            except BaseException:  # KeyboardInterrupt, say
-                self._scheduler.cancel(request)
+                while request.stage is not OVER:
+                    self._wait(request, gate)
+            except BaseException:  # of a signal handler, say
+                scheduler.withdrawn.append(request)
+                scheduler.settle()
                 raise
         return self._answer(request)
 
@@ -81,17 +80,22 @@ class PoolStream(Closing):
         if request.stage is OVER:
             return self._answer(request)
         loop = asyncio.get_running_loop()
+        scheduler = self._scheduler
         future = request.wait_in_loop(loop)
-        placed = self._scheduler.submit(request)
-        timer = None if timeout_s is None else loop.call_later(timeout_s, self._scheduler.expire, request)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, scheduler.expire, request)
         try:
-            if not placed:
-                await future
-                future = request.wait_in_loop(loop)
+            if not scheduler.submit(request):
+                while request.stage is WAITING and not request.placed:
+                    await future
+                    future = request.wait_in_loop(loop)
                 self._fill(request, chunks, named)
-            await future
+            while request.stage is not OVER:
+                await future
+                if request.stage is not OVER:  # told of something else, or twice
+                    future = request.wait_in_loop(loop)
         except BaseException:
-            self._scheduler.cancel(request)
+            scheduler.withdrawn.append(request)
+            scheduler.settle()
             raise
         finally:
             if timer is not None:
@@ -103,7 +107,8 @@ class PoolStream(Closing):
 
         Raises at once what is wrong with the chunk or the stream; with ``on_overload="wait"`` it waits for a place in
         the queue before it returns.  ``future.cancel()`` is to the chunk what cancelling its task is in :meth:`apush`.
-        Callbacks, of the future and of :meth:`on_output`, run in a thread of the pool: keep them short.
+        Callbacks, of the future and of :meth:`on_output`, run in a thread of the pool: keep them short.  What waits for
+        the pool there, such as :meth:`push`, would wait for ever and is refused with PoolError.
         """
         request = self._request(chunks, named, timeout_s)
         future: Future[Any] = Future()
@@ -112,15 +117,16 @@ class PoolStream(Closing):
             return future
         gate = request.wait_in_thread()
         request.deliver = lambda over: self._deliver(future, over)
-        placed = self._scheduler.submit(request)
+        scheduler = self._scheduler
         try:
-            if not placed:
-                self._wait(request, gate)
+            if not scheduler.submit(request, _running_loop()):
+                self._wait_for_place(request, gate)
                 self._fill(request, chunks, named)
+            future.add_done_callback(lambda done: scheduler.cancel(request) if done.cancelled() else None)
         except BaseException:
-            self._scheduler.cancel(request)
+            scheduler.withdrawn.append(request)
+            scheduler.settle()
             raise
-        future.add_done_callback(lambda done: self._scheduler.cancel(request) if done.cancelled() else None)
         return future
 
     def on_output(self, callback: Hook) -> Callable[[], None]:
@@ -139,16 +145,12 @@ class PoolStream(Closing):
 
     def fork(self, key: str | None = None) -> PoolStream:
         """A second stream of the pool that goes on from here; it starts without callbacks."""
-        with self._quiet("fork"):
-            snapshot = Snapshot(self._queue.steps, self._states())
-        return self._pool._open(key, snapshot)
+        return self._pool.open_at(key, self._snapshot("fork"))
 
     def save(self) -> bytes:
         """The state as bytes; both ``pool.restore`` and ``model.restore`` go on from them."""
-        with self._quiet("save"):
-            snapshot = Snapshot(self._queue.steps, self._states())
         engine = self._scheduler.engine
-        return encode(engine.fingerprint, engine.layout, snapshot)
+        return encode(engine.fingerprint, engine.layout, self._snapshot("save"))
 
     def save_file(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`save` to a file that is, whatever happens, the old one or the whole new one."""
@@ -156,32 +158,38 @@ class PoolStream(Closing):
 
     def reset(self) -> None:
         """Back to the initial state and step 0."""
-        with self._quiet("reset"):
-            self._replace(None)
-            self._queue.steps = 0
+        initial = tuple(state.initial for state in self._scheduler.engine.layout.states)
+        queue, scheduler = self._queue, self._scheduler
+        start = Snapshot(0, initial)
+        scheduler.when_quiet(queue, _BUSY.format("reset"), lambda: scheduler.replace(queue, start))
 
     @property
     def state(self) -> dict[str, Array]:
         """Copies of the recurrent state, [size] each, by name."""
-        with self._quiet("read"):
-            states = self._states()
+        states = self._snapshot("read").states
         slots = self._scheduler.engine.layout.states
         return {slot.name: array.reshape(slot.item_shape) for slot, array in zip(slots, states, strict=True)}
 
     def set_state(self, state: Mapping[str, Any], *, steps: int | None = None) -> None:
-        """Go on from ``state``, a mapping as :attr:`state` returns it; ``steps`` sets the counter if given."""
+        """Go on from ``state``, a mapping as :attr:`state` returns it; ``steps`` sets the counter if given.
+
+        Raises StateError that lists what is wrong with the state, or says why ``steps`` is no count; nothing has changed
+        then.
+        """
+        count = None if steps is None else read_steps(steps)
         values = read_state(self._scheduler.engine.layout, state)
-        with self._quiet("change"):
-            self._replace(values)
-            if steps is not None:
-                self._queue.steps = steps
+        own = tuple(value.copy() for value in values)
+        queue, scheduler = self._queue, self._scheduler
+        scheduler.when_quiet(
+            queue,
+            _BUSY.format("change"),
+            lambda: scheduler.replace(queue, Snapshot(queue.steps if count is None else count, own)),
+        )
 
     def close(self) -> None:
         """Give the state up.  Pushes still in the queue get StateError; closing twice does nothing."""
         self._scheduler.check_process()
-        with self._scheduler.lock:
-            dropped = self._scheduler.release(self._queue)
-        complete(dropped)
+        self._scheduler.close_stream(self._queue)
 
     @property
     def key(self) -> str:
@@ -220,7 +228,7 @@ class PoolStream(Closing):
             raise InputError(f"timeout_s is {timeout_s!r}, expected seconds of at least 0, or None")
         queue = self._queue
         if queue.closed or queue.evicted:
-            self._check_usable()
+            self._scheduler.check_usable(queue)
         read = None if named else self._read(chunks)
         if read is not None and read[1]:
             return PushRequest(queue, read[0], read[1], timeout_s)
@@ -240,6 +248,10 @@ class PoolStream(Closing):
                 f"the chunk had {request.steps} steps and has {steps} now: leave it as it is until its turn"
             )
         self._scheduler.fill(request, items)
+
+    def _wait_for_place(self, request: PushRequest, gate: threading.Lock) -> None:
+        while request.stage is WAITING and not request.placed:
+            self._wait(request, gate)
 
     def _wait(self, request: PushRequest, gate: threading.Lock) -> None:
         if request.deadline is not None:
@@ -269,32 +281,18 @@ class PoolStream(Closing):
         else:
             future.set_result(answer)
 
-    def _check_usable(self) -> None:
-        if self._queue.closed:
-            raise StateError(_CLOSED)
-        if self._queue.evicted:
-            raise StreamEvictedError(_EVICTED.format(self._queue.key))
+    def _snapshot(self, verb: str) -> Snapshot:
+        """A copy of where the stream is, while no push of it is pending."""
+        queue, resident = self._queue, self._scheduler.resident
 
-    @contextmanager
-    def _quiet(self, verb: str) -> Iterator[None]:
-        """Hold the lock of the pool while no push of this stream is pending."""
-        self._scheduler.check_process()
-        with self._scheduler.lock:
-            self._check_usable()
-            if not self._scheduler.quiet(self._queue):
-                raise StreamBusyError(_BUSY.format(verb))
-            yield
+        def read() -> Snapshot:
+            parked = queue.parked
+            states = resident.read(queue.row) if parked is None else tuple(array.copy() for array in parked)
+            return Snapshot(queue.steps, states)
 
-    def _states(self) -> tuple[Array, ...]:
-        queue = self._queue
-        if queue.parked is not None:
-            return tuple(array.copy() for array in queue.parked)
-        return self._scheduler.resident.read(queue.row)
+        return self._scheduler.when_quiet(queue, _BUSY.format(verb), read)
 
-    def _replace(self, states: tuple[Array, ...] | None) -> None:
-        """New states, the initial ones if None."""
-        queue = self._queue
-        if queue.row >= 0:
-            self._scheduler.resident.write(queue.row, states)
-        else:
-            queue.row, queue.parked = self._scheduler.resident.allocate(states), None
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of this thread, which stands still while the thread waits."""
+    return asyncio._get_running_loop()

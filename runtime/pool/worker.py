@@ -17,14 +17,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.errors import PoolError
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.errors import PoolError, StateError
 from rnncore.runtime.origin import logger
-from rnncore.runtime.pool.notifier import Notifier
 from rnncore.runtime.pool.request import RUNNING, PushRequest, join_parts
 from rnncore.runtime.pool.scheduler import CANCELLED, Scheduler
 from rnncore.runtime.pool.slices import plan_slice, plan_whole
 from rnncore.runtime.session.run import item_views, pack_items, run_arrays
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.streaming.snapshot import MOST_STEPS, check_count
 
 
 class Worker:
@@ -38,7 +38,7 @@ class Worker:
         self._sliceable = not layout.timeless_outputs and layout.stride == 1
         self._paddable = scheduler.engine.layout.lengths is not None
         self._untold: list[PushRequest] = []  # over, and whoever waits for them still waits
-        self._notifier = Notifier()
+        self._notifier = scheduler.notifier
         self._thread = threading.Thread(target=self._run_cycles, name="rnncore-pool", daemon=True)
         self._thread.start()
 
@@ -50,6 +50,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run_cycles(self) -> None:
+        self._notifier.join_pool()
         while (requests := self._scheduler.take(wait=not self._untold)) is not None:
             if not requests:  # nothing to run: nothing that is worth keeping anybody waiting
                 self._notifier.tell_now(self._take_untold())
@@ -65,7 +66,10 @@ class Worker:
 
     def _run_cycle(self, requests: list[PushRequest]) -> None:
         left = self._slice_steps
-        active = requests
+        for request in requests:
+            if request.queue.steps > MOST_STEPS - request.steps:
+                self._refuse_to_count(request)
+        active = [request for request in requests if request.stage is RUNNING]
         while active and (left > 0 or not self._sliceable):
             remaining = [request.steps - request.done for request in active]
             if self._sliceable:
@@ -148,11 +152,11 @@ class Worker:
         finals: Sequence[Array],
     ) -> list[PushRequest]:
         """:meth:`_commit` for requests that are all over now, each after the same ``steps``, one at least."""
+        self._scheduler.resident.scatter(rows, finals)
         for request, own in zip(requests, parts, strict=True):
             request.outputs = own
             request.done = steps
             request.queue.steps += steps
-        self._scheduler.resident.scatter(rows, finals)
         self._scheduler.finish(requests)
         return requests
 
@@ -166,45 +170,56 @@ class Worker:
         """Move what is finished on, and keep what is not for the next call; returns the requests that are over."""
         over: list[PushRequest] = []
         moved: list[int] = []
+        kept: list[tuple[int, list[Array], tuple[Array, ...]]] = []
         for i, request in enumerate(requests):
-            request.done += lengths[i]
             if request.outputs is not None:
                 if request.steps:
                     moved.append(i)
-                    request.queue.steps += request.steps
+                over.append(request)
             elif request.abandoned:
-                request.error = PoolError(CANCELLED)
-                self._scheduler.counters.totals["cancelled"] += 1
+                over.append(request)
             else:
-                request.parts = [*request.parts, [part.copy() for part in parts[i]]]
-                request.carry = tuple([final[i].copy() for final in finals])
-                continue
-            over.append(request)
+                own = [part.copy() for part in parts[i]]
+                kept.append((i, own, tuple([final[i].copy() for final in finals])))
         if moved:
             rows = np.array([requests[i].queue.row for i in moved], np.intp)
             whole = len(moved) == len(requests)
             self._scheduler.resident.scatter(rows, finals if whole else [final[moved] for final in finals])
+        # The states have moved; what follows cannot fail.
+        for request, length in zip(requests, lengths, strict=True):
+            request.done += length
+        for i in moved:
+            requests[i].queue.steps += requests[i].steps
+        for i, own, carry in kept:
+            requests[i].parts = [*requests[i].parts, own]
+            requests[i].carry = carry
+        for request in over:
+            if request.outputs is None:
+                request.error = PoolError(CANCELLED)
+                self._scheduler.counters.totals["cancelled"] += 1
         self._scheduler.finish(over)
         return over
 
     def _gather(self, requests: Sequence[PushRequest], *, fresh: bool) -> tuple[NDArray[np.intp], list[Array]]:
         """Rows of ``requests``, and copies of their states; ``fresh``: none of them has been run before."""
-        resident = self._scheduler.resident
         with self._scheduler.lock:
             rows = [request.queue.row for request in requests]
             if min(rows) < 0:
-                for i, request in enumerate(requests):
-                    queue = request.queue
-                    if queue.row < 0:
-                        rows[i] = queue.row = resident.allocate(queue.parked)
-                        queue.parked = None
+                self._scheduler.make_resident([request.queue for request in requests])
+                rows = [request.queue.row for request in requests]
             index = np.array(rows, np.intp)
-            states = resident.gather(index)
+            states = self._scheduler.resident.gather(index)
         for i, request in enumerate(() if fresh else requests):
             if request.carry is not None:
                 for array, own in zip(states, request.carry, strict=True):
                     array[i] = own
         return index, states
+
+    def _refuse_to_count(self, request: PushRequest) -> None:
+        try:
+            check_count(request.queue.steps, request.steps)
+        except StateError as error:
+            self._fail(request, error)
 
     def _fail(self, request: PushRequest, error: Exception) -> None:
         with self._scheduler.lock:

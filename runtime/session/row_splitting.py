@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Layout
 
 
 def row_parts(batch: int, steps: int, most_steps: int | None) -> list[slice]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.session.session import Engine, enough_memory
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.specs import Layout, Slot
 
 Items = dict[str, Array]
 """One checked chunk: every input of one sequence, without its batch axis."""

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError
+from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.session.cpu_features import suit_processor
-from rnncore.runtime.session.interrupts import from_signal_handler
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.row_splitting import cut, joined, row_parts
 from rnncore.runtime.session.threads import check_threads, share_threads
-from rnncore.runtime.streaming.state_rows import Shelves
 from rnncore.runtime.tensors.fast_validation import FastReader
 from rnncore.runtime.tensors.graph_contract import GraphValue
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _FATAL_ONLY = 4
+_FOLDER = "session.model_external_initializers_file_folder_path"
 _MOST_KEPT = 256  # rows of initial states that are kept for the next call, which often has as many
 _OF_LIBRARY = (
     RuntimeError,
@@ -42,12 +45,22 @@ _BELOW = (2**63 - 1, 2**31 - 1)
 _OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 
 
-def open_session(
-    data: bytes, *, threads: int | None, arena: bool, folder: Path | None = None
-) -> onnxruntime.InferenceSession:
-    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
+@dataclass(frozen=True)
+class Graph:
+    """What a session is made from, all of it checked.
 
-    folder: where the files are that the graph reads weights from, checked; None when it reads none.
+    data: the bytes of the model.  weights: those of the files that it reads weights from, by name.  nested: the files that
+    tensors in branches and loops are in.  foldable: whether onnxruntime may compute constants in advance.
+    """
+
+    data: bytes
+    weights: Mapping[str, Array]
+    nested: frozenset[str]
+    foldable: bool
+
+
+def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxruntime.InferenceSession:
+    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
 
     Raises ModelFileError when onnxruntime does not accept the model.
     """
@@ -69,10 +82,14 @@ def open_session(
     # Every failure comes back as an exception; a second copy on the terminal of a service helps nobody.
     options.log_severity_level = _FATAL_ONLY
     suit_processor(options)
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    # These bytes were checked as an ONNX model.  onnxruntime takes them for its own format if they happen to look like that.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    left_out = [] if graph.foldable else ["ConstantFolding"]
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        with _weights(graph, options):
+            session = onnxruntime.InferenceSession(
+                graph.data, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+            )
     except Exception as error:
         if not of_runtime(error):
             raise
@@ -81,6 +98,28 @@ def open_session(
         ) from error
     _give_back_memory()
     return session
+
+
+@contextlib.contextmanager
+def _weights(graph: Graph, options: onnxruntime.SessionOptions) -> Iterator[None]:
+    """Give a session the weights that are not in the graph; it copies what it needs of them while it is opened.
+
+    onnxruntime takes tensors of the outermost graph from memory.  Those of a branch or a loop it reads from a folder, by
+    default the working directory: that is a private one here, and one that cannot be where nothing is to be read.
+    """
+    names = list(graph.weights)
+    if names:
+        buffers = [graph.weights[name] for name in names]
+        options.add_external_initializers_from_files_in_memory(names, buffers, [buffer.nbytes for buffer in buffers])
+    if not graph.nested:
+        options.add_session_config_entry(_FOLDER, os.path.join(os.devnull, "none"))
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="rnncore-") as folder:  # nobody else may write into it
+        for name in graph.nested:
+            graph.weights[name].tofile(os.path.join(folder, name))
+        options.add_session_config_entry(_FOLDER, folder)
+        yield
 
 
 def _give_back_memory() -> None:
@@ -118,7 +157,6 @@ class Engine:
         "fingerprint",
         "layout",
         "quick",
-        "shelves",
     )
 
     def __init__(
@@ -136,7 +174,6 @@ class Engine:
         self.layout = layout
         self.fingerprint = fingerprint
         self.quick = FastReader(layout)
-        self.shelves = Shelves(layout)
         watch(self)
         self._start: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
@@ -180,7 +217,10 @@ class Engine:
         if len(parts) > 1:
             return joined(self.layout, [self._part(rows, arrays, states, lengths, steps) for rows in parts])
         if self.layout.adapter is not None:
-            return self.layout.adapter.call(self._run, arrays, states, batch, steps)
+            values = self.layout.adapter.call(self._run, arrays, states, batch, steps)
+            return values | {
+                state.output: states[state.name] for state in self.layout.states[self.layout.graph_states :]
+            }
         feeds = {**arrays, **self._state_feeds(states)}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths

@@ -7,7 +7,8 @@ import os
 import threading
 from pathlib import Path
 
-from rnncore.runtime.errors import InputError, StateError
+from rnncore.runtime.counts import count_problems
+from rnncore.runtime.errors import StateError, raise_all
 from rnncore.runtime.session.process_fork import watch
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -56,8 +57,8 @@ def share_threads(count: int | None = None) -> None:
     onnxruntime makes no other.  The size cannot be changed (StateError).  A process forked afterwards cannot run models
     (StateError): fork first.
     """
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise InputError(f"count is {count!r}, expected an integer of at least 1, or None")
+    if count is not None:
+        raise_all(count_problems("count", count, instead=", or None"))
     with _sharing.lock:
         if _sharing.forked:
             raise StateError(_FORKED)

@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.tensors.outputs import one_or_all
+from rnncore.runtime.tensors.specs import Layout, Slot
 
 Hook = Callable[[Any], Any]
 """Called with what ``push`` is about to return.  Returns None to leave it, or arrays of the same shapes to replace it."""
-
-
-def one_or_all(layout: Layout, outputs: Sequence[Any]) -> Any:
-    """What the caller gets: the array itself if there is one output, a dict by name otherwise."""
-    if len(outputs) == 1:
-        return outputs[0]
-    return {slot.name: output for slot, output in zip(layout.outputs, outputs, strict=True)}
 
 
 def apply_hooks(hooks: Sequence[Hook], layout: Layout, outputs: list[Array]) -> list[Array]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items, no_steps_message
 from rnncore.runtime.session.session import Engine
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import bind_arguments, read_item
 
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, StateError, raise_all
-from rnncore.runtime.session.interrupts import set_together
 from rnncore.runtime.session.run import Items, no_steps_message, own_arrays, run_arrays, run_items, split_items
 from rnncore.runtime.session.session import Engine, enough_memory
-from rnncore.runtime.streaming.callbacks import apply_hooks, one_or_all
-from rnncore.runtime.streaming.holding import Holder, hold
+from rnncore.runtime.streaming.callbacks import apply_hooks
+from rnncore.runtime.streaming.holding import Holder
 from rnncore.runtime.streaming.state_rows import Places
-from rnncore.runtime.streaming.stream import Stream, check_count
-from rnncore.runtime.streaming.strides import Rest, join_rest, keep, waiting
+from rnncore.runtime.streaming.stream import (
+    Stream,
+    belong_to,
+    callbacks_of,
+    hold_together,
+    move_together,
+    places_of,
+    waiting_in,
+)
+from rnncore.runtime.streaming.strides import Rest, join_rest, keep
+from rnncore.runtime.tensors.outputs import one_or_all
 from rnncore.runtime.tensors.padding import free_axes_problem, pack
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import bind_arguments, read_item
 
 _getframe = sys._getframe
@@ -33,12 +41,8 @@ def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) 
     _check_streams(engine, streams, chunks)
     held: list[Holder] = []
     try:
-        for stream in streams:
-            holder = stream._holder
-            if holder.setdefault(0, _getframe()) is not _getframe():
-                hold(holder, _getframe(), f"stream {len(held)} is in use by another caller: no stream was moved")
-            held.append(holder)
-        raise_all([f"streams[{i}] is closed" for i, stream in enumerate(streams) if stream._closed], StateError)
+        hold_together(streams, held, _getframe())
+        raise_all([f"streams[{i}] is closed" for i, stream in enumerate(streams) if stream.closed], StateError)
         alike = _push_alike(engine, streams, chunks)
         return _push_held(engine, streams, chunks) if alike is None else alike
     finally:
@@ -52,7 +56,7 @@ def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[A
     if not streams:
         raise InputError("the list of streams is empty: hand in at least one")
     alike = set(map(type, streams)) == {Stream} and len(set(streams)) == len(streams)
-    if alike and all([stream._engine is engine for stream in streams]):
+    if alike and all(belong_to(streams, engine)):
         return
     first_at: dict[int, int] = {}
     repeated = []
@@ -63,7 +67,7 @@ def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[A
         first = first_at.setdefault(id(stream), i)
         if first != i:
             repeated.append(f"streams[{i}] is streams[{first}] again: join its chunks or push twice")
-        if stream._engine is not engine:
+        if not all(belong_to([stream], engine)):
             strangers.append(f"streams[{i}] belongs to another model")
     raise_all(repeated)
     raise_all(strangers, StateError)
@@ -76,16 +80,16 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
     """
     layout = engine.layout
     steps = engine.quick.steps_alike(chunks)
-    if not steps or len(layout.outputs) > 1 or any([stream._hooks for stream in streams]):
+    if not steps or len(layout.outputs) > 1 or any(callbacks_of(streams)):
         return None
     count = len(streams)
     slot = layout.inputs[0]
-    places = _places(streams)
+    places = places_of(streams)
     with enough_memory():
         arrays = {slot.name: pack(slot, chunks, steps)}
     outputs, finals = run_arrays(engine, arrays, np.full(count, steps, np.int64), steps, places.gather())
     answers = own_arrays(layout.outputs[0], outputs[0], [steps] * count, steps)
-    _move(streams, [steps] * count, [(places, finals)])
+    move_together(streams, [steps] * count, [(places, finals)])
     return answers
 
 
@@ -96,15 +100,14 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
     pushed = list(lengths)
     if layout.stride > 1:
         for i, stream in enumerate(streams):
-            rest = waiting(layout, stream._sets[stream._reached[0]])
-            items[i], lengths[i], later = join_rest(layout, rest, items[i], lengths[i])
+            items[i], lengths[i], later = join_rest(layout, waiting_in(stream), items[i], lengths[i])
             rests.append(later)
     outputs: list[list[Array]] = [[] for _ in streams]
     finals: list[tuple[list[int], list[Array]]] = []
     for group in _groups(layout, lengths):
         group_lengths = [lengths[i] for i in group]
         steps = max(1, *group_lengths)
-        states = _places([streams[i] for i in group]).gather()
+        states = places_of([streams[i] for i in group]).gather()
         group_outputs, group_finals = run_items(engine, [items[i] for i in group], group_lengths, steps, states)
         for i, own in zip(group, split_items(layout, group_outputs, group_lengths, steps), strict=True):
             outputs[i] = own
@@ -113,20 +116,20 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
         if not own:
             own.extend(np.zeros(slot.item_full_shape(steps), slot.dtype) for slot in layout.outputs)
     outputs = [
-        apply_hooks(stream._hooks, layout, own) if stream._hooks and steps else own
-        for stream, own, steps in zip(streams, outputs, lengths, strict=True)
+        apply_hooks(hooks, layout, own) if hooks and steps else own
+        for hooks, own, steps in zip(callbacks_of(streams), outputs, lengths, strict=True)
     ]
     moved: list[int] = []
     parts: list[tuple[Places, list[Array]]] = []
     for group, group_finals in finals:
         rows = [row for row, i in enumerate(group) if lengths[i] > 0]
         if rows:
-            places = _places([streams[group[row]] for row in rows])
+            places = places_of([streams[group[row]] for row in rows])
             parts.append((places, [final[rows] for final in group_finals]))
             moved += [group[row] for row in rows]
     if rests:
         moved += _add_rests(layout, streams, moved, rests, parts)
-    _move([streams[i] for i in moved], [pushed[i] for i in moved], parts)
+    move_together([streams[i] for i in moved], [pushed[i] for i in moved], parts)
     return [one_or_all(layout, own) for own in outputs]
 
 
@@ -140,7 +143,7 @@ def _add_rests(
     """Put what waits from now on into ``parts``, in the order of ``moved``; those that only wait become a part too."""
     still = [i for i in range(len(streams)) if i not in moved]
     if still:
-        places = _places([streams[i] for i in still])
+        places = places_of([streams[i] for i in still])
         parts.append((places, places.gather()))
     rows = [[final[row : row + 1] for final in finals] for _, finals in parts for row in range(len(finals[0]))]
     for i, row in zip([*moved, *still], rows, strict=True):
@@ -196,24 +199,3 @@ def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
     if layout.lengths is not None:
         return [rows] if rows else []
     return [[i for i in rows if lengths[i] == n] for n in sorted({lengths[i] for i in rows})]
-
-
-def _places(streams: Sequence[Stream]) -> Places:
-    """Where the states of ``streams`` are."""
-    rows = [stream._place + stream._reached[0] for stream in streams]
-    return Places([stream._shelf for stream in streams], rows)
-
-
-def _move(streams: Sequence[Stream], lengths: Sequence[int], parts: Sequence[tuple[Places, Sequence[Array]]]) -> None:
-    """The streams go ahead by ``lengths``, all of them or none.
-
-    parts: their places, some at a time, and the states that belong there, [len(places), size] each.
-    """
-    reached = []
-    for stream, steps in zip(streams, lengths, strict=True):
-        now, before = stream._reached
-        check_count(before, steps)
-        reached.append((1 - now, before + steps))
-    for places, finals in parts:
-        places.scatter_other(finals)  # where nobody looks yet
-    set_together(streams, repeat("_reached"), reached)

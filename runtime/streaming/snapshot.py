@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.errors import SnapshotError
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.errors import SnapshotError, StateError
 from rnncore.runtime.format.atomic import replacing
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 SNAPSHOT_VERSION = 1
 
@@ -86,6 +87,14 @@ def decode(blob: bytes, fingerprint: str, layout: Layout) -> Snapshot:
         states.append(stored.astype(state.dtype))
         at += stored.nbytes
     return Snapshot(steps, tuple(states))
+
+
+def check_count(before: int, steps: int) -> None:
+    """Raise StateError if no snapshot could count that far."""
+    if before > MOST_STEPS - steps:
+        raise StateError(
+            f"the stream has counted {before} steps, {steps} more are beyond {MOST_STEPS}: set_state(stream.state, steps=0)"
+        )
 
 
 def write_file(path: str | os.PathLike[str], blob: bytes) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.session.process_fork import watch
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.tensors.specs import Layout
 
 _FIRST_PLACES = 256  # memory that no stream has touched costs nothing
 _MOST_PLACES = 1 << 14
@@ -21,7 +22,7 @@ StateSet = tuple[Array, ...]
 """Every state, [1, size] each, in the order of the signature."""
 
 
-class Shelf:
+class StateBlock:
     """A block of places for streams.
 
     arrays: [2 * places, size] for each state; the rows of a place are an even one and the odd one after it.
@@ -42,31 +43,31 @@ class Shelf:
         return first, second
 
 
-class Shelves:
+class StateRows:
     """Places for all streams of a model; more are made when they run out, and blocks that are empty are given up."""
 
-    __slots__ = ("__weakref__", "_layout", "_lock", "_shelves")
+    __slots__ = ("__weakref__", "_blocks", "_layout", "_lock")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
-        self._shelves: list[Shelf] = []
+        self._blocks: list[StateBlock] = []
         watch(self)
 
-    def take(self) -> tuple[Shelf, int]:
+    def take(self) -> tuple[StateBlock, int]:
         """A place that is free; its rows hold anything."""
-        for shelf in reversed(self._shelves):
+        for block in reversed(self._blocks):
             try:
-                return shelf, shelf.free.pop()
+                return block, block.free.pop()
             except IndexError:
                 continue
         with self._lock:
-            used = [shelf for shelf in self._shelves if len(shelf.free) < shelf.places]
+            used = [block for block in self._blocks if len(block.free) < block.places]
             places = min(2 * used[-1].places, _MOST_PLACES) if used else _FIRST_PLACES
-            shelf = Shelf(self._layout, places)
-            place = shelf.free.pop()
-            self._shelves = [*used, shelf]
-        return shelf, place
+            block = StateBlock(self._layout, places)
+            place = block.free.pop()
+            self._blocks = [*used, block]
+        return block, place
 
     def after_process_fork(self) -> None:
         """A lock of this process."""
@@ -74,28 +75,28 @@ class Shelves:
 
 
 class Places:
-    """Places of several streams, each as (shelf, row); the row is the first or the second one of the place."""
+    """Places of several streams, each as (block, row); the row is the first or the second one of the place."""
 
-    __slots__ = ("_places", "_rows", "_shelf")
+    __slots__ = ("_block", "_places", "_rows")
 
-    def __init__(self, shelves: Sequence[Shelf], rows: Sequence[int]) -> None:
-        first = shelves[0]
-        self._shelf = first if shelves.count(first) == len(shelves) else None  # nearly always: one copy for all
+    def __init__(self, blocks: Sequence[StateBlock], rows: Sequence[int]) -> None:
+        first = blocks[0]
+        self._block = first if blocks.count(first) == len(blocks) else None  # nearly always: one copy for all
         self._rows = np.array(rows, np.intp)
-        self._places = () if self._shelf is not None else tuple(zip(shelves, rows, strict=True))
+        self._places = () if self._block is not None else tuple(zip(blocks, rows, strict=True))
 
     def gather(self) -> list[Array]:
         """Copies of the rows, stacked: [len(places), size] for each state."""
-        if self._shelf is not None:
-            return [array.take(self._rows, axis=0) for array in self._shelf.arrays]
+        if self._block is not None:
+            return [array.take(self._rows, axis=0) for array in self._block.arrays]
         count = len(self._places[0][0].arrays)
         return [np.concatenate([own.arrays[k][row : row + 1] for own, row in self._places]) for k in range(count)]
 
     def scatter_other(self, states: Sequence[Array]) -> None:
         """Write [len(places), size] of each state into the other row of each place."""
-        if self._shelf is not None:
+        if self._block is not None:
             others = self._rows ^ 1
-            for array, values in zip(self._shelf.arrays, states, strict=True):
+            for array, values in zip(self._block.arrays, states, strict=True):
                 array[others] = values
             return
         for i, (own, row) in enumerate(self._places):

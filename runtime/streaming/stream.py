@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, raise_all
 from rnncore.runtime.format.signature import BATCH, TensorSpec
+from rnncore.runtime.interrupts import set_together
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.run import Items, no_steps_message, run_items, split_items
 from rnncore.runtime.session.session import Engine, of_runtime, run_error
-from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, one_or_all
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
 from rnncore.runtime.streaming.chunk import empty_outputs
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.holding import Held, Holder, hold
 from rnncore.runtime.streaming.io_binding import Binding, FastStep, Step
-from rnncore.runtime.streaming.snapshot import MOST_STEPS, Snapshot, encode, write_file
-from rnncore.runtime.streaming.state_rows import StateSet
-from rnncore.runtime.streaming.strides import join_rest, keep, waiting
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.streaming.snapshot import MOST_STEPS, Snapshot, check_count, encode, write_file
+from rnncore.runtime.streaming.state_rows import Places, StateRows, StateSet
+from rnncore.runtime.streaming.strides import Rest, join_rest, keep, waiting
+from rnncore.runtime.tensors.outputs import one_or_all
+from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import bind_arguments, read_array, read_item
 
 _ndarray = np.ndarray
@@ -47,6 +52,7 @@ class Stream(Closing):
     __slots__ = (
         "__weakref__",
         "_binding",
+        "_block",
         "_closed",
         "_engine",
         "_holder",
@@ -55,16 +61,17 @@ class Stream(Closing):
         "_place",
         "_reached",
         "_sets",
-        "_shelf",
+        "_state_rows",
         "_step",
     )
 
-    def __init__(self, engine: Engine, start: Snapshot | None = None) -> None:
+    def __init__(self, engine: Engine, state_rows: StateRows, start: Snapshot | None = None) -> None:
         check_streamable(engine.layout)
         self._engine = engine
         self._holder: Holder = {}
-        self._shelf, self._place = engine.shelves.take()
-        self._sets: tuple[StateSet, StateSet] = self._shelf.sets(self._place)
+        self._state_rows = state_rows
+        self._block, self._place = state_rows.take()
+        self._sets: tuple[StateSet, StateSet] = self._block.sets(self._place)
         # Which of the two sets is the state, and how many steps led there: both change at once, by one store.
         self._reached = (0, 0)
         self._closed = False
@@ -114,7 +121,7 @@ class Stream(Closing):
     def fork(self) -> Stream:
         """A second stream that goes on from here; the two do not share anything that changes."""
         with Held(self._holder):
-            return Stream(self._engine, self._snapshot())
+            return Stream(self._engine, self._state_rows, self._snapshot())
 
     def save(self) -> bytes:
         """The state as bytes, to go on from with :meth:`Model.restore`, in this process or another one.
@@ -161,7 +168,7 @@ class Stream(Closing):
             self._one = self._step = self._binding = None
             self._sets = ((), ())
             self._closed = True
-            self._shelf.free.append(self._place)
+            self._block.free.append(self._place)
 
     @property
     def steps(self) -> int:
@@ -200,7 +207,7 @@ class Stream(Closing):
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            self._shelf.free.append(self._place)
+            self._block.free.append(self._place)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Stream cannot be pickled or copied: use save() and model.restore(), or fork()")
@@ -292,6 +299,56 @@ class Stream(Closing):
             raise StateError(_CLOSED)
 
 
+# ------------------------------------------------------------------------------------------- several streams in one call
+
+
+def hold_together(streams: Sequence[Stream], held: list[Holder], frame: FrameType) -> None:
+    """Make ``frame`` the holder of every stream, each noted in ``held`` at once; StreamBusyError names the first in use."""
+    for stream in streams:
+        holder = stream._holder
+        if holder.setdefault(0, frame) is not frame:
+            hold(holder, frame, f"stream {len(held)} is in use by another caller: no stream was moved")
+        held.append(holder)
+
+
+def belong_to(streams: Sequence[Stream], engine: Engine) -> list[bool]:
+    """For each stream whether it was opened by the model of ``engine``."""
+    return [stream._engine is engine for stream in streams]
+
+
+def callbacks_of(streams: Sequence[Stream]) -> list[tuple[Hook, ...]]:
+    """The callbacks of each stream."""
+    return [stream._hooks for stream in streams]
+
+
+def places_of(streams: Sequence[Stream]) -> Places:
+    """Where the states of ``streams`` are."""
+    rows = [stream._place + stream._reached[0] for stream in streams]
+    return Places([stream._block for stream in streams], rows)
+
+
+def waiting_in(stream: Stream) -> Rest:
+    """The steps that wait in ``stream`` for the rest of their stride."""
+    return waiting(stream._engine.layout, stream._sets[stream._reached[0]])
+
+
+def move_together(
+    streams: Sequence[Stream], lengths: Sequence[int], parts: Sequence[tuple[Places, Sequence[Array]]]
+) -> None:
+    """The streams go ahead by ``lengths``, all of them or none.
+
+    parts: their places, some at a time, and the states that belong there, [len(places), size] each.
+    """
+    reached = []
+    for stream, steps in zip(streams, lengths, strict=True):
+        now, before = stream._reached
+        check_count(before, steps)
+        reached.append((1 - now, before + steps))
+    for places, finals in parts:
+        places.scatter_other(finals)  # where nobody looks yet
+    set_together(streams, repeat("_reached"), reached)
+
+
 def _initial(layout: Layout) -> Snapshot:
     return Snapshot(0, tuple(state.initial for state in layout.states))
 
@@ -301,14 +358,6 @@ def read_steps(steps: Any) -> int:
     if isinstance(steps, bool | np.bool_) or not isinstance(steps, int | np.integer) or not 0 <= steps <= MOST_STEPS:
         raise StateError(f"steps is {steps!r}, expected an integer from 0 to {MOST_STEPS}: how many led to this state")
     return int(steps)
-
-
-def check_count(before: int, steps: int) -> None:
-    """Raise StateError if no snapshot could count that far."""
-    if before > MOST_STEPS - steps:
-        raise StateError(
-            f"the stream has counted {before} steps, {steps} more are beyond {MOST_STEPS}: set_state(stream.state, steps=0)"
-        )
 
 
 def read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array, Layout, Slot
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Layout, Slot
 
 Rest = dict[str, Array]
 """What waits, by name of the input, without its batch axis."""

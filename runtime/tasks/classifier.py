@@ -6,9 +6,9 @@ from typing import Any, overload
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.task_stream import TaskStream
-from rnncore.runtime.tensors.specs import Array
 
 
 class Probabilities(dict[str, float]):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnncore.runtime.errors import InputError
+from rnncore.runtime.counts import count_problems
+from rnncore.runtime.errors import raise_all
 
 BLANK = 0
 """The number of "no label" in every CTC output."""
@@ -39,8 +40,7 @@ def beam_search(log_probs: np.ndarray, beams: int) -> list[tuple[tuple[int, ...]
     Returns:
         At most ``beams`` pairs (labels, log-probability).
     """
-    if isinstance(beams, bool) or not isinstance(beams, int) or beams < 1:
-        raise InputError(f"beams is {beams!r}, expected an integer of at least 1")
+    raise_all(count_problems("beams", beams))
     # Prefix -> (log-probability of its frame sequences that end with a blank, of those that end with its last label).
     kept: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, _NEVER)}
     for frame in np.asarray(log_probs, np.float64):

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.vectors import cosines
-from rnncore.runtime.tensors.specs import Array
 
 
 class Embedder(SequenceRunner):

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.counts import count_problems
+from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.model import Model
 from rnncore.runtime.tasks.task import EOS_KEY, TOKENIZER_KEY, TaskRunner
-from rnncore.runtime.tensors.arrays import as_array
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.tensors.array_likes import as_array
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
 from rnncore.runtime.text.vocabulary import unknown_token_id
 
@@ -35,7 +36,7 @@ class Generator(TaskRunner):
         super().__init__(model)
         try:
             self.eos_id = int(json.loads(model.metadata[EOS_KEY]))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, ArithmeticError):
             raise ModelFileError(f"{EOS_KEY} in the file is no token id: export the model again") from None
         unknown = unknown_token_id(model.metadata.get(TOKENIZER_KEY))
         self._rejected = () if unknown is None else (unknown,)
@@ -95,8 +96,7 @@ class Generator(TaskRunner):
             InputError: an option is out of range, or no such condition.
         """
         check_sampling(temperature, top_k, top_p)
-        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
-            raise InputError(f"max_tokens is {max_tokens!r}, expected an integer of at least 0")
+        raise_all(count_problems("max_tokens", max_tokens, 0))
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rejected": self._rejected}
         return self._drawn(self._begun(prefix), self._condition(condition), max_tokens, options, seed)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, overload
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.task_stream import TaskStream
-from rnncore.runtime.tensors.specs import Array
 
 
 class Rater(SequenceRunner):

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.streaming.stream import Stream
 from rnncore.runtime.tasks.ctc import BLANK, beam_search, collapse
 from rnncore.runtime.tasks.task import Sequences, TaskRunner
-from rnncore.runtime.tensors.specs import Array
 
 
 class Hypothesis(NamedTuple):
@@ -56,6 +56,9 @@ class Recogniser(TaskRunner):
         """A stream of the labels of the likeliest frames; NotStreamableError for a bidirectional model."""
         return RecogniserStream(self, self.model.stream())
 
+    def _one_input(self, one: Any) -> Any:
+        return self._read(one)
+
     def _text(self, log_probs: Array, beams: int | None) -> str:
         if beams is None:
             return self._joined(collapse(np.argmax(log_probs, -1).tolist()))
@@ -78,7 +81,7 @@ class RecogniserStream:
 
     def push(self, frames: Any) -> str:
         """The labels that these frames add, joined; often none.  A push that fails leaves the stream as it was."""
-        path = np.argmax(self._stream.push(self._recogniser._read(frames)), -1).tolist()
+        path = np.argmax(self._stream.push(self._recogniser._one_input(frames)), -1).tolist()
         labels = collapse(path, self._previous)
         self._previous = path[-1] if path else self._previous
         return self._recogniser._joined(labels)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.tasks.spans import Span, spans_of
 from rnncore.runtime.tasks.task import Sequences, TaskRunner
 from rnncore.runtime.tasks.task_stream import TaskStream
-from rnncore.runtime.tensors.specs import Array
 
 
 class Tagger(TaskRunner):

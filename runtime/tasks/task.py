@@ -20,11 +20,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.tensors.arrays import as_array, rows_of
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.tensors.array_likes import as_array, rows_of
 from rnncore.runtime.text.columns import text_of, texts_of
 from rnncore.runtime.text.vocabulary import Vocabulary
 
@@ -73,9 +73,9 @@ class TaskRunner:
         self._check_ports()
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Self:
-        """Load a file of ``rnncore.export.export_model``; errors as for ``rnncore.runtime.load``."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Self:
+        """Load a file of ``rnncore.export.export_model``; options and errors as for ``rnncore.runtime.load``."""
+        return cls(load(source, **options))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -197,7 +197,7 @@ def _labels(model: Model) -> tuple[str, ...]:
     text = model.metadata.get(LABELS_KEY, "[]")
     try:
         labels = json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ModelFileError(f"{LABELS_KEY} in the file is {text[:40]!r}, expected a JSON list of strings")

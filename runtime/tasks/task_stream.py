@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.streaming.stream import Stream
-from rnncore.runtime.tensors.specs import Array
 
 Answer = TypeVar("Answer")
 

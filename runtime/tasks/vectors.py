@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnncore.runtime.errors import InputError
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.counts import count_problems
+from rnncore.runtime.errors import InputError, raise_all
 
 _SCORES_AT_ONCE = 1 << 22
 """Cosines held in memory at a time while many vectors are searched for: 16 MB in float32."""
@@ -53,8 +54,7 @@ def nearest(vector: Any, among: Any, count: int = 1, *, normalised: bool = False
     Raises:
         InputError: shapes that do not go together, a count below 1, or a vector that holds NaN or infinity.
     """
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise InputError(f"count is {count!r}, expected an integer of at least 1")
+    raise_all(count_problems("count", count, numpy=True))
     dtype = np.float32 if getattr(among, "dtype", None) == np.float32 else np.float64
     queries, places = np.asarray(vector, dtype), np.asarray(among, dtype)
     if queries.ndim not in (1, 2) or places.ndim != 2 or queries.shape[-1] != places.shape[-1]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array, Layout
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import within
 
 _ndarray = np.ndarray

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.format.axes import BATCH, TIME, base_of, known_size
 
 Array = NDArray[Any]
 Run = Callable[[list[str], dict[str, Array]], dict[str, Array]]
@@ -62,14 +62,14 @@ class GraphPort:
     def shape_of_one(self, steps: int) -> tuple[int, ...]:
         """Shape in the graph for a batch of one; for a port that :attr:`plain` is true of, a view can have it."""
         sizes = {BATCH: 1, TIME: steps}
-        return tuple(d if isinstance(d, int) else sizes[d] for d in self.dims)
+        return tuple(known_size(d, sizes) for d in self.dims)
 
     @property
     def plain(self) -> bool:
         """True when a batch of one is only reshaped, not rearranged, and its size is known before a run."""
         before = self.dims[: self.time] if self.time is not None else ()
         others = [d for axis, d in enumerate(before) if axis != self.batch]
-        return all(d == 1 for d in others) and all(isinstance(d, int) or d in (BATCH, TIME) for d in self.dims)
+        return all(d == 1 for d in others) and all(isinstance(d, int) or base_of(d) in (BATCH, TIME) for d in self.dims)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.errors import InputError, raise_all
-from rnncore.runtime.tensors.arrays import as_array
+from rnncore.runtime.tensors.array_likes import as_array
 
 _ROWS_LISTED = 5
 

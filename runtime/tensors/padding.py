@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.tensors.specs import Slot
 
 
 def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:

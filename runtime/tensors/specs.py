@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.axes import Flat, Size, Steps, base_of, known_size
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import BATCH, TIME, Signature, StateSpec, TensorSpec
 from rnncore.runtime.tensors.graph_adapter import GraphAdapter
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

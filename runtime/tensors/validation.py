@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME
-from rnncore.runtime.session.interrupts import from_signal_handler
-from rnncore.runtime.tensors.arrays import as_array
-from rnncore.runtime.tensors.specs import Array, Layout, Slot, shape_text
+from rnncore.runtime.interrupts import from_signal_handler
+from rnncore.runtime.tensors.array_likes import as_array
+from rnncore.runtime.tensors.specs import Layout, Slot, shape_text
 
 _KIND = {"f": "floating-point numbers", "i": "integers", "u": "integers", "b": "booleans"}
 

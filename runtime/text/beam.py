@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore.runtime.tensors.specs import Array
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.text.token_scorer import Ids
 
 Advance = Callable[[NDArray[np.intp], Ids], Array]

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.columns import read_texts, text_of
 from rnncore.runtime.text.sampling import check_sampling
@@ -54,7 +55,7 @@ class SpecialTokens:
         try:
             data = json.loads(text)
             return cls(int(data["start"]), int(data["end"]), tuple(int(token) for token in data["rejected"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelFileError(f"{GENERATION_KEY} in the file cannot be read ({error!r}): export it again") from None
 
 
@@ -82,16 +83,16 @@ class TextGenerator:
     """
 
     def __init__(self, model: Model) -> None:
-        model._engine.check_in_one_call("a generator", "ask for fewer texts at once")
+        model.engine.check_in_one_call("a generator", "ask for fewer texts at once")
         self.model = model
         self.rules = _rules(model)
         text = model.metadata.get(_TOKENIZER_KEY)
         self.vocabulary = None if text is None else Vocabulary.from_json(text)
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> TextGenerator:
-        """Load a generator file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> TextGenerator:
+        """Load a generator file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def generate(self, prefixes: str = "", **options: Any) -> str: ...
@@ -150,7 +151,7 @@ class TextGenerator:
         if not rows:
             return []
         lengths = np.array([len(row) for row in rows], np.int64)
-        slot = self.model._engine.layout.inputs[0]
+        slot = self.model.engine.layout.inputs[0]
         arrays = {
             "prefix": pack(slot, rows, max(1, int(lengths.max()))),
             "uniforms": _uniforms(uniforms, seed, len(rows), int(max_tokens)),
@@ -159,7 +160,7 @@ class TextGenerator:
             "top_k": np.full(len(rows), _ALL if top_k is None else top_k, np.int64),
             "top_p": np.full(len(rows), 1.0 if top_p is None else top_p, np.float64),
         }
-        values = self.model._engine.call(arrays, {}, lengths, len(rows), arrays["prefix"].shape[1])
+        values = self.model.engine.call(arrays, {}, lengths, len(rows), arrays["prefix"].shape[1])
         ids, counts, log_probs = (values[name] for name in _OUTPUTS)
         ended = (np.arange(ids.shape[1]) == counts[:, None]).any(1) & (counts < max_tokens)
         return [

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TensorSpec
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text import states as text_states
 from rnncore.runtime.text.columns import entries_of, text_of
@@ -58,7 +59,7 @@ class LanguageModel:
         self.model = model
         self.vocabulary = _vocabulary(model)
         _check_ports(model, len(self.vocabulary))
-        self._scorer = TokenScorer(model._engine)
+        self._scorer = TokenScorer(model.engine)
         with self.stream() as stream:
             total = float(np.logaddexp.reduce(stream.next_log_probs().astype(np.float64)))
         if not abs(total) <= _SUM_TOLERANCE:
@@ -68,9 +69,9 @@ class LanguageModel:
             )
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> LanguageModel:
-        """Load a file of ``rnncore train``, or any model exported with its tokenizer; errors as for ``load``."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> LanguageModel:
+        """Load a file of ``rnncore train``, or any model exported with its tokenizer; options and errors as for ``load``."""
+        return cls(load(source, **options))
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids of ``text``, int64 [tokens]; raises UnknownTokenError, which says what is unknown and where."""

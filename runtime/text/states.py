@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, StateError, raise_all
 from rnncore.runtime.format.signature import BATCH, TensorSpec
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.token_scorer import Ids, States, TokenScorer, take
 
@@ -34,7 +36,9 @@ class _Source:
 
 
 class TextStates:
-    """Where ``len(states)`` texts have got to.  A value: nothing changes it, and it holds no resources.
+    """Where ``len(states)`` texts have got to.  A value: nothing changes which texts they are, and it holds no resources.
+
+    It remembers what ``next_log_probs`` found, so that going on from there costs no second run.
 
     Made by :meth:`rnncore.runtime.LanguageModel.initial_states` and ``score_tokens``.  It can be kept, pickled and sent
     to another process that has loaded the same file.  Forking and reordering copy indices, never states.
@@ -95,8 +99,7 @@ class TextStates:
 
 def initial_states(scorer: TokenScorer, eos_id: int, batch: int) -> TextStates:
     """``batch`` texts at their beginning, which is to read ``<eos>``; one row for all."""
-    if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 0:
-        raise InputError(f"batch is {batch!r}, expected an integer of at least 0")
+    raise_all(count_problems("batch", batch, 0, numpy=True))
     last = np.array([eos_id], np.int64)
     source = _Source(scorer.engine.fingerprint, scorer.initial_states(1), np.zeros(1, np.intp), last)
     return TextStates(source, np.zeros(batch, np.intp))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.session.session import Engine
-from rnncore.runtime.tensors.specs import Array
 
 Ids = NDArray[np.int64]
 States = tuple[Array, ...]

@@ -11,11 +11,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
-from rnncore.runtime.tensors.specs import Array, Slot
+from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.columns import read_texts, text_of
@@ -55,7 +56,7 @@ class DecoderFeeds:
             data = json.loads(text)
             feeds = {str(name): str(output) for name, output in data["feeds"].items()}
             return cls(int(data["end"]), feeds, tuple(int(token) for token in data.get("rejected", ())))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelFileError(f"{TRANSLATION_KEY} in the file cannot be read ({error!r}): export it again") from None
 
 
@@ -74,7 +75,7 @@ class Translator:
     """
 
     def __init__(self, model: Model) -> None:
-        model._engine.check_in_one_call("a translator", "bound its calls with batch_size")
+        model.engine.check_in_one_call("a translator", "bound its calls with batch_size")
         self.model = model
         self.wiring = _wiring(model)
         self._sources = Slot.of(model.signature.inputs[0])
@@ -84,9 +85,9 @@ class Translator:
         )
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Translator:
-        """Load a translator's file; errors as for :func:`rnncore.runtime.load`."""
-        return cls(load(source))
+    def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Translator:
+        """Load a translator's file; options and errors as for :func:`rnncore.runtime.load`."""
+        return cls(load(source, **options))
 
     @overload
     def translate(self, texts: str, **options: Any) -> str: ...
@@ -186,7 +187,7 @@ class Translator:
 
     def _call(self, source: Array, lengths: Ids, limits: Ids, token: Ids, feeds: dict[str, Array]) -> dict[str, Array]:
         arrays = {"source": source, "max_tokens": limits, "token": token, **feeds}
-        return self.model._engine.call(arrays, {}, lengths, len(lengths), source.shape[1])
+        return self.model.engine.call(arrays, {}, lengths, len(lengths), source.shape[1])
 
     def _read(
         self, sources: Any, beam: int, max_tokens: int | None, length_penalty: float, batch_size: int

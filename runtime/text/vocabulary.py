@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
-from rnncore.runtime.session.interrupts import from_signal_handler
+from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.text.columns import read_texts
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Vocabulary:
             raise MissingExtraError("tokenizers", "text", "reading and writing text") from None
         try:
             tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing more specific
+        except BaseException as error:  # the library raises nothing more specific
+            _pass_on_others(error)
             raise ModelFileError(
                 f"the tokenizer in the file cannot be read ({error}): export the model again"
             ) from None
@@ -118,7 +119,8 @@ class Vocabulary:
             encodings = iter(
                 self._tokenizer.encode_batch_fast([b for own in blocks for b in own], add_special_tokens=False)
             )
-        except Exception as error:  # a word-level model without an unknown token, say
+        except BaseException as error:  # a word-level model without an unknown token, say
+            _pass_on_others(error)
             if from_signal_handler(error):
                 raise
             raise UnknownTokenError(f"the text cannot be written in the model's {len(self)} tokens: {error}") from None
@@ -161,6 +163,12 @@ class Vocabulary:
             raise UnknownTokenError(_unknown_message(text, unknown, len(self._characters)))
 
 
+def _pass_on_others(error: BaseException) -> None:
+    """Raise what is no failure of the library: Ctrl-C, say.  Its panics are no ``Exception`` either, but failures."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
 def unknown_token_id(tokenizer: str | None) -> int | None:
     """The id of ``<unk>`` in the JSON of a tokenizer, None if there is none; needs no ``tokenizers``."""
     if tokenizer is None:
@@ -173,7 +181,7 @@ def unknown_token_id(tokenizer: str | None) -> int | None:
             known = {token: i for i, (token, _) in enumerate(known)}
         found = {**known, **added}.get(UNK)
         return None if found is None else int(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ModelFileError(f"the tokenizer in the file cannot be read ({error!r}): export the model again") from None
 
 

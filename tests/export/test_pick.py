@@ -84,7 +84,7 @@ def test_wrong_picks_do_not_pass_verification(tmp_path: Path, monkeypatch: pytes
         gather.replace_input_with(0, negated.outputs[0])
         return pick
 
-    monkeypatch.setattr(module, "add_pick", of_the_negated_output)
+    monkeypatch.setattr(module, "add_gather_output", of_the_negated_output)
     with pytest.raises(VerificationError, match="the picks are not what output 'output' has there"):
         export(Tagger(), tmp_path / "m.onnx", torch.randn(2, 4, 3), pick=True)
     assert list(tmp_path.iterdir()) == []

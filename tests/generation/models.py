@@ -129,7 +129,7 @@ def halves(name: str) -> EncoderAndDecoder:
 
 @cache
 def translator_file(name: str) -> bytes:
-    own = mock.patch.object(translator_module, "trace_halves", lambda *_: halves(name))
+    own = mock.patch.object(translator_module, "trace_encoder_and_decoder", lambda *_: halves(name))
     with tempfile.TemporaryDirectory() as folder, own:
         path = Path(folder) / "translator.onnx"
         export_translator(encoder_decoder(name), path)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from rnncore.export.decoding.beam_check import BeamRules, best_of
-from rnncore.export.decoding.beam_loop import emit_beam_search
+from rnncore.export.decoding.beam_loop import Choices, emit_beam_search
 from rnncore.export.decoding.beam_places import Places
 from rnncore.export.decoding.loop import Start
 from rnncore.export.decoding.translator_check import what_follows
@@ -61,8 +60,8 @@ def table_session(vocabulary: int, end: int) -> onnxruntime.InferenceSession:
     trips = builder.op("Max", builder.op("ReduceMax", inputs["limit"], keepdims=0), builder.constant(0))
     places = Places(builder, inputs["limit"], inputs["beam"])
     start = Start(first, [inputs["begin"]], inputs["limit"], trips)
-    sizes: dict[str, Any] = {"end": end, "size": vocabulary, "dtype": ir.DataType.FLOAT}
-    found = emit_beam_search(builder, places, start, inputs["penalty"], step, **sizes)
+    choices = Choices(end, vocabulary, ir.DataType.FLOAT)
+    found = emit_beam_search(builder, places, start, inputs["penalty"], step, choices)
     graph.extend(builder.nodes)
     graph.outputs.extend([found.ids, found.log_prob, found.score])
     proto = ir.to_proto(ir.Model(graph, ir_version=10))

@@ -240,7 +240,7 @@ BEAM_FAULTS: list[Patch] = [
 
 @pytest.mark.parametrize("fault", [argmin, lengths_ignored, *BEAM_FAULTS])
 def test_verification_sees_a_wrong_translator(fault: Patch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translator, "trace_halves", lambda *_: halves("general"))
+    monkeypatch.setattr(translator, "trace_encoder_and_decoder", lambda *_: halves("general"))
     export_translator(encoder_decoder("general"), tmp_path / "right.onnx")
     (tmp_path / "right.onnx").unlink()
     fault(monkeypatch)

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -90,10 +91,25 @@ def test_import_arrows(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+def _make_real(folder: Path) -> None:
+    """A folder of links to what is in the linked one, in the place of the link."""
+    if not folder.is_symlink():
+        return
+    target = folder.resolve()
+    folder.unlink()
+    folder.mkdir()
+    for child in target.iterdir():
+        if child.name != "__pycache__":
+            (folder / child.name).symlink_to(child)
+
+
 @pytest.mark.parametrize(
     ("folder", "planted", "contract"),
     [
         ("rnncore/runtime", "import rnncore.cells", "Arrows"),
+        ("rnncore/runtime/format", "import rnncore.runtime.model", "Inside the runtime"),
+        ("rnncore/runtime", "import rnncore.runtime.errors", "Inside the runtime"),  # a module without a place
+        ("rnncore/export/graph", "import rnncore.export.tracing.trace", "Inside export"),
         ("rnncore/runtime", "import rnncore.export", "Arrows"),
         ("rnncore/runtime", "import rnncore", "facade"),
         ("rnncore/runtime", "def f() -> None:\n    import torch", "bare install"),
@@ -105,14 +121,10 @@ def test_import_arrows(tmp_path: Path) -> None:
 def test_a_planted_wrong_import_breaks_its_contract(folder: str, planted: str, contract: str, tmp_path: Path) -> None:
     """The contracts see what they are there for: an arrow the wrong way fails, and by the right contract."""
     subprocess.run([sys.executable, ROOT / "scripts" / "linktree.py", tmp_path], check=True, capture_output=True)
-    link = tmp_path / folder
-    target = link.resolve()
-    link.unlink()
-    link.mkdir()
-    for child in target.iterdir():
-        if child.name != "__pycache__":
-            (link / child.name).symlink_to(child)
-    (link / "planted_wrong_import.py").write_text(planted + "\n", encoding="utf-8")
+    place = tmp_path / folder
+    for link in [*reversed(place.relative_to(tmp_path).parents), place.relative_to(tmp_path)]:
+        _make_real(tmp_path / link)
+    (place / "planted_wrong_import.py").write_text(planted + "\n", encoding="utf-8")
 
     linter = Path(sys.executable).with_name("lint-imports")
     answer = subprocess.run(
@@ -122,6 +134,17 @@ def test_a_planted_wrong_import_breaks_its_contract(folder: str, planted: str, c
     assert answer.returncode == 1, answer.stdout + answer.stderr
     assert any(contract in line for line in broken), answer.stdout
     assert "planted_wrong_import" in answer.stdout
+
+
+def test_a_private_name_of_another_module_is_seen(tmp_path: Path) -> None:
+    for folder in ("rnncore", "export", "runtime"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    check = [sys.executable, ROOT / "scripts" / "private_names.py", tmp_path]
+    assert subprocess.run(check, capture_output=True).returncode == 0
+    (tmp_path / "runtime" / "planted.py").write_text("def f(stream):\n    return stream._reached\n", encoding="utf-8")
+    answer = subprocess.run(check, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert "runtime/planted.py:2: reads _reached" in answer.stdout
 
 
 def test_the_linter_bans_torch_inside_the_runtime_and_says_why(tmp_path: Path) -> None:

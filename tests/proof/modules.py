@@ -99,6 +99,19 @@ class Branch(Base):
         return x * 2 if x.shape[self.axis] > self.most else x
 
 
+class Nested(Base):
+    """Branches again beyond the branch that the trace sees."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def before(self, x: Tensor) -> Tensor:
+        if x.shape[1] > self.most and x.shape[1] > 2 * self.most:
+            return x * 2
+        return x
+
+
 class Sliced(Base):
     """The sum of the first or of the last ``most`` steps: one answer for a sequence."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rnncore.export.tracing.size_limits import Number, SizeLimits, find_size_limits
-from rnncore.export.verification.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at
+from rnncore.export.verification.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at, chunkings
 from tests.proof.modules import FEATURES, Base, Before, Branch, Dilated, Lag, Sliced, Table, WarmUp, Window
 
 TRACED = (3, 31)
@@ -40,9 +40,9 @@ def test_what_looks_back_is_streamed_far_enough(make: Callable[[int], Base], rea
     found = [n for n in limits.numbers if abs(n.value - reach) <= 1 and n.axis == "time"]
     assert found and all(n.where.startswith("modules.py:") for n in found)
     sizes = Sizes.of(limits, example_steps=5)
-    assert sizes.stream > reach and not sizes.too_far
-    first, even = sizes.chunkings
-    assert sum(first) == sum(even) == sizes.stream
+    assert sizes.streams[0] > reach and not sizes.too_far
+    first, even = chunkings(sizes.streams[0])
+    assert sum(first) == sum(even) == sizes.streams[0]
     assert max(first) * 2 > reach and min(first) <= 3 and max(even) < reach
 
 
@@ -59,6 +59,10 @@ def test_guards_are_read_with_the_line_that_asks(steps: int) -> None:
     assert [guard.holds({"time": n}) for n in (40, 41)] == ([True, False] if steps < 40 else [False, True])
     assert {(1, 40), (1, 41)} <= set(Sizes.of(limits, 5).whole)
     assert broken_at(limits.guards, {"batch": 1, "time": 100 if steps < 40 else 1}) == [guard]
+
+
+def test_streams_go_as_far_as_a_table_and_beyond_where_a_way_turns() -> None:
+    assert Sizes.of(limits_of(Before(Table(100))), 5).streams == (117, 100, 13)
 
 
 def test_guards_on_the_batch() -> None:
@@ -93,7 +97,7 @@ def test_what_is_beyond_reach_is_said() -> None:
     assert [guard.text for guard in sizes.unchecked] == ["time <= 100000"]
     sizes = Sizes.of(limits_of(Before(Lag(20_000))), 5)
     assert sizes.too_far.startswith("it looks 20000 steps back (modules.py:")
-    assert sizes.stream == MOST_STEPS
+    assert sizes.streams[0] == MOST_STEPS
 
 
 class Widths(nn.Module):
@@ -107,12 +111,12 @@ class Widths(nn.Module):
 
 def test_numbers_of_other_axes_are_none() -> None:
     sizes = Sizes.of(limits_of(Widths()), 5)
-    assert sizes == Sizes((), 13, (), "")
+    assert sizes == Sizes((), (13,), (), "")
 
 
 def test_the_stream_is_as_long_as_the_example() -> None:
-    assert Sizes.of(SizeLimits(), 200).stream == 200
-    assert Sizes.of(SizeLimits(), 2).chunkings == []
+    assert Sizes.of(SizeLimits(), 200).streams == (200, 13)
+    assert Sizes.of(SizeLimits(), 2).streams == (13,) and chunkings(13) == []
 
 
 @given(st.lists(st.integers(3, 9000), max_size=12), st.integers(1, 9000))
@@ -120,6 +124,6 @@ def test_the_work_is_bounded(reaches: list[int], example: int) -> None:
     limits = SizeLimits((), tuple(Number("time", n, "") for n in reaches), sum(reaches))
     sizes = Sizes.of(limits, example)
     assert len(sizes.whole) <= MOST_SIZES and all(b * t <= MOST_ENTRIES for b, t in sizes.whole)
-    assert sizes.stream <= max(MOST_STEPS, example)
-    for chunks in sizes.chunkings:
-        assert sum(chunks) == sizes.stream and min(chunks) > 0 and len(chunks) <= 17
+    assert max(sizes.streams) <= max(MOST_STEPS, example)
+    for chunks in chunkings(sizes.streams[0]):
+        assert sum(chunks) == sizes.streams[0] and min(chunks) > 0 and len(chunks) <= 17

@@ -24,6 +24,7 @@ from tests.proof.modules import (
     Dilated,
     Lag,
     MixesRows,
+    Nested,
     Noise,
     Packed,
     Sliced,
@@ -56,6 +57,7 @@ KINDS: dict[str, Callable[[int, bool], nn.Module]] = {
     "warm-up": lambda n, stored: WarmUp(n, stored),
     "window": lambda n, _: Window(n),
     "branch": lambda n, on_batch: Branch(1 + n % 7, 0) if on_batch else Branch(n),
+    "nested": lambda n, _: Nested(n),
     "sliced": lambda n, last: Sliced(n, last),
     "table": lambda n, _: Table(n),
     "noise": lambda n, always: Noise("always" if always else "long", n),
@@ -150,7 +152,9 @@ def test_what_looks_back_is_right_and_does_not_stream(module: Base, tmp_path: Pa
     whole_is_right(file, module, 2, 200)
 
 
-@pytest.mark.parametrize("module, steps", [(Branch(40), 6), (Branch(40), 60), (Branch(4, 0), 6), (Sliced(50, True), 6)])
+@pytest.mark.parametrize(
+    "module, steps", [(Branch(40), 6), (Branch(40), 60), (Branch(4, 0), 6), (Nested(50), 6), (Sliced(50, True), 6)]
+)
 def test_ways_that_the_trace_did_not_go_are_refused_by_their_line(module: Base, steps: int, tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match=r"(?s)disagree.*forward asks at modules\.py:\d+, in \w+ whether"):
         exported(module, tmp_path, steps)

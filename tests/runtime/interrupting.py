@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -53,15 +54,29 @@ def interrupted_at(operation: int, work: Callable[[], Any], module: str = "rnnco
 
 def interrupted_after(seconds: float, work: Callable[[], Any]) -> bool:
     """Run ``work``, and have a real signal come after ``seconds``; False if it was over before."""
-    before = signal.signal(signal.SIGALRM, limit)
+    before = signal.signal(signal.SIGUSR1, limit)  # not SIGALRM, which ends tests that hang
+    over = threading.Event()
+    target = threading.get_ident()
+
+    def strike() -> None:
+        if not over.wait(seconds):
+            signal.pthread_kill(target, signal.SIGUSR1)
+
+    thread = threading.Thread(target=strike)
+    struck = False
     try:
         try:
-            signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+            thread.start()
             work()
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            over.set()
+            thread.join()
     except TimeLimit:
-        return True
+        struck = True
+    try:
+        thread.join()  # the signal may come as late as this
+    except TimeLimit:
+        struck = True
     finally:
-        signal.signal(signal.SIGALRM, before)
-    return False
+        signal.signal(signal.SIGUSR1, before)
+    return struck

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from rnncore import runtime
 from tests.runtime.data import BOUND
@@ -26,6 +26,7 @@ from tests.runtime.foreign_files import (
     Variant,
     foreign_file,
     reference,
+    weights,
     window_file,
     window_reference,
 )
@@ -444,3 +445,43 @@ def test_states_of_another_dtype_are_no_pair() -> None:
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(runtime.InputError, match=message):
         runtime.load(foreign_file(), **options)
+
+
+def reader_file(every: int, *, one_row: bool) -> bytes:
+    """A reader that answers each ``every``-th step, time first as recognisers have it: [time / every, batch, H]."""
+    node, w = helper.make_node, weights()
+    batch = 1 if one_row else "rows"
+    constants = {"first": np.array([0]), "last": np.array([2**62]), "axis": np.array([0]), "every": np.array([every])}
+    constants |= {"one": np.array([1]), **w}
+    nodes = [
+        node("Transpose", ["x"], ["x_t"], perm=[1, 0, 2]),
+        node("Slice", ["x_t", "first", "last", "axis", "every"], ["cut"]),
+        node("GRU", ["cut", "W", "R", "B"], ["y4"], hidden_size=H, linear_before_reset=1),
+        node("Squeeze", ["y4", "one"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "reader",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, "frames", FEATURES])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("one_row", [False, True], ids=["free batch", "one row"])
+@pytest.mark.parametrize("every", [2, 8])
+def test_an_output_of_fewer_steps_is_cut_by_its_function(every: int, one_row: bool) -> None:
+    model = runtime.load(reader_file(every, one_row=one_row), states={})
+    (port,) = model.signature.outputs
+    assert [str(size) for size in port.shape] == ["batch", f"(time+{every - 1})//{every}", str(H)]
+    rows = [np.random.default_rng(n).standard_normal((n, FEATURES)).astype(np.float32) for n in (17, 3, 8)]
+    for row, got in zip(rows, model.run(rows), strict=True):
+        np.testing.assert_allclose(got, reference(row[::every])[0], atol=1e-5)
+    padded = np.zeros((3, 17, FEATURES), np.float32)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    got = model.run(padded, lengths=[len(row) for row in rows])
+    np.testing.assert_allclose(got[1, : -(-3 // every)], reference(rows[1][::every])[0], atol=1e-5)
+    assert not got[1, -(-3 // every) :].any()

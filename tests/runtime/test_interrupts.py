@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rnncore import runtime
-from rnncore.runtime.session.interrupts import from_signal_handler
+from rnncore.runtime.interrupts import from_signal_handler
 from tests.runtime.data import BOUND, arguments, model, named, sequence, voice
 from tests.runtime.files import FEATURES, SPEAKER, Spec, reference
 from tests.runtime.interrupting import TimeLimit, interrupted_after, interrupted_at, limit

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from rnncore import runtime
-from rnncore.runtime.format.protobuf import external_locations
+from rnncore.runtime.format.tensors import external_locations
 
 FEATURES = 4
 

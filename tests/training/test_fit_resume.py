@@ -15,6 +15,7 @@ import torch
 from rnncore.runtime.errors import TrainingError
 from rnncore.training import EpochReport, Observer, StepReport, TrainingInterrupted
 from rnncore.training.fit_checkpoint import FitCheckpoint
+from rnncore.training.interruption import signal_flags, signal_of
 from tests.training import tagging
 from tests.training.tagging import Tagger, train
 
@@ -102,6 +103,14 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     torch.save({"format": "rnncore.fit 7"}, path)
     with pytest.raises(TrainingError, match=r"has checkpoint format 'rnncore.fit 7', expected"):
         train(Tagger(dropout=0.3), checkpoint=path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_came_to_several_processes_is_that_signal(number: int) -> None:
+    both = [mine + other for mine, other in zip(signal_flags(number), signal_flags(number), strict=True)]
+    one = [mine + other for mine, other in zip(signal_flags(None), signal_flags(number), strict=True)]
+    assert signal_of(both) == signal_of(one) == number
+    assert signal_of(signal_flags(None)) is None
 
 
 @pytest.mark.slow

@@ -1,0 +1,78 @@
+"""What a module asks for on the ways that its trace did not go.
+
+Beyond a size at which ``forward`` branches it may branch again (``if T > 100: if T > 200: ...``); the trace knows the first
+question only.  So it is traced once more on the other side of each, as far as :data:`MOST_TRACES` allow.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rnncore.export.tracing.copying import unchanged
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.operators import Operators
+from rnncore.export.tracing.packing import PaddedPacker, packing_by
+from rnncore.export.tracing.recorder import PlaceholderRecorder
+from rnncore.export.tracing.size_limits import Guard, SizeLimits, Sizes, find_size_limits
+from rnncore.export.tracing.torch_onnx import to_program
+from rnncore.export.tracing.trace import TracedModule, axes_of_symbols
+from rnncore.placeholder import recording
+from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.signature import TIME
+
+MOST_TRACES = 4
+"""Further traces of one module; each takes about a second."""
+
+
+def with_other_ways(
+    limits: SizeLimits, module: nn.Module, operators: Operators, example: Example, traced_at: Sizes, most_steps: int
+) -> SizeLimits:
+    """``limits`` of ``module`` at ``traced_at``, and those that it has on the other side of each guard.
+
+    A way that cannot be traced, or at which the module fails, has none.
+    """
+    if not set(example.axis_names) <= set(traced_at):
+        return limits  # sizes of other axes are not among those that are tried
+    known = {guard.text: guard for guard in limits.guards}
+    waiting, found = [guard for guard in limits.guards if set(guard.axes) <= set(traced_at)], [limits]
+    for _ in range(MOST_TRACES):
+        sizes = next((s for guard in waiting if (s := _other_side(guard, traced_at, most_steps)) is not None), None)
+        if sizes is None:
+            break
+        waiting = [guard for guard in waiting if guard.holds(sizes)]  # the others are beyond now
+        try:
+            more = _limits_at(module, operators, example, sizes)
+        except ExportError:
+            continue
+        found.append(more)
+        fresh = [guard for guard in more.guards if guard.text not in known]
+        known.update((guard.text, guard) for guard in fresh)
+        # What holds here and not where the trace was is the question that led here, asked from the other side.
+        waiting += [guard for guard in fresh if set(guard.axes) <= set(traced_at) and guard.holds(traced_at)]
+    numbers = tuple(dict.fromkeys(number for one in found for number in one.numbers))
+    return SizeLimits(tuple(known.values()), numbers, max(one.reach for one in found))
+
+
+def _other_side(guard: Guard, traced_at: Sizes, most_steps: int) -> Sizes | None:
+    """Sizes at which ``guard`` does not hold, the others as they were."""
+    if not guard.own:
+        return None
+    for axis in guard.axes:
+        for size in guard.turns(axis, traced_at, most_steps):
+            for near in (size, size - 1):
+                sizes = {**traced_at, axis: near}
+                if near > 1 and not guard.holds(sizes):
+                    return sizes
+    return None
+
+
+def _limits_at(module: nn.Module, operators: Operators, example: Example, sizes: Sizes) -> SizeLimits:
+    recorder = PlaceholderRecorder(module, operators.layers)
+    traced = TracedModule(module, example, recorder, operators, False).eval()
+    axes = [i.axes for i in example.inputs]
+    dynamic = (tuple({i: torch.export.Dim.AUTO for i, a in enumerate(axis) if a} for axis in axes),)
+    tensors = tuple(example.draw(sizes, torch.Generator().manual_seed(0)))
+    with unchanged(module), recording(recorder), packing_by(PaddedPacker()), operators.answering():
+        program = to_program(traced, tensors, dynamic, what=type(module).__name__)
+    return find_size_limits(program, axes_of_symbols(program, axes), TIME)

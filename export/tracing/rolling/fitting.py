@@ -1,0 +1,73 @@
+"""Numbers that follow the sizes of the free axes: found from a few samples, confirmed by the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from rnncore.runtime.format.signature import TIME
+
+_DIVISORS = range(2, 9)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A sum of products of sizes.
+
+    terms: (factor, names of axes that are multiplied).  divisor and shift: every time axis stands for
+    (size + shift) // divisor.
+    """
+
+    terms: tuple[tuple[int | float, tuple[str, ...]], ...]
+    divisor: int = 1
+    shift: int = 0
+
+    def __call__(self, sizes: Mapping[str, Any]) -> Any:
+        """The number at ``sizes``, whole numbers or symbols of torch."""
+        total: Any = 0
+        for factor, names in self.terms:
+            product: Any = factor
+            for name in names:
+                size = sizes[name]
+                if name == TIME and self.divisor > 1:
+                    size = (size + self.shift) // self.divisor
+                product = product * size
+            total = total + product
+        return total
+
+    @property
+    def axes(self) -> set[str]:
+        """The axes that the number depends on."""
+        return {name for _, names in self.terms for name in names}
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the same at all sizes."""
+        return not self.axes
+
+
+def fit(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Formula | None:
+    """The formula that gives ``values`` at ``points``, None if none of those that are known does."""
+    if all(value == values[0] for value in values):
+        return Formula(((values[0], ()),))
+    whole = all(type(value) is int for value in values)
+    axes = sorted({name for point in points for name in point if len({p[name] for p in points}) > 1})
+    shapes = [(1, 0)]
+    if whole:
+        shapes += [(divisor, shift) for divisor in _DIVISORS for shift in range(divisor)]
+    products = [names for n in range(len(axes) + 1) for names in combinations(axes, n)]
+    for divisor, shift in shapes:
+        sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in points]
+        table = np.array([[float(np.prod([s[n] for n in names])) for names in products] for s in sizes])
+        wanted = np.array(values, np.float64)
+        solved = np.linalg.lstsq(table, wanted, rcond=None)[0]
+        factors = [round(f) if whole else float(f) if abs(f) > 1e-12 else 0 for f in solved]
+        found = Formula(tuple((f, names) for f, names in zip(factors, products, strict=True) if f), divisor, shift)
+        got = [found(point) for point in points]
+        if got == list(values) or (not whole and np.allclose(got, wanted, rtol=1e-9, atol=1e-12)):
+            return found
+    return None

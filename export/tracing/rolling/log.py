@@ -1,0 +1,147 @@
+"""The operations that a call of a module ran, in their order: what a loop is searched in.
+
+Values are named by where they come from: an input, a weight, a constant, or a result of an earlier operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnncore.export.tracing.callers import Line
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of the module, by its place."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter or buffer, by its path."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor that the code made of numbers; equal ones are one."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    numbers: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Constant:
+        """The constant with the values of ``tensor``."""
+        return cls(tensor.dtype, tuple(tensor.shape), tuple(tensor.detach().reshape(-1).tolist()))
+
+    def tensor(self) -> Tensor:
+        """As a tensor."""
+        return torch.tensor(self.numbers, dtype=self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Result ``part`` of operation number ``op``."""
+
+    op: int
+    part: int = 0
+
+
+Source = Input | Weight | Constant
+SOURCES = (Input, Weight, Constant)
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """A call of a layer of rnncore, which stays a recurrent call of its own: x, states (none: the initial ones), lengths."""
+
+    name: str
+    given: bool
+    has_lengths: bool
+
+
+@dataclass
+class Op:
+    """One operation.
+
+    args: numbers, sources, Refs, and tuples of such for lists.  shapes and dtypes: of its results.  several: whether it
+    gives a list of tensors.  lines: of the user's code, outermost first.  path: of the module whose code runs.
+    """
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shapes: list[tuple[int, ...]]
+    dtypes: list[torch.dtype]
+    several: bool
+    lines: tuple[Line, ...] = ()
+    path: str = ""
+
+    @property
+    def everything(self) -> tuple[Any, ...]:
+        """All arguments as one nested tuple."""
+        return (self.args, tuple(self.kwargs[name] for name in sorted(self.kwargs)))
+
+    def with_arguments(self, everything: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and named arguments from what :attr:`everything` became."""
+        args, named = everything
+        return args, dict(zip(sorted(self.kwargs), named, strict=True))
+
+    def signature(self, *, strict: bool) -> tuple[Any, ...]:
+        """What equal operations share: kinds of the arguments; with ``strict`` also numbers of list entries and dtypes."""
+        name = str(self.target)
+        if not strict:
+            return (name, len(self.args), tuple(sorted(self.kwargs)))
+        ranks = tuple((len(shape), dtype) for shape, dtype in zip(self.shapes, self.dtypes, strict=True))
+        return (name, tuple(sorted(self.kwargs)), _kinds(self.everything), ranks if not self.several else ranks[:1])
+
+
+@dataclass
+class Log:
+    """What one call ran.  sizes: of the free axes.  outputs: named results; shapes: of values that are no results."""
+
+    sizes: Mapping[str, int]
+    ops: list[Op] = field(default_factory=list)
+    outputs: list[tuple[str, Any]] = field(default_factory=list)
+    shapes: dict[Any, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: dict[Any, torch.dtype] = field(default_factory=dict)
+
+    def shape(self, value: Any) -> tuple[int, ...]:
+        """Shape of a value."""
+        return self.ops[value.op].shapes[value.part] if isinstance(value, Ref) else self.shapes[value]
+
+    def dtype(self, value: Any) -> torch.dtype:
+        """dtype of a value."""
+        return self.ops[value.op].dtypes[value.part] if isinstance(value, Ref) else self.dtypes[value]
+
+
+def _kinds(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_kinds(item) for item in value)
+    if isinstance(value, (Ref, *SOURCES)):
+        return "tensor"
+    if type(value) in (int, float):
+        return type(value).__name__
+    return repr(value)
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """What nested tuples hold, in order."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Nested tuples with each leaf changed."""
+    return tuple(mapped(item, change) for item in value) if isinstance(value, tuple) else change(value)

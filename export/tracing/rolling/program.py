@@ -1,0 +1,204 @@
+"""A module with loops over time as one without: the same numbers, each loop one recurrent call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.operators import Operators
+from rnncore.export.tracing.rolling.alignment import Aligner, without_unused_views
+from rnncore.export.tracing.rolling.evaluation import Evaluation
+from rnncore.export.tracing.rolling.log import Log
+from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
+from rnncore.export.tracing.rolling.merging import Merger, Program
+from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
+from rnncore.export.tracing.rolling.recording import record
+from rnncore.export.tracing.rolling.relations import Carried, Same
+from rnncore.export.tracing.rolling.writes import Collected
+from rnncore.layers import Recurrent
+from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.axes import BATCH, TIME
+
+
+class RolledProgram(nn.Module):
+    """What ``module`` computes, written down as a program whose loops are rolled.
+
+    layer_names: how layers are called in the file, by their path in this module.
+    """
+
+    def __init__(
+        self, module: nn.Module, program: Program, log: Log, example: Example, layers: dict[str, Recurrent]
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.program = program
+        self._example = example
+        self._named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        self._plans = plan_loops(program)
+        self.loops = [RolledLoop(program, plan, i, log, self._weight) for i, plan in enumerate(self._plans)]
+        self.loop_layers = as_module(self.loops)
+        self._layers = layers
+        self.other_layers = nn.ModuleList(dict.fromkeys(layers.values()))
+        self.layer_names = self._names()
+        self.eval()
+
+    def _weight(self, path: str) -> Tensor:
+        owner, _, name = path.rpartition(".")
+        return getattr(self.module.get_submodule(owner), name)
+
+    def _names(self) -> dict[str, str]:
+        known = {layer: name.replace("stack.", "") for name, layer in self._layers.items()}
+        names = {path: known[m] for path, m in self.named_modules(remove_duplicate=False) if m in known}
+        taken: Counter[str] = Counter()
+        rolled = [loop for loop in self.loops if loop.layer is not None]
+        for i, loop in enumerate(rolled):
+            paths = [loop.plan.block.statements[p].op.path.split(".") for p in loop.plan.core]
+            same = takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False))
+            path = ".".join(column[0] for column in same) or "loop"
+            taken[path] += 1
+            names[f"loop_layers.{i}"] = path if taken[path] == 1 else f"{path}.loop_{taken[path]}"
+        return names
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The outputs of the module by name."""
+        tensors = [t for _, t in named_tensors([*args, *kwargs.values()], "")]
+        sizes: dict[str, Any] = {}
+        for own, tensor in zip(self._example.inputs, tensors, strict=True):
+            for name, size in zip(own.axes, tensor.shape, strict=True):
+                if name is not None:
+                    sizes.setdefault(name, size)
+        evaluation = Evaluation(self.program, tensors, sizes, self._weight, self._layers)
+        results: dict[int, tuple[dict[tuple[int, int], Tensor], dict[tuple[int, int], Tensor]]] = {}
+
+        def run(number: int) -> None:
+            if number not in results:
+                results[number] = self.loops[number].run(evaluation)
+
+        def along(number: int, place: int, part: int) -> tuple[Tensor, bool]:
+            run(number)
+            return _along(self._plans[number], results[number][0], place, part), self.loops[number].reverse
+
+        def last(number: int, place: int, part: int) -> Tensor | None:
+            run(number)
+            plan = self._plans[number]
+            if place in plan.collected:
+                return _collect(plan, plan.collected[place], results[number][0], evaluation, self.loops[number].reverse)
+            return results[number][1].get((place, part))
+
+        evaluation.loop, evaluation.last = along, last
+        return {name: evaluation.value(value) for name, value in self.program.outputs}
+
+
+def _along(plan: LoopPlan, results: dict[tuple[int, int], Tensor], place: int, part: int) -> Tensor:
+    if place in plan.collected:
+        raise ExportError("a loop over time cannot be rolled: a tensor is read while the loop still writes it")
+    return results[place, part]
+
+
+def _collect(
+    plan: LoopPlan, what: Collected, results: dict[tuple[int, int], Tensor], evaluation: Evaluation, reverse: bool
+) -> Tensor:
+    """The tensor that a loop has filled."""
+    source = what.source
+    if isinstance(source, Carried) or not isinstance(source, Same):
+        raise ExportError(
+            "a loop over time cannot be rolled: it writes a value of an earlier step, or a constant, into a tensor"
+        )
+    values, turns = results[source.place, source.part], plan.block.count(evaluation.sizes)
+    if what.index is None:
+        values = values.flip(0) if reverse != what.in_front else values
+        start = evaluation.value(what.start)
+        dim = what.dim % start.dim()
+        joined = values.movedim(0, dim).flatten(dim, dim + 1)
+        return torch.cat([joined, start] if what.in_front else [start, joined], dim)
+    step = int(what.index.step)
+    first = what.index.start(evaluation.sizes)
+    dim = what.dim
+    start = evaluation.value(what.start)
+    dim = dim % start.dim()
+    if (step < 0) != reverse:
+        values = values.flip(0)
+    low = first if step > 0 else first + (turns - 1) * step
+    values = values.movedim(0, dim)
+    if what.wide:
+        values = values.flatten(dim, dim + 1)
+        width = values.shape[dim]
+        return (
+            values
+            if _covers(what, start, width, dim, low)
+            else torch.slice_scatter(start, values, dim, low, low + width, 1)
+        )
+    if abs(step) == 1 and _covers(what, start, turns, dim, low):
+        return values if values.dtype == start.dtype else values.to(start.dtype)
+    return torch.slice_scatter(start, values, dim, low, low + (turns - 1) * abs(step) + 1, abs(step))
+
+
+def _covers(what: Collected, start: Tensor, turns: Any, dim: int, low: Any) -> bool:
+    return str(start.shape[dim]) == str(turns) and str(low) == "0"
+
+
+def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -> RolledProgram | None:
+    """``module`` with its loops over time rolled; None if it has none, or cannot be recorded.
+
+    Raises:
+        ExportError: it has such loops, but they cannot be rolled; says why, and where.
+    """
+    failure = ExportError("")
+    for least in (6, 12, 24):
+        try:
+            logs, layers = _record(module, example, operators, seed, least)
+        except ExportError:
+            raise
+        except Exception:  # not at such sizes
+            continue
+        if len({len(log.ops) for log in logs}) == 1:
+            return None  # no loop follows a size
+        try:
+            aligned = Aligner(logs, grown=3).run()
+            program = Merger(aligned).run()
+        except ExportError as error:
+            failure = error
+            continue
+        rolled = RolledProgram(module, program, logs[0], example, layers)
+        rolled.__class__ = type(type(module).__name__, (RolledProgram,), {})
+        return rolled
+    if not str(failure):
+        return None
+    raise ExportError(f"{type(module).__name__}: {failure}")
+
+
+def _record(
+    module: nn.Module, example: Example, operators: Operators, seed: int, least: int
+) -> tuple[list[Log], dict[str, Recurrent]]:
+    logs: list[Log] = []
+    layers: dict[str, Recurrent] = {}
+    extent = example.extents.get(TIME)
+    step = extent.multiple if extent is not None else 1
+    low = max(least, extent.minimum if extent is not None else 0)
+    low = -(-low // step) * step
+    generator = torch.Generator().manual_seed(seed)
+    base = example.fit({BATCH: 3, TIME: low})
+    others = [name for name in base if name not in (BATCH, TIME)]
+    sizes = [
+        (3, low),
+        (3, low + step),
+        (3, low + 2 * step),
+        (3, low + 3 * step),
+        (4, low),
+        (4, low + step),
+        (5, low + 6 * step),
+    ]
+    points: list[dict[str, int]] = [{**base, BATCH: b, TIME: t} for b, t in sizes]
+    for name in others:
+        multiple = example.extents[name].multiple if name in example.extents else 1
+        points += [{**points[0], name: base[name] + k * multiple} for k in (1, 2)]
+    for point in points:
+        log, layers = record(module, example, operators, example.draw(point, generator), point)
+        logs.append(without_unused_views(log))
+    return logs, layers

@@ -1,0 +1,235 @@
+"""Run a module and write down every operation: quick, as nothing is traced, and free of the module's own Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rnncore.export.tracing.callers import Callers, user_lines
+from rnncore.export.tracing.copying import unchanged
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.operators import Operators
+from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
+from rnncore.export.tracing.rolling.cells import CELLS
+from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight
+from rnncore.layers import Recurrent, StreamingLayer
+from rnncore.placeholder import recording
+from rnncore.runtime.errors import ExportError
+
+aten = torch.ops.aten
+_SAME = (aten.alias.default, aten.detach.default, aten.lift_fresh.default)
+_READS = (aten._local_scalar_dense.default, aten.item.default, aten.nonzero.default, aten.masked_select.default)
+_RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+_PLACES = ("device", "layout", "pin_memory")
+_FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
+    **dict.fromkeys((aten.new_zeros.default, aten.zeros_like.default, aten.zeros.default), lambda values: 0.0),
+    **dict.fromkeys((aten.new_ones.default, aten.ones_like.default, aten.ones.default), lambda values: 1.0),
+    aten.new_full.default: lambda values: values[2],
+    aten.full_like.default: lambda values: values[1],
+}
+_LARGEST_CONSTANT = 4096
+
+_layers: ContextVar[dict[str, Recurrent]] = ContextVar("rnncore_recorded_layers")
+
+
+@torch.library.custom_op("rnncore::recorded_layer", mutates_args=())
+def recorded_layer(name: str, given: bool, tensors: Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
+    """The layer ``name`` of this recording on x and, if ``given``, states: [y, *states]."""
+    x, *states = tensors
+    with recording(None), packing_by_torch():  # type: ignore[arg-type]
+        y, final = _layers.get()[name](x, tuple(states) if given else None, lengths)
+    return [y.clone(), *(state.clone() for state in final)]
+
+
+class _Recorder:
+    """Keeps calls of rnncore's layers together; of one step, as in a loop, it runs the step itself."""
+
+    def __init__(self, module: nn.Module, operators: Operators) -> None:
+        self.layers: dict[str, Recurrent] = {}
+        self._names: dict[int, str] = {}
+        parts = [("", module), *((f"{name}.", layer) for name, layer in operators.layers.items())]
+        for prefix, part in parts:
+            for path, layer in part.named_modules():
+                if isinstance(layer, Recurrent) and id(layer) not in self._names:
+                    self._names[id(layer)] = prefix + path
+                    self.layers[prefix + path] = layer
+
+    def record(
+        self, layer: Recurrent, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See :class:`rnncore.placeholder.Recorder`."""
+        if x.shape[1] == 1 and lengths is None:
+            start = layer.initial_state(x.shape[0], x) if state is None else state
+            y, *final = layer.cell.step(layer.cell.project(x[:, 0]), *start)
+            return y.unsqueeze(1), tuple(final)
+        given = state is not None
+        y, *final = torch.ops.rnncore.recorded_layer(self._names[id(layer)], given, [x, *(state or ())], lengths)
+        return y, tuple(final)
+
+    def carry(
+        self, layer: StreamingLayer, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
+    ) -> tuple[str, tuple[Tensor, ...], Tensor | None]:
+        """See :class:`rnncore.placeholder.Recorder`."""
+        return "", layer.initial_state(x.shape[0], x) if state is None else state, lengths
+
+    def release(self, call: str, y: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See :class:`rnncore.placeholder.Recorder`."""
+        return y, state
+
+
+class _Cells(TorchFunctionMode):
+    """Writes out what torch's cells compute, so that the part which reads the input can leave the loop."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cell = CELLS.get(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {})) if cell is None else cell(*args, **(kwargs or {}))
+
+
+class _Logger(TorchDispatchMode):
+    def __init__(self, log: Log, callers: Callers) -> None:
+        super().__init__()
+        self.log = log
+        self._callers = callers
+        self._values: dict[int, Any] = {}
+        self._kept: list[Tensor] = []  # or an identity would be given to another tensor
+
+    def name(self, tensor: Tensor, value: Any) -> None:
+        """Say what ``tensor`` is."""
+        self._values[id(tensor)] = value
+        self._kept.append(tensor)
+        if not isinstance(value, Ref):
+            self.log.shapes[value], self.log.dtypes[value] = tuple(tensor.shape), tensor.dtype
+
+    def value(self, item: Any) -> Any:
+        """An argument as the log has it."""
+        if isinstance(item, list | tuple):
+            return tuple(self.value(part) for part in item)
+        if not isinstance(item, Tensor):
+            return item
+        if id(item) not in self._values:
+            if item.numel() > _LARGEST_CONSTANT:
+                raise ExportError(
+                    f"a tensor {list(item.shape)} is neither input, weight nor computed; make it a buffer"
+                )
+            self.name(item, Constant.of(item))
+        return self._values[id(item)]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _READS:
+            raise ExportError(f"forward reads the value of a tensor ({func}), which a file cannot know{_where()}")
+        values = tuple(self.value(item) for item in args)
+        named = {name: self.value(item) for name, item in kwargs.items() if name not in _PLACES}
+        result = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            self._write(self._functional(func, values), values, named, result)
+        elif (same := _same_as(func, args, result)) is not None:
+            self.name(result, values[same])
+        else:
+            self._write(func, values, named, result)
+        return result
+
+    def _functional(self, func: Any, values: tuple[Any, ...]) -> Any:
+        """The operation that gives what ``func`` writes into its first argument."""
+        name, _, overload = str(func).removeprefix("aten.").partition(".")
+        twin = getattr(getattr(aten, name.removesuffix("_"), None), overload, None)
+        if twin is None or not name.endswith("_") or not isinstance(values[0], Ref):
+            raise ExportError(f"forward changes a tensor in place that is no result of its own ({func}){_where()}")
+        return twin
+
+    def _write(self, func: Any, values: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+        target: Any = aten.reshape.default if func in _RESHAPES else func
+        if func in _FILLED:  # of their first argument they take nothing but the size and the dtype
+            target, named = aten.full.default, {"dtype": result.dtype}
+            values = (tuple(result.shape), _FILLED[func](values))
+        if func is torch.ops.rnncore.recorded_layer.default:
+            name, given, tensors, lengths = values
+            target = LayerCall(name, given, lengths is not None)
+            values = (*tensors, lengths) if lengths is not None else tensors
+        results = list(result) if isinstance(result, list | tuple) else [result]
+        tensors = [part for part in results if isinstance(part, Tensor)]
+        shapes, dtypes = [tuple(t.shape) for t in tensors], [t.dtype for t in tensors]
+        several = isinstance(result, list | tuple)
+        op = Op(target, values, named, shapes, dtypes, several, user_lines(3), self._callers.path(3))
+        self.log.ops.append(op)
+        for part, tensor in enumerate(results):
+            if isinstance(tensor, Tensor):
+                self.name(tensor, Ref(len(self.log.ops) - 1, part))
+
+
+def _where() -> str:
+    lines = user_lines(3)
+    return f":\n  {lines[-1]}" if lines else ""
+
+
+def _same_as(func: Any, args: Any, result: Any) -> int | None:
+    """Which argument ``result`` equals whatever the sizes are."""
+    if func in _SAME:
+        return 0
+    if func is aten.slice.Tensor and _is_whole(args[2:]):
+        return 0
+    if func is aten.slice_scatter.default and _is_whole(args[3:]):
+        return 1
+    if func is aten.copy.default and args[1].shape == result.shape and args[1].dtype == result.dtype:
+        return 1
+    return 0 if func is aten.expand.default and args[0].shape == result.shape else None
+
+
+def _is_whole(extent: Any) -> bool:
+    given = dict(enumerate(extent))
+    start, end, step = given.get(0), given.get(1), given.get(2, 1)
+    return start in (None, 0) and (end is None or end >= 2**62) and step == 1
+
+
+class _Flat:
+    """The module on flat tensors; what it gives is kept by name."""
+
+    def __init__(self, module: nn.Module, example: Example) -> None:
+        self._module, self._example = module, example
+        self.names: list[str] = []
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        found = list(named_tensors(self._example.call(self._module, tensors), ""))
+        self.names = [name for name, _ in found]
+        return tuple(tensor for _, tensor in found)
+
+
+def record(
+    module: nn.Module, example: Example, operators: Operators, tensors: Sequence[Tensor], sizes: Mapping[str, int]
+) -> tuple[Log, dict[str, Recurrent]]:
+    """What ``module`` runs on ``tensors``, inputs of the given ``sizes``, and the recurrent layers that it calls by name.
+
+    Raises:
+        ExportError: it reads values of tensors, or changes weights.  Whatever the module itself raises.
+    """
+    callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
+    logger, flat = _Logger(log, callers), _Flat(module, example)
+    tensors = [tensor.detach().clone() for tensor in tensors]  # two inputs may be one tensor
+    for path, weight in [*module.named_parameters(), *module.named_buffers()]:
+        logger.name(weight, Weight(path))
+    for i, tensor in enumerate(tensors):
+        logger.name(tensor, Input(i))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    token = _layers.set(recorder.layers)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with ExitStack() as stack:
+            contexts = (unchanged(module), recording(recorder), packing_by(PaddedPacker()), torch.no_grad())
+            contexts += (sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), logger)  # type: ignore[assignment]
+            for context in contexts:
+                stack.enter_context(context)
+            results = torch.func.functionalize(flat)(*tensors)
+        log.outputs = [(name, logger.value(result)) for name, result in zip(flat.names, results, strict=True)]
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        _layers.reset(token)
+    return log, recorder.layers

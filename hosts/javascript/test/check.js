@@ -1,0 +1,131 @@
+/** What every host must answer: the golden cases of all files, and the texts, ids and states that Python gave. */
+
+const same = (got, expected) => JSON.stringify(got) === JSON.stringify(expected);
+const close = (got, expected) => got.length === expected.length && expected.every((x, i) => Math.abs(x - got[i]) <= 1e-4);
+
+/** @param read name of a file -> its bytes. @returns [{ name, passed, note }] */
+export async function check(ort, rnncore, read) {
+  const results = [];
+  const test = async (name, run) => {
+    try {
+      const note = await run();
+      results.push({ name, passed: note === undefined, note: note === undefined ? "" : String(note) });
+    } catch (error) {
+      results.push({ name, passed: false, note: `${error.name}: ${error.message}` });
+    }
+  };
+  const json = async (name) => JSON.parse(new TextDecoder().decode(await read(name)));
+  const expected = await json("expected.json");
+  const opened = async (name) => rnncore.load(ort, await read(name));
+  const refused = async (type, run) => {
+    try {
+      await run();
+    } catch (error) {
+      return error instanceof rnncore[type] ? undefined : `${error.name} in place of ${type}: ${error.message}`;
+    }
+    return `nothing was refused, expected ${type}`;
+  };
+
+  for (const [name, kinds] of Object.entries(expected.files)) {
+    await test(`golden cases of ${name}`, async () => {
+      const report = await rnncore.verify(await opened(name));
+      if (!same(report.cases.map((one) => one.kind), kinds)) return `cases ${report.cases.map((one) => one.kind)}`;
+      if (!report.passed) return report.cases.map(({ kind, error, note }) => `${kind} ${error} ${note}`).join("; ");
+    });
+    await test(`the document of ${name} says the same`, async () => {
+      const document = await json(`${name}.json`);
+      const { document_version, ...rest } = document;
+      const sorted = (one) => Object.fromEntries(Object.entries(one).sort());
+      if (!same(sorted(await rnncore.readMetadata(await read(name))), sorted(rest))) return "it does not";
+      const model = await rnncore.load(ort, await read(name), { document });
+      if (!(await rnncore.verify(model)).passed) return "golden cases fail";
+    });
+  }
+  await test("one byte changed is refused", async () => {
+    const bytes = (await read("tagger.onnx")).slice();
+    bytes[bytes.length >> 1] ^= 1;
+    return refused("ModelFileError", () => rnncore.load(ort, bytes));
+  });
+  await test("a file cut short is refused", async () => {
+    const bytes = await read("tagger.onnx");
+    return refused("NotOnnxError", () => rnncore.load(ort, bytes.subarray(0, bytes.length >> 1)));
+  });
+  await test("a fork goes its own way, and a saved stream goes on here", async () => {
+    const model = await opened("tagger.onnx");
+    const [input] = model.inputs;
+    const [output] = model.outputs;
+    const stream = model.stream();
+    await stream.push({ [input]: [1, 2, 3] });
+    const other = stream.fork();
+    const restored = await model.restore(stream.save());
+    await other.push({ [input]: [4] });
+    const answers = [];
+    for (const one of [stream, restored]) answers.push([...(await one.push({ [input]: [5] }))[output].data]);
+    if (!same(...answers)) return "they differ";
+    const whole = (await model.run({ [input]: [[1, 2, 3, 5]] }))[output];
+    if (!close(answers[0], [...whole.data.slice(-answers[0].length)])) return "chunks differ from the whole";
+  });
+  await test("a stream that Python saved goes on here", async () => {
+    const { snapshot, read: ids, answer } = expected.saved;
+    const model = await opened("tagger.onnx");
+    const stream = await model.restore(Uint8Array.from(atob(snapshot), (letter) => letter.charCodeAt(0)));
+    const [output] = Object.values(await stream.push({ [model.inputs[0]]: ids }));
+    if (!close([...output.data], answer.flat())) return `${output.data} in place of ${answer}`;
+  });
+  await test("a model that does not stream says why", async () =>
+    refused("NotStreamableError", async () => (await opened("both_ways.onnx")).stream()));
+  await test("wrong input is refused by name", async () => {
+    const model = await opened("tagger.onnx");
+    const [input] = model.inputs;
+    for (const wrong of [{}, { [input]: [[99999]] }, { [input]: [[0.5]] }, { [input]: [1] }, { nothing: [[1]] }, [[1]]]) {
+      const note = await refused("InputError", () => model.run(wrong));
+      if (note) return `${JSON.stringify(wrong)}: ${note}`;
+    }
+    const stream = model.stream();
+    const [first] = [stream.push({ [input]: [1] })];
+    const note = await refused("StreamBusyError", () => stream.push({ [input]: [1] }));
+    await first;
+    return note;
+  });
+  for (const { name, tokenizer, texts } of expected.vocabularies) {
+    await test(`${name}: the ids and texts of the tokenizers library`, async () => {
+      const vocabulary = new rnncore.Vocabulary(tokenizer);
+      for (const { text, ids, decoded } of texts) {
+        if (!same(vocabulary.encode(text), ids)) return `${JSON.stringify(text)} is ${vocabulary.encode(text)}, expected ${ids}`;
+        if (vocabulary.decode(ids) !== decoded) return `${JSON.stringify(vocabulary.decode(ids))}, expected ${JSON.stringify(decoded)}`;
+      }
+    });
+  }
+  await test("a tokenizer of another kind is refused by name", () =>
+    refused("ModelFileError", () => new rnncore.Vocabulary({ ...expected.vocabularies[0].tokenizer, pre_tokenizer: { type: "Metaspace" } })));
+  await test("a language model scores and samples as in Python", async () => {
+    const model = await rnncore.LanguageModel.load(ort, await read("language_model.onnx"));
+    const { text, log_probs, samples } = expected.language_model;
+    const scores = await model.tokenScores(text);
+    if (!close(scores.map((one) => one.logProb), log_probs)) return `scores ${scores.map((one) => one.logProb)}`;
+    for (const { options, written } of samples) {
+      const got = await model.sample(options);
+      if (got !== written) return `${JSON.stringify(got)} in place of ${JSON.stringify(written)}`;
+    }
+    return refused("UnknownTokenError", () => model.tokenScores("Ω"));
+  });
+  await test("a generator writes as in Python, with options and without", async () => {
+    const generator = await rnncore.TextGenerator.load(ort, await read("generator.onnx"));
+    for (const { prefixes, options, written } of expected.generator) {
+      const got = await generator.generate(prefixes, options);
+      if (!same(got, written)) return `${JSON.stringify(got)} in place of ${JSON.stringify(written)}`;
+    }
+    return refused("InputError", () => generator.generate(["a"], { topP: 2 }));
+  });
+  await test("a translator finds what Python finds", async () => {
+    const translator = await rnncore.Translator.load(ort, await read("translator.onnx"));
+    for (const { sources, options, found } of expected.translator) {
+      const got = await translator.translateIds(sources, options);
+      if (!same(got.map((all) => all.map((one) => one.ids)), found.map((all) => all.map(([ids]) => ids)))) {
+        return `${JSON.stringify(got.map((all) => all.map((one) => one.ids)))} in place of ${JSON.stringify(found)}`;
+      }
+      if (!close(got.flat().map((one) => one.score), found.flat().map(([, score]) => score))) return "other scores";
+    }
+  });
+  return results;
+}

@@ -1,0 +1,24 @@
+"""``rnncore adapt``: files of others, and files of ours that another tool has touched, become files of rnncore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rnncore.cli.console import reports_errors
+
+
+@reports_errors
+def adapt(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+) -> None:
+    """Let an ONNX file stream whose LSTM, GRU and RNN nodes hide their states, or stamp a changed file of ours again.
+
+    Chunks are compared with the whole, and a file of ours must answer its golden cases; otherwise nothing is written.
+    """
+    from rnncore.export import adapt as adapt_file
+
+    typer.echo(str(adapt_file(model, out)))

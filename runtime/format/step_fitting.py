@@ -1,0 +1,60 @@
+"""Which function of the steps that go in gives those that come out: the simplest one through what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rnncore.runtime.format.axes import Steps
+
+_MOST_TIMES = 64
+
+
+class Unfitting(Exception):
+    """A size follows no rule that a signature can say."""
+
+
+def fit_steps(name: str, points: Mapping[int, int], ask: Callable[[int], int | None], multiple: int = 1) -> str:
+    """The axis itself, or the simplest (times * n + plus) // over through all points and some more that are asked for.
+
+    points: sizes that come out, by ``n`` that go in.  ask: the size for another n, None where it cannot be told.  multiple:
+    every n is one of this.
+
+    Raises:
+        Unfitting: there is no such function.
+    """
+    if all(n == size for n, size in points.items()):
+        return name
+    known = dict(points)
+    (low, small), (high, large) = min(known.items()), max(known.items())
+    if large <= small:
+        raise Unfitting(f"a size falls or stays from {small} to {large} while axis {name!r} grows from {low} to {high}")
+    edge = _edge(known, ask, multiple)
+    if edge is not None:
+        known[edge[0]], known[edge[0] - multiple] = edge[1], edge[1] - 1
+    for times in range(1, _MOST_TIMES + 1):
+        # The slope lies between what the points allow: (large - small) is within 1 of times * (high - low) / over.
+        least = max(1, times * (high - low) // (large - small + 1))
+        most = times * (high - low) // max(large - small - 1, 1) + 1
+        for over in range(least, min(most, least + 4096) + 1):
+            # over * size <= times * n + plus < over * (size + 1)
+            floor = max(over * size - times * n for n, size in known.items())
+            ceiling = min(over * (size + 1) - times * n - 1 for n, size in known.items())
+            if floor <= ceiling:
+                return Steps(name, times, min(max(floor, 0), ceiling), over)
+    raise Unfitting(f"a size follows axis {name!r} by no simple rule: {dict(sorted(known.items()))}")
+
+
+def _edge(points: Mapping[int, int], ask: Callable[[int], int | None], multiple: int) -> tuple[int, int] | None:
+    """The least n, of multiples, at which the size is what it is at the largest point: where a stride begins."""
+    ordered = sorted(points)
+    high, wanted = ordered[-1], points[ordered[-1]]
+    low = max((n for n in ordered if points[n] < wanted), default=None)
+    if low is None:
+        return None
+    while high - low > multiple:
+        middle = low + (high - low) // (2 * multiple) * multiple
+        size = ask(middle)
+        if size is None:
+            return None
+        low, high = (middle, high) if size < wanted else (low, middle)
+    return (high, wanted) if ask(high - multiple) == wanted - 1 else None

@@ -1,0 +1,129 @@
+"""The example service with clients that mean no good: each is closed with a code, and the others notice nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.language_models import model_file
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+Start = Callable[..., AbstractContextManager[tuple[str, Path]]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("service") / "small.onnx"
+    path.write_bytes(model_file())
+    return path
+
+
+@pytest.fixture
+def start(model: Path, tmp_path: Path) -> Start:
+    @contextmanager
+    def started(*options: str) -> Iterator[tuple[str, Path]]:
+        log = tmp_path / "log"
+        program = [sys.executable, str(ROOT / "examples" / "token_service.py"), "--model", str(model)]
+        with (
+            log.open("wb") as errors,
+            subprocess.Popen(
+                [*program, "--seconds", "200", *options], stdout=subprocess.PIPE, stderr=errors
+            ) as process,
+        ):
+            try:
+                assert process.stdout is not None
+                yield process.stdout.readline().decode().strip(), log
+            finally:
+                process.terminate()
+
+    return started
+
+
+def code_of(client: ClientConnection) -> int | None:
+    """The code that the service closes with."""
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            client.recv(timeout=60)
+    return closed.value.rcvd.code if closed.value.rcvd else None
+
+
+def ask(client: ClientConnection, text: str) -> Any:
+    client.send(text)
+    return json.loads(client.recv(timeout=60))
+
+
+def test_what_is_no_text_closes_with_a_code_and_a_line(start: Start) -> None:
+    with start() as (url, log), connect(url) as good:
+        with connect(url) as binary:
+            binary.send(b"abc")
+            assert code_of(binary) == 1003
+        with connect(url) as invalid:
+            invalid.socket.sendall(b"\x81\x82\x00\x00\x00\x00\xff\xfe")  # a text frame that is no UTF-8
+            assert code_of(invalid) == 1007
+        with connect(url) as long:
+            long.send("a" * 5000)
+            assert code_of(long) == 1009
+        with connect(url, origin="https://elsewhere.example") as foreign:  # type: ignore[arg-type]
+            assert code_of(foreign) == 1008
+        with connect(url) as hasty:
+            for _ in range(2000):
+                try:
+                    hasty.send("a" * 4000)
+                except ConnectionClosed:
+                    break
+            assert code_of(hasty) in (1008, 1011, None)  # what it sees of it, with its hands full
+        assert len(ask(good, "abc")["log_probs"]) == 3
+        lines = [line for line in log.read_text().splitlines() if "token_service" in line]
+        assert [line for line in lines if "binary frame" in line] and [line for line in lines if "other sites" in line]
+        assert "Traceback" not in log.read_text()
+        base = url.replace("ws://", "http://").removesuffix("/score")
+        for page in ("/stats", "/docs", "/openapi.json"):
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(base + page)
+
+
+def test_limits_of_clients_idleness_and_tokens(start: Start) -> None:
+    with start("--max-clients", "2", "--idle-s", "3", "--token", "secret", "--stats") as (url, _):
+        known = {"Authorization": "Bearer secret"}
+        with connect(url, additional_headers={"Authorization": "Bearer wrong"}) as stranger:
+            assert code_of(stranger) == 1008
+        with connect(url, additional_headers=known) as one, connect(url, additional_headers=known) as two:
+            with connect(url, additional_headers=known) as third:
+                assert code_of(third) == 1013
+            assert len(ask(one, "ab")["log_probs"]) == 2
+            assert code_of(two) == 1008, "idle"
+        base = url.replace("ws://", "http://").removesuffix("/score")
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(base + "/stats")
+        assert json.load(urlopen(Request(base + "/stats", headers=known)))["pushes"] >= 2
+
+
+def test_who_leaves_takes_its_work_with_it(start: Start) -> None:
+    """Steps are counted: of all that was sent, and not waited for, next to nothing is run."""
+    with start("--stats") as (url, _):
+        stats = url.replace("ws://", "http://").removesuffix("/score") + "/stats"
+        sent = 0
+        for _ in range(10):
+            with connect(url) as client:
+                for _ in range(8):
+                    client.send("ab" * 2000)
+                    sent += 4000
+        end = time.monotonic() + 60
+        while json.load(urlopen(stats))["streams"] or json.load(urlopen(stats))["pending"]:
+            assert time.monotonic() < end
+        assert json.load(urlopen(stats))["steps"] < sent
+        with connect(url) as good:
+            assert len(ask(good, "abc")["log_probs"]) == 3
