@@ -11,7 +11,7 @@ from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import output_shapes
-from rnncore.export.tracing.groups import Group, find_groups
+from rnncore.export.tracing.groups import Group, find_groups, find_limits
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of
@@ -32,6 +32,10 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     fixed, tied, said = _given(example, given or {})
     groups = find_groups(prober, fixed, [tied[name] for name in tied])
     names = _names(prober, example, groups, said)
+    joined = _with_strangers(prober, example, groups, names)
+    if len(joined) < len(groups):
+        groups = joined
+        names = _names(prober, example, groups, said)
     _check(module, example, groups, names)
     try:
         shapes = output_shapes(prober, groups, names)
@@ -72,6 +76,35 @@ def _names(prober: Prober, example: Example, groups: Sequence[Group], said: Mapp
         if k not in names:
             names[k] = _own_name(example, group, names)
     return names
+
+
+def _with_strangers(prober: Prober, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> list[Group]:
+    """``groups``, where an input that never meets the others takes its batch and time from their usual places.
+
+    A file has one batch axis; and two sequences that come together, such as those of two towers, stream together.
+    """
+    joined = list(groups)
+    for role in (BATCH, TIME):
+        home = next((groups[k] for k, name in names.items() if name == role), None)
+        batch = next((groups[k] for k, name in names.items() if name == BATCH), None)
+        if home is None or batch is None:
+            continue
+        known = {index for index, _ in batch.places}
+        more = [
+            group
+            for group in groups
+            if group is not home
+            and group.size == home.size
+            and all(
+                index not in known and default_axes(example.inputs[index].value)[axis] == role
+                for index, axis in group.places
+            )
+        ]
+        if more:
+            whole = Group((*home.places, *(place for group in more for place in group.places)), home.size)
+            find_limits(prober, whole)
+            joined = [whole if group is home else group for group in joined if group not in more]
+    return joined
 
 
 def _own_name(example: Example, group: Group, names: Mapping[int, str]) -> str:

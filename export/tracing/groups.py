@@ -37,6 +37,8 @@ def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Pla
     known = {place for places in tied for place in places}
     open_places = [place for place in prober.base if place not in known and place not in fixed]
     _leave_size_one(prober, [place for place in (*open_places, *known) if prober.base[place] == 1])
+    tied = [_with_partners(prober, places, open_places) for places in tied]
+    open_places = [place for place in open_places if not any(place in places for places in tied)]
     groups = [Group(places, prober.base[places[0]]) for places in tied]
     alone = [place for place in open_places if _free(prober, (place,))]
     # torch packs the first rows where there are more rows than lengths: that an axis may grow does not make it free.
@@ -46,8 +48,22 @@ def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Pla
     taken = {place for group in groups for place in group.places}
     groups += [Group((place,), prober.base[place]) for place in doubtful if place not in taken]
     for group in groups:
-        _find_limits(prober, group)
+        find_limits(prober, group)
     return groups
+
+
+def _with_partners(prober: Prober, places: tuple[Place, ...], others: Sequence[Place]) -> tuple[Place, ...]:
+    """``places``, which somebody has named, with the axes of other inputs without which they cannot shrink."""
+    size = prober.base[places[0]]
+    if size < 2 or prober.run(dict.fromkeys(places, size - 1)) is not None:
+        return places
+    mine = {index for index, _ in places}
+    for place in others:
+        if place[0] not in mine and prober.base[place] == size:
+            together = (*places, place)
+            if prober.run(dict.fromkeys(together, size - 1)) is not None:
+                return together
+    return places
 
 
 def _leave_size_one(prober: Prober, ones: Sequence[Place]) -> None:
@@ -105,7 +121,7 @@ def _some(choices: Sequence[Sequence[Place | None]]) -> list[tuple[Place | None,
     return list(product(*choices))
 
 
-def _find_limits(prober: Prober, group: Group) -> None:
+def find_limits(prober: Prober, group: Group) -> None:
     """The least size and what it is a multiple of; the outcomes on the way are kept."""
     size = group.size
 

@@ -195,7 +195,9 @@ class _Reader:
                 yield from self._along(node, dim, [shift])
         elif name in ("cat", "concat"):
             parts, dim = _argument(node, "tensors", ()), int(_argument(node, "dim", 0))
-            yield from self._along(parts[0], dim, [p.meta["val"].shape[dim] for p in parts])
+            sizes = [shape[dim] for shape in map(_shape, parts) if len(shape) > dim >= -len(shape)]
+            for axis in dict.fromkeys(axis for size in sizes for axis in self._axes_of(size)):
+                yield from ((axis, size) for size in sizes if isinstance(size, int))
         elif name in (*_COMPARE, *_COUNTS, *_POSITIONS):
             yield from self._counted(node)
 

@@ -36,7 +36,7 @@ class Cell(nn.Module):
       shape [..., any fixed size]; it runs once for all time steps.  The default hands ``x`` through.
     * ``step(z_t, *state) -> (y_t, *state)``: one step for a batch; ``z_t`` is [batch, z size], each state is
       [batch, its size] in the order of ``state_sizes``, ``y_t`` is [batch, output_size].  A state that is no vector, such
-      as the matrix of an associative memory, is [batch, *its shape].
+      as the matrix of an associative memory, is ``[batch, *its shape]``.
 
     Training (:class:`rnncore.Recurrent`), ONNX export, streaming and batching follow from these two; a step must use
     torch operations that treat every row of the batch alike.
@@ -103,7 +103,7 @@ class Cell(nn.Module):
     def initial_state(self, batch: int | torch.SymInt, like: Tensor) -> tuple[Tensor, ...]:
         """State before the first step: zeros or the learned value, each [batch, size], dtype and device of ``like``.
 
-        A state of more axes is [batch, *its shape].
+        A state of more axes is ``[batch, *its shape]``.
         """
         if self.learn_initial_state:
             initial = (getattr(self, f"initial_{name}") for name in self.state_sizes)

@@ -102,7 +102,7 @@ def test_report_in_the_file_is_the_report(exported: Exported, form: str) -> None
     assert set(model.report["versions"]) == {"python", "torch", "onnx", "onnxruntime"}
     assert model.report["versions"]["torch"] == torch.__version__
     cases = model.report["cases"]
-    assert {case["kind"] for case in cases} == {"whole", "ragged"} | ({"stream"} if report.causal else set())
+    assert {case["kind"] for case in cases} == {"whole", "rows", "ragged"} | ({"stream"} if report.causal else set())
     assert {(1, 1), (2, 7), (5, 2), (3, 64)} <= {(case["batch"], case["time"]) for case in cases}
     assert all(case["passed"] and case["max_rel"] <= model.report["tolerance"] for case in cases)
     assert 0 < report.max_error < 1e-4

@@ -73,7 +73,7 @@ def test_other_outputs_are_refused(options: dict[str, bool], message: str, tmp_p
 
 @pytest.mark.slow
 def test_wrong_picks_do_not_pass_verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.add_pick
+    real = module.add_gather_output
 
     def of_the_negated_output(graph: ir.Graph, states: set[str]) -> GatherOutput:
         pick = real(graph, states)

@@ -79,24 +79,6 @@ def test_missing_folder(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-class StepByStep(nn.Module):
-    """A loop over time by hand, which torch unrolls to the length of the example."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.below = nn.GRU(5, 3, batch_first=True)
-        self.cell = nn.GRUCell(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.below(x)[0]
-        h = y.new_zeros(y.shape[0], 3)
-        steps = []
-        for t in range(y.shape[1]):
-            h = self.cell(y[:, t], h)
-            steps.append(h)
-        return torch.stack(steps, 1)
-
-
 class NoRecurrence(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -128,11 +110,6 @@ class WideCell(rnncore.Cell):
 
 
 UNTRACEABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
-    "loop over time by hand": (
-        StepByStep,
-        {},
-        r"forward calls 'cell' \(GRUCell\) 31 times.*self.cell_over_time = rnncore.Recurrent\(self.cell\)",
-    ),
     "no recurrent layer": (
         NoRecurrence,
         {},

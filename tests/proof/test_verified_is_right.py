@@ -144,9 +144,18 @@ def exported(module: nn.Module, folder: Path, steps: int = 6, **options: object)
     return report, runtime.load(report.path)
 
 
-@pytest.mark.parametrize("module", [Lag(24), WarmUp(20)])
-def test_what_looks_back_is_right_and_does_not_stream(module: Base, tmp_path: Path) -> None:
-    """Its context is nowhere in the file, and short streams do not show that."""
+def test_a_lag_streams_with_its_context_as_a_state(tmp_path: Path) -> None:
+    """Beyond its reach: short streams would not show that the context is missing."""
+    module = Lag(24)
+    report, file = exported(module, tmp_path)
+    assert report.causal
+    whole_is_right(file, module, 2, 200)
+    stream_is_right(file, module, [10] * 20)
+
+
+def test_what_counts_steps_is_right_and_does_not_stream(tmp_path: Path) -> None:
+    """How many steps there were is nowhere in the file, and short streams do not show that."""
+    module = WarmUp(20)
     report, file = exported(module, tmp_path)
     assert not report.causal and "fed in chunks the model answers differently" in report.signature.not_causal_because
     whole_is_right(file, module, 2, 200)
