@@ -205,7 +205,8 @@ WRONG_INPUTS = {
     "complex": (PLAIN, X + 1j, "has dtype complex64, the model expects floating-point"),
     "floats for ids": (TOKENS, np.ones((2, 3)), "input 'ids' has dtype float64, the model expects integers (int64)"),
     "bools for ids": (TOKENS, np.ones((2, 3), bool), "has dtype bool, the model expects integers"),
-    "objects": (PLAIN, X.astype(object), "has dtype object, the model expects floating-point"),
+    "objects": (PLAIN, np.full((1, 2, FEATURES), object()), "is a ndarray that holds a object at [0, 0, 0]"),
+    "masked": (PLAIN, np.ma.masked_array(X), "is a masked array"),
     "foreign order": (PLAIN, BIG_ENDIAN, "has dtype >f4 in foreign byte order: use .astype('float32')"),
     "too large": (PLAIN, np.full((1, 2, FEATURES), 1e300), "holds numbers too large for float32"),
     "too large an id": (TOKENS, np.full((1, 2), 2**63, "u8"), "which do not fit int64"),
@@ -263,7 +264,7 @@ def test_inputs_that_disagree() -> None:
 WRONG_LENGTHS = {
     "floats": ([1.0, 2.0], "lengths have dtype float64 (1.0 in row 0), expected integers"),
     "NaN": ([float("nan"), 2], "lengths have dtype float64 (nan in row 0)"),
-    "text": ("ab", "lengths have dtype <U2"),
+    "text": ("ab", "lengths: is a str, expected an array"),
     "too few": ([3], "lengths have shape [1], expected [2]: one length for each sequence"),
     "a scalar": (3, "lengths have shape [], expected [2]"),
     "a column": ([[3], [2]], "lengths have shape [2, 1], expected [2]"),

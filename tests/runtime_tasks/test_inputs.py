@@ -50,7 +50,7 @@ def test_nothing_has_no_labels(tagger: runtime.Tagger) -> None:
         (["po", ""], "item 1: token 1 is ''"),
         ([5, 99], r"holds the id 99 at \[1\]"),
         ([0.5], "expects integers"),
-        (None, "NoneType"),
+        (None, "text 1 is missing \\(None\\)"),
     ],
 )
 def test_what_is_no_input_is_named(tagger: runtime.Tagger, one: Any, message: str) -> None:

@@ -91,7 +91,7 @@ def test_wrong_texts_are_refused() -> None:
         character_vocabulary(["", ""])
     with pytest.raises(InputError, match="surrogates"):
         character_vocabulary(["a\udcff"])
-    with pytest.raises(InputError, match="text is a bytes"):
+    with pytest.raises(InputError, match="text 0 is a bytes"):
         character_vocabulary(["a"]).encode(b"a")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="token id is 9"):
         character_vocabulary(["a"]).token(9)
