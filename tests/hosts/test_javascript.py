@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import json
@@ -15,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from rnncore import runtime
 from tests.hosts.files import write_files
+from tests.tolerances import bound
 
 JAVASCRIPT = Path(__file__).parents[2] / "hosts" / "javascript"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -64,6 +67,18 @@ def test_every_answer_in_node(files: Path, modules: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     expect_all_passed(json.loads(done.stdout))
+
+
+def test_python_goes_on_with_a_stream_that_javascript_saved(files: Path, modules: Path) -> None:
+    done = subprocess.run(
+        ["node", "test/save.js", str(files)], cwd=JAVASCRIPT, capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert done.returncode == 0, done.stderr
+    model = runtime.load(files / "tagger.onnx")
+    with model.stream() as whole, model.restore(base64.b64decode(done.stdout)) as stream:
+        whole.push([3, 1, 4])
+        assert stream.steps == whole.steps == 3
+        np.testing.assert_allclose(stream.push([1, 5]), whole.push([1, 5]), atol=bound("float32", "onnx", length=5))
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
