@@ -25,7 +25,8 @@ from rnncore.export.tracing.callers import Callers
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
-from rnncore.layers import Recurrent, StreamingLayer
+from rnncore.export.tracing.passing_states import PassingStates
+from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 
@@ -107,7 +108,7 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class _Plain:
+class _Plain(PassingStates):
     """Runs rnncore's own layers as they are, out of sight of ``_Functions``."""
 
     def __init__(self) -> None:
@@ -123,16 +124,6 @@ class _Plain:
                 return layer(x, state, lengths)
         finally:
             self.inside = before
-
-    def carry(
-        self, layer: StreamingLayer, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
-    ) -> tuple[str, tuple[Tensor, ...], Tensor | None]:
-        """See :class:`rnncore.placeholder.Recorder`."""
-        return "", layer.initial_state(x.shape[0], x) if state is None else state, lengths
-
-    def release(self, call: str, y: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See :class:`rnncore.placeholder.Recorder`."""
-        return y, state
 
 
 @dataclass(frozen=True)

@@ -157,8 +157,11 @@ def _ends(value: ir.Value) -> Ends:
     return frozenset(ends)
 
 
-def _above(values: Sequence[ir.Value | None]) -> Iterator[ir.Value]:
-    """Everything that ``values`` are computed from, themselves included; the sizes of a value are not the value."""
+def _above(values: Sequence[ir.Value | None], *, through_sizes: bool) -> Iterator[ir.Value]:
+    """Everything that ``values`` are computed from, themselves included.
+
+    through_sizes: also what only the sizes are taken of; otherwise the sizes of a value are not the value.
+    """
     todo, seen = [value for value in values if value is not None], set()
     while todo:
         value = todo.pop()
@@ -167,13 +170,13 @@ def _above(values: Sequence[ir.Value | None]) -> Iterator[ir.Value]:
         seen.add(value)
         yield value
         node = value.producer()
-        if node is not None and node.op_type not in ("Shape", "Size"):
+        if node is not None and (through_sizes or node.op_type not in ("Shape", "Size")):
             todo.extend(part for part in node.inputs if part is not None)
 
 
 def _depends(value: ir.Value | None) -> bool:
     """Whether ``value`` depends on more than sizes of inputs: on what is in them, on chance, on a loop."""
-    for part in _above([value]):
+    for part in _above([value], through_sizes=False):
         node = part.producer()
         if node is None:
             if part.is_graph_input():
@@ -195,7 +198,7 @@ def _evaluate(model: ir.Model, values: Sequence[ir.Value | None]) -> list[np.nda
     }
     wanted = [by_name[name] for name in names]
     graph.outputs.clear()
-    needed = set(_all_above(wanted))
+    needed = set(_above(wanted, through_sizes=True))
     for node in reversed(list(graph)):
         if not any(value in needed for value in node.outputs):
             graph.remove(node, safe=False)
@@ -217,16 +220,3 @@ def _evaluate(model: ir.Model, values: Sequence[ir.Value | None]) -> list[np.nda
         return list(session.run(names, fed))
     except Exception:  # whatever it is, the start is then taken for one that depends on inputs
         return []
-
-
-def _all_above(values: Sequence[ir.Value]) -> Iterator[ir.Value]:
-    todo, seen = list(values), set()
-    while todo:
-        value = todo.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        yield value
-        node = value.producer()
-        if node is not None:
-            todo.extend(part for part in node.inputs if part is not None)

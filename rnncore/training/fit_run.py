@@ -78,8 +78,9 @@ class FitRun:
             self._held_out_batches = grouped_batches(labels, held_out_lengths, settings.batch, settings.seed, 0)
         self._batches: list[np.ndarray] = []
         self._save_due = False
-        self._steps_an_epoch = len(self._batches_of(0))
-        self._check_shares()
+        first = self._batches_of(0)  # as many as in every epoch
+        self._steps_an_epoch = len(first)
+        self._check_shares(smallest=min(map(len, first)))
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self._loss, self._optimizer = self._accelerator.prepare(_Loss(model), optimizer)
         self._observer = self._observers(observer, log_dir)
@@ -244,9 +245,8 @@ class FitRun:
             )
         return loss, means
 
-    def _check_shares(self) -> None:
+    def _check_shares(self, smallest: int) -> None:
         processes = self._accelerator.num_processes
-        smallest = min(map(len, self._batches_of(0)))
         if smallest < processes:
             raise InputError(
                 f"the smallest batch has {smallest} examples for {processes} processes: raise batch, "

@@ -19,9 +19,10 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
+from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling.cells import CELLS
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight
-from rnncore.layers import Recurrent, StreamingLayer
+from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 
@@ -50,7 +51,7 @@ def recorded_layer(name: str, given: bool, tensors: Sequence[Tensor], lengths: T
     return [y.clone(), *(state.clone() for state in final)]
 
 
-class _Recorder:
+class _Recorder(PassingStates):
     """Keeps calls of rnncore's layers together; of one step, as in a loop, it runs the step itself."""
 
     def __init__(self, module: nn.Module, operators: Operators) -> None:
@@ -74,16 +75,6 @@ class _Recorder:
         given = state is not None
         y, *final = torch.ops.rnncore.recorded_layer(self._names[id(layer)], given, [x, *(state or ())], lengths)
         return y, tuple(final)
-
-    def carry(
-        self, layer: StreamingLayer, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
-    ) -> tuple[str, tuple[Tensor, ...], Tensor | None]:
-        """See :class:`rnncore.placeholder.Recorder`."""
-        return "", layer.initial_state(x.shape[0], x) if state is None else state, lengths
-
-    def release(self, call: str, y: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See :class:`rnncore.placeholder.Recorder`."""
-        return y, state
 
 
 class _Cells(TorchFunctionMode):
