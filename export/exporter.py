@@ -38,6 +38,7 @@ from rnncore.export.targets import (
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.one_step import is_one_step, over_time
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import with_other_ways
 from rnncore.export.tracing.rolling.program import RolledProgram, roll
@@ -140,6 +141,9 @@ def export(
     with unchanged(reference):
         check_repeatable(reference, bind(reference, example))
         call = Example.of(reference, example, axes, lengths)
+    if states:
+        reference, call, states, output_names = _over_time(reference, call, states, output_names, axes, seed)
+        axes = None
     exporter = _Exporter(reference, call, form, output_names, metadata or {}, pick, seed, axes)
     exporter.target = target or "onnxruntime"
     exporter.quantization = Quantization.of(quantize, reference, exporter.example, accuracy_data, axes, lengths)
@@ -150,6 +154,24 @@ def export(
         report = exporter.run(temporary, streaming, lengths, verify)
     weights = report.weights_path
     return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
+
+
+def _over_time(
+    step: nn.Module,
+    example: Example,
+    states: Mapping[str, str],
+    output_names: Sequence[str] | None,
+    axes: Axes | None,
+    seed: int,
+) -> tuple[nn.Module, Example, Mapping[str, str] | None, Sequence[str] | None]:
+    """A module of one step as one over time, its example, and the states and names of outputs that are left to say."""
+    with unchanged(step):
+        check_runs(example, step)
+        found = find_axes(step, example, axes, seed)
+    if not is_one_step(found, states):
+        return step, example, states, output_names
+    module, drawn = over_time(step, found, states, output_names)
+    return module, Example.of(module, drawn, None, False), None, None
 
 
 def _check_choices(form: str, target: str | None) -> None:
@@ -354,7 +376,9 @@ class _Exporter:
         if mixed:
             raise VerificationError(_message("a row of a batch differs from the row alone: forward mixes rows", mixed))
         if not plan.lift_lengths and verdict.failures("ragged"):
-            raise VerificationError(_message(PADDING_SHOWS, verdict.failures("ragged")))
+            own = self.example.lengths
+            way_out = "" if own is None else UNUSED_LENGTHS.format(name=own)
+            raise VerificationError(_message(PADDING_SHOWS + way_out, verdict.failures("ragged")))
         ragged = verdict.failures("ragged")
         if ragged:
             if must_lengths:
@@ -396,6 +420,7 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
+UNUSED_LENGTHS = "; if forward does not cut its sequences by '{name}', lengths=False makes that an input like others"
 
 
 def _rolled(
