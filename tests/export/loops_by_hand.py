@@ -207,7 +207,7 @@ class Scans(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         values, factors = self.make(x).chunk(2, -1)
-        return values.logcumsumexp(dim=1) + torch.cumprod(1 + 0.1 * torch.tanh(factors), -2)
+        return 0.1 * values.logcumsumexp(dim=1) + torch.cumprod(torch.sigmoid(factors), -2)
 
 
 class TwoAgo(nn.Module):
