@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from rnncore.runtime.tasks.tagger import Tagger
     from rnncore.runtime.tasks.task_stream import TaskStream
     from rnncore.runtime.tasks.vectors import Neighbour, cosines, nearest
+    from rnncore.runtime.text.affixes import Affixes
     from rnncore.runtime.text.beam import Found
     from rnncore.runtime.text.generation import TextGenerator, Written
     from rnncore.runtime.text.language_model import LanguageModel, TokenScore
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT_VERSION",
+    "Affixes",
     "Case",
     "Classifier",
     "DeadlineExceeded",
@@ -147,6 +149,7 @@ _MODULES = {
     "tasks.spans": ("Span", "SpanCounts", "count_spans", "spans_of"),
     "tasks.tagger": ("Tagger",),
     "tasks.task_stream": ("TaskStream",),
+    "text.affixes": ("Affixes",),
     "text.beam": ("Found",),
     "text.generation": ("TextGenerator", "Written"),
     "text.language_model": ("LanguageModel", "TokenScore"),

@@ -47,7 +47,10 @@ def runtime_environments(
     """Floor and newest of both, on the pinned Python; then the newest of both on every other Python of this machine."""
     made = [
         Environment(
-            "runtime", f"onnxruntime {ort}, numpy {numpy}", PINNED_PYTHON, (f"onnxruntime=={ort}", f"numpy=={numpy}")
+            "runtime",
+            f"onnxruntime{ort or ' newest'}, numpy{numpy or ' newest'}",
+            PINNED_PYTHON,
+            (f"onnxruntime{ort}", f"numpy{numpy}"),
         )
         for ort in onnxruntimes
         for numpy in numpys
