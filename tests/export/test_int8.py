@@ -17,7 +17,7 @@ from torch import nn
 from rnncore import runtime
 from rnncore.export import export
 from rnncore.export.int8.nodes import WEIGHT_LEVELS
-from rnncore.export.verification.int8_verifier import INT8_RMS
+from rnncore.export.verification.judging import INT8_RMS
 from rnncore.runtime.format.comparison import rms_error
 from tests.export.exporting import FORMS, Exported, all_nodes, export_forms, one_trace
 from tests.export.int8_models import FEATURES, TAGS, VOCABULARY, BothWays, Product, deep, text_model

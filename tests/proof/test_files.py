@@ -15,6 +15,7 @@ import rnncore
 from rnncore import runtime
 from rnncore.export import export
 from rnncore.export.tracing.example import Example
+from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.format.golden import Golden
@@ -52,7 +53,7 @@ def test_a_file_that_answers_otherwise_the_second_time_fails(tmp_path: Path) -> 
     for fault, wanted in ((None, ""), (noise, "a second run gave other bits")):
         if fault is not None:
             path.write_bytes(with_fault(path.read_bytes(), fault))
-        verdict = Verifier(Reference(module, example), example, "float32", seed=3).verify(path)
+        verdict = Verifier(Reference(module, example), example, Judge.of("float32"), seed=3).verify(path)
         notes = {case.note for case in verdict.cases if not case.passed}
         assert notes == ({wanted} if wanted else set())
 
