@@ -23,6 +23,7 @@ from tests.export.faults import with_fault
 from tests.export.modules import Network
 from tests.proof.modules import FEATURES, HIDDEN, WarmUp
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 X = torch.randn(2, 6, FEATURES, generator=torch.Generator().manual_seed(1))
@@ -112,7 +113,7 @@ def test_golden_streams_are_as_long_as_what_was_verified_and_take_no_room(tmp_pa
     with torch.no_grad():
         expected = module(torch.from_numpy(stream.inputs["input"]))
     kept = stream.outputs["output"]
-    np.testing.assert_allclose(kept.values, expected.numpy().ravel()[:: kept.every], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(kept.values, expected.numpy().ravel()[:: kept.every], rtol=0, atol=fixed("float32"))
 
 
 def test_golden_inputs_that_are_too_large_to_keep_are_drawn(tmp_path: Path) -> None:
