@@ -48,6 +48,7 @@ from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
     from rnncore.runtime.opening import open
+    from rnncore.runtime.tasks.calibration import Threshold, calibrate
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.generator import Generator
@@ -115,11 +116,13 @@ __all__ = [
     "TextGenerator",
     "TextStates",
     "TextStream",
+    "Threshold",
     "TokenScore",
     "Translator",
     "UnknownTokenError",
     "VerifyReport",
     "Written",
+    "calibrate",
     "cosines",
     "count_spans",
     "edit_distance",
@@ -139,6 +142,7 @@ _MODULES = {
     "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
+    "tasks.calibration": ("Threshold", "calibrate"),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),
     "tasks.generator": ("Generator",),
     "tasks.levenshtein": ("edit_distance",),
