@@ -139,8 +139,8 @@ def _page(rows: list[Row]) -> str:
         "",
         "Made by `scripts/matrix`, outside CI: CI runs the pinned set of `constraints.txt` alone. *Runtime*: files of every "
         "kind, written by the pinned set, are verified again, streamed, pooled, saved and restored without torch. *Export*: "
-        "the ten files of tests/hosts are exported and verified, and tests of layers, packed sequences and fused forms run, with another "
-        "torch, all else as pinned.",
+        "the ten files of tests/hosts are exported and verified, and tests of layers, packed sequences and fused forms run, "
+        "with another torch, all else as pinned.",
         "",
         f"Linux on x86-64, Python {PINNED_PYTHON} where not said otherwise. macOS, Windows and ARM: not tried.",
         "",
