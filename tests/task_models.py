@@ -62,6 +62,7 @@ def _generator(labels: tuple[str, ...]) -> TaskModel:
 
 MODELS: dict[str, Callable[[], TaskModel]] = {
     "tagger": _tagger,
+    "tagger, crf": lambda: Tagger(floats(("gru", 7), bidirectional=True), ("B-a", "I-a", "B-b", "O"), crf=True),
     "classifier, last": lambda: Classifier(floats(("lstm", 7), ("gru-simple", 11)), ("x", "y", "z")),
     "classifier, attention": lambda: Classifier(
         floats(("peephole-lstm-previous", 7), bidirectional=True), ("x", "y"), pooling="attention"

@@ -27,7 +27,7 @@ class TaskModel(nn.Module):
     """
 
     task: ClassVar[str]
-    output_name: ClassVar[str]
+    output_name: str
 
     def __init__(self, config: ReaderConfig, labels: Sequence[str] = (), extra_features: int = 0) -> None:
         super().__init__()

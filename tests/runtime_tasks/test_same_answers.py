@@ -72,7 +72,7 @@ def answers(task: Any, many: Any, lengths: Any = None) -> tuple[list[Any], list[
 
 def alone(task: Any, one: Any) -> tuple[list[Any], list[np.ndarray]]:
     if isinstance(task, runtime.Tagger):
-        return [task.tag(one)], [task.log_probs(one)]
+        return [task.tag(one)], [task.scores(one)]
     if isinstance(task, runtime.Classifier):
         return [task.classify(one)], [np.log(list(task.probabilities(one).values()))]
     if isinstance(task, runtime.Rater):
