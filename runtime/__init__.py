@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from rnncore.runtime.audio.log_mel import LogMel, LogMelStream
     from rnncore.runtime.opening import open
     from rnncore.runtime.tasks.beam_decoding import BeamDecoder, BeamOptions, Hypothesis, LabelTime, TimedText
+    from rnncore.runtime.tasks.calibration import Threshold, calibrate
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.endpointing import Endpointing
@@ -127,12 +128,14 @@ __all__ = [
     "TextGenerator",
     "TextStates",
     "TextStream",
+    "Threshold",
     "TimedText",
     "TokenScore",
     "Translator",
     "UnknownTokenError",
     "VerifyReport",
     "Written",
+    "calibrate",
     "cosines",
     "count_spans",
     "edit_distance",
@@ -153,6 +156,7 @@ _MODULES = {
     "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
+    "tasks.calibration": ("Threshold", "calibrate"),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),
     "tasks.generator": ("Generator",),
     "tasks.levenshtein": ("edit_distance",),
