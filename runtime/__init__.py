@@ -47,13 +47,24 @@ from rnncore.runtime.signing import sign
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from rnncore.runtime.audio.log_mel import LogMel, LogMelStream
     from rnncore.runtime.opening import open
+    from rnncore.runtime.tasks.calibration import Threshold, calibrate
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
+    from rnncore.runtime.tasks.endpointing import Endpointing
     from rnncore.runtime.tasks.generator import Generator
     from rnncore.runtime.tasks.levenshtein import edit_distance
     from rnncore.runtime.tasks.rater import Rater
-    from rnncore.runtime.tasks.recogniser import Hypothesis, Recogniser, RecogniserStream
+    from rnncore.runtime.tasks.recogniser import (
+        BeamOptions,
+        BeamStream,
+        Hypothesis,
+        LabelTime,
+        Recogniser,
+        RecogniserStream,
+        TimedText,
+    )
     from rnncore.runtime.tasks.spans import Span, SpanCounts, count_spans, spans_of
     from rnncore.runtime.tasks.tagger import Tagger
     from rnncore.runtime.tasks.task_stream import TaskStream
@@ -70,10 +81,13 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT_VERSION",
     "Affixes",
+    "BeamOptions",
+    "BeamStream",
     "Case",
     "Classifier",
     "DeadlineExceeded",
     "Embedder",
+    "Endpointing",
     "ForeignModelError",
     "FormatVersionError",
     "Found",
@@ -81,8 +95,11 @@ __all__ = [
     "Generator",
     "Hypothesis",
     "InputError",
+    "LabelTime",
     "LanguageModel",
     "Limits",
+    "LogMel",
+    "LogMelStream",
     "MissingExtraError",
     "Model",
     "ModelFileError",
@@ -117,11 +134,14 @@ __all__ = [
     "TextGenerator",
     "TextStates",
     "TextStream",
+    "Threshold",
+    "TimedText",
     "TokenScore",
     "Translator",
     "UnknownTokenError",
     "VerifyReport",
     "Written",
+    "calibrate",
     "cosines",
     "count_spans",
     "edit_distance",
@@ -137,15 +157,26 @@ __all__ = [
 
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
+    "audio.log_mel": ("LogMel", "LogMelStream"),
     "verification": ("Case", "VerifyReport", "verify"),
     "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
+    "tasks.calibration": ("Threshold", "calibrate"),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),
     "tasks.generator": ("Generator",),
     "tasks.levenshtein": ("edit_distance",),
     "tasks.rater": ("Rater",),
-    "tasks.recogniser": ("Hypothesis", "Recogniser", "RecogniserStream"),
+    "tasks.endpointing": ("Endpointing",),
+    "tasks.recogniser": (
+        "BeamOptions",
+        "BeamStream",
+        "Hypothesis",
+        "LabelTime",
+        "Recogniser",
+        "RecogniserStream",
+        "TimedText",
+    ),
     "tasks.spans": ("Span", "SpanCounts", "count_spans", "spans_of"),
     "tasks.tagger": ("Tagger",),
     "tasks.task_stream": ("TaskStream",),
