@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.session.cpu_features import suit_processor
 from rnncore.runtime.session.failures import of_runtime, readable
+from rnncore.runtime.session.providers import CPU, Provider, check_started
 from rnncore.runtime.session.threads import check_threads, share_threads
 from rnncore.runtime.tensors.graph_contract import GraphValue
 
@@ -38,10 +39,12 @@ class Graph:
     foldable: bool
 
 
-def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxruntime.InferenceSession:
-    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
+def open_session(
+    graph: Graph, *, threads: int | None, arena: bool, providers: Sequence[Provider] = ((CPU, {}),)
+) -> onnxruntime.InferenceSession:
+    """A session over the bytes of a model, with threads of its own or, for None, those that models share.
 
-    Raises ModelFileError when onnxruntime does not accept the model.
+    Raises ModelFileError when onnxruntime does not accept the model, InputError when a provider cannot start.
     """
     import onnxruntime  # takes longer than all the rest of this package: wait until a model is loaded
 
@@ -67,7 +70,7 @@ def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxrunti
     try:
         with _weights(graph, options):
             session = onnxruntime.InferenceSession(
-                graph.data, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+                graph.data, options, providers=list(providers), disabled_optimizers=left_out
             )
     except Exception as error:
         if not of_runtime(error):
@@ -75,6 +78,7 @@ def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxrunti
         raise ModelFileError(
             f"onnxruntime {onnxruntime.__version__} does not accept the model: {readable(error)}"
         ) from error
+    check_started(session, providers)
     _give_back_memory()
     return session
 
