@@ -181,7 +181,7 @@ def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Map
 
 
 def _session(graph: Graph, options: Options) -> InferenceSession:
-    return open_session(graph, threads=options.threads, arena=options.arena)
+    return open_session(graph, threads=options.threads, arena=options.arena, providers=options.providers)
 
 
 def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:

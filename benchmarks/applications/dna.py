@@ -52,17 +52,27 @@ def measure() -> list[Measured]:
     ]
 
 
-def trained(train: list[Row], valid: list[Row], *, epochs: int = 20, seed: int = 0) -> tuple[Classifier, object]:
+def trained(train: list[Row], valid: list[Row], *, epochs: int = 15, seed: int = 0) -> tuple[Classifier, object]:
     vocabulary = character_vocabulary([BASES])
     torch.manual_seed(seed)
-    cells = (CellConfig.named("gru", 64),) * 2
-    config = ReaderConfig(cells, len(vocabulary), embedding_size=8, bidirectional=True, dropout=0.3)
+    config = ReaderConfig(
+        (CellConfig.named("gru", 48),), len(vocabulary), embedding_size=16, bidirectional=True, dropout=0.3
+    )
     model = Classifier(config, LABELS, pooling="attention")
 
     def encoded(rows: list[Row]) -> list[tuple[object, str]]:
         return [(vocabulary.encode(bases), label) for bases, label in rows]
 
-    fit(model, encoded(train), encoded(valid), collate=model.collate, epochs=epochs, learning_rate=4e-3, patience=6)
+    fit(
+        model,
+        encoded(train),
+        encoded(valid),
+        collate=model.collate,
+        epochs=epochs,
+        learning_rate=1e-2,
+        batch=64,
+        patience=6,
+    )
     return model, vocabulary
 
 

@@ -30,13 +30,11 @@ TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid
 """Operators that torch translates into something else than it computes."""
 
 
-def to_onnx(
-    module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str, opset: int = OPSET
-) -> ir.Model:
+def to_onnx(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ir.Model:
     """``module`` as an ONNX model in memory: :func:`to_program`, ids checked, then :func:`to_model`."""
     program = to_program(module, arguments, dynamic_shapes, what=what)
     limit_ids(program, 0)
-    return to_model(program, what=what, opset=opset)
+    return to_model(program, what=what)
 
 
 def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ExportedProgram:
@@ -61,17 +59,17 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
             raise ExportError(_explain(error, what)) from error
 
 
-def to_model(program: ExportedProgram, *, what: str, opset: int = OPSET) -> ir.Model:
-    """What torch has traced, as an ONNX model in memory of the given opset version; ``program`` is used up.
+def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
+    """What torch has traced, as an ONNX model in memory of opset 20; ``program`` is used up.
 
     Raises:
         ExportError: torch cannot write it; the message carries torch's own first lines.
     """
     with silent(), torch.no_grad(), operators_read_once():
         try:
-            spare_decompositions(program, opset)
+            spare_decompositions(program, OPSET)
             result = torch.onnx.export(
-                program, dynamo=True, verbose=False, opset_version=opset, custom_translation_table=TRANSLATIONS
+                program, dynamo=True, verbose=False, opset_version=OPSET, custom_translation_table=TRANSLATIONS
             )
         except Exception as error:
             pass_on_interruption(error)

@@ -108,18 +108,10 @@ def train(
     checkpoint = train_setup.checkpoint_beside(out)
     console = messages()
     progress = TrainProgress(console)
+    running = train_setup.Running(device, save_every, progress, log_dir)
     if resume:
         given = [option for name, option in _FIXED.items() if _was_given(context, name)]
-        trainer = train_setup.resumed_trainer(
-            checkpoint,
-            corpus,
-            given=given,
-            epochs=epochs,
-            device=device,
-            save_every_s=save_every,
-            observer=progress,
-            log_dir=log_dir,
-        )
+        trainer = train_setup.resumed_trainer(checkpoint, corpus, running, given=given, epochs=epochs)
     else:
         train_setup.check_overwrite(checkpoint, restart=restart)
         settings = TrainingSettings(bptt=bptt, batch=batch, learning_rate=lr, seed=seed, patience=patience)
@@ -139,14 +131,11 @@ def train(
                 tokens,
                 vocabulary_size,
                 adaptive,
-                log_dir,
                 compiled,
             ),
             settings,
             checkpoint,
-            device=device,
-            save_every_s=save_every,
-            observer=progress,
+            running,
         )
     console.print(trainer.describe())
     console.print(f"checkpoint: {checkpoint} (Ctrl-C saves it and stops)")

@@ -45,7 +45,6 @@ class Choices:
     tokens: str = "characters"
     vocabulary_size: int | None = None
     adaptive: bool = False
-    log_dir: Path | None = None
     compiled: bool = False
 
 
@@ -82,15 +81,17 @@ def check_overwrite(checkpoint: Path, *, restart: bool) -> None:
         )
 
 
-def new_trainer(
-    choices: Choices,
-    settings: TrainingSettings,
-    checkpoint: Path,
-    *,
-    device: str,
-    save_every_s: float,
-    observer: Observer,
-) -> Trainer:
+@dataclass(frozen=True)
+class Running:
+    """What may differ from one start of a training to the next, as for :class:`rnncore.training.Trainer`."""
+
+    device: str
+    save_every_s: float
+    observer: Observer
+    log_dir: Path | None = None
+
+
+def new_trainer(choices: Choices, settings: TrainingSettings, checkpoint: Path, running: Running) -> Trainer:
     """A trainer at the very beginning."""
     corpus = _corpus(choices.corpus, choices.texts_by)
     vocabulary = _vocabulary(choices, corpus)
@@ -109,17 +110,17 @@ def new_trainer(
         settings,
         held_out=choices.held_out,
         checkpoint=checkpoint,
-        save_every_s=save_every_s,
+        save_every_s=running.save_every_s,
         source={
             "corpus": None if choices.corpus is None else str(choices.corpus.resolve()),
             "texts_by": choices.texts_by,
             "held_out": choices.held_out,
-            "log_dir": None if choices.log_dir is None else str(choices.log_dir.resolve()),
+            "log_dir": None if running.log_dir is None else str(running.log_dir.resolve()),
             "compiled": choices.compiled,
         },
-        device=device,
-        observer=observer,
-        log_dir=choices.log_dir,
+        device=running.device,
+        observer=running.observer,
+        log_dir=running.log_dir,
     )
     return _compiled(trainer, choices.compiled)
 
@@ -127,23 +128,19 @@ def new_trainer(
 def resumed_trainer(
     checkpoint: Path,
     corpus: Path | None,
+    running: Running,
     *,
     given: Sequence[str],
     epochs: int | None,
-    device: str,
-    save_every_s: float,
-    observer: Observer,
-    log_dir: Path | None = None,
 ) -> Trainer:
     """A trainer that goes on from ``checkpoint``.
 
     Args:
         checkpoint: the file.
         corpus: where the corpus is now, None for where it was.
+        running: its ``log_dir`` is where to log from now on, None for where it was.
         given: options that the user gave although the checkpoint has fixed them.
         epochs: a new total, None for the old one.
-        log_dir: where to log from now on, None for where it was.
-        device, save_every_s, observer: as for :class:`rnncore.training.Trainer`.
     """
     if given:
         raise InputError(f"{', '.join(given)}: fixed by the training that --resume goes on with; leave out")
@@ -160,10 +157,10 @@ def resumed_trainer(
         epochs=epochs,
         held_out=source["held_out"],
         checkpoint=checkpoint,
-        save_every_s=save_every_s,
-        device=device,
-        observer=observer,
-        log_dir=log_dir or source["log_dir"],
+        save_every_s=running.save_every_s,
+        device=running.device,
+        observer=running.observer,
+        log_dir=running.log_dir or source["log_dir"],
     )
     return _compiled(trainer, source.get("compiled", False))  # checkpoints of earlier versions say nothing
 

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from rnncore.runtime.errors import InputError, ModelFileError
 from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.session.cpu_features import suit_processor
 from rnncore.runtime.session.process_fork import abandon, watch
+from rnncore.runtime.session.providers import CPU, Provider, check_started
 from rnncore.runtime.session.row_splitting import cut, joined, row_parts
 from rnncore.runtime.session.threads import check_threads, share_threads
 from rnncore.runtime.tensors.fast_validation import FastReader
@@ -59,10 +60,12 @@ class Graph:
     foldable: bool
 
 
-def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxruntime.InferenceSession:
-    """A CPU session over the bytes of a model, with threads of its own or, for None, those that models share.
+def open_session(
+    graph: Graph, *, threads: int | None, arena: bool, providers: Sequence[Provider] = ((CPU, {}),)
+) -> onnxruntime.InferenceSession:
+    """A session over the bytes of a model, with threads of its own or, for None, those that models share.
 
-    Raises ModelFileError when onnxruntime does not accept the model.
+    Raises ModelFileError when onnxruntime does not accept the model, InputError when a provider cannot start.
     """
     import onnxruntime  # takes longer than all the rest of this package: wait until a model is loaded
 
@@ -88,7 +91,7 @@ def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxrunti
     try:
         with _weights(graph, options):
             session = onnxruntime.InferenceSession(
-                graph.data, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+                graph.data, options, providers=list(providers), disabled_optimizers=left_out
             )
     except Exception as error:
         if not of_runtime(error):
@@ -96,6 +99,7 @@ def open_session(graph: Graph, *, threads: int | None, arena: bool) -> onnxrunti
         raise ModelFileError(
             f"onnxruntime {onnxruntime.__version__} does not accept the model: {_readable(error)}"
         ) from error
+    check_started(session, providers)
     _give_back_memory()
     return session
 

@@ -91,12 +91,19 @@ class Tagger(TaskRunner):
         words = texts_of(one, f"{where}token")
         text = text_of(one)
         if text is not None:
-            words = [piece.strip() for piece in self.vocabulary.pieces(text)]
+            words = self._words(text)
         if words is None and len(one):
             raise InputError(
                 f"{where}got a {type(one).__name__}: this file reads the letters of words, hand in texts or words"
             )
         return self._ids_of_tokens(words, where) if words else np.zeros(0, np.int64), self._affixes.ids(words or [])
+
+    def _words(self, text: str) -> list[str]:
+        """What stands between blanks, if each is a token, else what each token stands for."""
+        words = text.split()
+        if all(len(ids) == 1 for ids in self.vocabulary.encode_many(words)):
+            return words
+        return [piece.strip() for piece in self.vocabulary.pieces(text)]
 
     def _run_many(self, many: Sequences, lengths: Any = None) -> Sequence[Array]:
         if self._affixes is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rnncore.cli.train_setup import resumed_trainer
+from rnncore.cli.train_setup import Running, resumed_trainer
 from rnncore.layers import Recurrent
 from rnncore.runtime import LanguageModel
 from rnncore.text import Vocabulary, read_corpus
@@ -69,9 +69,7 @@ def test_compiled_steps_train_and_a_resumed_training_keeps_them(run: Run, corpus
         found.append(held_out_perplexity(result.stdout))
     assert found[1] == pytest.approx(found[0], rel=0.01)
     checkpoint = out.with_suffix(".pt")
-    resumed = resumed_trainer(
-        checkpoint, None, given=(), epochs=2, device="cpu", save_every_s=60.0, observer=Observer()
-    )
+    resumed = resumed_trainer(checkpoint, None, Running("cpu", 60.0, Observer()), given=(), epochs=2)
     assert [layer.compiled is not None for layer in resumed.model.modules() if isinstance(layer, Recurrent)] == [True]
     refused = run("train", "--out", out, "--resume", "--compile")
     assert "--compile: fixed by the training that --resume goes on with" in refused.stderr

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export import export
-from rnncore.export import exporter as module
+from rnncore.export import stages as module
 from rnncore.runtime import GatherOutput, Signature, TensorSpec, load
 from rnncore.runtime.errors import ExportError, VerificationError
 

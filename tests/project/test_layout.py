@@ -136,15 +136,26 @@ def test_a_planted_wrong_import_breaks_its_contract(folder: str, planted: str, c
     assert "planted_wrong_import" in answer.stdout
 
 
-def test_a_private_name_of_another_module_is_seen(tmp_path: Path) -> None:
+def test_what_only_our_own_checks_know_is_seen(tmp_path: Path) -> None:
     for folder in ("rnncore", "export", "runtime"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    check = [sys.executable, ROOT / "scripts" / "private_names.py", tmp_path]
-    assert subprocess.run(check, capture_output=True).returncode == 0
-    (tmp_path / "runtime" / "planted.py").write_text("def f(stream):\n    return stream._reached\n", encoding="utf-8")
-    answer = subprocess.run(check, capture_output=True, text=True)
-    assert answer.returncode == 1
-    assert "runtime/planted.py:2: reads _reached" in answer.stdout
+    checks = [
+        ("private_names.py", "def f(stream):\n    return stream._reached\n", "planted.py:2: reads _reached"),
+        (
+            "parameters.py",
+            "class _A:\n    def f(self, a, b, c, d, e, f): ...\n\n    def g(self, a, b, c, *d, e, f, **g): ...\n",
+            "planted.py:4: g has 7 parameters",
+        ),
+    ]
+    for script, planted, seen in checks:
+        check = [sys.executable, ROOT / "scripts" / script, tmp_path]
+        (tmp_path / "runtime" / "planted.py").write_text("", encoding="utf-8")
+        assert subprocess.run(check, capture_output=True).returncode == 0
+        (tmp_path / "runtime" / "planted.py").write_text(planted, encoding="utf-8")
+        answer = subprocess.run(check, capture_output=True, text=True)
+        assert answer.returncode == 1
+        assert [line for line in answer.stdout.splitlines() if "planted" in line] == answer.stdout.splitlines()
+        assert seen in answer.stdout
 
 
 def test_the_linter_bans_torch_inside_the_runtime_and_says_why(tmp_path: Path) -> None:
