@@ -62,7 +62,7 @@ def spare_decompositions(program: ExportedProgram, opset: int) -> None:
     def run_decompositions(*args: Any, **options: Any) -> ExportedProgram:
         return program if _is_simple(program, opset) else decompose(*args, **options)
 
-    program.run_decompositions = run_decompositions  # type: ignore[method-assign]
+    program.run_decompositions = run_decompositions
 
 
 def _is_simple(program: ExportedProgram, opset: int) -> bool:
@@ -86,7 +86,9 @@ def _is_kept(target: Any) -> bool:
     """Whether a second trace leaves calls of ``target`` as they are, if they have a translation."""
     if not isinstance(target, torch._ops.OpOverload):
         return True
-    if target._schema.is_mutable or target is torch.ops.aten.native_batch_norm.default:  # whose schema hides that it writes
+    if (
+        target._schema.is_mutable or target is torch.ops.aten.native_batch_norm.default
+    ):  # whose schema hides that it writes
         return False
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd")
     may_alias = any(argument.alias_info is not None for argument in target._schema.arguments)

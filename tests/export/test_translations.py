@@ -61,10 +61,7 @@ def write_in_place(x: Tensor) -> Tensor:
 
 
 FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
-    "gates": (
-        lambda x: torch.cat([torch.sigmoid(a) * torch.tanh(b) for a, b in zip(x.split(3, -1), x.split(3, -1))]),
-        True,
-    ),
+    "gates": (lambda x: torch.cat([torch.sigmoid(gate) * torch.tanh(gate) for gate in x.split(3, -1)]), True),
     "integers": (lambda x: x * 2 + torch.arange(x.shape[1])[None, :, None], True),
     "convolution": (lambda x: torch.conv1d(x.transpose(1, 2), torch.ones(4, 6, 3), stride=2), True),
     "softmax and masks": (lambda x: torch.where(x > 0, x.softmax(-1), x.logsumexp(-1, keepdim=True)), True),
