@@ -27,6 +27,7 @@ from rnncore.export.tracing.example import Axes, Example
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
+from rnncore.export.verification.judging import Int8Judge, Judge
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.error_boundary import only_own_errors
@@ -162,14 +163,15 @@ def _proved(captured: Captured, options: Options, path: Path, *, external: bool)
 
 
 def _verdict(captured: Captured, options: Options, built: Built, path: Path) -> Verdict:
-    verifier = Verifier(*_asked(captured, built), options.seed + 1, built.planned.traced.trace.limits)
+    judge = Judge.of(precision_of(captured.reference))
+    verifier = Verifier(*_asked(captured, built), judge, options.seed + 1, built.planned.traced.trace.limits)
     refuse_unchecked(verifier.sizes)
     return verifier.verify(path)
 
 
-def _asked(captured: Captured, built: Built) -> tuple[Reference, Example, str]:
-    """Who is asked, about what, in which precision."""
-    return Reference(captured.reference, built.example), built.example, precision_of(captured.reference)
+def _asked(captured: Captured, built: Built) -> tuple[Reference, Example]:
+    """Who says what is right, and about what."""
+    return Reference(captured.reference, built.example), built.example
 
 
 def _written(
@@ -184,8 +186,9 @@ def _written(
         )
     entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
     if verdict is not None:
-        recorder = GoldenRecorder(*_asked(captured, built), options.seed + 2, built.planned.traced.trace.limits)
-        entries[GOLDEN_KEY] = recorder.record(path, int8=options.int8).to_json()
+        judge = Int8Judge() if options.int8 else Judge.of(precision_of(captured.reference))
+        recorder = GoldenRecorder(*_asked(captured, built), judge, options.seed + 2, built.planned.traced.trace.limits)
+        entries[GOLDEN_KEY] = recorder.record(path).to_json()
     write_entries(path, entries)
     weights, choices = weights_of(path), dict(built.planned.traced.choices)
     size_bytes = sum(file.stat().st_size for file in (path, weights) if file is not None)

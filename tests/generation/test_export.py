@@ -25,6 +25,7 @@ from rnncore.export.graph.builder import Builder
 from rnncore.runtime import load
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
 from tests.generation.models import encoder_decoder, halves, streaming_file, translator_file, vocabulary
+from tests.tolerances import fixed
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -274,5 +275,5 @@ def test_the_report_is_in_the_file(tmp_path: Path) -> None:
     report = export_generator(streaming_file(), tmp_path / "g.onnx")
     stored = load(report.path).report
     assert stored == report.verification
-    assert stored["tokens"] > 100 and stored["max_abs"] < 1e-4
+    assert stored["tokens"] > 100 and stored["max_abs"] < fixed("float32 long")
     assert "tokens verified" in str(report)
