@@ -19,6 +19,7 @@ from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
 from rnncore.export.options import Options
 from rnncore.export.plan import Plan, refuse_unchecked
+from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of
 from rnncore.export.stages import Built, Captured, Planned
@@ -59,7 +60,7 @@ def export(
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
     The module may hold ``torch.nn.RNN``, ``GRU`` and ``LSTM`` as well as rnncore layers and any :class:`rnncore.Cell`;
-    it is copied, never changed, and exported in eval mode.
+    it is copied, never changed, and exported in eval mode.  An export of over two seconds shows on a terminal what it does.
 
     Args:
         model: any module that calls recurrent layers.
@@ -128,13 +129,16 @@ def export(
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     file = Path(path)
     writable(file, external=external_data is True)
-    captured = Captured.of(model, example, options)
-    quantization = Quantization.of(quantize, captured.reference, captured.example, accuracy_data, axes, lengths)
-    external = check_size(captured.reference, external_data, int8=options.int8)
-    place = writable(file, external=external)
-    with saving(place) as temporary:
-        proved = _proved(captured, options, temporary, external=external)
-        report = _written(captured, options, proved, quantization, temporary)
+    with Progress(f"export of {file.name}") as progress:
+        progress.now("looking for axes, operators and loops")
+        captured = Captured.of(model, example, options)
+        quantization = Quantization.of(quantize, captured.reference, captured.example, accuracy_data, axes, lengths)
+        external = check_size(captured.reference, external_data, int8=options.int8)
+        place = writable(file, external=external)
+        with saving(place) as temporary:
+            proved = _proved(captured, options, temporary, progress, external=external)
+            progress.now("recording golden cases" if verify else "writing")
+            report = _written(captured, options, proved, quantization, temporary)
     weights = report.weights_path
     return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
 
@@ -147,15 +151,18 @@ class _Proved:
     verdict: Verdict | None
 
 
-def _proved(captured: Captured, options: Options, path: Path, *, external: bool) -> _Proved:
+def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
     plan, traced = Plan.of(options, own_lengths=captured.example.lengths is not None), None
     while True:
+        progress.now("tracing")
         planned = Planned.of(captured, options, plan, traced)
+        progress.now("writing loops")
         built = Built.of(captured, options, planned)
         write_model(built.model, path, external=external)
         if not options.verify:
             return _Proved(built, None)
+        progress.now("comparing the file with PyTorch")
         verdict = _verdict(captured, options, built, path)
         plan, traced = planned.plan.narrowed(planned.traced.trace, verdict), planned.traced
         if plan == planned.plan:
