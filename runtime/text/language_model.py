@@ -183,9 +183,27 @@ class LanguageModel:
         return text_states.next_log_probs(self._scorer, states)
 
     @overload
-    def sample(self, max_tokens: int = 400, *, prefix: str = "", **options: Any) -> str: ...
+    def sample(
+        self,
+        max_tokens: int = ...,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        seed: int | None = ...,
+        prefix: str = ...,
+    ) -> str: ...
     @overload
-    def sample(self, max_tokens: int = 400, *, prefix: Sequence[str], **options: Any) -> list[str]: ...
+    def sample(
+        self,
+        max_tokens: int = ...,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        seed: int | None = ...,
+        prefix: list[str] | tuple[str, ...] | Array,
+    ) -> list[str]: ...
     def sample(
         self,
         max_tokens: int = 400,
@@ -194,7 +212,7 @@ class LanguageModel:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | None = None,
-        prefix: str | Sequence[str] = "",
+        prefix: str | list[str] | tuple[str, ...] | Array = "",
     ) -> str | list[str]:
         """Write on from ``prefix`` until the model ends the text; returns what was written, without the prefix.
 
