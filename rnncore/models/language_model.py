@@ -8,13 +8,14 @@ from torch.nn import functional
 from rnncore.layers import Recurrent, Stacked, State
 from rnncore.models.language_model_config import LanguageModelConfig
 from rnncore.models.language_model_head import log_probs_of, summed_loss
+from rnncore.models.pretrained import Pretrained
 from rnncore.runtime.errors import InputError
 
 IGNORED = -1
 """Target of a step that is padding."""
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Pretrained):
     r"""Embedding, recurrent layers, linear head.
 
     .. math:: x_t = E_{w_t}, \quad y_t = \mathrm{Stacked}(x)_t, \quad
