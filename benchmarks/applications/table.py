@@ -55,6 +55,9 @@ def page(names: Sequence[str]) -> str:
             lines.append(f"- **{row.name}**: {row.data}. {row.note}".rstrip())
             if row.more:
                 lines.append("  " + "; ".join(f"{name} {_number(value)}" for name, value in row.more.items()) + ".")
+    missing = [f"`{name}`" for name in names if name not in kept]
+    if missing:
+        lines += ["", f"Written, and not measured yet: {', '.join(missing)}."]
     machines = sorted({machine for _, machine in kept.values()})
     return "\n".join([*lines, "", *(f"Measured on: {machine}." for machine in machines)]) + "\n"
 
