@@ -28,7 +28,7 @@ from rnncore.runtime.session.providers import Providers
 from rnncore.runtime.signing import Key, read_key
 from rnncore.runtime.streaming.push_many import push_many
 from rnncore.runtime.streaming.snapshot import decode, read_file
-from rnncore.runtime.streaming.state_rows import StateRows
+from rnncore.runtime.streaming.state_rows import StateBlocks
 from rnncore.runtime.streaming.stream import Stream
 from rnncore.runtime.tensors.outputs import one_or_all
 from rnncore.runtime.tensors.specs import Layout
@@ -123,14 +123,14 @@ class Model:
     (``multiprocessing``, Ray); both refuse a file that has changed since.
     """
 
-    __slots__ = ("__weakref__", "_file", "_name", "_state_rows", "engine")
+    __slots__ = ("__weakref__", "_file", "_name", "_state_blocks", "engine")
 
     def __init__(self, name: str, file: LoadedFile) -> None:
         self._name = name
         self._file = file
         self.engine = file.engine
         """The session and the layout of its arrays: what the classes for texts and tasks are built on, no public interface."""
-        self._state_rows = StateRows(file.engine.layout)
+        self._state_blocks = StateBlocks(file.engine.layout)
 
     def run(self, /, *inputs: Any, lengths: Any = None, **named: Any) -> Any:
         """Run whole sequences, each from the initial state.
@@ -204,14 +204,14 @@ class Model:
 
     def stream(self) -> Stream:
         """Open a stream at the initial state; NotStreamableError, with the reason, if the model is not causal."""
-        return Stream(self.engine, self._state_rows)
+        return Stream(self.engine, self._state_blocks)
 
     def restore(self, blob: bytes) -> Stream:
         """Open a stream where ``Stream.save`` left one.
 
         Raises SnapshotError for bytes that are foreign, cut short, altered, of a newer format or of another model.
         """
-        return Stream(self.engine, self._state_rows, decode(blob, self.fingerprint, self.engine.layout))
+        return Stream(self.engine, self._state_blocks, decode(blob, self.fingerprint, self.engine.layout))
 
     def restore_file(self, path: str | os.PathLike[str]) -> Stream:
         """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.examples import small_data
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +84,7 @@ def test_speakers(example: Callable[..., str], tmp_path: Path) -> None:
 def test_music(example: Callable[..., str], tmp_path: Path) -> None:
     printed = example("generate_music", small_data.tunes(tmp_path), "--epochs", 1, "--samples", 2)
     bits, again = both_sides(printed)
-    assert float(bits) == pytest.approx(float(again), abs=2e-4)
+    assert float(bits) == pytest.approx(float(again), abs=fixed("printed with 4 digits"))
     tunes = importlib.import_module("datasets").tunes(tmp_path)
     assert ("M:6/8\nL:1/8\nK:G % sharp\nGAB cde | A2 |\nG4 ||", "jig") in tunes
 
