@@ -98,6 +98,6 @@ class LanguageModel(Pretrained):
 def _new_head(width: int, config: LanguageModelConfig) -> nn.Linear | nn.AdaptiveLogSoftmaxWithLoss:
     if not config.cutoffs:
         return nn.Linear(width, config.vocabulary_size)
-    # A tail has width / factor^n features, the n-th one at least one.
-    factor = min(4.0, width ** (1.0 / len(config.cutoffs)))
+    # A tail has width / factor^n features, the n-th one at least one; exactly the root would round to none for some widths.
+    factor = min(4.0, width ** (1.0 / len(config.cutoffs)) * (1.0 - 1e-9))
     return nn.AdaptiveLogSoftmaxWithLoss(width, config.vocabulary_size, list(config.cutoffs), factor)
