@@ -59,12 +59,12 @@ def saving(target: Path) -> Iterator[Path]:
     Raises ExportError when they cannot be written.
     """
     former = _former_weights(target)
-    own = re.compile(re.escape(target.name) + rf"\.[0-9a-f]{{{_HASH_DIGITS}}}\.data")
+    own = re.escape(target.name) + rf"\.[0-9a-f]{{{_HASH_DIGITS}}}\.data"
+    names = own if former is None else f"{own}|{re.escape(former)}"
     try:
-        with replacing_with_companions(
-            target, _companions, lambda name: name == former or own.fullmatch(name) is not None
-        ) as temporary:
-            yield temporary
+        with replacing_with_companions(target, re.compile(names)) as new:
+            yield new.path
+            new.needs = _companions(new.path)
     except OSError as error:
         raise ExportError(f"{target} cannot be written: {error.strerror or error}") from error
 

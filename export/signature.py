@@ -8,6 +8,7 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.export.tracing.example import Extent
+from rnncore.export.tracing.trace import Trace
 from rnncore.runtime.errors import ExportError, raise_all
 from rnncore.runtime.format.axes import BATCH, TIME, Flat, Size, Steps, base_of
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
@@ -19,27 +20,20 @@ _NO_END = 2**62
 
 
 def signature_of(
-    graph: ir.Graph,
-    states: Sequence[StateSpec],
-    lengths: str | None,
-    *,
-    causal: bool,
-    not_causal_because: str,
-    ids: Mapping[str, tuple[int, int]] | None = None,
-    extents: Mapping[str, Extent] | None = None,
-    output_shapes: Sequence[Sequence[Size]] | None = None,
+    graph: ir.Graph, states: Sequence[StateSpec], traced: Trace, *, causal: bool, not_causal_because: str
 ) -> Signature:
-    """Describe every input and output of ``graph``; ``ids``: smallest and largest id of inputs that have limits.
+    """Describe every input and output of ``graph``, which was made of what ``traced`` tells more about.
 
-    extents: the sizes that named axes take.  output_shapes: those of the outputs, where they are known better than the
-    graph says them.
+    That is: which input holds the lengths, which ids inputs take, which sizes named axes take, and those of outputs, where
+    probing has shown them.
 
     Raises:
         ExportError: an input or output has no batch axis, so the runtime could not batch it.
     """
+    extents, lengths = traced.example.extents, traced.lengths
     state_names = {s.name for s in states} | {s.output for s in states}
-    inputs = [_port(v, ids=(ids or {}).get(str(v.name))) for v in graph.inputs if v.name not in state_names]
-    known = dict(zip(graph.outputs, output_shapes or (), strict=False))  # states come after them
+    inputs = [_port(v, ids=traced.ids.get(str(v.name))) for v in graph.inputs if v.name not in state_names]
+    known = dict(zip(graph.outputs, traced.example.output_shapes or (), strict=False))  # states come after them
     outputs = [_port(v, known.get(v)) for v in graph.outputs if v.name not in state_names]
     names = [name for port in inputs for name in port.shape if isinstance(name, str)]
     problems = [
@@ -51,7 +45,7 @@ def signature_of(
         if count > 1 or (most is not None and count != most)
     ]
     raise_all(problems, ExportError)
-    axes = tuple((extents or {}).get(name, Extent(name)).axis for name in dict.fromkeys(names))
+    axes = tuple(extents.get(name, Extent(name)).axis for name in dict.fromkeys(names))
     stated = [size for port in outputs for size in port.shape if isinstance(size, Steps | Flat)]
     says_more = bool(stated) or any(axis.bounded for axis in axes) or set(names) - {BATCH, TIME}
     return Signature(

@@ -47,17 +47,22 @@ from rnncore.runtime.signing import sign
 from rnncore.runtime.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from rnncore.runtime.audio.log_mel import LogMel, LogMelStream
     from rnncore.runtime.opening import open
+    from rnncore.runtime.tasks.beam_decoding import BeamDecoder, BeamOptions, Hypothesis, LabelTime, TimedText
+    from rnncore.runtime.tasks.calibration import Threshold, calibrate
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
+    from rnncore.runtime.tasks.endpointing import Endpointing
     from rnncore.runtime.tasks.generator import Generator
     from rnncore.runtime.tasks.levenshtein import edit_distance
     from rnncore.runtime.tasks.rater import Rater
-    from rnncore.runtime.tasks.recogniser import Hypothesis, Recogniser, RecogniserStream
+    from rnncore.runtime.tasks.recogniser import BeamStream, Recogniser, RecogniserStream
     from rnncore.runtime.tasks.spans import Span, SpanCounts, count_spans, spans_of
     from rnncore.runtime.tasks.tagger import Tagger
     from rnncore.runtime.tasks.task_stream import TaskStream
     from rnncore.runtime.tasks.vectors import Neighbour, cosines, nearest
+    from rnncore.runtime.text.affixes import Affixes
     from rnncore.runtime.text.beam import Found
     from rnncore.runtime.text.generation import TextGenerator, Written
     from rnncore.runtime.text.language_model import LanguageModel, TokenScore
@@ -68,10 +73,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT_VERSION",
+    "Affixes",
+    "BeamDecoder",
+    "BeamOptions",
+    "BeamStream",
     "Case",
     "Classifier",
     "DeadlineExceeded",
     "Embedder",
+    "Endpointing",
     "ForeignModelError",
     "FormatVersionError",
     "Found",
@@ -79,8 +89,11 @@ __all__ = [
     "Generator",
     "Hypothesis",
     "InputError",
+    "LabelTime",
     "LanguageModel",
     "Limits",
+    "LogMel",
+    "LogMelStream",
     "MissingExtraError",
     "Model",
     "ModelFileError",
@@ -115,11 +128,14 @@ __all__ = [
     "TextGenerator",
     "TextStates",
     "TextStream",
+    "Threshold",
+    "TimedText",
     "TokenScore",
     "Translator",
     "UnknownTokenError",
     "VerifyReport",
     "Written",
+    "calibrate",
     "cosines",
     "count_spans",
     "edit_distance",
@@ -135,18 +151,23 @@ __all__ = [
 
 # Loaded when first used: a service that runs a model does not wait for what it does not use.
 _MODULES = {
+    "audio.log_mel": ("LogMel", "LogMelStream"),
     "verification": ("Case", "VerifyReport", "verify"),
     "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
+    "tasks.calibration": ("Threshold", "calibrate"),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),
     "tasks.generator": ("Generator",),
     "tasks.levenshtein": ("edit_distance",),
     "tasks.rater": ("Rater",),
-    "tasks.recogniser": ("Hypothesis", "Recogniser", "RecogniserStream"),
+    "tasks.endpointing": ("Endpointing",),
+    "tasks.beam_decoding": ("BeamDecoder", "BeamOptions", "Hypothesis", "LabelTime", "TimedText"),
+    "tasks.recogniser": ("BeamStream", "Recogniser", "RecogniserStream"),
     "tasks.spans": ("Span", "SpanCounts", "count_spans", "spans_of"),
     "tasks.tagger": ("Tagger",),
     "tasks.task_stream": ("TaskStream",),
+    "text.affixes": ("Affixes",),
     "text.beam": ("Found",),
     "text.generation": ("TextGenerator", "Written"),
     "text.language_model": ("LanguageModel", "TokenScore"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -38,7 +39,8 @@ def generator_graph(data: bytes, model: Model, rules: SpecialTokens, size: int) 
     graph.inputs.extend(inputs.values())
 
     builder = Builder("generate", graph)
-    start = _start(builder, source.graph, model.signature, inputs, rules)
+    reader = Source(source.graph, model.signature)
+    start = _start(builder, reader, inputs, rules)
     # One column more, because the loop takes one step even where none is wanted.
     column = builder.op("Concat", builder.op("Shape", inputs["lengths"]), builder.constant([1]), axis=0)
     column = builder.op("Expand", builder.constant(0, np.float64), column)
@@ -48,9 +50,9 @@ def generator_graph(data: bytes, model: Model, rules: SpecialTokens, size: int) 
     rows = builder.op("Expand", builder.constant(1), builder.op("Shape", start.token))
 
     def step(body: Builder, token: ir.Value, states: Sequence[ir.Value]) -> tuple[ir.Value, list[ir.Value]]:
-        log_probs, *new = _read(
-            Builder("step", graph), body, source.graph, model.signature, token, rows, states, builder
-        )
+        named = Builder("step", graph)
+        log_probs, *new = reader.read(named, token, rows, states, outside=builder)
+        body.nodes.extend(named.nodes)
         return body.op("Squeeze", log_probs, body.constant([1])), new
 
     def choose(body: Builder, log_probs: ir.Value, index: ir.Value) -> ir.Value:
@@ -64,9 +66,35 @@ def generator_graph(data: bytes, model: Model, rules: SpecialTokens, size: int) 
     return written, signature
 
 
-def _start(
-    builder: Builder, source: ir.Graph, signature: Signature, inputs: Mapping[str, ir.Value], rules: SpecialTokens
-) -> Start:
+@dataclass(frozen=True)
+class Source:
+    """A streaming file: its graph, and what it says about that."""
+
+    graph: ir.Graph
+    signature: Signature
+
+    def read(
+        self,
+        builder: Builder,
+        ids: ir.Value,
+        lengths: ir.Value,
+        states: Sequence[ir.Value],
+        outside: Builder | None = None,
+    ) -> list[ir.Value]:
+        """[log-probabilities, *states] on ``ids`` [batch, time], written into ``builder``.
+
+        outside: where what no id and no state changes is written, for a builder inside a loop.
+        """
+        signature = self.signature
+        assert signature.lengths is not None
+        arguments = {signature.inputs[0].name: ids, signature.lengths.name: lengths}
+        arguments |= {state.name: value for state, value in zip(signature.states, states, strict=True)}
+        wanted = [signature.outputs[0].name, *(state.output for state in signature.states)]
+        varying = {signature.inputs[0].name, *(state.name for state in signature.states)}
+        return inline(self.graph, wanted, arguments, builder, varying=varying, outside=outside)
+
+
+def _start(builder: Builder, source: Source, inputs: Mapping[str, ir.Value], rules: SpecialTokens) -> Start:
     """All tokens of start and prefix but the last of each row are read at once; that one begins the loop."""
     lengths, axis = inputs["lengths"], builder.constant([1])
     batch = builder.op("Shape", lengths)
@@ -74,12 +102,13 @@ def _start(
     text = builder.op("Concat", builder.op("Expand", builder.constant(rules.start), first), inputs["prefix"], axis=1)
     token = builder.op("GatherElements", text, builder.op("Unsqueeze", lengths, axis), axis=1)
     states = []
-    for state in signature.states:
+    for state in source.signature.states:
         value = builder.constant(state.initial_value()[None], state.dtype)
         states.append(builder.op("Expand", value, builder.op("Concat", batch, axis, axis=0)))
-    reader = Builder("prefix", builder.main)
-    _, *states = _read(reader, builder, source, signature, text, lengths, states)
-    for value, state in zip(states, signature.states, strict=True):
+    named = Builder("prefix", builder.main)
+    _, *states = source.read(named, text, lengths, states)
+    builder.nodes.extend(named.nodes)
+    for value, state in zip(states, source.signature.states, strict=True):
         value.type = ir.TensorType(data_type(state.dtype))
     draws = builder.op("Squeeze", builder.op("Shape", inputs["uniforms"], start=1, end=2), builder.constant([0]))
     limit = builder.op("Expand", inputs["max_tokens"], batch)
@@ -90,27 +119,6 @@ def _start(
         limit=limit,
         trips=builder.op("Max", trips, builder.constant(0)),
     )
-
-
-def _read(
-    named: Builder,
-    builder: Builder,
-    source: ir.Graph,
-    signature: Signature,
-    ids: ir.Value,
-    lengths: ir.Value,
-    states: Sequence[ir.Value],
-    outside: Builder | None = None,
-) -> list[ir.Value]:
-    """[log-probabilities, *states] of the source on ``ids`` [batch, time], its nodes named by ``named``."""
-    assert signature.lengths is not None
-    arguments = {signature.inputs[0].name: ids, signature.lengths.name: lengths}
-    arguments |= {state.name: value for state, value in zip(signature.states, states, strict=True)}
-    wanted = [signature.outputs[0].name, *(state.output for state in signature.states)]
-    varying = {signature.inputs[0].name, *(state.name for state in signature.states)}
-    values = inline(source, wanted, arguments, named, varying=varying, outside=outside)
-    builder.nodes.extend(named.nodes)
-    return values
 
 
 def _signature(source: Signature) -> Signature:

@@ -19,7 +19,7 @@ from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
 from rnncore.export.tracing.recorder import DOMAIN, Call, PlaceholderRecorder
-from rnncore.export.tracing.torch_onnx import OPSET, to_onnx
+from rnncore.export.tracing.torch_onnx import to_onnx
 from rnncore.models.bridge import leaves
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.placeholder import recording
@@ -67,14 +67,14 @@ def trace_encoder_and_decoder(model: EncoderDecoder, form: Form) -> EncoderAndDe
     traced = _SideBySide(model, recorder).eval()
     example, dynamic = _example(model, list(sizes.values()))
     with recording(recorder):
-        written = to_onnx(traced, example, dynamic, what=type(model).__name__, opset=OPSET)
+        written = to_onnx(traced, example, dynamic, what=type(model).__name__)
     graph = written.graph
     for value, name in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
         value.name = name
     for value in list(graph.initializers.values()):
         value.name = str(value.name).removeprefix("module.")
     calls = dict(recorder.calls)
-    steps = export_steps(list(calls.values()), OPSET)
+    steps = export_steps(list(calls.values()))
     _splice_single_steps(graph, {k: c for k, c in calls.items() if k.startswith("decoder.")}, steps)
     splice(written, calls, steps, form=form, lift=False, lean=True)
     clean_up(written, model)

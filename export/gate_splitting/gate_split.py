@@ -69,7 +69,8 @@ class GateSplit:
         self._constants = constants
         self._asked: dict[ir.Value, set[ColumnRange | None]] = {}
         self._cut: dict[ir.Node, list[_Operand]] = {}
-        self._merged_gates = find_merged_gates(nodes, self._cuttable) if join else {}
+        found = find_merged_gates(nodes) if join else {}
+        self._merged_gates = {node: merged for node, merged in found.items() if self._cuttable(merged.source)}
         for value, parts in wanted:
             for part in self._whole_or_parts(value, parts):
                 self._ask(value, part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -38,8 +38,8 @@ class MergedGates:
         return sorted(self.nodes, key=self.nodes.__getitem__)
 
 
-def find_merged_gates(nodes: Sequence[ir.Node], cuttable: Callable[[ir.Value], bool]) -> dict[ir.Node, MergedGates]:
-    """The joints among ``nodes`` behind values that are ``cuttable``, under each of their nodes."""
+def find_merged_gates(nodes: Sequence[ir.Node]) -> dict[ir.Node, MergedGates]:
+    """Gates among ``nodes`` that are worth merging, under each of their nodes; whether ``source`` can be cut is not asked."""
     own = set(nodes)
     alike: dict[tuple[object, ...], dict[ir.Node, tuple[int, int]]] = {}
     for node in nodes:
@@ -55,6 +55,6 @@ def find_merged_gates(nodes: Sequence[ir.Node], cuttable: Callable[[ir.Value], b
     merged_gates = {}
     for (source, *_), members in alike.items():
         assert isinstance(source, ir.Value)
-        if len(members) >= _WORTH_JOINING and cuttable(source):
+        if len(members) >= _WORTH_JOINING:
             merged_gates.update(dict.fromkeys(members, MergedGates(source, members)))
     return merged_gates

@@ -148,13 +148,13 @@ def _check_step(cell: Cell, result: tuple[Tensor, ...], state: Sequence[Tensor])
             raise ExportError(f"{name}.step gives {what} of shape {tuple(tensor.shape)}, expected [batch, {wanted}]")
 
 
-def export_steps(calls: Sequence[Call], opset: int) -> dict[Cell, StepGraph]:
+def export_steps(calls: Sequence[Call]) -> dict[Cell, StepGraph]:
     """The step graph of every distinct cell among ``calls``, from one call of torch's exporter (1.2 s, any size)."""
     first = {call.cell: call for call in reversed(calls)}
     cells = list(first)
     arguments = [_example(cell, first[cell].z_size) for cell in cells]
     dynamic = ([_free_axes(cell) for cell in cells],)
-    model = to_onnx(_Steps(cells).eval(), (arguments,), dynamic, what="the steps of the cells", opset=opset)
+    model = to_onnx(_Steps(cells).eval(), (arguments,), dynamic, what="the steps of the cells")
     inputs, outputs = list(model.graph.inputs), list(model.graph.outputs)
     graphs = {}
     for cell, args in zip(cells, arguments, strict=True):

@@ -216,11 +216,7 @@ class Example:
         """``module`` on flat tensors; lengths, int64 in every file, get the dtype that the module is made for."""
         named = zip(self.inputs, tensors, strict=True)
         source = iter([t.to(i.value.dtype) if i.name == self.lengths else t for i, t in named])
-
-        def take() -> Tensor:
-            return next(source)
-
-        filled = {name: with_tensors(value, take) for name, value in self._arguments.arguments.items()}
+        filled = {name: with_tensors(value, source) for name, value in self._arguments.arguments.items()}
         bound = inspect.BoundArguments(self._arguments.signature, filled)
         return module(*bound.args, **bound.kwargs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -21,13 +21,13 @@ def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from named_tensors(item, f"{name}_{key}" if name else str(key))
 
 
-def with_tensors(value: Any, take: Callable[[], Any]) -> Any:
-    """``value`` with every tensor, in the order of :func:`named_tensors`, replaced by the result of ``take()``."""
+def with_tensors(value: Any, tensors: Iterator[Any]) -> Any:
+    """``value`` with every tensor, in the order of :func:`named_tensors`, replaced by the next one of ``tensors``."""
     if isinstance(value, Tensor):
-        return take()
+        return next(tensors)
     if isinstance(value, Mapping):
-        return {key: with_tensors(item, take) for key, item in value.items()}
+        return {key: with_tensors(item, tensors) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [with_tensors(item, take) for item in value]
+        items = [with_tensors(item, tensors) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value

@@ -62,9 +62,9 @@ class OverTime(nn.Module):
         return [own for own in self._example.inputs if own.name in self._pairs]
 
 
-def is_one_step(example: Example, states: Mapping[str, str] | None) -> bool:
-    """Whether there are states and no time that they could run along."""
-    return bool(states) and TIME not in example.axis_names and example.output_shapes is not None
+def is_one_step(example: Example) -> bool:
+    """Whether there is no time that states could run along, as far as the axes of ``example`` were found."""
+    return TIME not in example.axis_names and example.output_shapes is not None
 
 
 def over_time(

@@ -129,7 +129,7 @@ class PlaceholderRecorder:
         given, lengths = state is not None, self._lengths(x, lengths)
         z = cell.project(x)
         free = isinstance(cell, RolledCell) and cell.is_free
-        start = state if free and state is not None else self._start(layer, cell.state_sizes, x, state)
+        start = state if free and state is not None else self._start(layer, x, state)
         width = cell.width if isinstance(cell, RolledCell) and cell.width is not None else cell.output_size
         self.calls[name] = Call(name, self._original(layer), int(z.shape[-1]), given, lengths is not None)
         y, *final = torch.onnx.ops.symbolic_multi_out(
@@ -148,7 +148,7 @@ class PlaceholderRecorder:
         """See :class:`rnncore.placeholder.Recorder`."""
         name = self._fresh_name(layer, self.carried)
         given, lengths = state is not None, self._lengths(x, lengths)
-        start = self._start(layer, layer.state_sizes, x, state)
+        start = self._start(layer, x, state)
         self.carried[name] = StreamingLayerCall(name, self._original(layer), given, lengths is not None)
         if not start:
             return name, (), lengths
@@ -186,11 +186,14 @@ class PlaceholderRecorder:
         return self.lifted_lengths if own else None
 
     def _start(
-        self, layer: Recurrent | StreamingLayer, sizes: dict[str, int], x: Tensor, state: tuple[Tensor, ...] | None
+        self, layer: Recurrent | StreamingLayer, x: Tensor, state: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, ...]:
-        if state is None:
-            return layer.initial_state(x.shape[0], x)
-        return check_state(state, sizes, x, self._name(layer))
+        if state is not None:
+            sizes = layer.cell.state_sizes if isinstance(layer, Recurrent) else layer.state_sizes
+            return check_state(state, sizes, x, self._name(layer))
+        if type(layer) is Recurrent:  # a subclass may start from something else
+            return layer.cell.initial_state(x.shape[0], x)
+        return layer.initial_state(x.shape[0], x)
 
     def _original(self, layer: L) -> L:
         """The layer of the module itself, of which ``layer`` may be a clone that torch.export made."""

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
 
@@ -29,13 +30,11 @@ TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid
 """Operators that torch translates into something else than it computes."""
 
 
-def to_onnx(
-    module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str, opset: int = OPSET
-) -> ir.Model:
+def to_onnx(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ir.Model:
     """``module`` as an ONNX model in memory: :func:`to_program`, ids checked, then :func:`to_model`."""
     program = to_program(module, arguments, dynamic_shapes, what=what)
     limit_ids(program, 0)
-    return to_model(program, what=what, opset=opset)
+    return to_model(program, what=what)
 
 
 def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ExportedProgram:
@@ -60,16 +59,17 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
             raise ExportError(_explain(error, what)) from error
 
 
-def to_model(program: ExportedProgram, *, what: str, opset: int = OPSET) -> ir.Model:
-    """What torch has traced, as an ONNX model in memory of the given opset version.
+def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
+    """What torch has traced, as an ONNX model in memory of opset 20; ``program`` is used up.
 
     Raises:
         ExportError: torch cannot write it; the message carries torch's own first lines.
     """
-    with silent(), torch.no_grad():
+    with silent(), torch.no_grad(), operators_read_once():
         try:
+            spare_decompositions(program, OPSET)
             result = torch.onnx.export(
-                program, dynamo=True, verbose=False, opset_version=opset, custom_translation_table=TRANSLATIONS
+                program, dynamo=True, verbose=False, opset_version=OPSET, custom_translation_table=TRANSLATIONS
             )
         except Exception as error:
             pass_on_interruption(error)

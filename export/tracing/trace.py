@@ -42,7 +42,7 @@ LIFTED_LENGTHS = "lengths"
 _DEMANDED = {BATCH: torch.export.Dim.DYNAMIC, TIME: torch.export.Dim.DYNAMIC}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trace:
     """A traced module: the graph, the recurrent calls in it, and the name of its lengths input.
 
@@ -112,7 +112,6 @@ def trace(
     lift_lengths: bool,
     output_names: Sequence[str] | None,
     seed: int,
-    opset: int,
 ) -> Trace:
     """Trace ``module`` (its plain layers converted, in eval mode) at sizes of our own choice.
 
@@ -155,7 +154,7 @@ def trace(
     lengths = LIFTED_LENGTHS if added else example.lengths
     place = None if lengths is None else names.index(lengths)
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
-    model = to_model(program, what=what, opset=opset)
+    model = to_model(program, what=what)
     if not recorder.calls and not recorder.carried and not counter.has_cells and not time_operators:
         raise ExportError(
             f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's), and nothing in it "

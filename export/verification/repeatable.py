@@ -131,8 +131,7 @@ def _answer(
 ) -> list[Tensor]:
     filled = {}
     for name, value in arguments.arguments.items():
-        tensors = iter([change(tensor) for _, tensor in named_tensors(value, name)])
-        filled[name] = with_tensors(value, lambda tensors=tensors: next(tensors))  # type: ignore[misc]
+        filled[name] = with_tensors(value, iter([change(tensor) for _, tensor in named_tensors(value, name)]))
     bound = inspect.BoundArguments(arguments.signature, filled)
     with torch.no_grad():
         return [tensor.detach().clone() for _, tensor in named_tensors(module(*bound.args, **bound.kwargs), "")]

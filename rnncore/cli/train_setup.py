@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from rnncore.cli.train_defaults import PATIENCE, Defaults, defaults_for
 from rnncore.layers import compile_steps
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.models.language_model_head import default_cutoffs
@@ -31,21 +33,20 @@ ACCURACY_TOKENS = 20_000  # held-out tokens on which the cost of int8 is measure
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose about corpus and model; ``corpus`` None is Python's own text."""
+    """What the user chose about corpus and model; ``corpus`` None is Python's own text, other None are for the defaults."""
 
     corpus: Path | None
     texts_by: str
     held_out: float
     cells: tuple[str, ...]
-    layers: int
-    hidden_size: int
-    embedding_size: int
-    dropout: float
-    tied: bool
+    layers: int | None
+    hidden_size: int | None
+    embedding_size: int | None
+    dropout: float | None
+    tied: bool | None
     tokens: str = "characters"
     vocabulary_size: int | None = None
     adaptive: bool = False
-    log_dir: Path | None = None
     compiled: bool = False
 
 
@@ -82,26 +83,47 @@ def check_overwrite(checkpoint: Path, *, restart: bool) -> None:
         )
 
 
-def new_trainer(
-    choices: Choices,
-    settings: TrainingSettings,
-    checkpoint: Path,
-    *,
-    device: str,
-    save_every_s: float,
-    observer: Observer,
-) -> Trainer:
+@dataclass(frozen=True)
+class Optimisation:
+    """What the user chose about the training; None for the defaults."""
+
+    epochs: int | None = None
+    bptt: int | None = None
+    batch: int = 16
+    learning_rate: float | None = None
+    seed: int = 1
+    patience: int | None = None
+
+    def settings(self, defaults: Defaults) -> TrainingSettings:
+        """With the defaults where nothing was chosen."""
+        return TrainingSettings(
+            epochs=_or(self.epochs, defaults.epochs),
+            batch=self.batch,
+            bptt=_or(self.bptt, defaults.bptt),
+            learning_rate=_or(self.learning_rate, defaults.learning_rate),
+            seed=self.seed,
+            patience=_or(self.patience, PATIENCE),
+        )
+
+
+@dataclass(frozen=True)
+class Running:
+    """What may differ from one start of a training to the next, as for :class:`rnncore.training.Trainer`."""
+
+    device: str
+    save_every_s: float
+    observer: Observer
+    log_dir: Path | None = None
+
+
+def new_trainer(choices: Choices, optimisation: Optimisation, checkpoint: Path, running: Running) -> Trainer:
     """A trainer at the very beginning."""
     corpus = _corpus(choices.corpus, choices.texts_by)
     vocabulary = _vocabulary(choices, corpus)
-    config = LanguageModelConfig(
-        vocabulary_size=len(vocabulary),
-        embedding_size=choices.embedding_size,
-        cells=_cells(choices),
-        dropout=choices.dropout,
-        tied=choices.tied,
-        cutoffs=default_cutoffs(len(vocabulary)) if choices.adaptive else (),
-    )
+    tokens = sum(len(vocabulary.encode(text)) + 1 for text in corpus.split(choices.held_out).training)
+    defaults = defaults_for(choices.tokens, tokens)
+    settings = optimisation.settings(defaults)
+    config = _config(choices, defaults, len(vocabulary))
     trainer = Trainer(
         new_model(config, settings.seed),
         vocabulary,
@@ -109,17 +131,17 @@ def new_trainer(
         settings,
         held_out=choices.held_out,
         checkpoint=checkpoint,
-        save_every_s=save_every_s,
+        save_every_s=running.save_every_s,
         source={
             "corpus": None if choices.corpus is None else str(choices.corpus.resolve()),
             "texts_by": choices.texts_by,
             "held_out": choices.held_out,
-            "log_dir": None if choices.log_dir is None else str(choices.log_dir.resolve()),
+            "log_dir": None if running.log_dir is None else str(running.log_dir.resolve()),
             "compiled": choices.compiled,
         },
-        device=device,
-        observer=observer,
-        log_dir=choices.log_dir,
+        device=running.device,
+        observer=running.observer,
+        log_dir=running.log_dir,
     )
     return _compiled(trainer, choices.compiled)
 
@@ -127,23 +149,19 @@ def new_trainer(
 def resumed_trainer(
     checkpoint: Path,
     corpus: Path | None,
+    running: Running,
     *,
     given: Sequence[str],
     epochs: int | None,
-    device: str,
-    save_every_s: float,
-    observer: Observer,
-    log_dir: Path | None = None,
 ) -> Trainer:
     """A trainer that goes on from ``checkpoint``.
 
     Args:
         checkpoint: the file.
         corpus: where the corpus is now, None for where it was.
+        running: its ``log_dir`` is where to log from now on, None for where it was.
         given: options that the user gave although the checkpoint has fixed them.
         epochs: a new total, None for the old one.
-        log_dir: where to log from now on, None for where it was.
-        device, save_every_s, observer: as for :class:`rnncore.training.Trainer`.
     """
     if given:
         raise InputError(f"{', '.join(given)}: fixed by the training that --resume goes on with; leave out")
@@ -160,10 +178,10 @@ def resumed_trainer(
         epochs=epochs,
         held_out=source["held_out"],
         checkpoint=checkpoint,
-        save_every_s=save_every_s,
-        device=device,
-        observer=observer,
-        log_dir=log_dir or source["log_dir"],
+        save_every_s=running.save_every_s,
+        device=running.device,
+        observer=running.observer,
+        log_dir=running.log_dir or source["log_dir"],
     )
     return _compiled(trainer, source.get("compiled", False))  # checkpoints of earlier versions say nothing
 
@@ -231,8 +249,30 @@ def _vocabulary(choices: Choices, corpus: Corpus) -> Vocabulary:
     return word_vocabulary(texts, least_count=2) if size is None else word_vocabulary(texts, size, least_count=2)
 
 
-def _cells(choices: Choices) -> tuple[CellConfig, ...]:
-    if choices.layers < 1:
-        raise InputError(f"--layers is {choices.layers}, expected at least 1")
-    names = choices.cells * choices.layers if len(choices.cells) == 1 else choices.cells
-    return tuple(CellConfig.named(name.strip(), choices.hidden_size) for name in names)
+def _config(choices: Choices, defaults: Defaults, vocabulary_size: int) -> LanguageModelConfig:
+    cells = _cells(choices, defaults)
+    embedding_size = _or(choices.embedding_size, defaults.embedding)
+    can_tie = not choices.adaptive and cells[-1].build(1).output_size == embedding_size
+    return LanguageModelConfig(
+        vocabulary_size=vocabulary_size,
+        embedding_size=embedding_size,
+        cells=cells,
+        dropout=_or(choices.dropout, defaults.dropout),
+        tied=_or(choices.tied, defaults.tied and can_tie),
+        cutoffs=default_cutoffs(vocabulary_size) if choices.adaptive else (),
+    )
+
+
+def _cells(choices: Choices, defaults: Defaults) -> tuple[CellConfig, ...]:
+    layers = _or(choices.layers, defaults.layers)
+    if layers < 1:
+        raise InputError(f"--layers is {layers}, expected at least 1")
+    names = choices.cells * layers if len(choices.cells) == 1 else choices.cells
+    return tuple(CellConfig.named(name.strip(), _or(choices.hidden_size, defaults.hidden)) for name in names)
+
+
+Value = TypeVar("Value")
+
+
+def _or(chosen: Value | None, default: Value) -> Value:
+    return default if chosen is None else chosen

@@ -24,7 +24,6 @@ from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import export_steps
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.operators import Operators
-from rnncore.export.tracing.torch_onnx import OPSET
 from rnncore.export.tracing.trace import trace
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.comparison import error
@@ -82,9 +81,8 @@ def _written(
         lift_lengths=kind == "ragged",
         output_names=None,
         seed=_SEED,
-        opset=OPSET,
     )
-    steps = export_steps(list(traced.calls.values()), OPSET)
+    steps = export_steps(list(traced.calls.values()))
     for form in forms:
         model = traced.model.clone()
         legal = {

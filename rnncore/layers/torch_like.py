@@ -25,17 +25,10 @@ class _TorchLike(Stacked):
         make_cell: Callable[[int], Cell],
         input_size: int,
         num_layers: int,
-        batch_first: bool,
+        *,
         dropout: float,
         bidirectional: bool,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
     ) -> None:
-        if not batch_first:
-            raise InputError(
-                "rnncore layers are batch first: [batch, time, features]; transpose the input, or keep the torch.nn "
-                "module and use rnncore.convert, which preserves its layout"
-            )
         check_size("num_layers", num_layers)
         layers: list[RecurrentLayer] = []
         width = input_size
@@ -50,7 +43,14 @@ class _TorchLike(Stacked):
         self.bidirectional = bidirectional
         self.torch_names = torch_to_stack(num_layers, bidirectional)
         self.register_load_state_dict_pre_hook(accept_torch_names)
-        self.to(device=device, dtype=dtype)
+
+
+def _check_batch_first(batch_first: bool) -> None:
+    if not batch_first:
+        raise InputError(
+            "rnncore layers are batch first: [batch, time, features]; transpose the input, or keep the torch.nn "
+            "module and use rnncore.convert, which preserves its layout"
+        )
 
 
 class RNN(_TorchLike):
@@ -79,7 +79,9 @@ class RNN(_TorchLike):
                 width, hidden_size, activation=nonlinearity, bias=bias, learn_initial_state=learn_initial_state
             )
 
-        super().__init__(make_cell, input_size, num_layers, batch_first, dropout, bidirectional, device, dtype)
+        _check_batch_first(batch_first)
+        super().__init__(make_cell, input_size, num_layers, dropout=dropout, bidirectional=bidirectional)
+        self.to(device=device, dtype=dtype)
 
 
 class GRU(_TorchLike):
@@ -101,7 +103,9 @@ class GRU(_TorchLike):
         def make_cell(width: int) -> Cell:
             return GRUCell(width, hidden_size, bias=bias, **variant)
 
-        super().__init__(make_cell, input_size, num_layers, batch_first, dropout, bidirectional, device, dtype)
+        _check_batch_first(batch_first)
+        super().__init__(make_cell, input_size, num_layers, dropout=dropout, bidirectional=bidirectional)
+        self.to(device=device, dtype=dtype)
 
 
 class LSTM(_TorchLike):
@@ -131,4 +135,6 @@ class LSTM(_TorchLike):
         def make_cell(width: int) -> Cell:
             return LSTMCell(width, hidden_size, bias=bias, **variant)
 
-        super().__init__(make_cell, input_size, num_layers, batch_first, dropout, bidirectional, device, dtype)
+        _check_batch_first(batch_first)
+        super().__init__(make_cell, input_size, num_layers, dropout=dropout, bidirectional=bidirectional)
+        self.to(device=device, dtype=dtype)

@@ -58,7 +58,7 @@ class Reader(nn.Module):
         Args:
             x: int64 [batch, time] or float [batch, time, features].
             lengths: int64 [batch], valid steps of each row; padding holds anything (ids any id below vocabulary_size).
-            extra: [batch, extra_features], joined to the input of every step.
+            extra: [batch, extra_features], joined to the input of every step, or [batch, time, extra_features].
 
         Returns:
             [batch, time, output_size].
@@ -74,7 +74,9 @@ class Reader(nn.Module):
                 raise InputError(f"x is {x.dtype} {list(x.shape)}, {expected}")
             x = (x - self.mean) * self.scale
         if extra is not None:
-            x = torch.cat((x, extra.unsqueeze(1).expand(-1, x.shape[1], -1)), 2)
+            if extra.dim() == 2:
+                extra = extra.unsqueeze(1).expand(-1, x.shape[1], -1)
+            x = torch.cat((x, extra), 2)
         y, _ = self.stack(x, None, lengths)
         return functional.dropout(y, dropout, self.training)
 

@@ -10,7 +10,12 @@ from rnncore.runtime.text.vocabulary import EOS, UNK, Vocabulary
 
 
 def token_vocabulary(
-    sequences: Iterable[Sequence[str]], size: int = 10_000, *, least_count: int = 1, fold: bool = True
+    sequences: Iterable[Sequence[str]],
+    size: int = 10_000,
+    *,
+    least_count: int = 1,
+    fold: bool = True,
+    strip: bool = False,
 ) -> Vocabulary:
     """The most frequent tokens of ``sequences``, after ``<eos>`` (id 0) and ``<unk>`` (id 1).
 
@@ -22,6 +27,7 @@ def token_vocabulary(
         size: most tokens, ``<eos>`` and ``<unk>`` included.
         least_count: a token that occurs less often is unknown.
         fold: read capitals as small letters, and every digit as 0: ``52nd`` and ``41ND`` are one token, ``00nd``.
+        strip: read a token without the punctuation behind it: ``Road,`` is ``road``.  Punctuation alone stays what it is.
 
     Raises:
         InputError: no token is left, or size is below 3.
@@ -35,7 +41,8 @@ def token_vocabulary(
     # Special tokens are never read from text, and nothing but this would keep a whole token "<eos>" from being one.
     plain = normalizers.Replace(Regex(rf"(?<!\S){EOS}(?!\S)"), UNK)
     folds = [normalizers.Lowercase(), normalizers.Replace(Regex("[0-9]"), "0")] if fold else []
-    normalizer = normalizers.Sequence([*folds, plain])
+    strips = [normalizers.Replace(Regex(r"(?<=\w)[^\w\s]+(?!\S)"), "")] if strip else []
+    normalizer = normalizers.Sequence([*folds, *strips, plain])
     splitter = pre_tokenizers.WhitespaceSplit()
     counts: Counter[str] = Counter()
     for tokens in sequences:

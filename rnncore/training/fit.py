@@ -10,7 +10,7 @@ from torch import nn
 
 from rnncore.runtime.errors import raise_all
 from rnncore.training.fit_report import FitReport
-from rnncore.training.fit_run import FitRun
+from rnncore.training.fit_run import Examples, FitRun
 from rnncore.training.fit_settings import FitSettings
 from rnncore.training.observer import Observer
 
@@ -82,7 +82,8 @@ def fit(
     settings = FitSettings(epochs, batch, learning_rate, clip, patience, seed, mixed_precision, schedule, weight_decay)
     _check(model, training, held_out)
     path = None if checkpoint is None else Path(checkpoint)
-    return FitRun(model, training, held_out, collate, settings, path, log_dir, observer, length).run()
+    examples = Examples(training, held_out, collate, length)
+    return FitRun(model, examples, settings, checkpoint=path, log_dir=log_dir, observer=observer).run()
 
 
 def _check(model: nn.Module, training: Sequence[Any], held_out: Sequence[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +47,34 @@ class _Loss(nn.Module):
         return self.model.loss(**batch)  # type: ignore[operator]  # checked by fit
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What is trained on, what is held out, and how a batch is made of some; ``length``: time steps of one, None to guess."""
+
+    training: Sequence[Any]
+    held_out: Sequence[Any]
+    collate: Collate
+    length: Callable[[Any], int] | None
+
+
 class FitRun:
     """See :func:`rnncore.training.fit`; it has checked model and examples."""
 
     def __init__(
         self,
         model: nn.Module,
-        training: Sequence[Any],
-        held_out: Sequence[Any],
-        collate: Collate,
+        examples: Examples,
         settings: FitSettings,
+        *,
         checkpoint: Path | None,
         log_dir: str | Path | None,
         observer: Observer | None,
-        length: Callable[[Any], int] | None,
     ) -> None:
+        training, held_out, length = examples.training, examples.held_out, examples.length
         self._accelerator = new_accelerator(settings.mixed_precision)
         self._model = model
         self._training, self._held_out = training, held_out
-        self._collate = collate
+        self._collate = examples.collate
         self._settings = settings
         self._checkpoint = checkpoint
         self._lengths = example_lengths(training, length)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.workplace import only_one, remove_leftovers, workplace
-
-Names = Callable[[Path], set[str]]
-"""Names of the files beside a file that it cannot do without."""
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:
@@ -64,10 +63,16 @@ def replacing(path: str | os.PathLike[str], *, private: bool = False) -> Iterato
     _sync_folder(target.parent)
 
 
+@dataclass
+class Replacement:
+    """A file that is being written at ``path``, and the names of the files beside it that it cannot do without."""
+
+    path: Path
+    needs: set[str] = field(default_factory=set)
+
+
 @contextmanager
-def replacing_with_companions(
-    path: str | os.PathLike[str], needs: Names, belongs: Callable[[str], bool]
-) -> Iterator[Path]:
+def replacing_with_companions(path: str | os.PathLike[str], belongs: re.Pattern[str]) -> Iterator[Replacement]:
     """As :func:`replacing`, for a file that needs others beside it, whose names hold a hash of what is in them.
 
     What the new file needs takes its place first, then the file itself; then what only older ones needed is removed.  A
@@ -76,27 +81,29 @@ def replacing_with_companions(
 
     Args:
         path: what shall be replaced, as in :func:`replacing`.
-        needs: names of the files that a file needs.  The new ones are to be written beside the path that is yielded.
-        belongs: whether a name beside ``path`` is that of such a file, of this one or of an older one.
+        belongs: the names that such a file, of this one or of an older one, may have beside ``path``.
+
+    Yields:
+        Where to write; ``needs`` is to be filled, and what it names written beside ``path``, before the block ends.
     """
     target = target_of(path)
     remove_leftovers(target)
     with workplace(target) as folder:
-        yield folder / target.name
-        needed = needs(folder / target.name)
+        new = Replacement(folder / target.name)
+        yield new
         with only_one(target.parent):
-            for name in sorted(needed):
+            for name in sorted(new.needs):
                 _put(folder / name, target.with_name(name), like=target)
             _put(folder / target.name, target)
             _sync_folder(target.parent)
-            _remove_others(target.parent, needed, belongs)
+            _remove_others(target.parent, new.needs, belongs)
     _sync_folder(target.parent)
 
 
-def _remove_others(folder: Path, needed: set[str], belongs: Callable[[str], bool]) -> None:
+def _remove_others(folder: Path, needed: set[str], belongs: re.Pattern[str]) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name not in needed and belongs(entry.name) and entry.is_file(follow_symlinks=False):
+            if entry.name not in needed and belongs.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with suppress(OSError):
                     os.unlink(entry.path)
 

@@ -65,7 +65,7 @@ class Classifier(SequenceRunner):
         Raises:
             NotStreamableError: the model is bidirectional, or pools over time other than by the last step.
         """
-        return TaskStream(self.model.stream(), self._read, self._probabilities)
+        return TaskStream(self.model.stream(), self._inputs, self._probabilities)
 
     def _named(self, log_probs: Array) -> str:
         return self.labels[int(np.argmax(log_probs))]

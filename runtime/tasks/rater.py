@@ -29,7 +29,7 @@ class Rater(SequenceRunner):
 
     def stream(self) -> TaskStream[float]:
         """A stream: every push returns the rating of all that was pushed so far; NotStreamableError as for classifiers."""
-        return TaskStream(self.model.stream(), self._read, _number)
+        return TaskStream(self.model.stream(), self._inputs, _number)
 
     def _outputs_expected(self) -> int:
         return 0

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.streaming.stream import Stream
-from rnncore.runtime.tasks.ctc import BLANK, beam_search, collapse
+from rnncore.runtime.tasks.beam_decoding import BeamDecoder, BeamOptions, Hypothesis, TimedText
+from rnncore.runtime.tasks.ctc import BLANK, collapse
+from rnncore.runtime.tasks.endpointing import Endpointing
 from rnncore.runtime.tasks.task import Sequences, TaskRunner
-
-
-class Hypothesis(NamedTuple):
-    """Labels that may have been meant, and their natural-log probability."""
-
-    labels: tuple[str, ...]
-    log_prob: float
 
 
 class Recogniser(TaskRunner):
@@ -35,18 +30,28 @@ class Recogniser(TaskRunner):
     task = "recogniser"
     output = (BATCH, TIME)
 
-    def recognise(self, one: Any, *, beams: int | None = None) -> str:
-        """The labels, joined: those of the likeliest frames, or with ``beams`` the likeliest of a prefix beam search."""
+    def recognise(self, one: Any, *, beams: int | BeamOptions | None = None) -> str:
+        """The labels, joined: those of the likeliest frames, or with ``beams`` the best of a prefix beam search."""
         return self._text(self._run(one), beams)
 
-    def recognise_many(self, many: Sequences, lengths: Any = None, *, beams: int | None = None) -> list[str]:
+    def recognise_many(
+        self, many: Sequences, lengths: Any = None, *, beams: int | BeamOptions | None = None
+    ) -> list[str]:
         """As :meth:`recognise` for each of several inputs."""
         return [self._text(log_probs, beams) for log_probs in self._run_many(many, lengths)]
 
-    def hypotheses(self, one: Any, *, beams: int = 16) -> list[Hypothesis]:
-        """The likeliest label sequences of a prefix beam search, best first: what a language model may rescore."""
-        found = beam_search(self._run(one), beams)
-        return [Hypothesis(tuple(self.labels[i - 1] for i in labels), log_prob) for labels, log_prob in found]
+    def hypotheses(self, one: Any, *, beams: int | BeamOptions = 16) -> list[Hypothesis]:
+        """The best label sequences of a prefix beam search, best first: what a language model may rescore.
+
+        The log-probabilities are those of the frames; what :class:`BeamOptions` add decides the order.
+        """
+        decoder = BeamDecoder(self.labels, beams)
+        decoder.push(self._run(one))
+        return decoder.hypotheses()
+
+    def timed(self, one: Any, *, beams: int | BeamOptions = 16) -> TimedText:
+        """As :meth:`recognise`, with the frames of every label."""
+        return self._decoded(self._run(one), beams)
 
     def log_probs(self, one: Any) -> Array:
         """Natural-log probability of blank and every label at every frame, [time, 1 + labels]."""
@@ -56,13 +61,22 @@ class Recogniser(TaskRunner):
         """A stream of the labels of the likeliest frames; NotStreamableError for a bidirectional model."""
         return RecogniserStream(self, self.model.stream())
 
+    def beam_stream(self, beams: int | BeamOptions = 16, endpointing: Endpointing | None = None) -> BeamStream:
+        """A stream of the best text so far, by prefix beam search; NotStreamableError for a bidirectional model."""
+        return BeamStream(self, self.model.stream(), BeamDecoder(self.labels, beams, endpointing))
+
     def _one_input(self, one: Any) -> Any:
         return self._read(one)
 
-    def _text(self, log_probs: Array, beams: int | None) -> str:
+    def _text(self, log_probs: Array, beams: int | BeamOptions | None) -> str:
         if beams is None:
             return self._joined(collapse(np.argmax(log_probs, -1).tolist()))
-        return self._joined(list(beam_search(log_probs, beams)[0][0]))
+        return self._decoded(log_probs, beams).text
+
+    def _decoded(self, log_probs: Array, beams: int | BeamOptions) -> TimedText:
+        decoder = BeamDecoder(self.labels, beams)
+        decoder.push(log_probs)
+        return decoder.finish()
 
     def _joined(self, labels: list[int]) -> str:
         return "".join(self.labels[i - 1] for i in labels)
@@ -100,6 +114,54 @@ class RecogniserStream:
         self._stream.close()
 
     def __enter__(self) -> RecogniserStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class BeamStream:
+    """The best text of frames as they come, one utterance after another; belongs to one caller at a time.
+
+    What :meth:`finish` gives is what :meth:`Recogniser.timed` gives for the frames of the utterance, of which the first one
+    was heard by a model that has heard what was before.
+    """
+
+    def __init__(self, recogniser: Recogniser, stream: Stream, decoder: BeamDecoder) -> None:
+        self._recogniser = recogniser
+        self._stream = stream
+        self._decoder = decoder
+
+    @property
+    def ended(self) -> bool:
+        """Whether the rules of ``endpointing`` say that the utterance is over: call :meth:`finish`."""
+        return self._decoder.ended
+
+    def push(self, frames: Any) -> str:
+        """The best text of the utterance so far, which later frames may change.
+
+        A push that fails leaves the stream as it was.
+        """
+        ahead = self._stream.fork()
+        text = self._decoder.push(ahead.push(self._recogniser._one_input(frames)))
+        self._stream.close()
+        self._stream = ahead
+        return text
+
+    def finish(self) -> TimedText:
+        """The utterance, with the frames of its labels counted from its beginning; the next frames begin another one."""
+        return self._decoder.finish()
+
+    def reset(self) -> None:
+        """Back to the beginning, as if nothing had been heard."""
+        self._stream.reset()
+        self._decoder.reset()
+
+    def close(self) -> None:
+        """Free the state; pushing afterwards is an error."""
+        self._stream.close()
+
+    def __enter__(self) -> BeamStream:
         return self
 
     def __exit__(self, *_: object) -> None:

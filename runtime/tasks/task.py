@@ -135,9 +135,13 @@ class TaskRunner:
         tokens = texts_of(one, f"{where}token")
         return one if tokens is None else self._ids_of_tokens(tokens, where)
 
+    def _inputs(self, one: Any, where: str = "") -> tuple[Any, ...]:
+        """What the model reads of one input: one array, unless the task says otherwise."""
+        return (self._read(one, where),)
+
     def _run(self, one: Any) -> Array:
         """The output for one input, without the batch axis."""
-        return np.asarray(self.model.run([self._read(one)])[0])
+        return np.asarray(self.model.run(*([array] for array in self._inputs(one)))[0])
 
     def _run_many(self, many: Sequences, lengths: Any = None) -> Sequence[Array]:
         """The output for each of several inputs, without the batch axis."""

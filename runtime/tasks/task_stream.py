@@ -19,18 +19,20 @@ class TaskStream(Generic[Answer]):
     tokens) and returns the task's answer.  A push that fails leaves the stream as it was.
     """
 
-    def __init__(self, stream: Stream, read: Callable[[Any], Any], answer: Callable[[Array], Answer]) -> None:
+    def __init__(
+        self, stream: Stream, inputs: Callable[[Any], tuple[Any, ...]], answer: Callable[[Array], Answer]
+    ) -> None:
         self._stream = stream
-        self._read = read
+        self._inputs = inputs
         self._answer = answer
 
     def push(self, chunk: Any) -> Answer:
         """Read the next steps; the answer is that of the task's class."""
-        return self._answer(self._stream.push(self._read(chunk)))
+        return self._answer(self._stream.push(*self._inputs(chunk)))
 
     def fork(self) -> TaskStream[Answer]:
         """A second stream that goes on from here."""
-        return TaskStream(self._stream.fork(), self._read, self._answer)
+        return TaskStream(self._stream.fork(), self._inputs, self._answer)
 
     def reset(self) -> None:
         """Back to the beginning."""

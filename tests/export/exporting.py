@@ -14,7 +14,7 @@ import onnxruntime
 from torch import nn
 
 from rnncore import runtime
-from rnncore.export import ExportReport, export, exporter
+from rnncore.export import ExportReport, export, stages
 
 FORMS = ("loop", "scan")
 
@@ -49,21 +49,21 @@ def one_trace() -> Iterator[None]:
     """
     traces: dict[bool, Any] = {}
     steps: list[tuple[list[Any], Any]] = []
-    trace, export_steps = exporter.trace, exporter.export_steps
+    trace, export_steps = stages.trace, stages.export_steps
 
     def trace_once(module: nn.Module, *args: Any, lift_lengths: bool, **options: Any) -> Any:
         if lift_lengths not in traces:
             traces[lift_lengths] = trace(module, *args, lift_lengths=lift_lengths, **options)
         return traces[lift_lengths]
 
-    def steps_once(calls: list[Any], opset: int) -> Any:
+    def steps_once(calls: list[Any]) -> Any:
         for known, found in steps:
             if known == calls:
                 return found
-        steps.append((calls, export_steps(calls, opset)))
+        steps.append((calls, export_steps(calls)))
         return steps[-1][1]
 
-    with mock.patch.object(exporter, "trace", trace_once), mock.patch.object(exporter, "export_steps", steps_once):
+    with mock.patch.object(stages, "trace", trace_once), mock.patch.object(stages, "export_steps", steps_once):
         yield
 
 

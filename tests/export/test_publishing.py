@@ -117,7 +117,7 @@ def test_pairs_of_before_there_were_hashes_load_and_are_replaced(two: Path, tmp_
 def test_what_no_file_may_replace_is_refused_before_the_work(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rnncore.export.exporter.Example.of", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("rnncore.export.stages.Example.of", lambda *_: pytest.fail("the work has begun"))
     path = tmp_path / "m.onnx"
     if kind == "folder":
         path.mkdir()

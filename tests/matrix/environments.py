@@ -15,10 +15,8 @@ PINNED_PYTHON = "3.11"
 TORCH_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "setuptools")
 TORCH_NEEDS = ("accelerate", "tokenizers", "typer", "rich", "numpy", "onnxruntime", "onnx", "onnx-ir", "onnxscript")
 EXPORT_TESTS = (
-    *("tests/layers/test_torch_nn.py", "tests/layers/test_fused.py", "tests/training/test_fit.py"),
-    *("tests/export/test_parity.py", "tests/export/test_streaming.py", "tests/export/test_lengths.py"),
-    *("tests/export/test_packed.py", "tests/export/test_user_modules.py", "tests/export/test_fused.py"),
-    *("tests/export/test_int8.py", "tests/generation/test_one_call.py"),
+    "tests/hosts/test_hosts.py::test_python_gives_the_golden_answers_of_ten_files",
+    *("tests/layers/test_torch_nn.py", "tests/export/test_fused.py", "tests/export/test_packed.py"),
 )
 
 
@@ -47,7 +45,10 @@ def runtime_environments(
     """Floor and newest of both, on the pinned Python; then the newest of both on every other Python of this machine."""
     made = [
         Environment(
-            "runtime", f"onnxruntime {ort}, numpy {numpy}", PINNED_PYTHON, (f"onnxruntime=={ort}", f"numpy=={numpy}")
+            "runtime",
+            f"onnxruntime{ort or ' newest'}, numpy{numpy or ' newest'}",
+            PINNED_PYTHON,
+            (f"onnxruntime{ort}", f"numpy{numpy}"),
         )
         for ort in onnxruntimes
         for numpy in numpys

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rnncore.plots.surprisal import MOST_BITS, Surprise, as_html, as_terminal_text, colour, surprisal
 from tests.language_models import CHARACTERS, runtime_model
+from tests.tolerances import fixed
 
 TEXTS = st.text(CHARACTERS, max_size=20)
 
@@ -21,7 +22,9 @@ def test_surprisals_are_the_scores_in_bits(text: str, eos: bool) -> None:
     model = runtime_model()
     surprises = surprisal(model, text, eos=eos)
     assert "".join(one.piece for one in surprises) == text + "<eos>" * eos
-    assert -math.log(2.0) * sum(one.bits for one in surprises) == pytest.approx(model.score(text, eos=eos), abs=1e-3)
+    assert -math.log(2.0) * sum(one.bits for one in surprises) == pytest.approx(
+        model.score(text, eos=eos), abs=fixed("float32 score")
+    )
 
 
 @given(TEXTS)
@@ -33,6 +36,10 @@ def test_the_page_holds_the_text_and_every_number(text: str) -> None:
     assert html.unescape(re.sub("<[^>]*>", "", tokens)) == text
     bits = [float(number) for number in re.findall(r'title="([\d.]+) bits', tokens)]
     assert bits == [round(one.bits, 2) for one in surprises]
+    shown = re.findall(r'data-bits="([\d.]*)"', tokens)
+    assert shown == ["" if "\n" in one.piece else f"{one.bits:.0f}" for one in surprises]
+    rows = [float(number) for number in re.findall(r"<tr><td>([\d.]+)</td>", page)]
+    assert rows == [round(one, 2) for one in sorted((one.bits for one in surprises), reverse=True)[:10]]
 
 
 @given(st.floats(0, 40), st.floats(0, 40))

@@ -75,15 +75,22 @@ class Packing:
         )
 
 
+@dataclass(frozen=True)
+class StepLayout:
+    """How what a step reads, what it gives and its states, by name, lie in rows."""
+
+    reads: Sequence[Packing]
+    gives: Sequence[Packing]
+    states: Mapping[str, Packing]
+
+
 class RolledCell(Cell):
     """A step that somebody wrote as the body of a loop.
 
     Args:
         run: (what it reads of this step, states, captured values, weights) -> (results, new states), all as the code has
             them.
-        reads: the layout of what it reads in each step.
-        gives: the layout of its results.
-        states: the layout of each state, by name.
+        layout: of all that goes in and out in each step.
         weights: parameters and constants.
         starts: the value that each state begins with, without a batch axis; None if the loop is handed its states.
         captured: an example of every value from outside that the step reads as a whole, and which of its axes are free.
@@ -94,13 +101,12 @@ class RolledCell(Cell):
         run: Callable[
             [Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], list[Tensor]]
         ],
-        reads: Sequence[Packing],
-        gives: Sequence[Packing],
-        states: Mapping[str, Packing],
+        layout: StepLayout,
         weights: Sequence[Tensor],
         starts: Sequence[Tensor] | None,
         captured: Sequence[tuple[Tensor, tuple[int, ...]]],
     ) -> None:
+        reads, gives, states = layout.reads, layout.gives, layout.states
         shapes = {name: p.shape or (1,) for name, p in states.items()}
         sizes: Any = {name: shape if len(shape) > 1 else shape[0] for name, shape in shapes.items()}
         super().__init__(max(1, sum(p.size for p in reads)), max(1, sum(p.size for p in gives)), sizes)

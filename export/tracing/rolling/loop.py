@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncore.export.tracing.rolling.cell import Packing, RolledCell
+from rnncore.export.tracing.rolling.cell import Packing, RolledCell, StepLayout
 from rnncore.export.tracing.rolling.evaluation import Evaluation, execute, given, take
 from rnncore.export.tracing.rolling.fitting import Formula
 from rnncore.export.tracing.rolling.log import Constant, Input, Log, Weight, leaves
@@ -210,9 +210,11 @@ class RolledLoop:
         self._axes = self._axes_of_captured()
         return RolledCell(
             self._step,
-            [self._packing(key, "a value that it reads in every step") for key in self._reads],
-            [self._packing(key, "a value that it gives in every step", may_be_free=True) for key in self._gives],
-            states,
+            StepLayout(
+                [self._packing(key, "a value that it reads in every step") for key in self._reads],
+                [self._packing(key, "a value that it gives in every step", may_be_free=True) for key in self._gives],
+                states,
+            ),
             weights,
             constants,
             captured,

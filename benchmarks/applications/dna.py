@@ -1,0 +1,97 @@
+"""Borders of exons in DNA: 60 bases, in whose middle an exon ends ("ei"), begins ("ie"), or neither ("n")."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from benchmarks.applications.common import Stopwatch, files_of, split, step_us, without_duplicates
+from benchmarks.applications.record import Measured
+from rnncore import CellConfig, Classifier, ReaderConfig, runtime
+from rnncore.text import character_vocabulary
+from rnncore.training import fit
+
+FLOORS = {"DNA, splice junctions": 0.95}
+LABELS = ("ei", "ie", "n")
+BASES = "ACGTN"
+
+Row = tuple[str, str]
+
+
+def measure() -> list[Measured]:
+    from datasets import splice_junctions
+
+    parts = split(without_duplicates(splice_junctions(), key=lambda row: row[0]))
+    watch = Stopwatch()
+    model, vocabulary = trained(parts.train, parts.valid)
+    train_s = watch.seconds
+    files = files_of(model, vocabulary=vocabulary, accuracy_data=None)
+    texts, labels = zip(*parts.test, strict=True)
+
+    def accuracy(path: object) -> float:
+        found = runtime.Classifier.load(path).classify_many(list(texts))  # type: ignore[arg-type]
+        return float(np.mean([a == b for a, b in zip(found, labels, strict=True)]))
+
+    classifier = runtime.Classifier.load(files.fp32)
+    return [
+        Measured(
+            "DNA, splice junctions",
+            "DNA.rda of Debian's r-cran-mlbench (UCI splice junctions), equal sequences merged",
+            parts.sizes,
+            "accuracy",
+            accuracy(files.fp32),
+            None if files.int8 is None else accuracy(files.int8),
+            baselines(parts.train, parts.test),
+            files.sizes,
+            train_s,
+            step_us(classifier.classify, texts[:100], 60 * 100),
+            "base",
+            reach=0.965,
+            note=files.why,
+        )
+    ]
+
+
+def trained(train: list[Row], valid: list[Row], *, epochs: int = 15, seed: int = 0) -> tuple[Classifier, object]:
+    vocabulary = character_vocabulary([BASES])
+    torch.manual_seed(seed)
+    config = ReaderConfig(
+        (CellConfig.named("gru", 48),), len(vocabulary), embedding_size=16, bidirectional=True, dropout=0.3
+    )
+    model = Classifier(config, LABELS, pooling="attention")
+
+    def encoded(rows: list[Row]) -> list[tuple[object, str]]:
+        return [(vocabulary.encode(bases), label) for bases, label in rows]
+
+    fit(
+        model,
+        encoded(train),
+        encoded(valid),
+        collate=model.collate,
+        epochs=epochs,
+        learning_rate=1e-2,
+        batch=64,
+        patience=6,
+    )
+    return model, vocabulary
+
+
+def baselines(train: list[Row], test: list[Row]) -> dict[str, float]:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    wanted = np.array([label for _, label in test])
+    most = max(LABELS, key=[label for _, label in train].count)
+    found = {"always the commonest": float((wanted == most).mean())}
+    for name, model in (
+        ("one-hot + logistic regression", LogisticRegression(max_iter=2000, C=0.1)),
+        ("one-hot + random forest", RandomForestClassifier(500, random_state=0)),
+    ):
+        model.fit(one_hot(train), [label for _, label in train])
+        found[name] = float((model.predict(one_hot(test)) == wanted).mean())
+    return found
+
+
+def one_hot(rows: list[Row]) -> np.ndarray:
+    ids = np.array([[BASES.index(base) for base in bases] for bases, _ in rows])
+    return np.eye(len(BASES))[ids].reshape(len(rows), -1)

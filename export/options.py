@@ -1,0 +1,52 @@
+"""What a caller of ``export`` asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rnncore.export.lowering.forms import FORMS
+from rnncore.export.targets import TARGETS
+from rnncore.export.tracing.example import Axes
+from rnncore.runtime.errors import raise_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The keyword arguments of :func:`rnncore.export.export`, where they are explained.
+
+    Raises:
+        InputError: ``form`` or ``target`` is unknown, or a target given for a form that does not look at it.
+    """
+
+    form: str
+    streaming: bool | str
+    lengths: str | bool
+    verify: bool
+    axes: Axes | None
+    output_names: Sequence[str] | None
+    metadata: Mapping[str, str] | None
+    pick: bool
+    seed: int
+    quantize: str | None
+    accuracy_data: Sequence[Any] | None
+    target: str | None
+    external_data: bool | None
+    states: Mapping[str, str] | None
+
+    def __post_init__(self) -> None:
+        forms = (*FORMS, "portable", "auto")
+        problems = []
+        if self.form not in forms:
+            problems.append(f"form is {self.form!r}, expected one of {', '.join(map(repr, forms))}")
+        if self.target is not None and self.target not in TARGETS:
+            problems.append(f"target is {self.target!r}, expected one of {', '.join(map(repr, TARGETS))}")
+        elif self.target is not None and self.form != "auto":
+            problems.append(f"target is {self.target!r}, but only form='auto' chooses by target; form is {self.form!r}")
+        raise_all(problems)
+
+    @property
+    def int8(self) -> bool:
+        """Whether weights shall be of 8 bits."""
+        return self.quantize is not None

@@ -1,0 +1,113 @@
+"""What a file shall offer, and what is taken from that when its module turns out not to hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rnncore.export.options import Options
+from rnncore.export.tracing.size_limits import Guard
+from rnncore.export.tracing.trace import Trace
+from rnncore.export.verification.cases import Case, Verdict
+from rnncore.export.verification.sizes import MOST_STEPS, Sizes, broken_at
+from rnncore.export.verification.structure import why_chunks_differ
+from rnncore.runtime.errors import ExportError, NotStreamableError, VerificationError
+from rnncore.runtime.format.signature import BATCH, TIME
+
+ONE_WAY = (
+    "a file goes one way at every size, that of the sizes it was traced at; write this with tensor operations that hold for "
+    "all sizes, or export a module for each way"
+)
+PADDING_SHOWS = (
+    "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
+    "normalised, say: mask them by the lengths)"
+)
+UNUSED_LENGTHS = "; if forward does not cut its sequences by '{name}', lengths=False makes that an input like others"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the file shall offer.
+
+    lift_lengths: recurrent layers take the lengths of the rows.  stream: states become inputs and outputs; if not,
+    not_causal_because says why.  must_lengths, must_stream: the caller insists.  dropped_lengths: lengths were given up for
+    the sake of streams.
+    """
+
+    lift_lengths: bool
+    stream: bool
+    not_causal_because: str = ""
+    must_lengths: bool = False
+    must_stream: bool = False
+    dropped_lengths: bool = False
+
+    @classmethod
+    def of(cls, options: Options, *, own_lengths: bool) -> Plan:
+        """All that the caller wants, and what nobody forbids; ``own_lengths``: the module has such an input itself."""
+        proves = options.verify  # "auto" is what is proved
+        stream = options.streaming is True or (options.streaming == "auto" and proves)
+        why_not = "exported with streaming=False" if options.streaming is False else "not verified"
+        return cls(
+            lift_lengths=options.lengths is True or (options.lengths == "auto" and proves),
+            stream=stream,
+            not_causal_because="" if stream else why_not,
+            must_lengths=options.lengths is True and not own_lengths,
+            must_stream=options.streaming is True,
+        )
+
+    def batch_only(self, reason: str) -> Plan:
+        """Without streams, and so with the lengths that were given up for them; NotStreamableError if they are a must."""
+        if self.must_stream:
+            raise NotStreamableError(f"streaming=True, but {reason}")
+        lift = self.lift_lengths or self.dropped_lengths
+        return replace(self, stream=False, not_causal_because=reason, lift_lengths=lift, dropped_lengths=False)
+
+    def narrowed(self, trace: Trace, verdict: Verdict) -> Plan:
+        """Without what ``verdict``, on a file of this plan, disproved; the plan itself if all of it holds.
+
+        Raises:
+            VerificationError: what failed is no matter of the plan, or the caller insists.
+            NotStreamableError: the same for streams.
+        """
+        _refuse_wrong_numbers(trace, verdict.failures("whole"))
+        mixed, ragged, streams = (verdict.failures(kind) for kind in ("rows", "ragged", "stream"))
+        if mixed:
+            raise VerificationError(_message("a row of a batch differs from the row alone: forward mixes rows", mixed))
+        if ragged and not self.lift_lengths:
+            own = trace.example.lengths
+            way_out = "" if own is None else UNUSED_LENGTHS.format(name=own)
+            raise VerificationError(_message(PADDING_SHOWS + way_out, ragged))
+        if ragged and self.must_lengths:
+            raise VerificationError(_message("a padded batch differs from each sequence alone", ragged))
+        if ragged:
+            # Streams that moved together were padded too: how the file without lengths streams is for the next round.
+            return replace(self, lift_lengths=False)
+        return self.batch_only(why_chunks_differ(trace, streams[0])) if streams else self
+
+
+def refuse_unchecked(sizes: Sizes) -> None:
+    """Raise ExportError for a branch that turns beyond all sizes that can be checked."""
+    for guard in sizes.unchecked:
+        raise ExportError(
+            f"{_asks(guard)}, which turns beyond the {MOST_STEPS} steps and the batches that an export checks: {ONE_WAY}"
+        )
+
+
+def _refuse_wrong_numbers(trace: Trace, wrong: Sequence[Case]) -> None:
+    """Raise VerificationError for whole batches that disagree, and say which line asks for a size, if one does."""
+    if not wrong:
+        return
+    guards = trace.limits.guards
+    asked = [g for case in wrong for g in broken_at(guards, {BATCH: case.batch, TIME: case.time}) if g.where]
+    message = _message("the exported file and the PyTorch module disagree", wrong)
+    if asked:
+        message += f"\n  {_asks(asked[0])}: {ONE_WAY}"
+    raise VerificationError(message)
+
+
+def _asks(guard: Guard) -> str:
+    return f"forward asks at {guard.where} whether {guard.text}"
+
+
+def _message(title: str, cases: Sequence[Case]) -> str:
+    return title + ":\n" + "\n".join(f"  - {case}" for case in cases[:6])

@@ -1,0 +1,204 @@
+"""What each stage of an export gives to the next: captured -> traced -> planned -> built.
+
+All are values: a stage reads what came before it and makes something new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+from torch import nn
+
+from rnncore.cells import Cell
+from rnncore.conversion import convert_plain_layers
+from rnncore.export.graph.cleanup import clean_up
+from rnncore.export.int8.quantization import check_form
+from rnncore.export.lowering.context import carry_context
+from rnncore.export.lowering.fused import check_fusable
+from rnncore.export.lowering.gather_output import add_gather_output
+from rnncore.export.lowering.layer_states import splice_layer_states
+from rnncore.export.lowering.portable import fold_constants, spell_out
+from rnncore.export.lowering.splice import splice
+from rnncore.export.lowering.steps import StepGraph, export_steps
+from rnncore.export.lowering.unique_names import make_names_unique
+from rnncore.export.options import Options
+from rnncore.export.plan import Plan
+from rnncore.export.signature import precision_of, signature_of, write_metadata
+from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_forms, form_text
+from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.copying import copied, unchanged
+from rnncore.export.tracing.example import Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.operators import Operators, find_operators
+from rnncore.export.tracing.other_ways import with_other_ways
+from rnncore.export.tracing.rolling.program import roll
+from rnncore.export.tracing.states import find_states, states_of, with_starts
+from rnncore.export.tracing.trace import TRACE_SIZES, Trace, trace
+from rnncore.export.verification.repeatable import check_repeatable
+from rnncore.export.verification.sizes import MOST_STEPS
+from rnncore.export.verification.structure import stride_of, why_not_causal
+from rnncore.export.verification.verifier import sizes_of
+from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.signature import Signature, StateSpec
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What all later stages start from.
+
+    reference: a copy of the user's module in eval mode, which says what the file must answer.  module: another one, with
+    plain layers converted; its parameters name the weights.  program: what is traced, ``module`` or the same with its
+    loops over time rolled.  operators: answers to calls of torch's recurrent functions in ``program``.  why_not_rolled: why
+    loops over time are left in it; None if there are none.
+    """
+
+    reference: nn.Module
+    module: nn.Module
+    program: nn.Module
+    example: Example
+    operators: Operators
+    why_not_rolled: ExportError | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module, example: Any, options: Options) -> Captured:
+        """Run a copy of ``module`` on its example, and on others like it.
+
+        Raises:
+            InputError: the example does not fit the module's forward.
+            ExportError: the module fails on it, answers differently each time, or its weights depend on the inputs.
+        """
+        reference = copied(module).eval()
+        with unchanged(reference):
+            check_repeatable(reference, bind(reference, example))
+            call = Example.of(reference, example, options.axes, options.lengths)
+        check_dtypes(reference, call)
+        with unchanged(reference):
+            check_runs(call, reference)
+            call = find_axes(reference, call, options.axes, options.seed)
+        plain = convert_plain_layers(copied(reference))
+        operators = find_operators(plain, call, options.seed)
+        try:
+            rolled = roll(plain, call, operators, options.seed)
+        except ExportError as reason:  # matters only if torch cannot trace the loops as they are
+            return cls(reference, plain, plain, call, operators, reason)
+        if rolled is None:
+            return cls(reference, plain, plain, call, operators)
+        return cls(reference, plain, rolled, call, Operators([]))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A graph with a placeholder for each recurrent call, the form that each shall have, and the step of each cell."""
+
+    trace: Trace
+    choices: Mapping[str, Choice]
+    steps: Mapping[Cell, StepGraph]
+
+    @classmethod
+    def of(cls, captured: Captured, options: Options, *, lift_lengths: bool) -> Traced:
+        """Trace the module; ``lift_lengths``: its recurrent layers take the lengths of the rows.
+
+        Raises:
+            ExportError: torch cannot trace it, it fixes an axis that must be free, or the form is none for its cells.
+        """
+        program, operators = captured.program, captured.operators
+        try:
+            found = trace(
+                program,
+                captured.example,
+                operators,
+                lift_lengths=lift_lengths,
+                output_names=options.output_names,
+                seed=options.seed,
+            )
+        except ExportError as error:
+            if captured.why_not_rolled is None:
+                raise
+            raise captured.why_not_rolled from error
+        limits = with_other_ways(found.limits, program, operators, found.example, TRACE_SIZES, MOST_STEPS)
+        calls = list(found.calls.values())
+        if options.int8:
+            check_form(options.form, [call.name for call in calls])
+        if options.form == "fused":
+            check_fusable(calls)
+        choices = choose_forms(calls, options.form, options.target or "onnxruntime", int8=options.int8)
+        looped = [call for call in calls if choices[call.name].form != "fused"]
+        return cls(replace(found, limits=limits), choices, export_steps(looped) if looped else {})
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the file shall offer, and the graph to make it of, in which what looks back without a loop carries ``contexts``."""
+
+    plan: Plan
+    traced: Traced
+    model: ir.Model
+    contexts: Sequence[StateSpec]
+
+    @classmethod
+    def of(cls, captured: Captured, options: Options, plan: Plan, known: Traced | None) -> Planned:
+        """``plan`` as far as the structure of the module allows it; ``known``: traced before, perhaps with other lengths.
+
+        Raises:
+            NotStreamableError: it does not stream, and must.
+        """
+        if known is None or known.trace.lengths_lifted != plan.lift_lengths:
+            known = Traced.of(captured, options, lift_lengths=plan.lift_lengths)
+        found = known.trace
+        plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
+        why_not = (why_not_causal(found) or sizes_of(found.example, found.limits).too_far) if plan.stream else ""
+        if why_not:
+            plan = plan.batch_only(why_not)
+        if not plan.stream or plan.must_lengths or found.example.lengths is not None:
+            return cls(plan, known, found.model, [])
+        model = found.model.clone()
+        contexts = carry_context(model)
+        if contexts and plan.lift_lengths:
+            # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
+            return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
+        return cls(plan, known, model, contexts)
+
+
+@dataclass(frozen=True)
+class Built:
+    """The graph of the file; ``example`` is as the file takes it: what is a state is no input any more."""
+
+    planned: Planned
+    model: ir.Model
+    signature: Signature
+    example: Example
+
+    @classmethod
+    def of(cls, captured: Captured, options: Options, planned: Planned) -> Built:
+        """Put a loop in place of each placeholder, make states inputs and outputs, and say so in the metadata.
+
+        Raises:
+            InputError: ``states`` names what is no state.
+            ExportError: an input or output has no batch axis.
+        """
+        plan, choices, found = planned.plan, planned.traced.choices, planned.traced.trace
+        model = planned.model.clone()
+        pairs = find_states(model.graph, options.states, found.lengths) if plan.stream else {}
+        calls = with_starts(found.calls, model) if plan.stream else found.calls
+        states = [*states_of(model.graph, pairs), *planned.contexts]
+        states += splice_layer_states(model, found.carried, lift=plan.stream)
+        forms = {name: choice.form for name, choice in choices.items()}
+        states += splice(model, calls, planned.traced.steps, form=forms, lift=plan.stream, lean=not options.int8)
+        if "portable" in forms.values():
+            fold_constants(model)
+        spell_out(model)
+        clean_up(model, captured.module)
+        because = plan.not_causal_because
+        signature = signature_of(model.graph, states, found, causal=plan.stream, not_causal_because=because)
+        signature = replace(signature, stride=stride_of(found) if plan.stream else 1)
+        if options.pick:
+            signature = replace(signature, pick=add_gather_output(model.graph, {state.output for state in states}))
+        chosen = {CHOICES_KEY: choices_json(choices)} if options.form == "auto" else {}
+        metadata = {**(options.metadata or {}), **chosen}
+        write_metadata(model, signature, form_text(choices), precision_of(captured.reference), metadata)
+        make_names_unique(model.graph)
+        outputs = [str(value.name) for value in found.model.graph.outputs]
+        example = replace(found.example, states={name: outputs.index(output) for name, output in pairs.items()})
+        return cls(planned, model, signature, example)

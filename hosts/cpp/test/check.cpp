@@ -1,0 +1,261 @@
+// check LIBRARY FOLDER: the golden cases of every file of a folder, and the texts, ids and states that Python gave; one line a
+// check, "ok NAME" or "failed NAME: why".  The folder is written by tests/hosts/files.py.
+#include "rnncore.hpp"
+
+#include <iomanip>
+#include <iostream>
+
+#if __has_include(<onnxruntime_c_api.h>)
+#include <onnxruntime_c_api.h>
+#define SAME(name) \
+  static_assert(offsetof(OrtApi, name) == static_cast<std::size_t>(rnncore::detail::Slot::name) * sizeof(void*), #name)
+SAME(GetErrorMessage);
+SAME(CreateEnv);
+SAME(CreateSession);
+SAME(CreateSessionFromArray);
+SAME(Run);
+SAME(CreateSessionOptions);
+SAME(SetSessionLogSeverityLevel);
+SAME(SetIntraOpNumThreads);
+SAME(SessionGetInputCount);
+SAME(SessionGetOutputCount);
+SAME(SessionGetInputName);
+SAME(SessionGetOutputName);
+SAME(CreateTensorWithDataAsOrtValue);
+SAME(GetTensorMutableData);
+SAME(GetTensorElementType);
+SAME(GetDimensionsCount);
+SAME(GetDimensions);
+SAME(GetTensorTypeAndShape);
+SAME(CreateCpuMemoryInfo);
+SAME(AllocatorFree);
+SAME(GetAllocatorWithDefaultOptions);
+SAME(ReleaseEnv);
+SAME(ReleaseStatus);
+SAME(ReleaseMemoryInfo);
+SAME(ReleaseSession);
+SAME(ReleaseValue);
+SAME(ReleaseTensorTypeAndShapeInfo);
+SAME(ReleaseSessionOptions);
+#endif
+
+using rnncore::Array;
+using rnncore::Arrays;
+using rnncore::Ids;
+using Json = rnncore::detail::Json;
+
+namespace {
+
+int failures = 0;
+
+/// `run` answers with what is wrong, or with nothing.
+void test(const std::string& name, const std::function<std::string()>& run) {
+  std::string wrong;
+  try {
+    wrong = run();
+  } catch (const std::exception& error) {
+    wrong = std::string("it threw ") + error.what();
+  }
+  std::replace(wrong.begin(), wrong.end(), '\n', ' ');
+  std::cout << (wrong.empty() ? "ok " + name : "failed " + name + ": " + wrong) << std::endl;
+  failures += wrong.empty() ? 0 : 1;
+}
+
+template <class Error, class Run>
+std::string refused(const Run& run) {
+  try {
+    run();
+  } catch (const Error&) {
+    return "";
+  } catch (const std::exception& error) {
+    return std::string("another error: ") + error.what();
+  }
+  return "nothing was refused";
+}
+
+Ids ids_of(const Json& list) {
+  Ids found;
+  for (const Json& one : list.list()) found.push_back(one.integer());
+  return found;
+}
+
+Array row(const Ids& ids) { return Array::of<std::int64_t>({static_cast<std::int64_t>(ids.size())}, ids); }
+
+bool close(const Array& got, const std::vector<double>& expected) {
+  if (got.size() != expected.size()) return false;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!(std::abs(got.number(i) - expected[i]) <= 1e-4)) return false;
+  }
+  return true;
+}
+
+std::vector<double> numbers(const Json& nested) {
+  if (nested.kind == Json::Kind::number) return {nested.number()};
+  std::vector<double> all;
+  for (const Json& one : nested.list()) {
+    for (const double number : numbers(one)) all.push_back(number);
+  }
+  return all;
+}
+
+std::vector<double> numbers(const Array& array) {
+  std::vector<double> all;
+  for (std::size_t i = 0; i < array.size(); ++i) all.push_back(array.number(i));
+  return all;
+}
+
+/// Options are named as in JavaScript.
+rnncore::Sampling sampling(const Json& options) {
+  rnncore::Sampling how;
+  if (options.has("maxTokens")) how.max_tokens = options["maxTokens"].integer();
+  if (options.has("temperature")) how.temperature = options["temperature"].number();
+  if (options.has("topK")) how.top_k = options["topK"].integer();
+  if (options.has("topP")) how.top_p = options["topP"].number();
+  if (options.has("seed")) how.seed = static_cast<std::uint64_t>(options["seed"].integer());
+  return how;
+}
+
+std::string check_golden(const rnncore::Model& model, const Json& kinds) {
+  const auto report = rnncore::verify(model);
+  std::string wrong;
+  for (std::size_t i = 0; i < report.cases.size(); ++i) {
+    const auto& one = report.cases[i];
+    if (i >= kinds.list().size() || kinds.list()[i].string() != one.kind) wrong += "case of kind " + one.kind + "; ";
+    if (!one.passed) wrong += one.kind + ": error " + std::to_string(one.error) + " " + one.note + "; ";
+  }
+  return report.cases.size() == kinds.list().size() ? wrong : "another number of cases";
+}
+
+std::string check_streams(const rnncore::Model& model) {
+  const std::string input = model.inputs().front(), output = model.outputs().front();
+  auto stream = model.stream();
+  stream.push({{input, row({1, 2, 3})}});
+  auto other = stream.fork();
+  auto again = model.restore(stream.save());
+  if (again.steps() != 3) return "a restored stream has another number of steps";
+  other.push({{input, row({4})}});
+  const Array one = stream.push({{input, row({5})}}).at(output), two = again.push({{input, row({5})}}).at(output);
+  if (one.bytes() != two.bytes()) return "a restored stream answers otherwise";
+  const Array whole = model.run({{input, Array::of<std::int64_t>({1, 4}, {1, 2, 3, 5})}}).at(output);
+  const std::vector<double> all = numbers(whole);
+  if (!close(one, {all.end() - static_cast<std::ptrdiff_t>(one.size()), all.end()})) return "chunks differ from the whole";
+  const auto before = stream.save();
+  const std::string note = refused<rnncore::InputError>([&] { stream.push({{input, row({99999})}}); });
+  if (!note.empty()) return note;
+  if (stream.save() != before) return "a refused push moved the stream";
+  auto damaged = before;
+  damaged[damaged.size() / 2] ^= 1;
+  const std::string said = refused<rnncore::SnapshotError>([&] { model.restore(damaged); });
+  if (!said.empty()) return said;
+  if (stream.push({{input, row({})}}).at(output).dims()[0] != 0) return "no steps gave an answer";
+  stream.reset();
+  return stream.steps() == 0 ? "" : "a stream that was reset has steps";
+}
+
+std::string check_wrong_input(const rnncore::Model& model) {
+  const std::string input = model.inputs().front();
+  const std::vector<Arrays> wrongs{{},
+                                   {{input, Array::of<std::int64_t>({1, 1}, {99999})}},
+                                   {{input, Array::of<float>({1, 1}, {1})}},
+                                   {{input, Array::of<std::int64_t>({1}, {1})}},
+                                   {{"nothing", Array::of<std::int64_t>({1, 1}, {1})}},
+                                   {{input, Array("int64", {0, 3})}}};
+  for (const Arrays& wrong : wrongs) {
+    const std::string note = refused<rnncore::InputError>([&] { model.run(wrong); });
+    if (!note.empty()) return note;
+  }
+  return refused<rnncore::InputError>([&] { model.run({{input, Array("int64", {2, 3})}}, {1, 4}); });
+}
+
+std::string check_generator(const rnncore::Model& model, const Json& expected) {
+  const rnncore::TextGenerator generator(model);
+  for (const Json& one : expected.list()) {
+    std::vector<std::string> prefixes, written;
+    for (const Json& text : one["prefixes"].list()) prefixes.push_back(text.string());
+    for (const Json& text : one["written"].list()) written.push_back(text.string());
+    if (generator.generate(prefixes, sampling(one["options"])) != written) return "another text after '" + prefixes[0] + "'";
+  }
+  rnncore::Sampling wrong;
+  wrong.top_p = 2;
+  const std::string note = refused<rnncore::InputError>([&] { generator.generate(std::vector<std::string>{"a"}, wrong); });
+  if (!note.empty()) return note;
+  return refused<rnncore::UnknownTokenError>([&] { generator.generate(std::vector<std::string>{"Ω"}); });
+}
+
+std::string check_translator(const rnncore::Model& model, const Json& expected) {
+  const rnncore::Translator translator(model);
+  for (const Json& one : expected.list()) {
+    std::vector<Ids> sources;
+    for (const Json& source : one["sources"].list()) sources.push_back(ids_of(source));
+    const Json& options = one["options"];
+    const std::optional<std::int64_t> most = options.has("maxTokens") ? std::optional<std::int64_t>(options["maxTokens"].integer()) : std::nullopt;
+    const auto found = translator.translate(sources, options.has("beam") ? options["beam"].integer() : 1, most,
+                                            options.has("lengthPenalty") ? options["lengthPenalty"].number() : 0);
+    const auto& wanted = one["found"].list();
+    if (found.size() != wanted.size()) return "another number of rows";
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (found[i].size() != wanted[i].list().size()) return "another number of targets";
+      for (std::size_t k = 0; k < found[i].size(); ++k) {
+        const auto& pair = wanted[i].list()[k].list();
+        if (found[i][k].ids != ids_of(pair[0])) return "other ids";
+        if (!(std::abs(found[i][k].score - pair[1].number()) <= 1e-4)) return "another score";
+      }
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count != 3) return std::cerr << "check LIBRARY FOLDER\n", 2;
+  const std::string folder = std::string(arguments[2]) + "/";
+  const rnncore::Runtime runtime{std::string(arguments[1])};
+  const auto text = [&folder](const std::string& name) {
+    const auto bytes = rnncore::detail::read_file(folder + name);
+    return std::string(bytes.begin(), bytes.end());
+  };
+  const Json expected = Json::parse(text("expected.json"));
+  for (const auto& [name, kinds] : expected["files"].members) {
+    test("golden cases of " + name, [&] { return check_golden(runtime.load(folder + name), kinds); });
+  }
+  const auto bytes = rnncore::detail::read_file(folder + "tagger.onnx");
+  const rnncore::Model tagger = runtime.load(bytes);
+  test("one byte changed is refused", [&] {
+    auto changed = bytes;
+    changed[changed.size() / 2] ^= 1;
+    return refused<rnncore::ModelFileError>([&] { runtime.load(changed); });
+  });
+  test("a file cut short is refused", [&] {
+    const rnncore::detail::Bytes half(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2));
+    return refused<rnncore::NotOnnxError>([&] { runtime.load(half); });
+  });
+  test("no library and no file are refused", [&] {
+    const std::string note = refused<rnncore::InputError>([] { rnncore::Runtime(std::string("libnothing.so")); });
+    return note.empty() ? refused<rnncore::NotOnnxError>([&] { runtime.load(folder + "nothing.onnx"); }) : note;
+  });
+  test("weights in a second file: not from memory alone, not changed", [&] {
+    const std::string note = refused<rnncore::ModelFileError>([&] { runtime.load(rnncore::detail::read_file(folder + "fused.onnx")); });
+    return note.empty() ? refused<rnncore::TamperedModelError>([&] { runtime.load(folder + "changed/fused.onnx"); }) : note;
+  });
+  test("streams, forks and saved streams", [&] { return check_streams(tagger); });
+  test("a stream that Python saved goes on here", [&] {
+    const Json& saved = expected["saved"];
+    auto stream = tagger.restore(rnncore::detail::from_base64(saved["snapshot"].string()));
+    const Arrays answers = stream.push({{tagger.inputs().front(), row(ids_of(saved["read"]))}});
+    return close(answers.begin()->second, numbers(saved["answer"])) ? std::string() : "another answer";
+  });
+  test("a model that does not stream says why", [&] {
+    return refused<rnncore::NotStreamableError>([&] { runtime.load(folder + "both_ways.onnx").stream(); });
+  });
+  test("wrong input is refused", [&] { return check_wrong_input(tagger); });
+  test("a generator writes as in Python", [&] { return check_generator(runtime.load(folder + "generator.onnx"), expected["generator"]); });
+  test("a translator finds what Python finds", [&] { return check_translator(runtime.load(folder + "translator.onnx"), expected["translator"]); });
+  // a stream that has read the ids 3, 1, 4, for Python to go on with
+  auto stream = tagger.stream();
+  stream.push({{tagger.inputs().front(), row({3, 1, 4})}});
+  std::cout << "snapshot " << std::hex << std::setfill('0');
+  for (const unsigned char byte : stream.save()) std::cout << std::setw(2) << int{byte};
+  std::cout << std::endl;
+  return failures == 0 ? 0 : 1;
+}

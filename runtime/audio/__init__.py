@@ -1,0 +1,1 @@
+"""From a wave to what a model reads, as it arrives."""

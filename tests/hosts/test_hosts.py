@@ -1,0 +1,93 @@
+"""The same ten files give the same answers in Python, in Node, in a browser without a screen, and in C++."""
+
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnncore import runtime
+from tests.hosts.files import write_files
+from tests.hosts.programs import (
+    JAVASCRIPT,
+    Outcome,
+    compile_checks,
+    in_browser,
+    in_cpp,
+    in_node,
+    install_modules,
+)
+from tests.tolerances import bound
+
+HOSTS = {"node": 37, "browser": 38, "C++": 20}
+"""How many checks each makes at least.  Node runs over the native onnxruntime-node, the browser over onnxruntime-web."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # ten exports, beside whatever else the machine does
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hosts")
+    write_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Outcome]:
+    """All hosts at once; what they need is fetched and built while the files are written."""
+    with ThreadPoolExecutor(4) as threads:
+        installing = threads.submit(install_modules)
+        compiling = threads.submit(compile_checks, tmp_path_factory.mktemp("build"))
+        files: Path = request.getfixturevalue("files")
+        missing, (program, no_program) = installing.result(), compiling.result()
+        running = {
+            "node": threads.submit(in_node, files, missing),
+            "browser": threads.submit(in_browser, files, missing),
+            "C++": threads.submit(in_cpp, program, files, no_program),
+        }
+        return {name: one.result() for name, one in running.items()}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_answer(outcomes: dict[str, Outcome], host: str) -> None:
+    outcome = outcomes[host]
+    if outcome.missing:
+        pytest.skip(outcome.missing)
+    failed = [f"{one['name']}: {one['note']}" for one in outcome.results if not one["passed"]]
+    assert not failed, "\n".join(failed)
+    assert len(outcome.results) >= HOSTS[host]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_python_goes_on_with_a_stream_that_a_host_saved(outcomes: dict[str, Outcome], files: Path, host: str) -> None:
+    if outcomes[host].missing:
+        pytest.skip(outcomes[host].missing)
+    model = runtime.load(files / "tagger.onnx")
+    with model.stream() as whole, model.restore(outcomes[host].snapshot) as stream:
+        whole.push([3, 1, 4])
+        assert stream.steps == whole.steps == 3
+        np.testing.assert_allclose(stream.push([1, 5]), whole.push([1, 5]), atol=bound("float32", "onnx", length=5))
+
+
+def test_python_gives_the_golden_answers_of_ten_files(files: Path) -> None:
+    reports = {path.name: runtime.verify(path) for path in sorted(files.glob("*.onnx"))}
+    assert len(reports) == 10 and all(report.passed for report in reports.values())
+    assert {case.kind for report in reports.values() for case in report.cases} == {"whole", "ragged", "stream"}
+
+
+def test_the_types_of_the_javascript_host_fit_a_program_that_uses_all_of_it() -> None:
+    missing = install_modules()
+    if missing:
+        pytest.skip(missing)
+    options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--skipLibCheck"]
+    done = subprocess.run(
+        ["node_modules/.bin/tsc", *options, "test/types.ts"],
+        cwd=JAVASCRIPT,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stdout
