@@ -158,7 +158,7 @@ def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Mod
     if not options.states or not is_one_step(call):
         return model, example, options
     module, drawn = over_time(step, call, options.states, options.output_names)
-    return module, drawn, replace(options, axes=None, lengths=False, states=None, output_names=None)
+    return module, drawn, replace(options, axes=None, states=None, output_names=None)
 
 
 @dataclass(frozen=True)
