@@ -150,8 +150,8 @@ def test_one_step_becomes_a_loop_over_time(tmp_path: Path) -> None:
         for t in range(x.shape[1]):
             y, h = policy(x[:, t], h)
             expected.append(y[0].numpy())
-    np.testing.assert_allclose(streamed(model, x[0].numpy()), np.stack(expected), atol=1e-5)
-    np.testing.assert_allclose(model.run(x.numpy())[0], np.stack(expected), atol=1e-5)
+    np.testing.assert_allclose(streamed(model, x[0].numpy()), np.stack(expected), atol=fixed("float32"))
+    np.testing.assert_allclose(model.run(x.numpy())[0], np.stack(expected), atol=fixed("float32"))
 
 
 @pytest.mark.parametrize(
