@@ -13,14 +13,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from rnncore.export.file import saving
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, ModelFileError, VerificationError
 from rnncore.runtime.foreign.description import read_foreign
 from rnncore.runtime.foreign.graph import read_graph
-from rnncore.runtime.format.atomic import replacing
+from rnncore.runtime.format.atomic import target_of
 from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
+from rnncore.runtime.format.external_data import WEIGHTS_KEY, WeightsFile
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
 from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
@@ -80,12 +82,24 @@ def adapt(
     if not file.is_file():
         raise InputError(f"{file}: there is no such file")
     data = file.read_bytes()
-    with replacing(path) as temporary:
+    with saving(target_of(path)) as temporary:  # which removes the second file of a model that was there before
         if any(key.startswith(PREFIX) for key in metadata_of(data)):
-            report = _stamped_again(data, temporary)
+            report = _stamped_again(_with_weights(data, file.parent, temporary.parent), temporary)
         else:
             report = _lifted(data, temporary, axes)
     return replace(report, path=Path(path))
+
+
+def _with_weights(data: bytes, source: Path, target: Path) -> bytes:
+    """Copy the second file of a model to where the new one is written; the same model, which names none if it needs none."""
+    metadata = metadata_of(data)
+    if WEIGHTS_KEY not in metadata:
+        return data
+    if not Structure.of(data, Limits()).outside:  # the other tool put the weights into the file
+        return replace_metadata(data, {WEIGHTS_KEY: None})
+    weights = WeightsFile.from_json(metadata[WEIGHTS_KEY])
+    (target / weights.file).write_bytes(weights.read(source, Limits()).data)
+    return data
 
 
 def _stamped_again(data: bytes, path: Path) -> AdaptReport:

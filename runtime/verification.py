@@ -115,17 +115,22 @@ def verify(
     Raises ModelFileError when the file holds no golden cases (``verify=False`` at export), or cannot be loaded.
     """
     if isolated and not isinstance(source, Model):
-        return _verify_elsewhere(source, limits, None if public_key is None else read_key(public_key))
+        named = {"limits": limits, "public_key": None if public_key is None else read_key(public_key)}
+        return verify_elsewhere("rnncore.runtime.verification", "verify", source, named, limits)
     model = source if isinstance(source, Model) else load(source, limits=limits, public_key=public_key)
     name = "the model" if isinstance(source, Model | bytes) else str(source)
     return compare(golden_of(model), answer_of(model), name, "rnncore.runtime")
 
 
-def _verify_elsewhere(source: str | os.PathLike[str] | bytes, limits: Limits, key: bytes | None) -> VerifyReport:
+def verify_elsewhere(
+    module: str, function: str, source: str | os.PathLike[str] | bytes, named: Mapping[str, Any], limits: Limits
+) -> VerifyReport:
+    """What ``function(source, **named)`` of a module reports, called in a process that ends in time and memory.
+
+    named: options that a pickle holds, ``limits`` among them.  Raises as :func:`rnncore.runtime.isolation.in_own_process`.
+    """
     given = source if isinstance(source, bytes) else os.path.abspath(source)
-    fields = in_own_process(
-        "rnncore.runtime.verification", "verify", (given,), {"limits": limits, "public_key": key}, limits
-    )
+    fields = in_own_process(module, function, (given,), named, limits)
     fields["cases"] = tuple(Case(**case) for case in fields["cases"])
     fields["left_out"] = tuple(fields["left_out"])
     return replace(VerifyReport(**fields), name="the model" if isinstance(source, bytes) else str(source))

@@ -23,6 +23,10 @@ refused the file, or **it answered wrong numbers without complaint**.
 `loop` is the default form; `fused` is ONNX's own operator and exists only for the cells that it computes exactly;
 `portable` is what `form="auto", target="portable"` writes where the fused operator is not right everywhere.
 
+**What to use:** onnxruntime runs every form. For any other program export with `form="auto", target="portable"` (or its own
+name as the target), then ask it: `rnncore verify FILE --backend openvino`. The files of "All files" are of five units, and a
+program that is right there need not be right in a model: see OpenVINO below.
+
 Programs: {versions}; Python {python}.
 """
 
@@ -30,7 +34,8 @@ Programs: {versions}; Python {python}.
 _MODELS = """## Whole models
 
 Files of `export`, with states and lengths, asked the golden cases that they carry: one step, a ragged batch, and a stream in
-chunks if the model is causal. int8 is compared with PyTorch in float32: up to 0.1 of root mean square error counts as right.
+chunks if the model is causal. Each case is asked twice, and the worse answer counts. int8 is compared with PyTorch in
+float32: up to 0.1 of root mean square error counts as right.
 """
 
 
@@ -59,17 +64,21 @@ def page(rows: Iterable[Row], models: Iterable[ModelRow] = ()) -> str:
     return "\n".join(lines)
 
 
-def parse(text: str) -> dict[tuple[str, str, str, str], dict[str, bool]]:
-    """What a page says: (cell, direction, form, lengths) -> whether each backend is right."""
+def parse(text: str) -> list[Row]:
+    """The rows of all files that a page holds, as :func:`page` was given them but for digits of errors."""
     lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[:1] == "|"]
     head = next(line for line in lines if line[:4] == ["cell", "direction", "form", "lengths"])
-    rows = [line for line in lines if len(line) == len(head) and line[3] in LENGTHS]
-    return {
-        (cell, direction, form, lengths): {
-            backend: result.startswith("✓") for backend, result in zip(head[4:], results, strict=True)
-        }
-        for cell, direction, form, lengths, *results in rows
-    }
+    reasons = dict(re.findall(r"^(\d+)\. [\w-]+: (.*)$", text, re.MULTILINE))
+
+    def result(cell: str) -> float | str:
+        mark, said = cell.split()
+        return float(said) if mark == "✓" else reasons[said.strip("[]")].replace("\\*", "*")
+
+    return [
+        Row(*line[:4], dict(zip(head[4:], map(result, line[4:]), strict=True)))
+        for line in lines
+        if len(line) == len(head) and line[3] in LENGTHS
+    ]
 
 
 def _summary(rows: Sequence[Row], backends: Sequence[str]) -> list[str]:

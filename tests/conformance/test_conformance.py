@@ -25,7 +25,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 @pytest.fixture(scope="module")
 def page() -> dict[tuple[str, str, str, str], dict[str, bool]]:
-    return parse(PAGE.read_text(encoding="utf-8"))
+    return {
+        (row.cell, row.direction, row.form, row.lengths): {
+            backend: isinstance(result, float) for backend, result in row.results.items()
+        }
+        for row in parse(PAGE.read_text(encoding="utf-8"))
+    }
 
 
 def test_the_page_holds_every_cell_and_the_portable_form_is_right_everywhere(
