@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from rnncore.export.file import saving
+from rnncore.export.file import bring_weights, saving
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, ModelFileError, VerificationError
@@ -22,7 +22,6 @@ from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.atomic import target_of
 from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
-from rnncore.runtime.format.external_data import WEIGHTS_KEY, WeightsFile
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
 from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
@@ -84,22 +83,10 @@ def adapt(
     data = file.read_bytes()
     with saving(target_of(path)) as temporary:  # which removes the second file of a model that was there before
         if any(key.startswith(PREFIX) for key in metadata_of(data)):
-            report = _stamped_again(_with_weights(data, file.parent, temporary.parent), temporary)
+            report = _stamped_again(bring_weights(data, file.parent, temporary), temporary)
         else:
             report = _lifted(data, temporary, axes)
     return replace(report, path=Path(path))
-
-
-def _with_weights(data: bytes, source: Path, target: Path) -> bytes:
-    """Copy the second file of a model to where the new one is written; the same model, which names none if it needs none."""
-    metadata = metadata_of(data)
-    if WEIGHTS_KEY not in metadata:
-        return data
-    if not Structure.of(data, Limits()).outside:  # the other tool put the weights into the file
-        return replace_metadata(data, {WEIGHTS_KEY: None})
-    weights = WeightsFile.from_json(metadata[WEIGHTS_KEY])
-    (target / weights.file).write_bytes(weights.read(source, Limits()).data)
-    return data
 
 
 def _stamped_again(data: bytes, path: Path) -> AdaptReport:

@@ -71,6 +71,63 @@ PACKAGES = {
 }
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A mistake that was once planted and not seen by any test: what to write in place of what, and the test that sees it."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+PLANTED = (
+    Fault(
+        "states of streams in several blocks overwritten by push_many",
+        "runtime/streaming/state_rows.py",
+        "array[row ^ 1] = values[i]",
+        "array[row ^ 1] = values[0]",
+        "tests/runtime/test_stream.py::test_push_many_of_streams_whose_states_lie_in_several_blocks",
+    ),
+    Fault(
+        "ids checked in the first chunk of push_many only",
+        "runtime/tensors/fast_validation.py",
+        "for chunk in chunks if chunk.size]",
+        "for chunk in chunks[:1]]",
+        "tests/runtime/test_stream.py::test_ids_of_every_chunk_are_checked",
+    ),
+    Fault(
+        "a push that has begun may expire",
+        "runtime/pool/scheduler.py",
+        "now > request.deadline and request.done == 0:",
+        "now > request.deadline:",
+        "tests/service/test_waiting_for_oneself.py::test_a_push_that_has_begun_does_not_expire",
+    ),
+    Fault(
+        "the limit of ids is the larger one of two tables on one input",
+        "export/tracing/id_limits.py",
+        "min(before[1], needed[1])",
+        "max(before[1], needed[1])",
+        "tests/export/test_id_limits.py::test_the_smaller_of_two_tables_counts",
+    ),
+    Fault(
+        "no check that a second run gives the same bits",
+        "export/verification/verifier.py",
+        "if not all(np.array_equal(a, b, equal_nan=True)",
+        "if False and not all(np.array_equal(a, b, equal_nan=True)",
+        "tests/proof/test_files.py::test_a_file_that_answers_otherwise_the_second_time_fails",
+    ),
+    Fault(
+        "Concat or Add of which one part is zero taken for a state of zeros",
+        "export/graph/zero_values.py",
+        "return all(always_zero(part) for part in node.inputs)",
+        "return any(always_zero(part) for part in node.inputs)",
+        "tests/export/test_zero_states.py::test_a_start_that_is_zero_in_part_is_kept",
+    ),
+)
+
+
 def main() -> int:
     """Mutate, test, print a line of the table and the survivors of each package."""
     parser = argparse.ArgumentParser(prog="scripts/mutation", description=__doc__.split("\n\n")[0])
@@ -79,7 +136,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="these tests instead of those of the package")
     parser.add_argument("--files", nargs="+", default=["*"], metavar="GLOB", help="these modules of the package only")
+    parser.add_argument(
+        "--planted", action="store_true", help="the faults that once survived, each by its test, instead"
+    )
     arguments = parser.parse_args()
+    if arguments.planted:
+        return plant_all()
     unknown = sorted(set(arguments.packages) - set(PACKAGES))
     if unknown:
         parser.error(f"there is no package {', '.join(unknown)}; there are: {', '.join(PACKAGES)}")
@@ -93,6 +155,33 @@ def main() -> int:
             chosen = names if arguments.sample is None else sample(names, arguments.sample, arguments.seed)
             report(name, len(names), test_mutants(tree, chosen), tree)
     return 0
+
+
+def plant_all() -> int:
+    """Plant each known fault in a copy, run its test, print whether it was seen."""
+    missed = 0
+    for fault in PLANTED:
+        with tempfile.TemporaryDirectory(prefix="rnncore-mutation-") as folder:
+            tree = Path(folder)
+            copy_tree(tree, [], [])
+            file = tree / "rnncore" / fault.file
+            text = file.read_text(encoding="utf-8")
+            if text.count(fault.right) != 1:
+                sys.exit(f"{fault.file} holds {fault.right!r} {text.count(fault.right)} times: mend the list of faults")
+            file.write_text(text.replace(fault.right, fault.wrong), encoding="utf-8")
+            done = pytest(tree, fault.test)
+        seen = done.returncode == 1 and " failed" in done.stdout
+        missed += not seen
+        failed = next((line for line in done.stdout.splitlines() if line.startswith("FAILED")), done.stdout[-300:])
+        print(f"{'seen' if seen else 'MISSED'}: {fault.what}: {failed}", flush=True)
+    return 1 if missed else 0
+
+
+def pytest(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run tests of a copy on the copy, until one fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "fast", "PYTHONPATH": str(tree)}
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 
 def copy_tree(tree: Path, mutated: Sequence[str], tests: Sequence[str]) -> None:

@@ -25,7 +25,11 @@ refused the file, or **it answered wrong numbers without complaint**.
 
 **What to use:** onnxruntime runs every form. For any other program export with `form="auto", target="portable"` (or its own
 name as the target), then ask it: `rnncore verify FILE --backend openvino`. The files of "All files" are of five units, and a
-program that is right there need not be right in a model: see OpenVINO below.
+program that is right there need not be right in a model.
+
+**OpenVINO** was seen to answer the first call at a new shape wrongly (errors up to 1e30; the second call is right) for
+`form="loop"` below a layer about 600 wide, so `target="openvino"` never writes loops. Its `Relu` gives 0 for NaN: an RNN with
+`activation="relu"` answers plausible numbers there, in every form, where PyTorch and onnxruntime show the NaN.
 
 Programs: {versions}; Python {python}.
 """

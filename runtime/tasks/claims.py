@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.errors import InputError, ModelFileError
+from rnncore.runtime.errors import ModelFileError, RnncoreError
 from rnncore.runtime.format.axes import known_size
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.model import Model
@@ -34,7 +34,7 @@ def probe(model: Model) -> Array | None:
             arrays[spec.name] = (random.standard_normal(shape) if floats else np.zeros(shape)).astype(spec.dtype)
         try:
             return np.asarray(model.run(**arrays), np.float64)
-        except InputError:
+        except RnncoreError:
             continue
     return None
 
