@@ -12,7 +12,7 @@ import torch
 from benchmarks.contestants import FOLDER, exported, fused_feeds, fused_session, torch_layer
 from benchmarks.measure import Table, micro, ratio, timings
 from rnncore.export import export
-from rnncore.export.verification.int8_verifier import INT8_RMS
+from rnncore.export.verification.judging import INT8_RMS
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.runtime import Model, load
 from rnncore.runtime.format.comparison import rms_error

@@ -1,6 +1,7 @@
 """Tag the parts of US addresses (many to many): python examples/tag_addresses.py
 
-Trains a bidirectional GRU on addresses that people labelled, exports it, and tags with the file, without PyTorch.
+Trains a bidirectional GRU on addresses that people labelled: words, the first and last letters of each, and a CRF that
+chooses the tags of an address together.  Exports it, and tags with the file, without PyTorch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datasets import addresses, split
 
 from rnncore import CellConfig, ReaderConfig, Tagger, runtime
 from rnncore.export import export_model
+from rnncore.runtime import Affixes
 from rnncore.text import token_vocabulary
 from rnncore.training import fit
 
@@ -24,17 +26,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/addresses.onnx"))
     arguments = parser.parse_args()
     training, held_out = split(addresses(arguments.data))
-    vocabulary = token_vocabulary((tokens for tokens, _ in training), least_count=2)
+    vocabulary = token_vocabulary((tokens for tokens, _ in training), least_count=2, strip=True)
+    affixes = Affixes.of(word for tokens, _ in training for word in tokens)
     labels = sorted({tag for _, tags in training for tag in tags})
     held_out = [(tokens, tags) for tokens, tags in held_out if set(tags) <= set(labels)]
 
     torch.manual_seed(0)
     cells = (CellConfig.named("gru", 96),)
     config = ReaderConfig(cells, len(vocabulary), embedding_size=96, bidirectional=True, dropout=0.3)
-    model = Tagger(config, labels)
+    model = Tagger(config, labels, crf=True, affixes=affixes)
 
-    def encoded(examples: list[tuple[list[str], list[str]]]) -> list[tuple[object, list[str]]]:
-        return [(vocabulary.encode(" ".join(tokens)), tags) for tokens, tags in examples]
+    def encoded(examples: list[tuple[list[str], list[str]]]) -> list[tuple[object, object, list[str]]]:
+        return [(vocabulary.encode(" ".join(tokens)), affixes.ids(tokens), tags) for tokens, tags in examples]
 
     fit(model, encoded(training), encoded(held_out), collate=model.collate, epochs=arguments.epochs, learning_rate=5e-3)
     batch = model.collate(encoded(held_out))
@@ -49,7 +52,7 @@ def main() -> None:
     pairs = [pair for got, (_, tags) in zip(tagged, held_out, strict=True) for pair in zip(got, tags, strict=True)]
     spans = runtime.count_spans(tagged, [tags for _, tags in held_out])
     print(f"the file: {sum(a == b for a, b in pairs) / len(pairs):.1%} of tokens right, F1 of fields {spans.f1:.3f}")
-    best = model(batch["x"], batch["lengths"]).argmax(2)
+    best = model(batch["x"], batch["lengths"], batch["letters"]).argmax(2)
     assert tagged == [[labels[i] for i in row[: len(own)]] for row, own in zip(best.tolist(), tagged, strict=True)]
     tokens = held_out[0][0]
     print(", ".join(f"{' '.join(tokens[s.start : s.end])}: {s.label}" for s in tagger.spans(" ".join(tokens))))

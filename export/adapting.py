@@ -27,7 +27,7 @@ from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
 from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.model import Model, load
-from rnncore.runtime.session.session import Graph, open_session
+from rnncore.runtime.session.opening import Graph, open_session
 from rnncore.runtime.verification import answer_of, compare, verify
 
 STATES = {"LSTM": ("h", "c"), "GRU": ("h",), "RNN": ("h",)}

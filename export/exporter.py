@@ -19,6 +19,7 @@ from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
 from rnncore.export.options import Options
 from rnncore.export.plan import Plan, refuse_unchecked
+from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of
 from rnncore.export.stages import Built, Captured, Planned
@@ -27,6 +28,7 @@ from rnncore.export.tracing.example import Axes, Example
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
+from rnncore.export.verification.judging import Int8Judge, Judge
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.error_boundary import only_own_errors
@@ -58,7 +60,7 @@ def export(
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
     The module may hold ``torch.nn.RNN``, ``GRU`` and ``LSTM`` as well as rnncore layers and any :class:`rnncore.Cell`;
-    it is copied, never changed, and exported in eval mode.
+    it is copied, never changed, and exported in eval mode.  An export of over two seconds shows on a terminal what it does.
 
     Args:
         model: any module that calls recurrent layers.
@@ -127,13 +129,16 @@ def export(
         raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     file = Path(path)
     writable(file, external=external_data is True)
-    captured = Captured.of(model, example, options)
-    quantization = Quantization.of(quantize, captured.reference, captured.example, accuracy_data, axes, lengths)
-    external = check_size(captured.reference, external_data, int8=options.int8)
-    place = writable(file, external=external)
-    with saving(place) as temporary:
-        proved = _proved(captured, options, temporary, external=external)
-        report = _written(captured, options, proved, quantization, temporary)
+    with Progress(f"export of {file.name}") as progress:
+        progress.now("looking for axes, operators and loops")
+        captured = Captured.of(model, example, options)
+        quantization = Quantization.of(quantize, captured.reference, captured.example, accuracy_data, axes, lengths)
+        external = check_size(captured.reference, external_data, int8=options.int8)
+        place = writable(file, external=external)
+        with saving(place) as temporary:
+            proved = _proved(captured, options, temporary, progress, external=external)
+            progress.now("recording golden cases" if verify else "writing")
+            report = _written(captured, options, proved, quantization, temporary)
     weights = report.weights_path
     return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
 
@@ -146,15 +151,18 @@ class _Proved:
     verdict: Verdict | None
 
 
-def _proved(captured: Captured, options: Options, path: Path, *, external: bool) -> _Proved:
+def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
     plan, traced = Plan.of(options, own_lengths=captured.example.lengths is not None), None
     while True:
+        progress.now("tracing")
         planned = Planned.of(captured, options, plan, traced)
+        progress.now("writing loops")
         built = Built.of(captured, options, planned)
         write_model(built.model, path, external=external)
         if not options.verify:
             return _Proved(built, None)
+        progress.now("comparing the file with PyTorch")
         verdict = _verdict(captured, options, built, path)
         plan, traced = planned.plan.narrowed(planned.traced.trace, verdict), planned.traced
         if plan == planned.plan:
@@ -162,14 +170,15 @@ def _proved(captured: Captured, options: Options, path: Path, *, external: bool)
 
 
 def _verdict(captured: Captured, options: Options, built: Built, path: Path) -> Verdict:
-    verifier = Verifier(*_asked(captured, built), options.seed + 1, built.planned.traced.trace.limits)
+    judge = Judge.of(precision_of(captured.reference))
+    verifier = Verifier(*_asked(captured, built), judge, options.seed + 1, built.planned.traced.trace.limits)
     refuse_unchecked(verifier.sizes)
     return verifier.verify(path)
 
 
-def _asked(captured: Captured, built: Built) -> tuple[Reference, Example, str]:
-    """Who is asked, about what, in which precision."""
-    return Reference(captured.reference, built.example), built.example, precision_of(captured.reference)
+def _asked(captured: Captured, built: Built) -> tuple[Reference, Example]:
+    """Who says what is right, and about what."""
+    return Reference(captured.reference, built.example), built.example
 
 
 def _written(
@@ -184,8 +193,9 @@ def _written(
         )
     entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
     if verdict is not None:
-        recorder = GoldenRecorder(*_asked(captured, built), options.seed + 2, built.planned.traced.trace.limits)
-        entries[GOLDEN_KEY] = recorder.record(path, int8=options.int8).to_json()
+        judge = Int8Judge() if options.int8 else Judge.of(precision_of(captured.reference))
+        recorder = GoldenRecorder(*_asked(captured, built), judge, options.seed + 2, built.planned.traced.trace.limits)
+        entries[GOLDEN_KEY] = recorder.record(path).to_json()
     write_entries(path, entries)
     weights, choices = weights_of(path), dict(built.planned.traced.choices)
     size_bytes = sum(file.stat().st_size for file in (path, weights) if file is not None)

@@ -49,21 +49,15 @@ from rnncore.runtime.streaming.stream import Stream
 if TYPE_CHECKING:
     from rnncore.runtime.audio.log_mel import LogMel, LogMelStream
     from rnncore.runtime.opening import open
+    from rnncore.runtime.tasks.beam_decoding import BeamDecoder, BeamOptions, Hypothesis, LabelTime, TimedText
+    from rnncore.runtime.tasks.calibration import Threshold, calibrate
     from rnncore.runtime.tasks.classifier import Classifier
     from rnncore.runtime.tasks.embedder import Embedder
     from rnncore.runtime.tasks.endpointing import Endpointing
     from rnncore.runtime.tasks.generator import Generator
     from rnncore.runtime.tasks.levenshtein import edit_distance
     from rnncore.runtime.tasks.rater import Rater
-    from rnncore.runtime.tasks.recogniser import (
-        BeamOptions,
-        BeamStream,
-        Hypothesis,
-        LabelTime,
-        Recogniser,
-        RecogniserStream,
-        TimedText,
-    )
+    from rnncore.runtime.tasks.recogniser import BeamStream, Recogniser, RecogniserStream
     from rnncore.runtime.tasks.spans import Span, SpanCounts, count_spans, spans_of
     from rnncore.runtime.tasks.tagger import Tagger
     from rnncore.runtime.tasks.task_stream import TaskStream
@@ -80,6 +74,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT_VERSION",
     "Affixes",
+    "BeamDecoder",
     "BeamOptions",
     "BeamStream",
     "Case",
@@ -133,12 +128,14 @@ __all__ = [
     "TextGenerator",
     "TextStates",
     "TextStream",
+    "Threshold",
     "TimedText",
     "TokenScore",
     "Translator",
     "UnknownTokenError",
     "VerifyReport",
     "Written",
+    "calibrate",
     "cosines",
     "count_spans",
     "edit_distance",
@@ -159,20 +156,14 @@ _MODULES = {
     "opening": ("open",),
     "tasks.classifier": ("Classifier",),
     "tasks.embedder": ("Embedder",),
+    "tasks.calibration": ("Threshold", "calibrate"),
     "tasks.vectors": ("Neighbour", "cosines", "nearest"),
     "tasks.generator": ("Generator",),
     "tasks.levenshtein": ("edit_distance",),
     "tasks.rater": ("Rater",),
     "tasks.endpointing": ("Endpointing",),
-    "tasks.recogniser": (
-        "BeamOptions",
-        "BeamStream",
-        "Hypothesis",
-        "LabelTime",
-        "Recogniser",
-        "RecogniserStream",
-        "TimedText",
-    ),
+    "tasks.beam_decoding": ("BeamDecoder", "BeamOptions", "Hypothesis", "LabelTime", "TimedText"),
+    "tasks.recogniser": ("BeamStream", "Recogniser", "RecogniserStream"),
     "tasks.spans": ("Span", "SpanCounts", "count_spans", "spans_of"),
     "tasks.tagger": ("Tagger",),
     "tasks.task_stream": ("TaskStream",),

@@ -76,4 +76,8 @@ def _bound_memory(most: int) -> None:
     except ImportError:  # no such bound on this system
         return
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    except (ValueError, OSError):
+        if sys.platform != "darwin":  # which names this bound and refuses to set it
+            raise

@@ -29,7 +29,8 @@ from rnncore.runtime.format.reading import Stamp, read_file
 from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
 from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.origin import Options, Origin, logger
-from rnncore.runtime.session.session import Engine, Graph, graph_values, open_session
+from rnncore.runtime.session.opening import Graph, graph_values, open_session
+from rnncore.runtime.session.session import Engine
 from rnncore.runtime.session.threads import check_threads
 from rnncore.runtime.signing import check_signature, check_signed_weights, read_signature
 from rnncore.runtime.tensors.graph_contract import graph_problems, signature_problems
@@ -181,7 +182,7 @@ def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Map
 
 
 def _session(graph: Graph, options: Options) -> InferenceSession:
-    return open_session(graph, threads=options.threads, arena=options.arena)
+    return open_session(graph, threads=options.threads, arena=options.arena, providers=options.providers)
 
 
 def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:

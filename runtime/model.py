@@ -24,10 +24,11 @@ from rnncore.runtime.loading import LoadedFile, open_model, open_source, read_ag
 from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
+from rnncore.runtime.session.providers import Providers
 from rnncore.runtime.signing import Key, read_key
 from rnncore.runtime.streaming.push_many import push_many
 from rnncore.runtime.streaming.snapshot import decode, read_file
-from rnncore.runtime.streaming.state_rows import StateRows
+from rnncore.runtime.streaming.state_rows import StateBlocks
 from rnncore.runtime.streaming.stream import Stream
 from rnncore.runtime.tensors.outputs import one_or_all
 from rnncore.runtime.tensors.specs import Layout
@@ -42,6 +43,7 @@ def load(
     arena: bool = True,
     max_steps: int | None = None,
     max_batch_steps: int | None = None,
+    providers: Providers | None = None,
     states: Mapping[str, str] | None = None,
     axes: Mapping[str, str] | None = None,
     initial: Mapping[str, Any] | None = None,
@@ -65,6 +67,10 @@ def load(
         None for ``max_batch_steps``.
     max_batch_steps: sequences times steps of one run of the graph, padding included, at most.  What is more, of whatever
         method, is several runs: this bounds the memory of what is between input and output.  None for no limit.
+    providers: what computes the model, onnxruntime's execution providers in order of preference: ``"cuda"``,
+        ``["CoreMLExecutionProvider"]``, ``[("cuda", {"device_id": 1})]``.  The CPU takes what they leave, and everything for
+        None.  One that this onnxruntime lacks, or that cannot start here, is an InputError.  Others than the CPU round
+        otherwise: ``verify(model)`` says whether the golden answers still hold.
     limits: what the file may ask of this process while it is loaded, see :class:`rnncore.runtime.Limits`.
     public_key: an Ed25519 key in PEM, or the path of one: the file, with its weights, must have been signed with its private
         key (:func:`rnncore.runtime.sign`), else SignatureError.  Nothing of the file is read before.  Without it nobody
@@ -103,7 +109,7 @@ def load(
     if signature is not None and key is None:
         raise InputError("a signature without public_key: say whose it must be")
     foreign = read_foreign(states, axes, initial, constants, chunk, context)
-    options = read_options(threads, arena, max_steps, max_batch_steps)
+    options = read_options(threads, arena, max_steps, max_batch_steps, providers)
     origin = origin_of(source, replace(options, foreign=foreign, limits=limits, public_key=key, signature=signature))
     model = Model(*open_source(source, origin))
     logger.info("loaded %r", model)
@@ -117,14 +123,14 @@ class Model:
     (``multiprocessing``, Ray); both refuse a file that has changed since.
     """
 
-    __slots__ = ("__weakref__", "_file", "_name", "_state_rows", "engine")
+    __slots__ = ("__weakref__", "_file", "_name", "_state_blocks", "engine")
 
     def __init__(self, name: str, file: LoadedFile) -> None:
         self._name = name
         self._file = file
         self.engine = file.engine
         """The session and the layout of its arrays: what the classes for texts and tasks are built on, no public interface."""
-        self._state_rows = StateRows(file.engine.layout)
+        self._state_blocks = StateBlocks(file.engine.layout)
 
     def run(self, /, *inputs: Any, lengths: Any = None, **named: Any) -> Any:
         """Run whole sequences, each from the initial state.
@@ -198,14 +204,14 @@ class Model:
 
     def stream(self) -> Stream:
         """Open a stream at the initial state; NotStreamableError, with the reason, if the model is not causal."""
-        return Stream(self.engine, self._state_rows)
+        return Stream(self.engine, self._state_blocks)
 
     def restore(self, blob: bytes) -> Stream:
         """Open a stream where ``Stream.save`` left one.
 
         Raises SnapshotError for bytes that are foreign, cut short, altered, of a newer format or of another model.
         """
-        return Stream(self.engine, self._state_rows, decode(blob, self.fingerprint, self.engine.layout))
+        return Stream(self.engine, self._state_blocks, decode(blob, self.fingerprint, self.engine.layout))
 
     def restore_file(self, path: str | os.PathLike[str]) -> Stream:
         """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""

@@ -11,6 +11,7 @@ from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
+from rnncore.runtime.session.providers import CPU, Provider, Providers, read_providers
 from rnncore.runtime.session.threads import usable_processors
 
 logger = logging.getLogger("rnncore")
@@ -23,6 +24,7 @@ Threads = int | Literal["auto", "shared"] | None
 class Options:
     """How a model is run.  ``threads`` is a number, or None for the pool that models share.
 
+    providers: what computes it, in the order in which parts of the graph are offered.
     foreign: how to read a file that rnncore did not write.  limits: what the file may ask for.
     public_key, signature: who must have signed it, None if that is not asked; see :mod:`rnncore.runtime.signing`.
     """
@@ -31,6 +33,7 @@ class Options:
     arena: bool = True
     max_steps: int | None = None
     max_batch_steps: int | None = None
+    providers: tuple[Provider, ...] = ((CPU, {}),)
     foreign: Foreign | None = None
     limits: Limits = DEFAULT_LIMITS
     public_key: bytes | None = None
@@ -45,7 +48,13 @@ class Origin:
     options: Options
 
 
-def read_options(threads: Threads, arena: bool, max_steps: int | None, max_batch_steps: int | None = None) -> Options:
+def read_options(
+    threads: Threads,
+    arena: bool,
+    max_steps: int | None,
+    max_batch_steps: int | None = None,
+    providers: Providers | None = None,
+) -> Options:
     """The checked options of :func:`rnncore.runtime.load`; raises InputError that lists every problem."""
     problems = []
     if threads is None or threads == "auto":
@@ -62,7 +71,8 @@ def read_options(threads: Threads, arena: bool, max_steps: int | None, max_batch
             f"max_steps is {max_steps}, more than max_batch_steps={max_batch_steps}: one sequence is a batch"
         )
     longest = max_batch_steps if max_steps is None else max_steps
-    return Options(threads if isinstance(threads, int) else None, arena, longest, max_batch_steps)
+    own_threads = threads if isinstance(threads, int) else None
+    return Options(own_threads, arena, longest, max_batch_steps, read_providers(providers))
 
 
 def origin_of(source: str | os.PathLike[str] | bytes, options: Options) -> Origin:

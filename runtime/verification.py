@@ -17,6 +17,7 @@ from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature, TensorSpec
 from rnncore.runtime.isolation import in_own_process
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.session.providers import Providers, read_providers
 from rnncore.runtime.signing import Key, read_key
 from rnncore.runtime.tensors.specs import Slot
 
@@ -96,6 +97,7 @@ def verify(
     limits: Limits = DEFAULT_LIMITS,
     isolated: bool = False,
     public_key: Key | None = None,
+    providers: Providers | None = None,
 ) -> VerifyReport:
     """Run the golden cases in a model file and compare with what PyTorch answered at export.
 
@@ -105,6 +107,7 @@ def verify(
         ``limits.verify_bytes``: for a file of somebody unknown, since a small graph may compute for ever.
 
     public_key: who must have signed the file, as in :func:`rnncore.runtime.load`; a loaded model was checked there.
+    providers: what computes it, as in :func:`rnncore.runtime.load`; a loaded model has its own.
 
     That all cases pass says that the file is whole and runs right here.  It does not say who made it: whoever changes a file
     can change its cases and its fingerprint too.  :func:`rnncore.runtime.sign` is for that.
@@ -115,22 +118,27 @@ def verify(
     Raises ModelFileError when the file holds no golden cases (``verify=False`` at export), or cannot be loaded.
     """
     if isolated and not isinstance(source, Model):
-        named = {"limits": limits, "public_key": None if public_key is None else read_key(public_key)}
-        return verify_elsewhere("rnncore.runtime.verification", "verify", source, named, limits)
-    model = source if isinstance(source, Model) else load(source, limits=limits, public_key=public_key)
+        key = None if public_key is None else read_key(public_key)
+        read_providers(providers)  # an error of the caller's is no error of the file
+        named = {"limits": limits, "public_key": key, "providers": providers}
+        return verify_elsewhere("rnncore.runtime.verification", "verify", source, named)
+    if isinstance(source, Model):
+        model = source
+    else:
+        model = load(source, limits=limits, public_key=public_key, providers=providers)
     name = "the model" if isinstance(source, Model | bytes) else str(source)
     return compare(golden_of(model), answer_of(model), name, "rnncore.runtime")
 
 
 def verify_elsewhere(
-    module: str, function: str, source: str | os.PathLike[str] | bytes, named: Mapping[str, Any], limits: Limits
+    module: str, function: str, source: str | os.PathLike[str] | bytes, named: Mapping[str, Any]
 ) -> VerifyReport:
     """What ``function(source, **named)`` of a module reports, called in a process that ends in time and memory.
 
     named: options that a pickle holds, ``limits`` among them.  Raises as :func:`rnncore.runtime.isolation.in_own_process`.
     """
     given = source if isinstance(source, bytes) else os.path.abspath(source)
-    fields = in_own_process(module, function, (given,), named, limits)
+    fields = in_own_process(module, function, (given,), named, named["limits"])
     fields["cases"] = tuple(Case(**case) for case in fields["cases"])
     fields["left_out"] = tuple(fields["left_out"])
     return replace(VerifyReport(**fields), name="the model" if isinstance(source, bytes) else str(source))

@@ -7,12 +7,8 @@ HYPOTHESIS_PROFILE=ci      more examples, and the same ones every time: scripts/
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator
-from unittest import mock
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 # Before torch or onnxruntime are imported.  Two pytest workers with a thread pool each would fight for the same cores,
@@ -27,12 +23,3 @@ settings.register_profile("fast", COMMON, max_examples=10, derandomize=True, dat
 settings.register_profile("dev", COMMON, max_examples=30)
 settings.register_profile("ci", COMMON, max_examples=100, derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def torchlib_is_read_once() -> Iterator[None]:
-    """torch parses the source of all its translations to ONNX anew in every export: a third of an export's time."""
-    from onnxscript._framework_apis import torch_2_11
-
-    with mock.patch.object(torch_2_11, "get_torchlib_ops", functools.cache(torch_2_11.get_torchlib_ops)):
-        yield

@@ -68,7 +68,7 @@ MODELS: dict[str, Callable[[], TaskModel]] = {
         floats(("peephole-lstm-previous", 7), bidirectional=True), ("x", "y"), pooling="attention"
     ),
     "rater, max": lambda: Rater(floats(("layernorm-lstm", 7)), 1, 5, pooling="max"),
-    "embedder, mean": lambda: Embedder(floats(("gru", 7), bidirectional=True), 11, pooling="mean"),
+    "embedder, statistics": lambda: Embedder(floats(("gru", 7), bidirectional=True), 11, pooling="statistics"),
     "recogniser": lambda: Recogniser(floats(("lstm", 7), ("minlstm", 11)), "ab "),
     "generator": lambda: _generator(("jig", "reel", "air")),
     "generator from nothing": lambda: _generator(()),

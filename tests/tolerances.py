@@ -52,6 +52,52 @@ TABLE: dict[tuple[str, str], Tolerance] = {
     ("float64", "onnx"): Tolerance(1e7, "the epsilon of ONNX's LayerNormalization is a float32", 1.2e5),
 }
 
+
+@dataclass(frozen=True)
+class Fixed:
+    """One number, absolute or relative, for comparisons whose sizes are all alike, and the reason for it."""
+
+    bound: float
+    why: str
+
+
+FIXED: dict[str, Fixed] = {
+    "float64 last bit": Fixed(1e-15, "the same operations in the same order"),
+    "float64": Fixed(1e-12, "the same numbers of about 1, summed in another order"),
+    "float64 padded gradient": Fixed(1e-11, "gradients of padded rows against those of each row alone"),
+    "float64 gradient": Fixed(1e-10, "gradients of a layer, summed over time in another order"),
+    "float64 sum": Fixed(1e-9, "sums over a whole batch or text, or a mean of float32 weights taken in float64"),
+    "float64 model gradient": Fixed(1e-8, "gradients of a whole model"),
+    "float32 same steps": Fixed(1e-6, "the same steps in products of other shapes, on numbers of about 1"),
+    "float32 fused operator": Fixed(
+        2e-6, "onnxruntime's fused operators and torch's functions: their own exp and tanh"
+    ),
+    "float32": Fixed(1e-5, "another library, on numbers of about 1 over a dozen steps"),
+    "float32 two hosts": Fixed(2e-5, "files of others in two runtimes, on numbers of some units"),
+    "float32 long": Fixed(1e-4, "sums over whole texts, and models that amplify rounding; what verification allows"),
+    "float32 score": Fixed(1e-3, "log-probabilities of whole texts, sums of a hundred terms of some units"),
+    "float32 training": Fixed(1e-3, "weights after some steps of training, which amplify rounding"),
+    "float32 training gradient": Fixed(1e-4, "losses and weights after a few steps of training"),
+    "end of a schedule": Fixed(1e-4, "one step before the end, the learning rate is not quite its floor"),
+    "printed with 4 digits": Fixed(2e-4, "two numbers rounded to four digits behind the point"),
+    "printed with 3 digits": Fixed(2e-3, "two numbers rounded to three digits behind the point"),
+    "compiled training": Fixed(0.01, "perplexity after an epoch with compiled steps, which round otherwise"),
+    "int8 product": Fixed(1e-3, "sums of a thousand integers times a scale, in float32"),
+    "int8 perplexity": Fixed(0.02, "what 8 bits cost a small language model"),
+    "int8 answer": Fixed(0.05, "root mean square of what 8 bits change, on small models"),
+    "float16": Fixed(0.02, "11 bits, over some steps: the product's own tolerance"),
+    "bfloat16": Fixed(0.05, "8 bits, over some steps"),
+}
+"""Where :func:`bound` has no sizes to go by.  A number is never widened for a test: a test that needs more has a fault, or a
+row of its own with a reason.
+"""
+
+
+def fixed(kind: str) -> float:
+    """The number of a row of :data:`FIXED`."""
+    return FIXED[kind].bound
+
+
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 worst: dict[tuple[str, str], float] = defaultdict(float)

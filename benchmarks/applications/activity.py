@@ -27,9 +27,9 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "BasicMotions": Task("activity, BasicMotions", "mean", 32, 40, 1e-2, 0.98),
-    "JapaneseVowels": Task("speaker, JapaneseVowels", "mean", 48, 40, 6e-3, 0.98),
-    "GunPoint": Task("gesture, GunPoint", "max", 32, 120, 6e-3, 0.95),
+    "BasicMotions": Task("activity, BasicMotions", "mean", 32, 25, 1e-2, 0.98),
+    "JapaneseVowels": Task("speaker, JapaneseVowels", "mean", 48, 20, 6e-3, 0.98),
+    "GunPoint": Task("gesture, GunPoint", "max", 32, 60, 6e-3, 0.95),
 }
 FLOORS = {"activity, BasicMotions": 0.9, "speaker, JapaneseVowels": 0.9, "gesture, GunPoint": 0.8}
 

@@ -90,8 +90,8 @@ def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 1
         encoded(valid),
         collate=model.collate,
         epochs=epochs,
-        batch=16,
-        learning_rate=4e-3,
+        batch=48,
+        learning_rate=8e-3,
         clip=5.0,
     )
     return model, vocabulary

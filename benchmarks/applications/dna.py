@@ -63,7 +63,16 @@ def trained(train: list[Row], valid: list[Row], *, epochs: int = 15, seed: int =
     def encoded(rows: list[Row]) -> list[tuple[object, str]]:
         return [(vocabulary.encode(bases), label) for bases, label in rows]
 
-    fit(model, encoded(train), encoded(valid), collate=model.collate, epochs=epochs, learning_rate=6e-3, patience=6)
+    fit(
+        model,
+        encoded(train),
+        encoded(valid),
+        collate=model.collate,
+        epochs=epochs,
+        learning_rate=1e-2,
+        batch=64,
+        patience=6,
+    )
     return model, vocabulary
 
 

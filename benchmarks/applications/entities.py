@@ -88,7 +88,7 @@ def measure() -> list[Measured]:
     ]
 
 
-def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 25) -> tuple[Tagger, Vocabulary]:
+def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 20) -> tuple[Tagger, Vocabulary]:
     vocabulary = token_vocabulary((tokens for tokens, _ in train), least_count=2)
     affixes = Affixes.of((word for tokens, _ in train for word in tokens), prefix=3, suffix=3)
     labels = sorted({tag for part in (train, valid) for _, tags in part for tag in tags})
@@ -106,8 +106,8 @@ def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 2
         encoded(valid),
         collate=model.collate,
         epochs=epochs,
-        batch=8,
-        learning_rate=4e-3,
+        batch=24,
+        learning_rate=1e-2,
         clip=5.0,
     )
     return model, vocabulary

@@ -6,10 +6,11 @@ import heapq
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from rnncore.export.decoding.tally import Tally
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import VerificationError
 from rnncore.runtime.text.beam import Found
@@ -63,19 +64,18 @@ def best_of(after: After, rules: BeamRules) -> tuple[list[tuple[Tokens, float]],
     return kept, gap
 
 
-def check_found(found: list[Found], after: After, rules: BeamRules, tolerance: float) -> dict[str, Any]:
+def check_found(found: list[Found], after: After, rules: BeamRules, tolerance: float) -> Tally:
     """Compare what a file found for one source with the search over PyTorch.
 
     Returns:
-        Numbers for the report: tokens, their largest error ("max_abs"), and whether some decision was closer than rounding
-        ("close"), which leaves only the log-probabilities to compare.
+        One close decision if some was closer than rounding, which leaves only the log-probabilities to compare.
 
     Raises:
         VerificationError: says what differs.
     """
     end, beam, limit, penalty, _ = rules
     expected, gap = best_of(after, rules)
-    report = {"tokens": 0, "max_abs": 0.0, "close": int(gap <= tolerance * limit)}
+    tally = Tally(close=int(gap <= tolerance * limit))
     if len(found) != len(expected):
         raise VerificationError(f"a beam of {beam} finds {len(found)} targets where the model has {len(expected)}")
     for rank, (one, (wanted, wanted_log_prob)) in enumerate(zip(found, expected, strict=True)):
@@ -90,13 +90,12 @@ def check_found(found: list[Found], after: After, rules: BeamRules, tolerance: f
             raise VerificationError(
                 f"a beam of {beam} gives target {rank} the score {one.score:.6g}, expected {score:.6g}"
             )
-        if tokens != wanted and not report["close"]:
+        if tokens != wanted and not tally.close:
             raise VerificationError(
                 f"a beam of {beam} writes tokens {list(tokens)} at rank {rank} where the model gives {list(wanted)}"
             )
-        report["tokens"] += len(tokens)
-        report["max_abs"] = max(report["max_abs"], error)
-    return report
+        tally = tally.plus(Tally(len(tokens), max_abs=error))
+    return tally
 
 
 def _log_prob(after: After, tokens: Tokens) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from rnncore.export.decoding.tally import Tally
 from rnncore.export.verification.reference import TOLERANCE
 from rnncore.runtime import Model
 from rnncore.runtime.arrays import Array
@@ -35,7 +37,7 @@ def check_generator(generator: Model, model: Model, rules: SpecialTokens, seed: 
     writer = TextGenerator(generator)
     size = int(model.signature.outputs[0].shape[-1])
     tolerance = TOLERANCE.get(model.metadata["rnncore.precision"], TOLERANCE["float32"])
-    report = {"seed": seed, "tolerance": tolerance, "tokens": 0, "close": 0, "max_abs": 0.0}
+    tally = Tally()
     for options in CASES:
         prefixes = [random.integers(0, size, length) for length in PREFIXES]
         uniforms = random.random((len(prefixes), MAX_TOKENS))
@@ -51,18 +53,18 @@ def check_generator(generator: Model, model: Model, rules: SpecialTokens, seed: 
                 raise VerificationError(f"the generator stopped after {len(tokens)} tokens without the end token")
             whole = log_probs_of(model, rules, prefixes[row], tokens)
             error = float(np.abs(np.take_along_axis(whole, tokens[:, None], 1)[:, 0] - log_probs).max(initial=0.0))
-            report["max_abs"] = max(report["max_abs"], error)
+            close = 0
             if not error <= tolerance * max(1.0, float(np.abs(log_probs).max(initial=0.0))):
                 raise VerificationError(f"the generator's log-probabilities are {error:.3g} off those of its model")
             for token, now, uniform in zip(tokens.tolist(), whole, uniforms[row], strict=False):
-                report["tokens"] += 1
                 expected = token_at(sampling_probabilities(now, **options, rejected=rules.rejected), uniform)
                 if token != expected and close_decision(now, uniform, rules, **options) > tolerance:
                     raise VerificationError(
                         f"the generator wrote token {token} where its model gives {expected} (options {options})"
                     )
-                report["close"] += int(token != expected)
-    return report
+                close += int(token != expected)
+            tally = tally.plus(Tally(len(tokens), close, error))
+    return {"seed": seed, "tolerance": tolerance, **asdict(tally)}
 
 
 def log_probs_of(model: Model, rules: SpecialTokens, prefix: Array, tokens: Array) -> Array:

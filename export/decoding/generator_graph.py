@@ -39,7 +39,7 @@ def generator_graph(data: bytes, model: Model, rules: SpecialTokens, size: int) 
     graph.inputs.extend(inputs.values())
 
     builder = Builder("generate", graph)
-    reader = _Source(source.graph, model.signature)
+    reader = Source(source.graph, model.signature)
     start = _start(builder, reader, inputs, rules)
     # One column more, because the loop takes one step even where none is wanted.
     column = builder.op("Concat", builder.op("Shape", inputs["lengths"]), builder.constant([1]), axis=0)
@@ -67,7 +67,7 @@ def generator_graph(data: bytes, model: Model, rules: SpecialTokens, size: int) 
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """A streaming file: its graph, and what it says about that."""
 
     graph: ir.Graph
@@ -94,7 +94,7 @@ class _Source:
         return inline(self.graph, wanted, arguments, builder, varying=varying, outside=outside)
 
 
-def _start(builder: Builder, source: _Source, inputs: Mapping[str, ir.Value], rules: SpecialTokens) -> Start:
+def _start(builder: Builder, source: Source, inputs: Mapping[str, ir.Value], rules: SpecialTokens) -> Start:
     """All tokens of start and prefix but the last of each row are read at once; that one begins the loop."""
     lengths, axis = inputs["lengths"], builder.constant([1])
     batch = builder.op("Shape", lengths)

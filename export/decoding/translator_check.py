@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rnncore.export.decoding.beam_check import After, BeamRules, Tokens, best_of, check_found
+from rnncore.export.decoding.tally import Tally
 from rnncore.export.verification.reference import TOLERANCE
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import Model
@@ -35,7 +36,7 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
     random = np.random.default_rng(seed)
     translator = Translator(file)
     tolerance = TOLERANCE.get(file.metadata["rnncore.precision"], TOLERANCE["float32"])
-    report = {"seed": seed, "tolerance": tolerance, "tokens": 0, "close": 0, "max_abs": 0.0}
+    tally = Tally()
     sources = [random.integers(0, model.config.source_size, length) for length in LENGTHS]
     together = translator.translate_ids(sources, max_tokens=MAX_TOKENS)
     alone = [translator.translate_ids([source], max_tokens=MAX_TOKENS)[0] for source in sources]
@@ -47,10 +48,9 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
             whole = _log_probs(model, source, tokens)
             own = np.take_along_axis(whole, tokens[:, None], 1)[:, 0]
             error = abs(float(own.sum()) - best.log_prob)
-            report["max_abs"] = max(report["max_abs"], error)
             if not error <= tolerance * max(1.0, abs(best.log_prob)) * len(tokens):
                 raise VerificationError(f"a translation {way} is given a log-probability that is {error:.3g} wrong")
-            report["tokens"] += len(tokens)
+            tally = tally.plus(Tally(len(tokens), max_abs=error))
             if way == "step by step":
                 continue  # of a beam it is the whole sequence that is likeliest, not each token
             allowed = np.delete(whole, translator.wiring.rejected, 1)
@@ -64,8 +64,11 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
                 raise VerificationError(
                     f"{way} the file writes token {tokens[at]}, which is {gaps[at]:.3g} less likely than what the model gives"
                 )
-            report["close"] += int((gaps > 0).sum())
-    return _check_beams(translator, model, random, report)
+            tally = tally.plus(Tally(close=int((gaps > 0).sum())))
+    searches, of_beams = _check_beams(translator, model, random, tolerance)
+    both = tally.plus(of_beams)
+    numbers = {"tokens": both.tokens, "close": tally.close, "max_abs": both.max_abs}
+    return {"seed": seed, "tolerance": tolerance, **numbers, "searches": searches, "close_searches": of_beams.close}
 
 
 def beginning(file: Model, source: Array, **options: Array) -> dict[str, Array]:
@@ -78,26 +81,23 @@ def beginning(file: Model, source: Array, **options: Array) -> dict[str, Array]:
 
 
 def _check_beams(
-    translator: Translator, model: EncoderDecoder, random: np.random.Generator, report: dict[str, Any]
-) -> dict[str, Any]:
-    """Beam search in the graph: ``report`` with the numbers that it adds to or brings."""
+    translator: Translator, model: EncoderDecoder, random: np.random.Generator, tolerance: float
+) -> tuple[int, Tally]:
+    """Beam search in the graph: the number of searches, and what was found; a search with a close decision counts as one."""
     file, rejected = translator.model, translator.wiring.rejected
     lengths = np.array(2 * LENGTHS)
     source = random.integers(0, model.config.source_size, (len(lengths), max(LENGTHS)))
     beams, penalties, limits = (np.array(2 * column) for column in zip(*SEARCHES, strict=True))
     options = {"beam": beams, "length_penalty": penalties, "max_tokens": limits}
     answer = file.run(**beginning(file, source, **options), lengths=lengths)
-    report |= {"searches": len(lengths), "close_searches": 0}
+    tally = Tally()
     for row, length, found, (beam, penalty, limit) in zip(
         source, lengths, read_found(answer), 2 * SEARCHES, strict=True
     ):
         after, end = what_follows(model, row[:length]), model.config.end_id
-        part = check_found(found, after, BeamRules(end, beam, limit, penalty, rejected), report["tolerance"])
-        report["tokens"] += part["tokens"]
-        report["close_searches"] += part["close"]
-        report["max_abs"] = max(report["max_abs"], part["max_abs"])
-    _check_best(answer, model.config.end_id, report["tolerance"])
-    return report
+        tally = tally.plus(check_found(found, after, BeamRules(end, beam, limit, penalty, rejected), tolerance))
+    _check_best(answer, model.config.end_id, tolerance)
+    return len(lengths), tally
 
 
 def _check_best(answer: Mapping[str, Array], end: int, tolerance: float) -> None:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from rnncore.export.file import write_model
 from rnncore.export.int8.rewriting import quantize_int8
 from rnncore.export.tracing.example import Axes, Example
-from rnncore.export.verification.accuracy import AccuracyReport
+from rnncore.export.verification.accuracy import AccuracyReport, measure_accuracy, read_data
 from rnncore.export.verification.cases import Case, Verdict
-from rnncore.export.verification.int8_verifier import INT8_RMS, Int8Verifier, measure_accuracy, read_data
+from rnncore.export.verification.judging import INT8_RMS, Int8Judge
 from rnncore.export.verification.reference import Reference
+from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.errors import ExportError, InputError, VerificationError, raise_all
 from rnncore.runtime.format.signature import PREFIX, Signature
 
@@ -84,7 +85,7 @@ class Quantization:
         write_model(model, path)
         report: dict[str, Any] = {}
         if verdict is not None:
-            own = Int8Verifier(Reference(module, example), example, "float32", verdict.seed).verify(path)
+            own = Verifier(Reference(module, example), example, Int8Judge(), verdict.seed).verify(path)
             wrong = [case for case in own.cases if not case.passed]
             if wrong:
                 raise VerificationError(_message(wrong))

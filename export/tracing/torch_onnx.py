@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
-from rnncore.export.tracing.translations import operators_read_once
+from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
 
@@ -60,13 +60,14 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
 
 
 def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
-    """What torch has traced, as an ONNX model in memory of opset 20.
+    """What torch has traced, as an ONNX model in memory of opset 20; ``program`` is used up.
 
     Raises:
         ExportError: torch cannot write it; the message carries torch's own first lines.
     """
     with silent(), torch.no_grad(), operators_read_once():
         try:
+            spare_decompositions(program, OPSET)
             result = torch.onnx.export(
                 program, dynamo=True, verbose=False, opset_version=OPSET, custom_translation_table=TRANSLATIONS
             )

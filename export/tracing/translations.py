@@ -1,4 +1,4 @@
-"""What torch's exporter makes anew at every call, kept between calls of ours."""
+"""What torch's exporter does at every call and need not: its table of translations, and rewriting what it can translate."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
+
+import torch
+from torch.export import ExportedProgram
 
 _REGISTRATION = "torch.onnx._internal.exporter._registration"
 
@@ -46,3 +49,52 @@ def _kept(make: Any, *args: Any, **options: Any) -> Any:
 @functools.cache
 def _made(make: Any, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> Any:
     return make(*args, **dict(options))
+
+
+def spare_decompositions(program: ExportedProgram, opset: int) -> None:
+    """Let torch.onnx take ``program`` as it was traced if tracing it a second time would change nothing.
+
+    torch traces every program again to write operators as simpler ones: half of the time of a small export, and for nothing
+    where each has a translation and none is written as others first, writes in place or holds control flow.
+    """
+    decompose = program.run_decompositions
+
+    def run_decompositions(*args: Any, **options: Any) -> ExportedProgram:
+        return program if _is_simple(program, opset) else decompose(*args, **options)
+
+    program.run_decompositions = run_decompositions
+
+
+def _is_simple(program: ExportedProgram, opset: int) -> bool:
+    registry: Any = import_module(_REGISTRATION).ONNXRegistry
+    known = registry.from_torchlib(opset_version=opset).functions
+    for module in program.graph_module.modules():
+        if not isinstance(module, torch.fx.GraphModule):
+            return False
+        for node in module.graph.nodes:
+            if node.op == "call_function":
+                target: Any = node.target
+                name = target.name() if isinstance(target, torch._ops.OpOverload) else target
+                if name not in known or not (_is_kept(target) or _is_idle_dropout(node)):
+                    return False
+            elif node.op not in ("placeholder", "output", "get_attr"):
+                return False
+    return True
+
+
+def _is_kept(target: Any) -> bool:
+    """Whether a second trace leaves calls of ``target`` as they are, if they have a translation."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return True
+    if (
+        target._schema.is_mutable or target is torch.ops.aten.native_batch_norm.default
+    ):  # whose schema hides that it writes
+        return False
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd")
+    may_alias = any(argument.alias_info is not None for argument in target._schema.arguments)
+    return not composite or not (may_alias or torch.Tag.maybe_aliasing_or_mutating in target.tags)
+
+
+def _is_idle_dropout(node: torch.fx.Node) -> bool:
+    """A dropout of a module in eval mode, which is its input."""
+    return node.target is torch.ops.aten.dropout.default and node.args[2] is False

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
-from rnncore.export.verification.reference import Array
+from rnncore.export.tracing.example import Axes, Example
+from rnncore.export.verification.reference import Array, Reference
+from rnncore.runtime import load
+from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.comparison import rms_error
 
 
@@ -89,3 +94,51 @@ def is_log_probabilities(array: Array) -> bool:
     if array.dtype.kind != "f" or array.ndim < 2 or array.shape[-1] < 2 or not array.size or array.max() > 1e-4:
         return False
     return bool(np.allclose(np.exp(array.astype(np.float64)).sum(-1), 1.0, atol=1e-3))
+
+
+def measure_accuracy(
+    path: Path, module: nn.Module, example: Example, data: Sequence[Sequence[Tensor]] | None
+) -> AccuracyReport:
+    """The int8 file at ``path`` against ``module`` on ``data``, the tensors of each call; None for the example alone."""
+    model, reference = load(path), Reference(module, example)
+    calls = [[i.value for i in example.inputs]] if data is None else data
+    got: list[list[Array]] = []
+    expected: list[list[Array]] = []
+    ids: list[Array | None] = []
+    timed = [i.name for i in example.inputs if i.name != example.lengths and i.name not in example.states]
+    for tensors in map(example.started, calls):
+        pairs = zip(example.names, tensors, strict=True)
+        named = {name: t.cpu().numpy() for name, t in pairs if name not in example.states}
+        own = named.pop(example.lengths, None) if example.lengths else None
+        result = model.run(**named, lengths=own)
+        outputs = model.signature.outputs
+        got.append([result[port.name] for port in outputs] if isinstance(result, dict) else [result])
+        expected.append(reference(tensors))
+        first = named[timed[0]]
+        ids.append(first if len(timed) == 1 and first.dtype.kind in "iu" and own is None else None)
+    return AccuracyReport(
+        len(calls),
+        data is not None,
+        tuple(
+            compare(port.name, ids, [g[k] for g in got], [e[k] for e in expected])
+            for k, port in enumerate(model.signature.outputs)
+        ),
+    )
+
+
+def read_data(
+    module: nn.Module, example: Example, data: Sequence[Any], axes: Axes | None, lengths: str | bool
+) -> list[list[Tensor]]:
+    """The tensors of each call in ``data``; errors say which one does not fit."""
+    calls = []
+    for number, call in enumerate(data):
+        try:
+            read = Example.of(module, call, axes, lengths)
+        except InputError as problem:
+            raise InputError(f"accuracy_data[{number}]: {problem}") from None
+        if read.names != example.names:
+            raise InputError(f"accuracy_data[{number}] has the inputs {read.names}, the example has {example.names}")
+        calls.append([i.value for i in read.inputs])
+    if not calls:
+        raise InputError("accuracy_data is empty: hand in at least one call of the module, or leave it out")
+    return calls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rnncore.export.tracing.example import Example
 from rnncore.export.verification.cases import Case
-from rnncore.export.verification.reference import TOLERANCE, Array, Reference, error, first_line
+from rnncore.export.verification.judging import Judge
+from rnncore.export.verification.reference import Array, Reference, error, first_line
 from rnncore.runtime import Model, ModelFileError, load
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError
@@ -48,12 +49,12 @@ class Question:
 class Bench:
     """Compares files with a reference; every input comes from ``seed``."""
 
-    def __init__(self, reference: Reference, example: Example, precision: str, seed: int) -> None:
+    def __init__(self, reference: Reference, example: Example, judge: Judge, seed: int) -> None:
         self.reference = reference
         self.example = example
-        self.precision = precision
+        self.judge_by = judge
         self.seed = seed
-        self.tolerance = TOLERANCE.get(precision, TOLERANCE["float32"])
+        self.tolerance = judge.tolerance
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, batch: int, time: int) -> list[Tensor]:
@@ -79,29 +80,27 @@ class Bench:
         return self.judge(question, model, got)
 
     def judge(self, question: Question, model: Model, got: list[Array]) -> Case:
-        """Compare an answer of the file with that of the module."""
+        """Compare an answer of the file with what is right."""
+        to_file = self.judge_by.asks_file(question.kind, padded=question.valid is not None)
         try:
-            expected = self.reference(question.tensors)
+            expected = self.run(model, question.tensors) if to_file else self.reference(question.tensors)
         except ExportError:
             raise
         except Exception as failure:
             pass_on_interruption(failure)
-            return question.failed(f"PyTorch itself fails: {first_line(failure)}")
+            return question.failed(f"{'the file' if to_file else 'PyTorch'} itself fails: {first_line(failure)}")
         if question.valid is not None:
             got, expected = (self.valid(model, outputs, question) for outputs in (got, expected))
-        errors = [error(g, e) for g, e in zip(got, expected, strict=True)]
+        pairs = list(zip(got, expected, strict=True))
+        errors = [error(g, e) for g, e in pairs]
         max_abs, max_rel = max(e[0] for e in errors), max(e[1] for e in errors)
-        case = question.case(max_abs, max_rel, max_rel <= self.tolerance)
-        if not case.passed:
-            shapes = [(g.shape, e.shape) for g, e in zip(got, expected, strict=True) if g.shape != e.shape]
-            case = replace(case, note=f"shape {shapes[0][0]} instead of {shapes[0][1]}" if shapes else "")
-            if (
-                np.isfinite(max_rel)
-                and question.valid is None
-                and self.reference.excuses(question.tensors, got, expected)
-            ):
-                case = replace(case, passed=True, note="the model amplifies rounding; float64 confirms the file")
-        return case
+        objection = self.judge_by.objection(pairs, to_file=to_file)
+        if objection is None:
+            return question.case(max_abs, max_rel, True)
+        rounding = self.judge_by.lenient and question.valid is None and np.isfinite(max_rel)
+        if rounding and self.reference.excuses(question.tensors, got, expected):
+            return question.case(max_abs, max_rel, True, "the model amplifies rounding; float64 confirms the file")
+        return question.case(max_abs, max_rel, False, objection)
 
     def run(self, model: Model, tensors: Sequence[Tensor], lengths: Tensor | None = None) -> list[Array]:
         """All outputs of the file."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from rnncore.export.tracing.example import Input
 from rnncore.export.verification.bench import Question, padded
-from rnncore.export.verification.int8_verifier import INT8_RMS
 from rnncore.export.verification.reference import Array, first_line
 from rnncore.export.verification.sizes import chunkings
 from rnncore.export.verification.streams import longest_stream, whole_chunks
@@ -34,20 +33,18 @@ _INPUT_SHARE = 0.5  # of the bytes of a case; inputs that need more are drawn fr
 class GoldenRecorder(Verifier):
     """Asks the module what the file shall answer: whole, ragged if it takes lengths, in chunks if it is causal."""
 
-    def record(self, path: Path, *, int8: bool = False) -> Golden:
+    def record(self, path: Path) -> Golden:
         """Golden cases of the file at ``path``.
 
         The stream is as long as the longest that was verified.  A case on which the module amplifies its own rounding
         beyond the tolerance, or which the module does not take, is left out, and the reason recorded.
-
-        int8: the file rounds its weights; it is judged by the root mean square of the error.
 
         Raises:
             VerificationError: the file answers a case differently.
         """
         model = load(path)
         kinds = ["whole", "ragged" if model.signature.lengths is not None else "batch", *["stream"] * model.causal]
-        measure, tolerance = ("rms", INT8_RMS) if int8 else ("max", self.tolerance)
+        measure, tolerance = self.judge_by.measure, self.tolerance
         kept: list[GoldenCase] = []
         left_out: list[str] = []
         for number, kind in enumerate(kinds):
@@ -64,7 +61,7 @@ class GoldenRecorder(Verifier):
             )
             if report.passed:
                 kept.append(question)
-            elif int8 or self._excused(model, kind, tensors, outputs, question):
+            elif not self.judge_by.lenient or self._excused(model, kind, tensors, outputs, question):
                 left_out.append(f"{kind}: the model amplifies rounding beyond the tolerance")
             else:
                 raise VerificationError(f"the file answers its golden cases differently:\n{report}")

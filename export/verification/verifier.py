@@ -19,6 +19,7 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.size_limits import SizeLimits
 from rnncore.export.verification.bench import Bench, Question, open_file
 from rnncore.export.verification.cases import EXAMPLE_DETAIL, Case, Verdict
+from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.not_finite import not_finite_cases
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.rows import ragged_cases, row_cases
@@ -42,11 +43,11 @@ class Verifier(Bench):
         self,
         reference: Reference,
         example: Example,
-        precision: str,
+        judge: Judge,
         seed: int,
         limits: SizeLimits | None = None,
     ) -> None:
-        super().__init__(reference, example, precision, seed)
+        super().__init__(reference, example, judge, seed)
         self.sizes = sizes_of(example, limits or SizeLimits())
 
     def verify(self, path: Path) -> Verdict:

@@ -94,12 +94,12 @@ class GRUCell(GatedCell):
         size = self.hidden_size
         z_gates, z_candidate = z.split((2 * size, size), 1)
         w_gates, w_candidate = self.weight_hh.split((2 * size, size), 0)
-        reset, update = self._gate(torch.addmm(z_gates, h, w_gates.t())).chunk(2, 1)
+        reset, update = self._gate(torch.addmm(z_gates, h, w_gates.t())).split(size, 1)
         if self.reset == "before":
             return update, self._activate(torch.addmm(z_candidate, reset * h, w_candidate.t()))
         bias = None if self.bias_hh is None else self.bias_hh[-size:]
         return update, self._activate(z_candidate + reset * functional.linear(h, w_candidate, bias))
 
     def _step_without(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        update, candidate = torch.addmm(z, h, self.weight_hh.t()).chunk(2, 1)
+        update, candidate = torch.addmm(z, h, self.weight_hh.t()).split(self.hidden_size, 1)
         return self._gate(update), self._activate(candidate)

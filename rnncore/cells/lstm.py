@@ -126,9 +126,9 @@ class LSTMCell(GatedCell):
             gates = self.add_recurrent(z, h)
         else:
             gates = z + self.norm_hh(functional.linear(h, self.weight_hh))
-        *before, candidate, output = gates.chunk(3 if self.coupled else 4, 1)
+        *before, candidate, output = gates.split(self.hidden_size, 1)
         if self.weight_peephole is not None:
-            *p_before, p_output = self.weight_peephole.chunk(2 if self.coupled else 3)
+            *p_before, p_output = self.weight_peephole.split(self.hidden_size)
             before = [torch.addcmul(gate, p, c) for gate, p in zip(before, p_before, strict=True)]
         forget = self._gate(before[-1])
         update = 1.0 - forget if self.coupled else self._gate(before[0])

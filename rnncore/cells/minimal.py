@@ -31,13 +31,13 @@ class MinGRUCell(Cell):
 
     def project(self, x: Tensor) -> Tensor:
         """[1 - z, z * candidate], shape [..., 2H]."""
-        gate, candidate = self.linear(x).chunk(2, -1)
+        gate, candidate = self.linear(x).split(self.output_size, -1)
         update = torch.sigmoid(gate)
         return torch.cat((1.0 - update, update * candidate), -1)
 
     def step(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """``h = keep * h + add``."""
-        keep, add = z.chunk(2, 1)
+        keep, add = z.split(self.output_size, 1)
         h = keep * h + add
         return h, h
 
@@ -60,7 +60,7 @@ class MinLSTMCell(MinGRUCell):
 
     def project(self, x: Tensor) -> Tensor:
         """[f / (f + i), i / (f + i) * candidate], shape [..., 2H]."""
-        forget, update, candidate = cast(Tensor, self.linear(x)).chunk(3, -1)
+        forget, update, candidate = cast(Tensor, self.linear(x)).split(self.output_size, -1)
         # f / (f + i) = sigmoid(log f - log i): no division by a sum that underflows to 0 for very negative gates.
         keep = torch.sigmoid(functional.logsigmoid(forget) - functional.logsigmoid(update))
         return torch.cat((keep, (1.0 - keep) * candidate), -1)

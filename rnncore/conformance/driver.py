@@ -49,7 +49,7 @@ def verify_on(
     key = None if public_key is None else read_key(public_key)
     if isolated:
         named = {"backend": backend, "limits": limits, "public_key": key}
-        return verify_elsewhere("rnncore.conformance.driver", "verify_on", path, named, limits)
+        return verify_elsewhere("rnncore.conformance.driver", "verify_on", path, named)
     if key is None:
         return _verified(Path(path), str(path), backend, limits)
     with tempfile.TemporaryDirectory() as folder:

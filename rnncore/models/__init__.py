@@ -9,6 +9,7 @@ from rnncore.models.generator import Generator
 from rnncore.models.language_model import LanguageModel
 from rnncore.models.language_model_config import LanguageModelConfig
 from rnncore.models.pooling import POOLINGS, Pooling
+from rnncore.models.pretrainer import Pretrainer
 from rnncore.models.rater import Rater
 from rnncore.models.reader import Reader
 from rnncore.models.reader_config import ReaderConfig
@@ -28,6 +29,7 @@ __all__ = [
     "LanguageModel",
     "LanguageModelConfig",
     "Pooling",
+    "Pretrainer",
     "Rater",
     "Reader",
     "ReaderConfig",

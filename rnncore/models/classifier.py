@@ -26,8 +26,8 @@ class Classifier(TaskModel):
     Args:
         config: what it reads, and through which layers.
         labels: at least two.
-        pooling: "last", "mean", "max" or "attention".  With "last" and one direction the file streams: it says what it
-            makes of the sequence so far.
+        pooling: "last", "mean", "max", "attention" or "statistics".  With "last" and one direction the file streams: it
+            says what it makes of the sequence so far.
     """
 
     task = "classifier"
@@ -38,7 +38,7 @@ class Classifier(TaskModel):
         if len(self.labels) < 2:
             raise InputError(f"labels are {list(self.labels)}, expected at least two to tell apart")
         self.pooling = Pooling(pooling, self.reader.output_size, self.reader.forward_size)
-        self.head = nn.Linear(self.reader.output_size, len(self.labels))
+        self.head = nn.Linear(self.pooling.output_size, len(self.labels))
 
     @property
     def streams(self) -> bool:

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from rnncore.layers.base import check_lengths, valid_steps
 from rnncore.runtime.errors import InputError
 
-POOLINGS = ("last", "mean", "max", "attention")
+POOLINGS = ("last", "mean", "max", "attention", "statistics")
+
+_LEAST_VARIANCE = 1e-6
+"""Where features hardly vary the gradient of their deviation would be without bounds."""
 
 
 class Pooling(nn.Module):
@@ -26,6 +29,9 @@ class Pooling(nn.Module):
         kind: one of these names.
         size: features of a step.
         forward_size: how many of them, the first ones, come from the forward direction.
+
+    Attributes:
+        output_size: features of the whole sequence.
     """
 
     def __init__(self, kind: str, size: int, forward_size: int | None = None) -> None:
@@ -34,23 +40,26 @@ class Pooling(nn.Module):
             raise InputError(f"unknown pooling {kind!r}; known: {', '.join(POOLINGS)}")
         self.kind = kind
         self.forward_size = size if forward_size is None else forward_size
+        self.output_size = 2 * size if kind == "statistics" else size
         if kind == "attention":
             self.hidden = nn.Linear(size, size)
             self.score = nn.Linear(size, 1, bias=False)
 
     def forward(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """[batch, size] for y [batch, time, size] that is zero beyond ``lengths`` [batch] (None: all steps are valid)."""
+        """[batch, output_size] for y [batch, time, size], zero beyond ``lengths`` [batch] (None: all steps are valid)."""
         traced = torch.compiler.is_exporting()
         if lengths is None:
             lengths = torch.full((y.shape[0],), y.shape[1], dtype=torch.int64, device=y.device)
         lengths = check_lengths(lengths, y, traced=traced)
         if not traced and y.shape[1] == 0:
-            return y.new_zeros(y.shape[0], y.shape[2])
+            return y.new_zeros(y.shape[0], self.output_size)
         if self.kind == "last":
             return self._last(y, lengths)
         if self.kind == "mean":
             return y.sum(1) / lengths.clamp(min=1).unsqueeze(1)
         valid = valid_steps(lengths, y.shape[1])
+        if self.kind == "statistics":
+            return self._statistics(y, lengths, valid)
         if self.kind == "max":
             empty = (lengths == 0).unsqueeze(1)
             return y.masked_fill(~valid, -torch.inf).amax(1).masked_fill(empty, 0.0)
@@ -66,6 +75,13 @@ class Pooling(nn.Module):
         if self.forward_size == y.shape[2]:
             return last
         return torch.cat((last, y[:, 0, self.forward_size :]), 1)
+
+    def _statistics(self, y: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
+        count = lengths.clamp(min=1).unsqueeze(1)
+        mean = y.sum(1) / count
+        distance = (y - mean.unsqueeze(1)).masked_fill(~valid, 0.0)
+        deviation = ((distance * distance).sum(1) / count).clamp(min=_LEAST_VARIANCE).sqrt()
+        return torch.cat((mean, deviation.masked_fill((lengths == 0).unsqueeze(1), 0.0)), 1)
 
     def extra_repr(self) -> str:
         """The kind, as shown in ``repr``."""

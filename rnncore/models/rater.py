@@ -26,7 +26,7 @@ class Rater(TaskModel):
     Args:
         config: what it reads, and through which layers.
         low, high: the bounds, which a rating comes near but never reaches.
-        pooling: "last", "mean", "max" or "attention", as for :class:`rnncore.models.Classifier`.
+        pooling: "last", "mean", "max", "attention" or "statistics", as for :class:`rnncore.models.Classifier`.
     """
 
     task = "rater"
@@ -38,7 +38,7 @@ class Rater(TaskModel):
             raise InputError(f"low is {low} and high is {high}, expected finite numbers, low below high")
         self.low, self.high = low, high
         self.pooling = Pooling(pooling, self.reader.output_size, self.reader.forward_size)
-        self.head = nn.Linear(self.reader.output_size, 1)
+        self.head = nn.Linear(self.pooling.output_size, 1)
 
     @property
     def streams(self) -> bool:

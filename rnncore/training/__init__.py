@@ -7,6 +7,7 @@ from rnncore.training.evaluate import Evaluation, evaluate
 from rnncore.training.fit import fit
 from rnncore.training.fit_report import FitReport
 from rnncore.training.gradients import gradient_norms
+from rnncore.training.hard_negatives import hard_negatives
 from rnncore.training.interruption import TrainingInterrupted
 from rnncore.training.observer import EpochReport, Observer, Observers, StepReport
 from rnncore.training.run_log import RunLog
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate",
     "fit",
     "gradient_norms",
+    "hard_negatives",
     "new_model",
     "token_stream",
 ]

@@ -13,7 +13,7 @@ from rnncore.runtime.foreign.outputs import read_outputs
 from rnncore.runtime.foreign.states import DTYPES
 from rnncore.runtime.format.axes import stride_of
 from rnncore.runtime.format.signature import Signature, StateSpec, TensorSpec
-from rnncore.runtime.session.session import of_runtime, run_error
+from rnncore.runtime.session.failures import of_runtime, run_error
 from rnncore.runtime.tensors.graph_adapter import Array, GraphAdapter, GraphState
 from rnncore.runtime.tensors.graph_contract import GraphValue
 from rnncore.runtime.tensors.specs import shape_text

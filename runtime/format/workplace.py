@@ -23,6 +23,7 @@ except ImportError:  # not on this system: nothing can be told to be left over, 
     fcntl = None  # type: ignore[assignment]
 
 _LOCK = ".lock-of-rnncore"
+_NO_LOCK = -1
 _TOKEN = "[0-9a-f]{16}"
 _LONGEST_NAME = 200  # bytes of the name of a file that its folder's name repeats; a name ends at 255
 _OLD_S = 24 * 3600
@@ -45,7 +46,8 @@ def workplace(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         _remove(folder)
-        os.close(lock)
+        if lock != _NO_LOCK:
+            os.close(lock)
 
 
 def remove_leftovers(target: Path) -> None:
@@ -64,8 +66,11 @@ def remove_leftovers(target: Path) -> None:
 def only_one(folder: Path, *, wait_s: float = 60.0) -> Iterator[None]:
     """Hold the one lock of ``folder``, under which files that belong together are exchanged there.
 
-    Raises TimeoutError if somebody else holds it for ``wait_s``.  A file system without locks has no protection.
+    Raises TimeoutError if somebody else holds it for ``wait_s``.  A system or file system without locks has no protection.
     """
+    if fcntl is None:  # such systems do not open folders either
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         until = time.monotonic() + wait_s
@@ -86,6 +91,8 @@ def _stem(target: Path) -> str:
 
 def _locked(folder: Path) -> int | None:
     """The open, locked file of a workplace; None if somebody who cleans up took the new folder for an abandoned one."""
+    if fcntl is None:  # an open file could not be removed there
+        return _NO_LOCK
     path = folder / _LOCK
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -100,8 +107,6 @@ def _locked(folder: Path) -> int | None:
 
 def _try_lock(handle: int) -> bool:
     """Lock an open file, without waiting; True as well where the file system knows no locks."""
-    if fcntl is None:
-        return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -15,8 +15,8 @@ from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue
 from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
 from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
+from rnncore.runtime.streaming.given_state import read_state, read_steps
 from rnncore.runtime.streaming.snapshot import Snapshot, encode, write_file
-from rnncore.runtime.streaming.stream import read_state, read_steps
 from rnncore.runtime.tensors.outputs import one_or_all
 
 if TYPE_CHECKING:

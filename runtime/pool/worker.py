@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import PoolError, StateError
 from rnncore.runtime.origin import logger
+from rnncore.runtime.pool.books import CANCELLED
 from rnncore.runtime.pool.request import RUNNING, PushRequest, join_parts
-from rnncore.runtime.pool.scheduler import CANCELLED, Scheduler
+from rnncore.runtime.pool.scheduler import Scheduler
 from rnncore.runtime.pool.slices import plan_slice, plan_whole
 from rnncore.runtime.session.run import item_views, pack_items, run_arrays
 from rnncore.runtime.streaming.snapshot import MOST_STEPS, check_count

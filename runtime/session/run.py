@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.session.session import Engine, enough_memory
+from rnncore.runtime.session.failures import enough_memory
+from rnncore.runtime.session.session import Engine
 from rnncore.runtime.tensors.padding import pack
 from rnncore.runtime.tensors.specs import Layout, Slot
 

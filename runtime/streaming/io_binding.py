@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.session.session import Engine, enough_memory, of_runtime, run_error
+from rnncore.runtime.session.failures import enough_memory, of_runtime, run_error
+from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.state_rows import StateSet
 from rnncore.runtime.tensors.validation import within
 

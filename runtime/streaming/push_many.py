@@ -10,18 +10,19 @@ import numpy as np
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, StateError, raise_all
+from rnncore.runtime.session.failures import enough_memory
 from rnncore.runtime.session.run import Items, no_steps_message, own_arrays, run_arrays, run_items, split_items
-from rnncore.runtime.session.session import Engine, enough_memory
+from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.callbacks import apply_hooks
 from rnncore.runtime.streaming.holding import Holder
-from rnncore.runtime.streaming.state_rows import Places
+from rnncore.runtime.streaming.state_rows import SelectedRows
 from rnncore.runtime.streaming.stream import (
     Stream,
     belong_to,
     callbacks_of,
     hold_together,
     move_together,
-    places_of,
+    rows_of,
     waiting_in,
 )
 from rnncore.runtime.streaming.strides import Rest, join_rest, keep
@@ -84,12 +85,12 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
         return None
     count = len(streams)
     slot = layout.inputs[0]
-    places = places_of(streams)
+    selected = rows_of(streams)
     with enough_memory():
         arrays = {slot.name: pack(slot, chunks, steps)}
-    outputs, finals = run_arrays(engine, arrays, np.full(count, steps, np.int64), steps, places.gather())
+    outputs, finals = run_arrays(engine, arrays, np.full(count, steps, np.int64), steps, selected.gather())
     answers = own_arrays(layout.outputs[0], outputs[0], [steps] * count, steps)
-    move_together(streams, [steps] * count, [(places, finals)])
+    move_together(streams, [steps] * count, [(selected, finals)])
     return answers
 
 
@@ -107,7 +108,7 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
     for group in _groups(layout, lengths):
         group_lengths = [lengths[i] for i in group]
         steps = max(1, *group_lengths)
-        states = places_of([streams[i] for i in group]).gather()
+        states = rows_of([streams[i] for i in group]).gather()
         group_outputs, group_finals = run_items(engine, [items[i] for i in group], group_lengths, steps, states)
         for i, own in zip(group, split_items(layout, group_outputs, group_lengths, steps), strict=True):
             outputs[i] = own
@@ -120,12 +121,12 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
         for hooks, own, steps in zip(callbacks_of(streams), outputs, lengths, strict=True)
     ]
     moved: list[int] = []
-    parts: list[tuple[Places, list[Array]]] = []
+    parts: list[tuple[SelectedRows, list[Array]]] = []
     for group, group_finals in finals:
         rows = [row for row, i in enumerate(group) if lengths[i] > 0]
         if rows:
-            places = places_of([streams[group[row]] for row in rows])
-            parts.append((places, [final[rows] for final in group_finals]))
+            selected = rows_of([streams[group[row]] for row in rows])
+            parts.append((selected, [final[rows] for final in group_finals]))
             moved += [group[row] for row in rows]
     if rests:
         moved += _add_rests(layout, streams, moved, rests, parts)
@@ -138,13 +139,13 @@ def _add_rests(
     streams: Sequence[Stream],
     moved: Sequence[int],
     rests: Sequence[Rest],
-    parts: list[tuple[Places, list[Array]]],
+    parts: list[tuple[SelectedRows, list[Array]]],
 ) -> list[int]:
     """Put what waits from now on into ``parts``, in the order of ``moved``; those that only wait become a part too."""
     still = [i for i in range(len(streams)) if i not in moved]
     if still:
-        places = places_of([streams[i] for i in still])
-        parts.append((places, places.gather()))
+        selected = rows_of([streams[i] for i in still])
+        parts.append((selected, selected.gather()))
     rows = [[final[row : row + 1] for final in finals] for _, finals in parts for row in range(len(finals[0]))]
     for i, row in zip([*moved, *still], rows, strict=True):
         keep(layout, rests[i], row)

@@ -1,104 +1,156 @@
 """Where the states of streams live: side by side in a few large arrays, so that a batch of them is one copy a state.
 
-A stream has two rows, one after the other: its state, and the one that the next push writes.  Rows never move, because
-onnxruntime is bound to them.  To stack the states of 64 streams one by one costs as much as three steps of one of them.
+To stack the states of 64 streams one by one costs as much as three steps of one of them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.interrupts import set_together
 from rnncore.runtime.session.process_fork import watch
 from rnncore.runtime.tensors.specs import Layout
 
-_FIRST_PLACES = 256  # memory that no stream has touched costs nothing
-_MOST_PLACES = 1 << 14
+_FIRST_STREAMS = 256  # memory that no stream has touched costs nothing
+_MOST_STREAMS = 1 << 14
 
 StateSet = tuple[Array, ...]
 """Every state, [1, size] each, in the order of the signature."""
 
 
-class StateBlock:
-    """A block of places for streams.
+class StateRows:
+    """Rows of states, an array [rows, size] for each state.  Not thread-safe, but for ``free``.
 
-    arrays: [2 * places, size] for each state; the rows of a place are an even one and the odd one after it.
-    free: places that nobody has, as the first of their two rows; ``append`` and ``pop`` are atomic, so that a stream may
-        give its place back from wherever the garbage collector runs.
+    A stream has ``width`` rows, one after the other, and is known by the first: one row in a pool; two where onnxruntime
+    reads the state from one and writes it to the other.
+
+    free: first rows that no stream has; ``append`` and ``pop`` are atomic, so that a stream may give its rows back from
+        wherever the garbage collector runs.
     """
 
-    __slots__ = ("arrays", "free", "places")
+    __slots__ = ("_arrays", "_initial", "_rows", "_width", "free")
 
-    def __init__(self, layout: Layout, places: int) -> None:
-        self.places = places
-        self.arrays = tuple(np.zeros((2 * places, state.size), state.dtype) for state in layout.states)
-        self.free = list(range(2 * places - 2, -1, -2))
+    def __init__(self, layout: Layout, streams: int, *, width: int = 1) -> None:
+        self._initial = tuple(state.initial for state in layout.states)
+        self._width = width
+        self._rows = width * streams
+        self._arrays = [np.zeros((self._rows, state.size), state.dtype) for state in layout.states]
+        self.free = list(range(self._rows - width, -1, -width))
 
-    def sets(self, place: int) -> tuple[StateSet, StateSet]:
-        """The two rows of a place, as views."""
-        first, second = (tuple(array[row : row + 1] for array in self.arrays) for row in (place, place + 1))
-        return first, second
+    def __len__(self) -> int:
+        """Streams that have rows."""
+        return self._rows // self._width - len(self.free)
+
+    def allocate(self, states: Sequence[Array] | None = None) -> int:
+        """The row of one more stream, which holds ``states``, or the initial ones.
+
+        Where no row is free, all move to larger arrays: not for rows of which somebody has views.
+        """
+        if not self.free:
+            self._grow()
+        row = self.free.pop()
+        self.write(row, states)
+        return row
+
+    def release(self, row: int) -> None:
+        """Give the rows of a stream back."""
+        self.free.append(row)
+
+    def write(self, row: int, states: Sequence[Array] | None = None) -> None:
+        """Replace the states of a row, by the initial ones if none are given."""
+        for array, value in zip(self._arrays, self._initial if states is None else states, strict=True):
+            array[row] = value
+
+    def read(self, row: int) -> tuple[Array, ...]:
+        """Copies of the states of a row, [size] each."""
+        return tuple(array[row].copy() for array in self._arrays)
+
+    def views(self, row: int) -> StateSet:
+        """The states of a row as they lie here."""
+        return tuple(array[row : row + 1] for array in self._arrays)
+
+    def gather(self, rows: NDArray[np.intp]) -> list[Array]:
+        """Copies of the states of ``rows``, [len(rows), size] each."""
+        return [array.take(rows, axis=0) for array in self._arrays]
+
+    def scatter(self, rows: NDArray[np.intp], states: Sequence[Array]) -> None:
+        """Replace the states of ``rows`` by [len(rows), size] each."""
+        for array, value in zip(self._arrays, states, strict=True):
+            array[rows] = value
+
+    def keep(self, rows: Collection[int]) -> None:
+        """The rows of all streams but these are free."""
+        self.free = sorted(set(range(0, self._rows, self._width)).difference(rows), reverse=True)
+
+    def _grow(self) -> None:
+        before = self._rows
+        arrays = [np.concatenate([array, np.zeros_like(array)]) for array in self._arrays]
+        set_together((self, self), ("_arrays", "_rows"), (arrays, 2 * before))
+        self.free.extend(range(2 * before - self._width, before - 1, -self._width))
 
 
-class StateRows:
-    """Places for all streams of a model; more are made when they run out, and blocks that are empty are given up."""
+class StateBlocks:
+    """Rows for all streams of a model, two for each: the state, and the one that the next push writes.
+
+    Rows never move, because onnxruntime is bound to them: when they run out another block is made, and blocks that are
+    empty are given up.
+    """
 
     __slots__ = ("__weakref__", "_blocks", "_layout", "_lock")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
-        self._blocks: list[StateBlock] = []
+        self._blocks: list[tuple[StateRows, int]] = []  # and for how many streams
         watch(self)
 
-    def take(self) -> tuple[StateBlock, int]:
-        """A place that is free; its rows hold anything."""
-        for block in reversed(self._blocks):
+    def take(self) -> tuple[StateRows, int]:
+        """Rows for one more stream, which hold anything: the block, and the first of the two."""
+        for block, _ in reversed(self._blocks):
             try:
                 return block, block.free.pop()
             except IndexError:
                 continue
         with self._lock:
-            used = [block for block in self._blocks if len(block.free) < block.places]
-            places = min(2 * used[-1].places, _MOST_PLACES) if used else _FIRST_PLACES
-            block = StateBlock(self._layout, places)
-            place = block.free.pop()
-            self._blocks = [*used, block]
-        return block, place
+            used = [(block, streams) for block, streams in self._blocks if len(block)]
+            streams = min(2 * used[-1][1], _MOST_STREAMS) if used else _FIRST_STREAMS
+            block = StateRows(self._layout, streams, width=2)
+            row = block.free.pop()
+            self._blocks = [*used, (block, streams)]
+        return block, row
 
     def after_process_fork(self) -> None:
         """A lock of this process."""
         self._lock = threading.Lock()
 
 
-class Places:
-    """Places of several streams, each as (block, row); the row is the first or the second one of the place."""
+class SelectedRows:
+    """One row of each of several streams, as (block, row), either the first or the second of its two."""
 
     __slots__ = ("_block", "_places", "_rows")
 
-    def __init__(self, blocks: Sequence[StateBlock], rows: Sequence[int]) -> None:
+    def __init__(self, blocks: Sequence[StateRows], rows: Sequence[int]) -> None:
         first = blocks[0]
-        self._block = first if blocks.count(first) == len(blocks) else None  # nearly always: one copy for all
+        self._block = first if all(block is first for block in blocks) else None  # nearly always: one copy for all
         self._rows = np.array(rows, np.intp)
-        self._places = () if self._block is not None else tuple(zip(blocks, rows, strict=True))
+        self._places = () if self._block is not None else tuple(zip(blocks, self._rows[:, None], strict=True))
 
     def gather(self) -> list[Array]:
-        """Copies of the rows, stacked: [len(places), size] for each state."""
+        """Copies of the rows, stacked: [number of streams, size] for each state."""
         if self._block is not None:
-            return [array.take(self._rows, axis=0) for array in self._block.arrays]
-        count = len(self._places[0][0].arrays)
-        return [np.concatenate([own.arrays[k][row : row + 1] for own, row in self._places]) for k in range(count)]
+            return self._block.gather(self._rows)
+        columns = zip(*(block.gather(row) for block, row in self._places), strict=True)
+        return [np.concatenate(column) for column in columns]
 
     def scatter_other(self, states: Sequence[Array]) -> None:
-        """Write [len(places), size] of each state into the other row of each place."""
+        """Write [number of streams, size] of each state into the other row of each stream."""
         if self._block is not None:
-            others = self._rows ^ 1
-            for array, values in zip(self._block.arrays, states, strict=True):
-                array[others] = values
+            self._block.scatter(self._rows ^ 1, states)
             return
-        for i, (own, row) in enumerate(self._places):
-            for array, values in zip(own.arrays, states, strict=True):
-                array[row ^ 1] = values[i]
+        for i, (block, row) in enumerate(self._places):
+            block.scatter(row ^ 1, [value[i : i + 1] for value in states])

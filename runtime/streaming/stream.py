@@ -13,22 +13,23 @@ import numpy as np
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, raise_all
-from rnncore.runtime.format.signature import BATCH, TensorSpec
 from rnncore.runtime.interrupts import set_together
+from rnncore.runtime.session.failures import of_runtime, run_error
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.run import Items, no_steps_message, run_items, split_items
-from rnncore.runtime.session.session import Engine, of_runtime, run_error
+from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
 from rnncore.runtime.streaming.chunk import empty_outputs
 from rnncore.runtime.streaming.closing import Closing
+from rnncore.runtime.streaming.given_state import read_state, read_steps
 from rnncore.runtime.streaming.holding import Held, Holder, hold
 from rnncore.runtime.streaming.io_binding import Binding, FastStep, Step
 from rnncore.runtime.streaming.snapshot import MOST_STEPS, Snapshot, check_count, encode, write_file
-from rnncore.runtime.streaming.state_rows import Places, StateRows, StateSet
+from rnncore.runtime.streaming.state_rows import SelectedRows, StateBlocks, StateSet
 from rnncore.runtime.streaming.strides import Rest, join_rest, keep, waiting
 from rnncore.runtime.tensors.outputs import one_or_all
-from rnncore.runtime.tensors.specs import Layout, Slot
-from rnncore.runtime.tensors.validation import bind_arguments, read_array, read_item
+from rnncore.runtime.tensors.specs import Layout
+from rnncore.runtime.tensors.validation import bind_arguments, read_item
 
 _ndarray = np.ndarray
 _getframe = sys._getframe
@@ -58,20 +59,20 @@ class Stream(Closing):
         "_holder",
         "_hooks",
         "_one",
-        "_place",
         "_reached",
+        "_row",
         "_sets",
-        "_state_rows",
+        "_state_blocks",
         "_step",
     )
 
-    def __init__(self, engine: Engine, state_rows: StateRows, start: Snapshot | None = None) -> None:
+    def __init__(self, engine: Engine, state_blocks: StateBlocks, start: Snapshot | None = None) -> None:
         check_streamable(engine.layout)
         self._engine = engine
         self._holder: Holder = {}
-        self._state_rows = state_rows
-        self._block, self._place = state_rows.take()
-        self._sets: tuple[StateSet, StateSet] = self._block.sets(self._place)
+        self._state_blocks = state_blocks
+        self._block, self._row = state_blocks.take()
+        self._sets: tuple[StateSet, StateSet] = (self._block.views(self._row), self._block.views(self._row + 1))
         # Which of the two sets is the state, and how many steps led there: both change at once, by one store.
         self._reached = (0, 0)
         self._closed = False
@@ -121,7 +122,7 @@ class Stream(Closing):
     def fork(self) -> Stream:
         """A second stream that goes on from here; the two do not share anything that changes."""
         with Held(self._holder):
-            return Stream(self._engine, self._state_rows, self._snapshot())
+            return Stream(self._engine, self._state_blocks, self._snapshot())
 
     def save(self) -> bytes:
         """The state as bytes, to go on from with :meth:`Model.restore`, in this process or another one.
@@ -168,7 +169,7 @@ class Stream(Closing):
             self._one = self._step = self._binding = None
             self._sets = ((), ())
             self._closed = True
-            self._block.free.append(self._place)
+            self._block.free.append(self._row)
 
     @property
     def steps(self) -> int:
@@ -207,7 +208,7 @@ class Stream(Closing):
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            self._block.free.append(self._place)
+            self._block.free.append(self._row)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Stream cannot be pickled or copied: use save() and model.restore(), or fork()")
@@ -321,10 +322,10 @@ def callbacks_of(streams: Sequence[Stream]) -> list[tuple[Hook, ...]]:
     return [stream._hooks for stream in streams]
 
 
-def places_of(streams: Sequence[Stream]) -> Places:
+def rows_of(streams: Sequence[Stream]) -> SelectedRows:
     """Where the states of ``streams`` are."""
-    rows = [stream._place + stream._reached[0] for stream in streams]
-    return Places([stream._block for stream in streams], rows)
+    rows = [stream._row + stream._reached[0] for stream in streams]
+    return SelectedRows([stream._block for stream in streams], rows)
 
 
 def waiting_in(stream: Stream) -> Rest:
@@ -333,48 +334,21 @@ def waiting_in(stream: Stream) -> Rest:
 
 
 def move_together(
-    streams: Sequence[Stream], lengths: Sequence[int], parts: Sequence[tuple[Places, Sequence[Array]]]
+    streams: Sequence[Stream], lengths: Sequence[int], parts: Sequence[tuple[SelectedRows, Sequence[Array]]]
 ) -> None:
     """The streams go ahead by ``lengths``, all of them or none.
 
-    parts: their places, some at a time, and the states that belong there, [len(places), size] each.
+    parts: their rows, some at a time, and the states that belong there, [number of streams, size] each.
     """
     reached = []
     for stream, steps in zip(streams, lengths, strict=True):
         now, before = stream._reached
         check_count(before, steps)
         reached.append((1 - now, before + steps))
-    for places, finals in parts:
-        places.scatter_other(finals)  # where nobody looks yet
+    for rows, finals in parts:
+        rows.scatter_other(finals)  # where nobody looks yet
     set_together(streams, repeat("_reached"), reached)
 
 
 def _initial(layout: Layout) -> Snapshot:
     return Snapshot(0, tuple(state.initial for state in layout.states))
-
-
-def read_steps(steps: Any) -> int:
-    """A count of steps as a caller hands it in; StateError when it is none."""
-    if isinstance(steps, bool | np.bool_) or not isinstance(steps, int | np.integer) or not 0 <= steps <= MOST_STEPS:
-        raise StateError(f"steps is {steps!r}, expected an integer from 0 to {MOST_STEPS}: how many led to this state")
-    return int(steps)
-
-
-def read_state(layout: Layout, state: Mapping[str, Any]) -> tuple[Array, ...]:
-    """The checked arrays of a state, [size] each, in the order of the signature; StateError lists every problem."""
-    if not isinstance(state, Mapping):
-        raise StateError(f"a state is a mapping from name to array, got a {type(state).__name__}")
-    names = [slot.name for slot in layout.states]
-    problems = [f"state {name!r} is missing" for name in names if name not in state]
-    problems += [
-        f"there is no state {name!r}, expected {', '.join(names) or 'none'}" for name in state if name not in names
-    ]
-    values = []
-    for known in layout.states:
-        if known.name in state:
-            slot = Slot.of(TensorSpec(known.name, known.dtype.name, (BATCH, *known.item_shape)))
-            value = read_array(state[known.name], slot, slot.item_shape, f"state {known.name!r}", problems)
-            if value is not None:
-                values.append(value.reshape(-1))
-    raise_all(problems, StateError)
-    return tuple(values)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.batching.windows import Progress
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.tasks.claims import unit_vector_problem
 from rnncore.runtime.tasks.task import SequenceRunner, Sequences
@@ -36,6 +38,31 @@ class Embedder(SequenceRunner):
         vectors = self._run_many(many, lengths)
         return np.stack(list(vectors)) if len(vectors) else np.zeros((0, self.size), np.float32)
 
+    def embed_iter(
+        self,
+        inputs: Iterable[Any],
+        *,
+        read: Callable[[Any], Any] | None = None,
+        window: int = 1024,
+        progress: Progress | None = None,
+    ) -> Iterator[Array]:
+        """The vector of each input, [size], in order, as they are ready: for more than fits into memory.
+
+        ::
+
+            paths = sorted(folder.glob("*.npy"))
+            for path, vector in zip(paths, embedder.embed_iter(paths, read=np.load, progress=print)):
+                index.add(vector[None])
+
+        Args:
+            inputs: what :meth:`embed` takes, or anything that ``read`` makes such of: paths, keys of a database.
+            read: called with each of ``inputs``; what it raises is noted with its place and passed on.
+            window: so many are read ahead, to run those of like length together.  Memory is that of one window.
+            progress: called after each window with the number of inputs and of steps done so far.
+        """
+        read_all = (self._read(self._fetched(one, i, read), f"input {i}: ") for i, one in enumerate(inputs))
+        return self.model.run_iter(read_all, window=window, progress=progress)
+
     def similarity(self, one: Any, other: Any) -> float:
         """The cosine of two inputs: 1 for the same direction, 0 for nothing in common, -1 for the opposite."""
         vectors = self.embed(one), self.embed(other)
@@ -44,6 +71,16 @@ class Embedder(SequenceRunner):
                 "similarity compares two inputs, a list of texts is several: use cosines(embed(a), embed(b))"
             )
         return float(cosines(*vectors))
+
+    @staticmethod
+    def _fetched(one: Any, number: int, read: Callable[[Any], Any] | None) -> Any:
+        if read is None:
+            return one
+        try:
+            return read(one)
+        except Exception as error:
+            error.add_note(f"while reading input {number}: {one!r:.200}")
+            raise
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ import rnncore
 from tests.cells.variants import VARIANTS, example, with_options
 from tests.parity import leaves
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -41,7 +42,7 @@ def test_learned_state_equals_the_same_state_given_and_learns(name: str) -> None
     learned = [getattr(layer.cell, f"initial_{n}").grad.clone() for n in layer.cell.state_sizes]
     (y_given.sum() + sum(e.sum() for e in end_given)).backward()
     for grad, start in zip(learned, given, strict=True):
-        assert torch.allclose(grad, start.grad.sum(0), rtol=1e-12, atol=1e-12)
+        assert torch.allclose(grad, start.grad.sum(0), rtol=fixed("float64"), atol=fixed("float64"))
         assert grad.abs().min() > 0
 
 

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.language_models import model_file, runtime_model
+from tests.tolerances import fixed
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -87,12 +88,12 @@ def test_the_service_keeps_clients_apart_and_survives_their_mistakes(service: st
             client.send(text)  # type: ignore[attr-defined]
             return json.loads(client.recv(timeout=30))  # type: ignore[attr-defined, no-any-return]
 
-        assert ask(one, "ab")["log_probs"] == pytest.approx(expected[:2], abs=1e-4)
-        assert ask(two, "a")["log_probs"] == pytest.approx(expected[:1], abs=1e-4)
+        assert ask(one, "ab")["log_probs"] == pytest.approx(expected[:2], abs=fixed("float32 long"))
+        assert ask(two, "a")["log_probs"] == pytest.approx(expected[:1], abs=fixed("float32 long"))
         assert "'z'" in str(ask(one, "cz")["error"])
         assert ask(one, "") == {"log_probs": []}
-        assert ask(one, "cde")["log_probs"] == pytest.approx(expected[2:], abs=1e-4)
-        assert ask(two, "bcde")["log_probs"] == pytest.approx(expected[1:], abs=1e-4)
+        assert ask(one, "cde")["log_probs"] == pytest.approx(expected[2:], abs=fixed("float32 long"))
+        assert ask(two, "bcde")["log_probs"] == pytest.approx(expected[1:], abs=fixed("float32 long"))
         one.send("a" * 5000)  # more than the service takes
         with pytest.raises(ConnectionClosed):
             one.recv(timeout=30)

@@ -7,12 +7,11 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.examples import small_data
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +84,7 @@ def test_speakers(example: Callable[..., str], tmp_path: Path) -> None:
 def test_music(example: Callable[..., str], tmp_path: Path) -> None:
     printed = example("generate_music", small_data.tunes(tmp_path), "--epochs", 1, "--samples", 2)
     bits, again = both_sides(printed)
-    assert float(bits) == pytest.approx(float(again), abs=2e-4)
+    assert float(bits) == pytest.approx(float(again), abs=fixed("printed with 4 digits"))
     tunes = importlib.import_module("datasets").tunes(tmp_path)
     assert ("M:6/8\nL:1/8\nK:G % sharp\nGAB cde | A2 |\nG4 ||", "jig") in tunes
 
@@ -94,17 +93,7 @@ def test_speech(example: Callable[..., str], tmp_path: Path) -> None:
     data = small_data.recordings(tmp_path)
     printed = example("recognise_speech", data, "--epochs", 1, "--hidden", 16)
     assert printed.count("letters wrong") == 3
+    assert "after 0.4 s: " in printed
+    assert "in the end: " in printed
     texts = {text for _, _, text in importlib.import_module("datasets").recordings(data)}
     assert texts == {"ab", "ba", "aab", "b a", "bab", "abba", "bb", "a b", "aa"}
-
-
-def test_mel_bands_of_a_tone_are_where_the_tone_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    speech: Any = importlib.import_module("recognise_speech")
-    places = []
-    for pitch in (200, 500, 1200, 3000):
-        bands = speech.mel_bands(np.sin(2 * np.pi * pitch * np.arange(8000) / 8000).astype(np.float32), 8000)
-        assert bands.shape == (32, speech.BANDS * speech.STACKED)
-        places.append(int(bands.reshape(-1, speech.STACKED, speech.BANDS).mean((0, 1)).argmax()))
-    assert places == sorted(set(places))
-    assert speech.mel_bands(np.zeros(3, np.float32), 8000).shape == (1, speech.BANDS * speech.STACKED)

@@ -17,6 +17,7 @@ from rnncore import runtime
 from rnncore.cli.app import app
 from rnncore.export import adapt, export
 from rnncore.runtime.errors import ExportError, ModelFileError, TamperedModelError, VerificationError
+from tests.tolerances import fixed
 
 F, H = 4, 3
 SHAPES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -63,11 +64,11 @@ def test_hidden_states_are_lifted(kinds: list[str], names: bool, tmp_path: Path)
     theirs = runtime.load(source, states={}, axes={"x": "time batch features"}).run(x[None])[0]
     with model.stream() as stream:
         got = np.concatenate([stream.push(x[a:b]) for a, b in ((0, 1), (1, 9), (9, 9), (9, 23))])
-    np.testing.assert_allclose(got, theirs, atol=1e-5)
-    np.testing.assert_allclose(model.run(x[:, None])[:, 0], theirs, atol=1e-5)
+    np.testing.assert_allclose(got, theirs, atol=fixed("float32"))
+    np.testing.assert_allclose(model.run(x[:, None])[:, 0], theirs, atol=fixed("float32"))
     streams = [model.stream(), model.stream()]
     for answer in model.push_many(streams, [x[:5], x[:5]]):
-        np.testing.assert_allclose(answer, theirs[:5], atol=1e-5)
+        np.testing.assert_allclose(answer, theirs[:5], atol=fixed("float32"))
 
 
 @pytest.mark.parametrize(

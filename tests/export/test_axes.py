@@ -19,6 +19,7 @@ from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.example import Example
 from rnncore.runtime.errors import ExportError, InputError
 from tests.export import axes_modules as kinds
+from tests.tolerances import fixed
 
 X = torch.randn(2, 9, 4)
 
@@ -192,7 +193,7 @@ def test_a_file_answers_at_every_size(kind: str, files: dict[str, runtime.Model]
         x = shaped(example, model.signature.inputs[0].shape, batch, time)
         with torch.no_grad():
             expected = module(x).numpy()
-        np.testing.assert_allclose(model.run(x.numpy()), expected, atol=1e-5)
+        np.testing.assert_allclose(model.run(x.numpy()), expected, atol=fixed("float32"))
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -209,7 +210,7 @@ def test_ragged_answers_are_those_of_each_sequence_alone(kind: str, files: dict[
     items = [row.select(batch_axis, 0).numpy() for row in rows]
     for got in (model.run(items), list(model.run_iter(items))):
         for own, wanted in zip(got, expected, strict=True):
-            np.testing.assert_allclose(own, wanted, atol=1e-5)
+            np.testing.assert_allclose(own, wanted, atol=fixed("float32"))
 
 
 def test_a_padded_batch_is_cut_by_the_function_of_its_lengths(files: dict[str, runtime.Model]) -> None:
@@ -219,7 +220,7 @@ def test_a_padded_batch_is_cut_by_the_function_of_its_lengths(files: dict[str, r
     for row, length in enumerate((9, 4, 1)):
         with torch.no_grad():
             wanted = module(x[row : row + 1, :length]).numpy()[0]
-        np.testing.assert_allclose(got[row, : len(wanted)], wanted, atol=1e-5)
+        np.testing.assert_allclose(got[row, : len(wanted)], wanted, atol=fixed("float32"))
         assert not got[row, len(wanted) :].any()
 
 
@@ -251,10 +252,10 @@ def test_two_sequences_of_their_own_lengths(tmp_path: Path) -> None:
         alone = [module(s[None], t[None])[0].numpy() for s, t in zip(sources, targets, strict=True)]
     got = model.run([s.numpy() for s in sources], [t.numpy() for t in targets])
     for own, wanted in zip(got, alone, strict=True):
-        np.testing.assert_allclose(own, wanted, atol=1e-5)
+        np.testing.assert_allclose(own, wanted, atol=fixed("float32"))
     pairs = list(zip([s.numpy() for s in sources], [t.numpy() for t in targets], strict=True))
     for own, wanted in zip(model.run_iter(pairs), alone, strict=True):
-        np.testing.assert_allclose(own, wanted, atol=1e-5)
+        np.testing.assert_allclose(own, wanted, atol=fixed("float32"))
     with pytest.raises(InputError, match="use lists for both"):
         model.run(np.zeros((4, 5, 4), np.float32), [t.numpy() for t in targets])
 
@@ -267,4 +268,4 @@ def test_letters_in_words_ragged_both_ways(tmp_path: Path) -> None:
     with torch.no_grad():
         alone = [module(item[None])[0].numpy() for item in items]
     for own, wanted in zip(model.run([item.numpy() for item in items]), alone, strict=True):
-        np.testing.assert_allclose(own, wanted, atol=1e-5)
+        np.testing.assert_allclose(own, wanted, atol=fixed("float32"))

@@ -23,6 +23,7 @@ from rnncore.runtime.session.cpu_features import supposing
 from tests.export.exporting import FORMS, Exported, all_graphs, all_nodes, as_loaded, export_forms, one_trace
 from tests.export.faults import Fault, with_fault
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 SIZE = 3
 
@@ -82,11 +83,13 @@ def test_every_branch_gives_pytorchs_numbers(
     x = torch.randn(batch, time, SIZE, generator=torch.Generator().manual_seed(seed))
     lengths = data.draw(st.lists(st.integers(0, time), min_size=batch, max_size=batch))
     with torch.no_grad():
-        np.testing.assert_allclose(without_lengths.models[form].run(x.numpy()), module(x), atol=1e-5)
+        np.testing.assert_allclose(without_lengths.models[form].run(x.numpy()), module(x), atol=fixed("float32"))
         for steps in (lengths, [time] * batch):
             got = with_lengths.models[form].run(x.numpy(), lengths=np.array(steps))
             for row, length in enumerate(steps):
-                np.testing.assert_allclose(got[row, :length], module(x[row : row + 1, :length])[0], atol=1e-5)
+                np.testing.assert_allclose(
+                    got[row, :length], module(x[row : row + 1, :length])[0], atol=fixed("float32")
+                )
                 assert not got[row, length:].any()
 
 
@@ -117,7 +120,7 @@ def test_a_large_cell_keeps_its_loop_for_one_step(
     x = torch.randn(6, SIZE, generator=torch.Generator().manual_seed(1))
     with runtime.load(tmp_path / "large.onnx").stream() as stream, torch.no_grad():
         got = np.concatenate([stream.push(step[None].numpy()) for step in x])
-        np.testing.assert_allclose(got, module(x[None])[0], atol=1e-5)
+        np.testing.assert_allclose(got, module(x[None])[0], atol=fixed("float32"))
 
 
 def broken(name: str) -> Fault:
@@ -148,7 +151,9 @@ def test_one_row_takes_the_branch_that_suits_the_processor(
     taken, other = ("full", "one_row") if avx512 else ("one_row", "full")
     data = with_lengths.path(form).read_bytes()
     with supposing(avx512), torch.no_grad():
-        np.testing.assert_allclose(runtime.load(with_fault(data, broken(other))).run(x.numpy()), module(x), atol=1e-5)
+        np.testing.assert_allclose(
+            runtime.load(with_fault(data, broken(other))).run(x.numpy()), module(x), atol=fixed("float32")
+        )
         wrong = runtime.load(with_fault(data, broken(taken))).run(x.numpy())
     assert np.abs(wrong - module(x).detach().numpy()).max() > 1e-2
 

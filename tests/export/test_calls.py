@@ -16,6 +16,7 @@ from rnncore import runtime
 from rnncore.export import export
 from rnncore.runtime import InputError
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +91,7 @@ def test_nested_inputs_and_outputs(speech: tuple[Speech, runtime.Model]) -> None
         expected = module(**call, gain=0.5)
     for name, want in zip(model.outputs, (expected["y"], *expected["ends"], expected["loud"]), strict=True):
         assert got[name].dtype == want.numpy().dtype
-        np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(got[name], want, rtol=0, atol=fixed("float32 same steps"), err_msg=name)
 
 
 def test_layer_used_twice_has_two_states(speech: tuple[Speech, runtime.Model]) -> None:
@@ -104,8 +105,10 @@ def test_layer_used_twice_has_two_states(speech: tuple[Speech, runtime.Model]) -
             stream.push(**{n: v[0] if n == "speaker" else v[0, a:b] for n, v in call.items()})
             for a, b in ((0, 1), (1, 5), (5, 5), (5, 9))
         ]
-    np.testing.assert_allclose(np.concatenate([part["y"] for part in parts]), whole["y"][0], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(parts[-1]["c"], whole["c"][0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        np.concatenate([part["y"] for part in parts]), whole["y"][0], rtol=0, atol=fixed("float32 same steps")
+    )
+    np.testing.assert_allclose(parts[-1]["c"], whole["c"][0], rtol=0, atol=fixed("float32 same steps"))
 
 
 def test_metadata_of_the_caller_is_in_the_file(speech: tuple[Speech, runtime.Model]) -> None:
@@ -136,7 +139,7 @@ def test_given_states_are_inputs_and_returned_states_outputs(folder: Path) -> No
     with torch.no_grad():
         y, ends = module(x, (h, c))
     for got, want in zip(model.run(x.numpy(), h.numpy(), c.numpy()).values(), (y, *ends), strict=True):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got, want, rtol=0, atol=fixed("float32 same steps"))
     with pytest.raises(InputError, match="state_1"):
         model.run(x.numpy(), h.numpy())
 
@@ -153,9 +156,9 @@ def test_given_states_that_come_back_are_states_of_a_file_that_streams(folder: P
         stream.set_state({"state_0": h[0].numpy(), "state_1": c[0].numpy()})
         parts = [stream.push(x[0, a:b].numpy()) for a, b in ((0, 4), (4, 5), (5, 9))]
         found = stream.state
-    np.testing.assert_allclose(np.concatenate(parts), y[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(parts), y[0], rtol=0, atol=fixed("float32 same steps"))
     for got, want in zip(found.values(), ends, strict=True):
-        np.testing.assert_allclose(got, want[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got, want[0], rtol=0, atol=fixed("float32 same steps"))
 
 
 class Towers(nn.Module):
@@ -183,7 +186,7 @@ def test_towers_share_their_weights(folder: Path) -> None:
         expected = module(x, other)
     got = runtime.load(report.path).run(x.numpy(), other.numpy())
     for name, want in zip(("output_0", "output_1"), expected, strict=True):
-        np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got[name], want, rtol=0, atol=fixed("float32 same steps"))
     stored = onnx.load(report.path).graph.initializer
     matrices = sum(len(t.raw_data) // 4 for t in stored if len(t.dims) == 2)
     assert matrices == sum(p.numel() for p in module.parameters() if p.dim() == 2)

@@ -19,6 +19,7 @@ from tests.export.backends import by_push_many, by_runtime, by_streams
 from tests.export.modules import Spotter
 from tests.parity import assert_same
 from tests.strategies import chunkings, randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def spotter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lengthened, runti
     module.eval()
     path = tmp_path_factory.mktemp("spotter") / "model.onnx"
     report = export(module, path, torch.randn(2, 9, 5), streaming=True, lengths=True)
-    assert report.causal and report.max_error < 1e-5
+    assert report.causal and report.max_error < fixed("float32")
     return Lengthened(module).eval(), runtime.load(path)
 
 
@@ -80,11 +81,11 @@ def test_forks_snapshots_and_pools(spotter: tuple[Lengthened, runtime.Model]) ->
         stream.push(x[0, :4].numpy())
         twins = [stream.fork(), model.restore(stream.save())]
         for twin in twins:
-            np.testing.assert_allclose(twin.push(x[0, 4:].numpy()), want[4:], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(twin.push(x[0, 4:].numpy()), want[4:], rtol=0, atol=fixed("float32"))
     with model.pool(max_batch=2) as pool:
         pooled = pool.open()
         parts = [pooled.push(x[0, a:b].numpy()) for a, b in ((0, 1), (1, 2), (2, 7), (7, 11))]
-    np.testing.assert_allclose(np.concatenate(parts), want, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(parts), want, rtol=0, atol=fixed("float32"))
 
 
 class OnlyConvolutions(nn.Module):
@@ -109,7 +110,7 @@ def test_without_a_recurrent_layer_and_with_states_by_hand(tmp_path: Path) -> No
     with torch.no_grad():
         expected = module(x, context)
     for got, want in zip(model.run(x.numpy(), context.numpy()).values(), expected, strict=True):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(got, want, rtol=0, atol=fixed("float32"))
 
 
 class Careless(rnncore.StreamingLayer):

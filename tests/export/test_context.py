@@ -20,6 +20,7 @@ from rnncore.runtime.errors import InputError
 from tests.export import axes_modules as kinds
 from tests.export.axes_modules import Net
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 
 def made(run: Callable[..., Any], **parts: nn.Module) -> Net:
@@ -85,8 +86,8 @@ def test_context_is_carried(everything_file: tuple[nn.Module, runtime.Model], ch
     chunks = [*chunks, x.shape[1] - sum(chunks)]
     with torch.no_grad():
         expected = module(x).numpy()
-    np.testing.assert_allclose(streamed(model, x[0].numpy(), chunks), expected[0], atol=1e-4)
-    np.testing.assert_allclose(model.run(x.numpy()), expected, atol=1e-4)
+    np.testing.assert_allclose(streamed(model, x[0].numpy(), chunks), expected[0], atol=fixed("float32 long"))
+    np.testing.assert_allclose(model.run(x.numpy()), expected, atol=fixed("float32 long"))
 
 
 def test_streams_with_context_move_together_and_are_saved(everything_file: tuple[nn.Module, runtime.Model]) -> None:
@@ -101,7 +102,7 @@ def test_streams_with_context_move_together_and_are_saved(everything_file: tuple
         pooled = [pool.restore(stream.save()) for stream in streams]
         rest = [stream.push(x[i, 4 + i :].numpy()) for i, stream in enumerate(pooled)]
     for i in range(3):
-        np.testing.assert_allclose(np.concatenate([first[i], rest[i]]), expected[i], atol=1e-4)
+        np.testing.assert_allclose(np.concatenate([first[i], rest[i]]), expected[i], atol=fixed("float32 long"))
 
 
 def test_a_convolution_that_looks_ahead_is_batch_only_by_name(tmp_path: Path) -> None:
@@ -136,7 +137,9 @@ def test_strided_models_stream_in_chunks_of_any_size(kind: str, tmp_path: Path) 
     with torch.no_grad():
         expected = module(x)[0].numpy()
     sizes = [1, 1, 0, 4, 2, 3]
-    np.testing.assert_allclose(streamed(model, x[0].numpy(), [*sizes, len(x[0]) - sum(sizes)]), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        streamed(model, x[0].numpy(), [*sizes, len(x[0]) - sum(sizes)]), expected, atol=fixed("float32")
+    )
 
     with model.stream() as stream:
         first = stream.push(x[0, : stride + 1].numpy())
@@ -144,9 +147,9 @@ def test_strided_models_stream_in_chunks_of_any_size(kind: str, tmp_path: Path) 
         twin, saved = stream.fork(), stream.save()
         rest = x[0, stride + 1 :].numpy()
         for other in (stream, twin, model.restore(saved)):
-            np.testing.assert_allclose(np.concatenate([first, other.push(rest)]), expected, atol=1e-5)
+            np.testing.assert_allclose(np.concatenate([first, other.push(rest)]), expected, atol=fixed("float32"))
         stream.reset()
-        np.testing.assert_allclose(stream.push(x[0].numpy()), expected, atol=1e-5)
+        np.testing.assert_allclose(stream.push(x[0].numpy()), expected, atol=fixed("float32"))
 
     # Together, at different places of their strides.
     streams = [model.stream() for _ in range(3)]
@@ -159,14 +162,14 @@ def test_strided_models_stream_in_chunks_of_any_size(kind: str, tmp_path: Path) 
             own.append(answer)
         starts = [n + size for n in starts]
     for own, answer in zip(parts, model.push_many(streams, [x[0, n:].numpy() for n in starts]), strict=True):
-        np.testing.assert_allclose(np.concatenate([*own, answer]), expected, atol=1e-5)
+        np.testing.assert_allclose(np.concatenate([*own, answer]), expected, atol=fixed("float32"))
 
     with model.pool() as pool:
         pooled = pool.open()
-        np.testing.assert_allclose(pooled.push(x[0, : 2 * stride].numpy()), expected[:2], atol=1e-5)
+        np.testing.assert_allclose(pooled.push(x[0, : 2 * stride].numpy()), expected[:2], atol=fixed("float32"))
         with pytest.raises(InputError, match=f"this model takes multiples of {stride} here"):
             pooled.push(x[0, :1].numpy())
-        np.testing.assert_allclose(pooled.push(x[0, 2 * stride :].numpy()), expected[2:], atol=1e-5)
+        np.testing.assert_allclose(pooled.push(x[0, 2 * stride :].numpy()), expected[2:], atol=fixed("float32"))
 
 
 def test_what_starts_late_does_not_stream(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_what_fails_leaves_what_was_there(
 ) -> None:
     before = {file.name: file.read_bytes() for file in copied.parent.iterdir()}
     monkeypatch.setattr("rnncore.export.verification.reference.TOLERANCE", {"float32": -1.0})
-    monkeypatch.setattr("rnncore.export.verification.bench.TOLERANCE", {"float32": -1.0})
+    monkeypatch.setattr("rnncore.export.verification.judging.TOLERANCE", {"float32": -1.0})
     with one_trace(), pytest.raises(VerificationError):
         export(module, copied, torch.randn(2, 4, SIZE), external_data=True)
     assert {file.name: file.read_bytes() for file in copied.parent.iterdir()} == before

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from rnncore.export import export
 from rnncore.export.tracing.example import Example
-from rnncore.export.verification.int8_verifier import Int8Verifier
+from rnncore.export.verification.judging import Int8Judge
 from rnncore.export.verification.reference import Reference
+from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
 from tests.export.exporting import one_trace
 from tests.export.faults import with_fault
@@ -58,7 +59,7 @@ def failed_kinds(data: bytes, module: nn.Module, folder: Path) -> set[str]:
     path = folder / "model.onnx"
     path.write_bytes(data)
     example = Example.of(module, X, None, "auto")
-    verdict = Int8Verifier(Reference(module, example), example, "float32", seed=3).verify(path)
+    verdict = Verifier(Reference(module, example), example, Int8Judge(), seed=3).verify(path)
     return {case.kind for case in verdict.cases if not case.passed}
 
 

@@ -16,9 +16,10 @@ from rnncore.export import export
 from rnncore.runtime import load
 from rnncore.runtime.errors import ExportError
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
-TOLERANCE = {"rtol": 0, "atol": 2e-6}
+TOLERANCE = {"rtol": 0, "atol": fixed("float32 fused operator")}
 
 
 class Doubling(nn.LSTM):

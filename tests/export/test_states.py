@@ -15,6 +15,7 @@ from rnncore.export import export
 from rnncore.runtime.errors import InputError
 from tests.export import axes_modules as kinds
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 CHUNKS = (3, 1, 0, 9, 4)
 
@@ -35,8 +36,8 @@ def check_streams(model: runtime.Model, module: nn.Module, *more: Tensor) -> Non
     with torch.no_grad():
         answer = module(x, *more)
     expected = (answer[0] if isinstance(answer, tuple) else answer).numpy()
-    np.testing.assert_allclose(streamed(model, x[0].numpy()), expected[0], atol=1e-5)
-    np.testing.assert_allclose(model.run(x.numpy()), expected, atol=1e-5)
+    np.testing.assert_allclose(streamed(model, x[0].numpy()), expected[0], atol=fixed("float32"))
+    np.testing.assert_allclose(model.run(x.numpy()), expected, atol=fixed("float32"))
 
 
 def test_a_state_that_forward_takes_and_returns(tmp_path: Path) -> None:
@@ -56,13 +57,13 @@ def test_a_state_that_forward_takes_and_returns(tmp_path: Path) -> None:
         got = stream.push(x[0].numpy())
         with torch.no_grad():
             expected, h, c = module(x, h, c)
-        np.testing.assert_allclose(got, expected[0].numpy(), atol=1e-5)
-        np.testing.assert_allclose(stream.state["c"], c[:, 0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(got, expected[0].numpy(), atol=fixed("float32"))
+        np.testing.assert_allclose(stream.state["c"], c[:, 0].numpy(), atol=fixed("float32"))
         twin = model.restore(stream.save())
         np.testing.assert_array_equal(twin.push(x[0].numpy()), stream.push(x[0].numpy()))
     streams = [model.stream() for _ in range(3)]
     first = model.push_many(streams, [x[0].numpy()] * 3)
-    np.testing.assert_allclose(first[2], model.run(x.numpy())[0], atol=1e-5)
+    np.testing.assert_allclose(first[2], model.run(x.numpy())[0], atol=fixed("float32"))
 
 
 def test_batch_only_leaves_the_state_an_input(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_batch_only_leaves_the_state_an_input(tmp_path: Path) -> None:
         expected = module(*inputs)
     got = model.run(*[value.numpy() for value in inputs])
     for name, value in zip(model.outputs, expected, strict=True):
-        np.testing.assert_allclose(got[name], value.numpy(), atol=1e-5)
+        np.testing.assert_allclose(got[name], value.numpy(), atol=fixed("float32"))
 
 
 class Started(nn.Module):

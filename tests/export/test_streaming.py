@@ -17,6 +17,7 @@ from rnncore.runtime import NotStreamableError
 from tests.export.exporting import FORMS, Exported
 from tests.export.modules import Around, Convolution, FutureSum, Network, ids, tagger
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def check_batch_only(report: ExportReport, model: runtime.Model, module: nn.Modu
         model.stream()
     x = torch.randn(3, 9, 5)
     with torch.no_grad():
-        np.testing.assert_allclose(model.run(x.numpy()), module(x), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(model.run(x.numpy()), module(x), rtol=0, atol=fixed("float32"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -91,7 +92,7 @@ def test_last_step_head_streams(form: str, last_step: Exported) -> None:
     with last_step.models[form].stream() as stream, torch.no_grad():
         for start, end in ((0, 1), (1, 4), (4, 9)):
             got = stream.push(x[0, start:end].numpy())
-            np.testing.assert_allclose(got, last_step.module(x[:, :end])[0], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(got, last_step.module(x[:, :end])[0], rtol=0, atol=fixed("float32 same steps"))
 
 
 @pytest.mark.parametrize(

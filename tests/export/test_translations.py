@@ -1,14 +1,21 @@
-"""torch's translations of operators are read once a process, and are those that torch itself would read."""
+"""What torch's exporter is spared changes nothing of what it writes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import onnx_ir as ir
+import pytest
+import torch
 from onnxscript._internal.values import TracedOnnxFunction
+from torch import Tensor, nn
 from torch.onnx._internal.exporter import _registration
 
+from rnncore.export.tracing import translations
 from rnncore.export.tracing.silence import silent
+from rnncore.export.tracing.torch_onnx import to_model, to_program
 from rnncore.export.tracing.translations import operators_read_once
 
 
@@ -35,3 +42,64 @@ def test_kept_translations_are_torchs_own_and_no_source_is_read_twice() -> None:
     assert _registration.ONNXRegistry.__dict__["from_torchlib"] is before
     with silent():
         assert _registration.ONNXRegistry.from_torchlib(18).opset_version == 18
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Dropout(), nn.Linear(8, 6))
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.layers(x))
+
+
+def write_in_place(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, 1:] = x[:, :-1]
+    return y
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "gates": (lambda x: torch.cat([torch.sigmoid(gate) * torch.tanh(gate) for gate in x.split(3, -1)]), True),
+    "integers": (lambda x: x * 2 + torch.arange(x.shape[1])[None, :, None], True),
+    "convolution": (lambda x: torch.conv1d(x.transpose(1, 2), torch.ones(4, 6, 3), stride=2), True),
+    "softmax and masks": (lambda x: torch.where(x > 0, x.softmax(-1), x.logsumexp(-1, keepdim=True)), True),
+    "views made of others": (lambda x: x.mT, False),
+    "written in place": (write_in_place, False),
+    "no translation": (lambda x: torch.special.entr(x.abs()), False),
+}
+
+
+def shape_of(model: ir.Model) -> list[object]:
+    """Nodes, attributes and weights in order; values by their place, since only their names may differ."""
+    places: dict[ir.Value | None, object] = {None: None}
+    places |= {value: f"input {i}" for i, value in enumerate(model.graph.inputs)}
+    places |= {value: value.const_value.numpy().tobytes() for value in model.graph.initializers.values()}  # type: ignore[union-attr]
+    found: list[object] = []
+    for index, node in enumerate(model.graph):
+        attributes = sorted((a.name, str(a.value)) for a in node.attributes.values())
+        found.append((node.op_type, [places[value] for value in node.inputs], attributes))
+        places |= {value: (index, i) for i, value in enumerate(node.outputs)}
+    return [*found, [places[value] for value in model.graph.outputs]]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_program_that_is_not_traced_again_is_written_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, spared = FUNCTIONS[name]
+    module = Calls(function).eval()
+    seen: list[bool] = []
+    decides = translations._is_simple
+
+    def written(decide: Callable[..., bool]) -> list[object]:
+        free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+        program = to_program(module, (torch.randn(3, 9, 5),), (free,), what="it")
+        monkeypatch.setattr(translations, "_is_simple", decide)
+        return shape_of(to_model(program, what="it"))
+
+    def deciding(*args: Any) -> bool:
+        seen.append(decides(*args))
+        return seen[-1]
+
+    assert written(deciding) == written(lambda *_: False)
+    assert seen == [spared]

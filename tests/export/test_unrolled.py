@@ -16,6 +16,7 @@ from rnncore import runtime
 from rnncore.export import export
 from rnncore.runtime.errors import ExportError
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 X = torch.randn(2, 6, 5)
@@ -74,7 +75,7 @@ def test_a_cell_over_time_streams(tmp_path: Path) -> None:
     report = export(module, tmp_path / "model.onnx", X, streaming=True)
     with runtime.load(report.path).stream() as stream, torch.no_grad():
         got = np.concatenate([stream.push(X[0, a:b].numpy()) for a, b in ((0, 1), (1, 4), (4, 6))])
-        np.testing.assert_allclose(got, plain(X)[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got, plain(X)[0], rtol=0, atol=fixed("float32 same steps"))
 
 
 class OneStep(nn.Module):
@@ -99,4 +100,4 @@ def test_one_step_is_a_model_of_one_step(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = module(*arguments)
     for got, want in zip(model.run(*(a.numpy() for a in arguments)).values(), expected.values(), strict=True):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got, want, rtol=0, atol=fixed("float32 same steps"))

@@ -20,6 +20,7 @@ from tests.export.exporting import FORMS, Exported, export_forms
 from tests.export.modules import TORCH_LAYERS, Attentive, Reader, Shuffling, ids, tagger
 from tests.parity import assert_same
 from tests.strategies import chunkings, randomize
+from tests.tolerances import fixed
 
 
 @pytest.mark.slow
@@ -126,7 +127,7 @@ def test_a_module_that_knows_lengths_streams_without_packing(tmp_path: Path) -> 
         expected = module(x, lengths)
     got = model.run(x.numpy(), lengths=lengths.numpy())
     for name, want in (("last_0", expected["last"][0]), ("last_1", expected["last"][1])):
-        np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(got[name], want, rtol=0, atol=fixed("float32"))
     streams = [model.stream() for _ in x]
     for end in (1, 4, 13):
         starts = [min(n, {1: 0, 4: 1, 13: 4}[end]) for n in lengths.tolist()]
@@ -137,8 +138,8 @@ def test_a_module_that_knows_lengths_streams_without_packing(tmp_path: Path) -> 
         ):
             with torch.no_grad():
                 alone = module(x[i : i + 1, :end][:, : lengths[i]], torch.tensor([min(int(lengths[i]), end)]))
-            np.testing.assert_allclose(part["steps"], alone["steps"][0, starts[i] :], rtol=0, atol=1e-5)
-            np.testing.assert_allclose(part["last_0"], alone["last"][0][0], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(part["steps"], alone["steps"][0, starts[i] :], rtol=0, atol=fixed("float32"))
+            np.testing.assert_allclose(part["last_0"], alone["last"][0][0], rtol=0, atol=fixed("float32"))
 
 
 @pytest.mark.slow
@@ -154,7 +155,7 @@ def test_attention_over_an_encoder_is_batch_only_and_named(tmp_path: Path) -> No
         with torch.no_grad():
             expected = module(x)
         for got, want in zip(model.run(x.numpy()).values(), expected, strict=True):
-            np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(got, want, rtol=0, atol=fixed("float32"))
 
 
 @pytest.mark.slow
@@ -175,7 +176,7 @@ def test_half_precision_runs_and_streams(tmp_path: Path) -> None:
     with model.stream() as stream, torch.no_grad():
         got = np.concatenate([stream.push(x[0, a:b].numpy()) for a, b in ((0, 1), (1, 9), (9, 17))])
         assert got.dtype == np.float16
-        np.testing.assert_allclose(got, module.float()(x)[0], rtol=0, atol=0.02)
+        np.testing.assert_allclose(got, module.float()(x)[0], rtol=0, atol=fixed("float16"))
 
 
 def test_bfloat16_is_refused_with_what_to_do(tmp_path: Path) -> None:

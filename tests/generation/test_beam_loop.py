@@ -27,6 +27,7 @@ from rnncore.runtime.text.translator import read_found
 from tests.export.backends import Loop
 from tests.generation.models import ARCHITECTURES, encoder_decoder, filled, translator, translator_file
 from tests.generation.test_translator import CLOSE, ROUNDING, log_probs
+from tests.tolerances import fixed
 
 ENTRIES = 31
 """Histories that a table tells apart; the next one is a hash of the last one and the token."""
@@ -110,7 +111,7 @@ def test_it_finds_what_the_runtime_finds_ties_and_impossible_tokens_included(
         for rank, one in enumerate(expected):
             assert [token for token in ids[row, rank].tolist() if token != end] == one.ids.tolist()
             assert log_prob[row, rank] == one.log_prob
-            assert score[row, rank] == pytest.approx(one.score, rel=1e-15)
+            assert score[row, rank] == pytest.approx(one.score, rel=fixed("float64 last bit"))
 
 
 def test_the_loop_ends_as_soon_as_every_sequence_has_ended() -> None:

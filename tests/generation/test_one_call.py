@@ -31,10 +31,10 @@ from tests.generation.models import (
     streaming_file,
     torch_model,
 )
-from tests.tolerances import bound
+from tests.tolerances import bound, fixed
 
 DEPTH = 4  # embedding, two layers, head
-CLOSE = 1e-5  # a choice closer than that may go the other way by rounding
+CLOSE = fixed("float32")  # a choice closer than that may go the other way by rounding
 
 prefixes = st.lists(st.integers(0, len(WORDS) - 1), max_size=7)
 options = st.fixed_dictionaries(
@@ -200,7 +200,7 @@ def test_onnx_reference_writes_the_same() -> None:
     got = ReferenceEvaluator(model, new_ops=[Loop]).run(NAMES, filled(generator().model, given))
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_array_equal(got[1], expected[1])
-    np.testing.assert_allclose(got[2], expected[2], atol=1e-5)
+    np.testing.assert_allclose(got[2], expected[2], atol=fixed("float32"))
 
 
 def test_the_loop_stands_in_the_file() -> None:

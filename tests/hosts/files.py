@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,14 @@ class Strided(nn.Module):
 
 
 class Normed(nn.Module):
+    """Takes and gives 16-bit floats."""
+
     def __init__(self) -> None:
         super().__init__()
         self.rnn = rnncore.Recurrent(rnncore.LSTMCell(5, 7, layer_norm=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rnn(x)[0]
+        return self.rnn(x.float())[0].half()
 
 
 def spread(module: nn.Module) -> nn.Module:
@@ -74,12 +77,13 @@ def write_files(folder: Path) -> dict[str, list[str]]:
     ids, x = torch.tensor([[0, 12, 3, 4], [1, 5, 6, 2]]), torch.randn(2, 9, 5)
     letters = character_vocabulary([TEXT])
     export(spread(Tagger(num_layers=2)), folder / "tagger.onnx", ids)
-    export(spread(Tagger(nn.GRU)), folder / "fused.onnx", ids, form="fused")
+    export(spread(Tagger(nn.GRU, 37)), folder / "fused.onnx", ids, form="fused", external_data=True)
+    change_weights(folder / "fused.onnx", folder / "changed")
     export(Tagger(size=32).eval(), folder / "int8.onnx", ids, quantize="int8")
     export(spread(Tagger(nn.RNN, bidirectional=True)), folder / "both_ways.onnx", ids, lengths=True)
     export(spread(Spotter()), folder / "causal_convolution.onnx", x, streaming=True)
     export(spread(Strided()), folder / "strided.onnx", x)
-    export(spread(Normed()), folder / "layer_norm.onnx", x, form="scan")
+    export(spread(Normed()), folder / "layer_norm.onnx", x.half(), form="scan")
     cells = (CellConfig.named("gru", 11),)
     model = spread(LanguageModel(LanguageModelConfig(len(letters), 5, cells)))
     example = torch.tensor([[0, 1, len(letters) - 1], [1, 0, 1]])
@@ -95,9 +99,26 @@ def write_files(folder: Path) -> dict[str, list[str]]:
         loaded = runtime.load(file)
         (folder / f"{file.name}.json").write_text(json.dumps(document_of(loaded.metadata)))
         kinds[file.name] = [case["kind"] for case in json.loads(loaded.metadata["rnncore.golden"])["cases"]]
-    expected = {"files": kinds, "vocabularies": vocabularies(), "saved": saved(folder), **texts(folder)}
+    (weights,) = folder.glob("fused.onnx.*.data")
+    expected = {
+        "files": kinds,
+        "weights": weights.name,
+        "vocabularies": vocabularies(),
+        "saved": saved(folder),
+        **texts(folder),
+    }
     (folder / "expected.json").write_text(json.dumps(expected))
     return kinds
+
+
+def change_weights(path: Path, into: Path) -> None:
+    """A copy of a file and of its weights, of which one bit is another."""
+    into.mkdir()
+    shutil.copy(path, into)
+    (weights,) = path.parent.glob(f"{path.name}.*.data")
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    (into / weights.name).write_bytes(data)
 
 
 def vocabularies() -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch import nn
 
 import rnncore
 from rnncore.runtime.errors import InputError, StateError
+from tests.tolerances import fixed
 
 X = torch.randn(7, 13, 5, generator=torch.Generator().manual_seed(0))
 LAYERS: dict[str, Callable[[], rnncore.RecurrentLayer]] = {
@@ -239,4 +240,4 @@ def test_autocast_is_not_taken_for_a_wrong_dtype() -> None:
     layer = LAYERS["recurrent loop"]()
     with torch.autocast("cpu", torch.bfloat16):
         y, _ = layer(X.to(torch.bfloat16))
-    assert torch.allclose(y.float(), layer(X)[0], atol=0.05)
+    assert torch.allclose(y.float(), layer(X)[0], atol=fixed("bfloat16"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from torch import Tensor, fx, nn
 from torch._inductor.exc import InductorError
 
@@ -94,6 +94,7 @@ def programs(layer: rnncore.Recurrent) -> list[Any]:
 
 
 # 17 steps: the gradient goes back in blocks of 16.
+@settings(max_examples=min(40, settings.default.max_examples))  # each one traces its step anew
 @given(cases(architectures(max_layers=1, feed_forward=False), times=(1, 13, 17), batches=(1, 7)))
 def test_any_cell_is_the_plain_loop(case: Case) -> None:
     module, x, state, lengths = case.build()
@@ -371,8 +372,8 @@ def test_a_machine_that_cannot_compile_says_what_to_install(script: str | None, 
         compiler.write_text(f"#!/bin/sh\n{script}\n")
         compiler.chmod(0o755)
     layer = layer_of(LeakyCell(5, 3), backend="inductor")
-    settings = {"cpp.cxx": (str(compiler),), "cpp.vec_isa_ok": True, "fx_graph_cache": False}
-    with torch._inductor.config.patch(settings), pytest.raises(InputError, match=message):
+    options = {"cpp.cxx": (str(compiler),), "cpp.vec_isa_ok": True, "fx_graph_cache": False}
+    with torch._inductor.config.patch(options), pytest.raises(InputError, match=message):
         layer(example()[0])
 
 

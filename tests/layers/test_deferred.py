@@ -11,6 +11,7 @@ import torch
 import rnncore
 from rnncore.layers.kernels.gate_gradients import STEPS_AT_ONCE, blocks_backward
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 INPUT, HIDDEN, BATCH = 3, 5, 7
 TIME = 2 * STEPS_AT_ONCE + 3  # blocks of the gradient written by hand: two full ones, and a part of one
@@ -59,7 +60,7 @@ def test_values_are_those_of_the_plain_loop(name: str, reverse: bool, ragged: bo
     x, lengths = inputs()
     (y, state), (expected, last) = (layer(x, lengths=lengths if ragged else None) for layer in (fast, plain))
     for got, value in zip((y, *state), (expected, *last), strict=True):
-        torch.testing.assert_close(got, value, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(got, value, rtol=fixed("float64"), atol=fixed("float64"))
 
 
 @pytest.mark.parametrize("options", [{"peephole": "current"}, {"peephole": "previous"}, {"layer_norm": True}])
@@ -97,7 +98,13 @@ def test_gradients_are_those_of_the_plain_loop(name: str, reverse: bool, ragged:
     x, lengths = inputs()
     got, expected = (gradients(layer, x, lengths if ragged else None) for layer in (deferred, plain))
     for key, value in expected.items():
-        torch.testing.assert_close(got[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            got[key],
+            value,
+            rtol=fixed("float64 gradient"),
+            atol=fixed("float64 gradient"),
+            msg=lambda m, key=key: f"{key}: {m}",
+        )
 
 
 @pytest.mark.parametrize(("name", "module"), [("peephole", "peephole"), ("layer norm", "layer_norm")])
@@ -121,7 +128,12 @@ def test_asking_for_some_gradients_leaves_nothing_behind(name: str) -> None:
     torch.autograd.grad(value, x, retain_graph=True)
     torch.autograd.grad(value, deferred.cell.weight_hh, retain_graph=True)
     (again,) = torch.autograd.grad(value, deferred.cell.weight_hh)
-    torch.testing.assert_close(again, gradients(plain, x, None)["cell.weight_hh"], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        again,
+        gradients(plain, x, None)["cell.weight_hh"],
+        rtol=fixed("float64 gradient"),
+        atol=fixed("float64 gradient"),
+    )
 
 
 def test_a_frozen_recurrent_weight_gets_no_gradient() -> None:
@@ -161,4 +173,4 @@ def test_a_compiler_gets_the_plain_loop_and_the_same_gradients(name: str) -> Non
         y, state = run(x)
         found.append((y, *state, *torch.autograd.grad(y.square().sum() + state[0].sum(), x)))
     for got, expected in zip(*found, strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(got, expected, rtol=fixed("float64 gradient"), atol=fixed("float64 gradient"))

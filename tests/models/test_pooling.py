@@ -21,13 +21,15 @@ lengths_of_rows = st.lists(st.sampled_from((0, 1, TIME)) | st.integers(0, TIME),
 def pooled_alone(kind: str, pooling: Pooling, row: np.ndarray) -> np.ndarray:
     """What the docstring says, for one row [time, size] without padding."""
     if len(row) == 0:
-        return np.zeros(SIZE)
+        return np.zeros(2 * SIZE if kind == "statistics" else SIZE)
     if kind == "last":
         return np.concatenate((row[-1, :AHEAD], row[0, AHEAD:]))
     if kind == "mean":
         return row.mean(0)
     if kind == "max":
         return row.max(0)
+    if kind == "statistics":
+        return np.concatenate((row.mean(0), np.maximum(row.std(0), 1e-3)))
     weight, bias, score = (p.detach().numpy() for p in pooling.parameters())
     scores = np.tanh(row @ weight.T + bias) @ score[0]
     weights = np.exp(scores - scores.max())
@@ -55,7 +57,7 @@ def test_without_lengths_all_steps_count_and_no_steps_give_zeros(kind: str) -> N
     pooling = randomize(Pooling(kind, SIZE, AHEAD).double(), 1)
     y = torch.randn(3, TIME, SIZE, dtype=torch.float64)
     assert torch.equal(pooling(y), pooling(y, torch.full((3,), TIME)))
-    assert torch.equal(pooling(y[:, :0]), torch.zeros(3, SIZE, dtype=torch.float64))
+    assert torch.equal(pooling(y[:, :0]), torch.zeros(3, pooling.output_size, dtype=torch.float64))
 
 
 def test_an_unknown_pooling_is_refused() -> None:

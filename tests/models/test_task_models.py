@@ -19,7 +19,7 @@ from rnncore.runtime import InputError
 from rnncore.runtime.tasks.ctc import collapse
 from rnncore.training import Observer, fit
 from tests.strategies import SEEDS, randomize
-from tests.tolerances import bound
+from tests.tolerances import bound, fixed
 
 FEATURES, VOCABULARY, LABELS = 3, 11, ("B-x", "I-x", "O", "B-y", "I-y")
 KINDS = ("tagger", "classifier", "rater", "embedder", "recogniser", "generator")
@@ -120,10 +120,12 @@ def test_a_batch_costs_what_its_rows_cost_alone(model: Any, lengths: list[int], 
             assert not batch["x"].grad[row, length:].any()
     own_total, own_count, own_gradients = costs([collated(model, [row]) for row in rows])
     assert count == own_count or model.task == "recogniser"  # which counts an empty batch as one
-    assert math.isclose(total, own_total, rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(total, own_total, rel_tol=fixed("float64 sum"), abs_tol=fixed("float64 sum"))
     for name, gradient in gradients.items():
         own = own_gradients.get(name, torch.zeros_like(gradient))
-        torch.testing.assert_close(gradient, own, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(
+            gradient, own, rtol=fixed("float64 model gradient"), atol=fixed("float64 model gradient")
+        )
 
 
 @given(st.integers(0, 3), st.integers(1, 4), SEEDS)
@@ -141,7 +143,7 @@ def test_ctc_is_the_sum_over_all_alignments(size: int, time: int, seed: int) -> 
     paths = [path for path in product(range(3), repeat=time) if collapse(path) == wanted]
     expected = -np.logaddexp.reduce([log_probs[range(time), path].sum() for path in paths])
     loss, count = model.loss(**batch)
-    assert (float(loss.detach()), count) == (pytest.approx(expected, rel=1e-9), max(1, size))
+    assert (float(loss.detach()), count) == (pytest.approx(expected, rel=fixed("float64 sum")), max(1, size))
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=6), SEEDS)
@@ -151,7 +153,7 @@ def test_the_contrastive_loss_is_the_papers(labels: list[int], seed: int) -> Non
     random = np.random.default_rng(seed)
     batch = collated(model, [(random.standard_normal((3, FEATURES)), label) for label in labels])
     vectors = model(batch["x"], batch["lengths"]).detach().numpy()
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=fixed("float64 sum"))
     total, anchors, right, asked = 0.0, 0, 0, 0
     for i, label in enumerate(labels):
         others = [j for j in range(len(labels)) if j != i]
@@ -165,7 +167,7 @@ def test_the_contrastive_loss_is_the_papers(labels: list[int], seed: int) -> Non
         total -= sum(scores[j] - np.logaddexp.reduce(list(scores.values())) for j in mates) / len(mates)
     loss, count = model.loss(**batch)
     assert count == anchors
-    assert float(loss.detach()) == pytest.approx(total, rel=1e-9, abs=1e-12)
+    assert float(loss.detach()) == pytest.approx(total, rel=fixed("float64 sum"), abs=fixed("float64"))
     assert model.metrics(**batch)["nearest"] == (right, asked)
 
 
@@ -226,8 +228,8 @@ def test_standardised_floats_have_mean_0_and_deviation_1() -> None:
     rows = [np.random.default_rng(i).normal((5, -3, 7), (2, 0, 0.1), (n, 3)) for i, n in enumerate((7, 1, 13))]
     model.reader.standardise(rows)
     read = (np.concatenate(rows) - model.reader.mean.numpy()) * model.reader.scale.numpy()
-    np.testing.assert_allclose(read.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(read.std(0), (1, 0, 1), atol=1e-5)  # a feature that never changes stays 0
+    np.testing.assert_allclose(read.mean(0), 0, atol=fixed("float32"))
+    np.testing.assert_allclose(read.std(0), (1, 0, 1), atol=fixed("float32"))  # a feature that never changes stays 0
 
 
 def test_sequences_are_padded_to_the_longest() -> None:

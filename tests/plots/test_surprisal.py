@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rnncore.plots.surprisal import MOST_BITS, Surprise, as_html, as_terminal_text, colour, surprisal
 from tests.language_models import CHARACTERS, runtime_model
+from tests.tolerances import fixed
 
 TEXTS = st.text(CHARACTERS, max_size=20)
 
@@ -21,7 +22,9 @@ def test_surprisals_are_the_scores_in_bits(text: str, eos: bool) -> None:
     model = runtime_model()
     surprises = surprisal(model, text, eos=eos)
     assert "".join(one.piece for one in surprises) == text + "<eos>" * eos
-    assert -math.log(2.0) * sum(one.bits for one in surprises) == pytest.approx(model.score(text, eos=eos), abs=1e-3)
+    assert -math.log(2.0) * sum(one.bits for one in surprises) == pytest.approx(
+        model.score(text, eos=eos), abs=fixed("float32 score")
+    )
 
 
 @given(TEXTS)

@@ -15,6 +15,7 @@ import rnncore
 from rnncore import runtime
 from rnncore.export import export
 from rnncore.export.tracing.example import Example
+from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.format.golden import Golden
@@ -22,6 +23,7 @@ from tests.export.faults import with_fault
 from tests.export.modules import Network
 from tests.proof.modules import FEATURES, HIDDEN, WarmUp
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 X = torch.randn(2, 6, FEATURES, generator=torch.Generator().manual_seed(1))
@@ -52,7 +54,7 @@ def test_a_file_that_answers_otherwise_the_second_time_fails(tmp_path: Path) -> 
     for fault, wanted in ((None, ""), (noise, "a second run gave other bits")):
         if fault is not None:
             path.write_bytes(with_fault(path.read_bytes(), fault))
-        verdict = Verifier(Reference(module, example), example, "float32", seed=3).verify(path)
+        verdict = Verifier(Reference(module, example), example, Judge.of("float32"), seed=3).verify(path)
         notes = {case.note for case in verdict.cases if not case.passed}
         assert notes == ({wanted} if wanted else set())
 
@@ -111,7 +113,7 @@ def test_golden_streams_are_as_long_as_what_was_verified_and_take_no_room(tmp_pa
     with torch.no_grad():
         expected = module(torch.from_numpy(stream.inputs["input"]))
     kept = stream.outputs["output"]
-    np.testing.assert_allclose(kept.values, expected.numpy().ravel()[:: kept.every], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(kept.values, expected.numpy().ravel()[:: kept.every], rtol=0, atol=fixed("float32"))
 
 
 def test_golden_inputs_that_are_too_large_to_keep_are_drawn(tmp_path: Path) -> None:

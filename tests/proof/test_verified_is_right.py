@@ -33,6 +33,7 @@ from tests.proof.modules import (
     Window,
 )
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 FAR = 4.0  # how many times beyond the number in a module its file is asked
@@ -111,7 +112,7 @@ def whole_is_right(file: runtime.Model, module: nn.Module, batch: int, steps: in
             expected = module(x, *lengths)
         except RuntimeError:  # the file may do more than the module
             return
-    np.testing.assert_allclose(file.run(x.numpy()), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(file.run(x.numpy()), expected, rtol=0, atol=fixed("float32 long"))
 
 
 def rows_are_right(file: runtime.Model, module: nn.Module, lengths: list[int]) -> None:
@@ -123,7 +124,7 @@ def rows_are_right(file: runtime.Model, module: nn.Module, lengths: list[int]) -
         except RuntimeError:
             return
     for got, wanted in zip(file.run([row[0].numpy() for row in rows]), expected, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=fixed("float32 long"))
 
 
 def stream_is_right(file: runtime.Model, module: nn.Module, chunks: list[int]) -> None:
@@ -135,7 +136,7 @@ def stream_is_right(file: runtime.Model, module: nn.Module, chunks: list[int]) -
             return
     with file.stream() as stream:
         parts = [stream.push(chunk[0].numpy()) for chunk in x.split(chunks, 1)]
-    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=fixed("float32 long"))
 
 
 def exported(module: nn.Module, folder: Path, steps: int = 6, **options: object) -> tuple[ExportReport, runtime.Model]:
@@ -205,5 +206,5 @@ def test_padding_that_is_masked_is_right(tmp_path: Path) -> None:
     file = runtime.load(export(module, tmp_path / "m.onnx", (x, lengths)).path)
     with torch.no_grad():
         expected = module(x, lengths)
-    np.testing.assert_allclose(file.run(x.numpy(), lengths=lengths.numpy()), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(file.run(x.numpy(), lengths=lengths.numpy()), expected, rtol=0, atol=fixed("float32"))
     rows_are_right(file, module, [12, 7, 3])

@@ -15,6 +15,7 @@ import rnncore
 from rnncore.runtime.errors import InputError
 from rnncore.weight_layouts import LAYOUTS, OWN_GATES
 from tests.strategies import randomize
+from tests.tolerances import fixed
 
 INPUT, HIDDEN, BATCH, TIME = 3, 5, 2, 7
 FLOAT = TensorProto.FLOAT
@@ -70,7 +71,7 @@ def test_onnx_layout_drives_onnxruntimes_operators(name: str, reverse: bool) -> 
     layer = rnncore.Recurrent(cell, reverse=reverse)
     with torch.no_grad():
         expected, _ = layer(torch.from_numpy(x), tuple(torch.from_numpy(s) for s in states))
-    np.testing.assert_allclose(got.transpose(1, 0, 2), expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(got.transpose(1, 0, 2), expected.numpy(), atol=fixed("float32 same steps"))
 
 
 def sigmoid(v: np.ndarray) -> np.ndarray:
@@ -90,8 +91,8 @@ def test_keras_lstm_kernels_give_keras_equations() -> None:
     cell.load_state_dict({n: torch.from_numpy(a) for n, a in own.items()})
     with torch.no_grad():
         got, _, got_c = cell.step(cell.project(torch.from_numpy(x)), torch.from_numpy(h), torch.from_numpy(c))
-    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
-    np.testing.assert_allclose(got_c.numpy(), new_c, atol=1e-12)
+    np.testing.assert_allclose(got.numpy(), expected, atol=fixed("float64"))
+    np.testing.assert_allclose(got_c.numpy(), new_c, atol=fixed("float64"))
 
 
 def test_keras_gru_with_reset_after_gives_keras_equations() -> None:
@@ -111,7 +112,7 @@ def test_keras_gru_with_reset_after_gives_keras_equations() -> None:
     cell.load_state_dict({n: torch.from_numpy(a) for n, a in own.items()})
     with torch.no_grad():
         got = cell.step(cell.project(torch.from_numpy(x)), torch.from_numpy(h))[0]
-    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(got.numpy(), expected, atol=fixed("float64"))
 
 
 def test_notes_update_gate_weighs_the_new_value() -> None:
@@ -127,7 +128,7 @@ def test_notes_update_gate_weighs_the_new_value() -> None:
     candidate = np.tanh(x @ w_c.T + (gate_r * c) @ v_c.T + b_c)
     with torch.no_grad():
         got = cell.step(cell.project(torch.from_numpy(x)), torch.from_numpy(c))[0]
-    np.testing.assert_allclose(got.numpy(), gate_u * candidate + (1 - gate_u) * c, atol=1e-12)
+    np.testing.assert_allclose(got.numpy(), gate_u * candidate + (1 - gate_u) * c, atol=fixed("float64"))
 
 
 @given(st.sampled_from(["torch", "onnx", "paddle", "notes", "keras"]), st.sampled_from(list(CELLS)), st.integers(0, 99))
@@ -185,7 +186,7 @@ def test_cudnn_storage_is_what_cudnn_reads(kind: str) -> None:
     with torch.no_grad():
         z_t = cell.project(torch.from_numpy(x[None]))
         got = cell.step(z_t, *(torch.from_numpy(value[None]) for value in state))[0]
-    np.testing.assert_allclose(got.numpy()[0], expected, atol=1e-12)
+    np.testing.assert_allclose(got.numpy()[0], expected, atol=fixed("float64"))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from tests.runtime.foreign_files import (
     window_file,
     window_reference,
 )
+from tests.tolerances import fixed
 
 STATES = {"h": "hn"}
 PLAIN = Variant()
@@ -478,10 +479,10 @@ def test_an_output_of_fewer_steps_is_cut_by_its_function(every: int, one_row: bo
     assert [str(size) for size in port.shape] == ["batch", f"(time+{every - 1})//{every}", str(H)]
     rows = [np.random.default_rng(n).standard_normal((n, FEATURES)).astype(np.float32) for n in (17, 3, 8)]
     for row, got in zip(rows, model.run(rows), strict=True):
-        np.testing.assert_allclose(got, reference(row[::every])[0], atol=1e-5)
+        np.testing.assert_allclose(got, reference(row[::every])[0], atol=fixed("float32"))
     padded = np.zeros((3, 17, FEATURES), np.float32)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row
     got = model.run(padded, lengths=[len(row) for row in rows])
-    np.testing.assert_allclose(got[1, : -(-3 // every)], reference(rows[1][::every])[0], atol=1e-5)
+    np.testing.assert_allclose(got[1, : -(-3 // every)], reference(rows[1][::every])[0], atol=fixed("float32"))
     assert not got[1, -(-3 // every) :].any()

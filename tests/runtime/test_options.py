@@ -19,6 +19,7 @@ from rnncore import runtime
 from rnncore.runtime import InputError, LanguageModel, ModelFileError, Signature, TensorSpec, TextGenerator, Translator
 from rnncore.runtime.format.options import Option
 from tests.runtime.files import finish
+from tests.tolerances import fixed
 
 FORMAT_1 = Path(__file__).parent / "format1"
 GAIN = Option("gain", 2.0, above=0.0, maximum=8.0)
@@ -153,9 +154,9 @@ def test_files_of_format_1_answer_as_they_did() -> None:
         assert {value.name for value in data.graph.input} & {value.name for value in data.graph.initializer}
         assert runtime.verify(FORMAT_1 / f"{name}.onnx").passed
     language_model = LanguageModel.load(FORMAT_1 / "language_model.onnx")
-    assert language_model.score("abc de cab") == pytest.approx(answers["score"], abs=1e-5)
+    assert language_model.score("abc de cab") == pytest.approx(answers["score"], abs=fixed("float32"))
     scores = [score.log_prob for score in language_model.token_scores("dead")]
-    assert scores == pytest.approx(answers["token_scores"], abs=1e-5)
+    assert scores == pytest.approx(answers["token_scores"], abs=fixed("float32"))
     generator = TextGenerator.load(FORMAT_1 / "generator.onnx")
     written = generator.generate(["a", "cab ", ""], max_tokens=12, temperature=0.8, top_p=0.9, seed=3)
     assert written == answers["generate"]
@@ -165,4 +166,6 @@ def test_files_of_format_1_answer_as_they_did() -> None:
         search = {"beam": 3, "max_tokens": 6, "length_penalty": 0.6, "one_call": one_call}
         (found,) = translator.translate_ids([[1, 2, 3]], **search)
         assert [one.ids.tolist() for one in found] == [ids for ids, _ in answers[name]]
-        assert [one.score for one in found] == pytest.approx([score for _, score in answers[name]], abs=1e-5)
+        assert [one.score for one in found] == pytest.approx(
+            [score for _, score in answers[name]], abs=fixed("float32")
+        )

@@ -84,7 +84,7 @@ def test_a_missing_text_is_named_by_its_place(classifier: runtime.Classifier, ga
 
 
 def test_tensors_of_pytorch_are_arrays() -> None:
-    embedder = runtime.Embedder.load(model_file("embedder, mean"))
+    embedder = runtime.Embedder.load(model_file("embedder, statistics"))
     x = torch.randn(4, 5)
     wanted = embedder.embed(x.numpy())
     for same in (x.clone().requires_grad_(), x.t().contiguous().t(), x.tolist(), x.numpy().astype(object)):

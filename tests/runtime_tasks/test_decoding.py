@@ -17,6 +17,7 @@ from rnncore.runtime.tasks.endpointing import Endpointer, Endpointing
 from rnncore.runtime.tasks.hot_words import HotWords
 from rnncore.runtime.tasks.prefix_beam import PrefixBeam
 from tests.strategies import SEEDS
+from tests.tolerances import fixed
 
 tags = st.lists(st.sampled_from(("O", "B-x", "I-x", "B-y", "I-y", "z")), max_size=9)
 
@@ -87,7 +88,7 @@ def test_a_wide_beam_search_is_brute_force(time: int, labels: int, seed: int) ->
     beams = beam_search(log_probs, 10_000)
     assert {prefix for prefix, _ in beams} == sums.keys()
     for prefix, log_prob in beams:
-        assert log_prob == pytest.approx(sums[prefix], abs=1e-9)
+        assert log_prob == pytest.approx(sums[prefix], abs=fixed("float64 sum"))
     assert [log_prob for _, log_prob in beams] == sorted((log_prob for _, log_prob in beams), reverse=True)
     narrow = beam_search(log_probs, 2)
     assert len(narrow) <= 2
@@ -153,8 +154,8 @@ def test_a_search_with_scorers_is_brute_force_and_chunks_are_the_whole(time: int
     beams = search.best(ended=True)
     assert {beam.labels for beam in beams} == sums.keys()
     for beam in beams:
-        assert beam.log_prob == pytest.approx(sums[beam.labels], abs=1e-9)
-        assert beam.score == pytest.approx(sums[beam.labels] + added[beam.labels], abs=1e-9)
+        assert beam.log_prob == pytest.approx(sums[beam.labels], abs=fixed("float64 sum"))
+        assert beam.score == pytest.approx(sums[beam.labels] + added[beam.labels], abs=fixed("float64 sum"))
 
 
 words_said = st.lists(st.text("ab ", min_size=1, max_size=4).filter(lambda word: word.strip() == word), max_size=3)
@@ -173,7 +174,7 @@ def test_hot_words_get_what_they_are_worth_and_give_back_the_rest(words: list[st
         state, gains = scorer.advance(state, np.array([0]), np.array([label]))
     total += scorer.end(state)[0]
     said = any(f" {word}" in f" {text}" for word in words)
-    assert total > 1e-9 if said else abs(total) < 1e-9
+    assert total > 1e-9 if said else abs(total) < fixed("float64 sum")
     if len(words) == 1 and " " not in words[0] and not any(words[0] in part[1:] for part in text.split(" ")):
         starts = [part for part in text.split(" ") if part.startswith(words[0])]
         assert total == pytest.approx(len(starts) * len(words[0]) * (1.0 + len(words[0])))

@@ -16,7 +16,8 @@ import torch
 from rnncore import CellConfig, ReaderConfig, Tagger, runtime
 from rnncore.export import export, export_model
 from rnncore.runtime import InputError, ModelFileError, NotStreamableError, UnknownTokenError
-from tests.task_models import characters, model_file, torch_model
+from tests.task_models import DEPTH, characters, model_file, sequences, torch_model
+from tests.tolerances import bound, fixed
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_nothing_has_no_labels(tagger: runtime.Tagger) -> None:
     assert tagger.tag("") == tagger.tag([]) == []
     assert tagger.tag_many(["", "po box"])[0] == []
     assert tagger.tag_many([]) == []
-    embedder = runtime.Embedder.load(model_file("embedder, mean"))
+    embedder = runtime.Embedder.load(model_file("embedder, statistics"))
     assert embedder.embed_many([]).shape == (0, embedder.size) == (0, 11)
 
 
@@ -124,11 +125,13 @@ def test_generators_say_what_conditions_there_are() -> None:
 
 def test_vectors_are_compared() -> None:
     vectors = np.array([[3.0, 4.0], [-3.0, -4.0], [0.0, 0.0], [6.0, 8.0]])
-    np.testing.assert_allclose(runtime.cosines(vectors[0], vectors), [1, -1, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(runtime.cosines(vectors[0], vectors), [1, -1, 0, 1], atol=fixed("float64 sum"))
     assert runtime.cosines(vectors, vectors).shape == (4, 4)
-    embedder = runtime.Embedder.load(model_file("embedder, mean"))
+    embedder = runtime.Embedder.load(model_file("embedder, statistics"))
     x, other = np.ones((3, 5)), np.eye(5)
-    assert embedder.similarity(x, other) == pytest.approx(float(embedder.embed(x) @ embedder.embed(other)), abs=1e-6)
+    assert embedder.similarity(x, other) == pytest.approx(
+        float(embedder.embed(x) @ embedder.embed(other)), abs=fixed("float32 same steps")
+    )
     assert embedder.similarity(x, x) == pytest.approx(1.0)
 
 
@@ -149,3 +152,29 @@ def test_neither_torch_nor_tokenizers_are_needed_for_ids(tmp_path: Path, tagger:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
     assert done.stdout.strip() == str(tagger.tag([1, 5, 2, 9])), done.stderr
+
+
+def test_files_are_embedded_one_window_at_a_time(tmp_path: Path) -> None:
+    embedder = runtime.Embedder.load(model_file("embedder, statistics"))
+    rows = sequences("embedder, statistics", [3, 9, 1, 5, 2, 7, 4], 1)
+    paths = [tmp_path / f"{i}.npy" for i in range(len(rows))]
+    for path, row in zip(paths, rows, strict=True):
+        np.save(path, row)
+    read: list[Path] = []
+    told: list[tuple[int, int]] = []
+
+    def load(path: Path) -> np.ndarray:
+        read.append(path)
+        return np.asarray(np.load(path))
+
+    vectors = embedder.embed_iter(iter(paths), read=load, window=3, progress=lambda *done: told.append(done))
+    first = next(vectors)
+    assert len(read) == 3
+    found = [first, *vectors]
+    assert told == [(3, 13), (6, 27), (7, 31)]
+    np.testing.assert_allclose(found, embedder.embed_many(rows), atol=bound("float32", "onnx", depth=DEPTH))
+    with pytest.raises(FileNotFoundError) as caught:
+        list(embedder.embed_iter([paths[0], tmp_path / "missing.npy"], read=np.load))
+    assert "while reading input 1" in caught.value.__notes__[0]
+    with pytest.raises(InputError, match="sequence 1"):
+        list(embedder.embed_iter([rows[0], rows[1][:, :2]]))

@@ -16,7 +16,7 @@ from rnncore.models import pad_sequences
 from rnncore.runtime import load
 from tests.strategies import SEEDS, chunkings
 from tests.task_models import DEPTH, MODELS, characters, model_file, sequences, torch_model
-from tests.tolerances import bound
+from tests.tolerances import bound, fixed
 
 CLASSES: dict[str, Any] = {
     "tagger": runtime.Tagger,
@@ -142,7 +142,7 @@ def test_a_generator_gives_sequences_their_probability(texts: list[str], seed: i
     found = [-task.log_prob(text, condition) for text, condition in zip(texts, conditions, strict=True)]
     close(found, [cost for cost, _ in costs], magnitude=100.0)
     bits = sum(cost for cost, _ in costs) / sum(count for _, count in costs) / math.log(2)
-    assert task.bits(texts, conditions) == pytest.approx(bits, rel=1e-5)
+    assert task.bits(texts, conditions) == pytest.approx(bits, rel=fixed("float32"))
     assert task.bits([ids for ids, _ in encoded], conditions) == task.bits(texts, conditions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -73,3 +73,70 @@ def test_of_equal_ones_the_first_and_float32_stays_float32(monkeypatch: pytest.M
 def test_what_cannot_be_compared_is_refused(vector: Any, among: Any, count: Any, says: str) -> None:
     with np.errstate(invalid="ignore"), pytest.raises(InputError, match=says):
         runtime.nearest(vector, among, count)
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=12), st.none() | st.floats(0, 1), SEEDS)
+def test_a_calibrated_threshold_is_the_best_of_all_that_could_be(
+    labels: list[int], false_accepts: float | None, seed: int
+) -> None:
+    """Small integers, so that many cosines are equal; counted pair by pair."""
+    vectors = np.random.default_rng(seed).integers(-1, 2, (len(labels), 3)).astype(np.float64)
+    pairs = list(combinations(range(len(labels)), 2))
+    cosine = {pair: float(runtime.cosines(vectors, vectors)[pair]) for pair in pairs}
+    alike = [cosine[i, j] for i, j in pairs if labels[i] == labels[j]]
+    unlike = [cosine[i, j] for i, j in pairs if labels[i] != labels[j]]
+    if not alike or not unlike:
+        with pytest.raises(InputError, match="expected at least two labels, one of them with two vectors"):
+            runtime.calibrate(vectors, labels, false_accepts=false_accepts)
+        return
+
+    def counted(threshold: float) -> tuple[float, float]:
+        return sum(c >= threshold for c in unlike) / len(unlike), sum(c < threshold for c in alike) / len(alike)
+
+    found = runtime.calibrate(vectors, labels, false_accepts=false_accepts)
+    assert (found.false_accepts, found.false_rejects) == pytest.approx(counted(found.similarity))
+    others = [counted(threshold) for threshold in [*alike, *unlike, 2.0]]
+    if false_accepts is None:
+        assert abs(found.false_accepts - found.false_rejects) == pytest.approx(min(abs(a - r) for a, r in others))
+    else:
+        allowed = [r for a, r in others if a <= false_accepts]
+        assert found.false_accepts <= false_accepts
+        assert found.false_rejects == pytest.approx(min(allowed))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "labels", "message"),
+    [
+        (np.zeros((3, 2)), ["a", "b"], "expected .vectors, size. and as many"),
+        (np.full((3, 2), np.nan), ["a", "a", "b"], "NaN or infinity"),
+    ],
+)
+def test_a_threshold_of_nonsense_is_refused(vectors: np.ndarray, labels: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        runtime.calibrate(vectors, labels)
+    with pytest.raises(InputError, match="false_accepts is 2"):
+        runtime.calibrate(np.eye(3), ["a", "a", "b"], false_accepts=2)
+
+
+def test_indexes_of_other_libraries_find_the_same_neighbours() -> None:
+    """faiss and hnswlib take the vectors as they are; hnswlib's approximate search is exact on so few."""
+    faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((300, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    exact = runtime.nearest(vectors[:20], vectors, 5, normalised=True)
+    wanted = [[one.place for one in neighbours] for neighbours in exact]
+    index = faiss.IndexFlatIP(16)
+    index.add(vectors)
+    similarities, places = index.search(vectors[:20], 5)
+    assert places.tolist() == wanted
+    expected = [[one.similarity for one in neighbours] for neighbours in exact]
+    np.testing.assert_allclose(similarities, expected, atol=bound("float32", "function"))
+    hnswlib = pytest.importorskip("hnswlib", reason="hnswlib is not installed: it is compiled when installed")
+    graph = hnswlib.Index(space="ip", dim=16)
+    graph.init_index(max_elements=300, random_seed=1)
+    graph.add_items(vectors, num_threads=1)
+    graph.set_ef(300)
+    places, distances = graph.knn_query(vectors[:20], 5, num_threads=1)
+    assert places.tolist() == wanted
+    np.testing.assert_allclose(1 - distances, expected, atol=bound("float32", "function"))

@@ -264,8 +264,8 @@ struct Json {
   }
   bool is_null() const { return kind == Kind::null; }
   bool truth() const { return kind == Kind::boolean && text == "true"; }
-  double number() const { return std::stod(expect(Kind::number).text); }
-  std::int64_t integer() const { return std::stoll(expect(Kind::number).text); }
+  double number() const { return converted<double>([](const std::string& digits) { return std::stod(digits); }); }
+  std::int64_t integer() const { return converted<std::int64_t>([](const std::string& digits) { return std::stoll(digits); }); }
   const std::string& string() const { return expect(Kind::text).text; }
   const std::vector<Json>& list() const { return expect(Kind::list).items; }
   bool has(const std::string& name) const { return !(*this)[name].is_null(); }
@@ -282,6 +282,14 @@ struct Json {
   }
 
  private:
+  template <class Number, class Read>
+  Number converted(const Read& read) const {
+    try {
+      return read(expect(Kind::number).text);
+    } catch (const std::logic_error&) {  // no digits, or too many
+      throw ModelFileError("JSON in the file holds " + text + ", which is no number that can be used");
+    }
+  }
   static void skip(const std::string& s, std::size_t& at) {
     while (at < s.size() && (s[at] == ' ' || s[at] == '\n' || s[at] == '\t' || s[at] == '\r')) ++at;
   }
@@ -335,6 +343,7 @@ struct Json {
   }
   static std::uint32_t hex(const std::string& s, std::size_t& at) {
     if (at + 4 > s.size()) throw ModelFileError("JSON in the file cannot be read");
+    if (s.find_first_not_of("0123456789abcdefABCDEF", at) < at + 4) throw ModelFileError("JSON in the file cannot be read");
     const auto code = static_cast<std::uint32_t>(std::stoul(s.substr(at, 4), nullptr, 16));
     at += 4;
     return code;
@@ -655,6 +664,17 @@ inline double from_half(std::uint16_t half) {
   const double sign = (half & 0x8000) != 0 ? -1.0 : 1.0;
   if (exponent == 31) return fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
   return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
+}
+
+/// The nearest 16-bit float, the even one of two.
+inline std::uint16_t to_half(double number) {
+  if (std::isnan(number)) return 0x7e00;
+  const int sign = std::signbit(number) ? 0x8000 : 0;
+  const double size = std::abs(number);
+  if (size >= 65520) return static_cast<std::uint16_t>(sign | 0x7c00);
+  const int power = size < std::ldexp(1.0, -14) ? -14 : std::ilogb(size);
+  const int rounded = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - power)));  // ties to even, unless somebody changed that
+  return static_cast<std::uint16_t>(sign | (rounded + (power + 14) * 1024));
 }
 
 inline std::int64_t product(const std::vector<std::int64_t>& sizes, std::size_t from = 0, std::size_t to = SIZE_MAX) {
@@ -1778,6 +1798,7 @@ inline Array unpacked(const Json& data) {
     if (array.dtype() == "bool") array.bytes()[i] = static_cast<unsigned char>(word >> 63);
     else if (array.dtype() == "float32") array.data<float>()[i] = static_cast<float>(inside);
     else if (array.dtype() == "float64") array.data<double>()[i] = inside;
+    else if (array.dtype() == "float16") reinterpret_cast<std::uint16_t*>(array.bytes().data())[i] = to_half(inside);
     else if (array.dtype() == "int64") array.data<std::int64_t>()[i] = whole;
     else if (array.dtype() == "int32") array.data<std::int32_t>()[i] = static_cast<std::int32_t>(whole);
     else throw ModelFileError("a golden case draws numbers of type " + array.dtype() + ", which this header cannot");

@@ -234,6 +234,10 @@ int main(int count, char** arguments) {
     const std::string note = refused<rnncore::InputError>([] { rnncore::Runtime(std::string("libnothing.so")); });
     return note.empty() ? refused<rnncore::NotOnnxError>([&] { runtime.load(folder + "nothing.onnx"); }) : note;
   });
+  test("weights in a second file: not from memory alone, not changed", [&] {
+    const std::string note = refused<rnncore::ModelFileError>([&] { runtime.load(rnncore::detail::read_file(folder + "fused.onnx")); });
+    return note.empty() ? refused<rnncore::TamperedModelError>([&] { runtime.load(folder + "changed/fused.onnx"); }) : note;
+  });
   test("streams, forks and saved streams", [&] { return check_streams(tagger); });
   test("a stream that Python saved goes on here", [&] {
     const Json& saved = expected["saved"];

@@ -3,6 +3,7 @@
 import { InputError } from "./errors.js";
 
 const KINDS = {
+  float16: Float32Array, // numbers, not bits: toHalf and fromHalf stand where they leave and enter
   float32: Float32Array,
   float64: Float64Array,
   int8: Int8Array,
@@ -46,7 +47,7 @@ export function readArray(value, type, label) {
     throw new InputError(`${label} has ${data.length} numbers for dims [${dims.join(", ")}]`);
   }
   const wanted = storage(type);
-  if (data instanceof wanted && (type === "bool") === (value.type === "bool" || value.type === undefined)) {
+  if (type !== "float16" && data instanceof wanted && (type === "bool") === (value.type === "bool" || value.type === undefined)) {
     return { type, dims: [...dims], data };
   }
   const whole = !isFloat(type);
@@ -60,7 +61,7 @@ export function readArray(value, type, label) {
     if (whole && kind === "number" && !Number.isSafeInteger(number)) {
       throw new InputError(`${label} holds ${shown(number)}, the model expects integers (${type})`);
     }
-    converted[i] = isBig(type) ? BigInt(number) : Number(number);
+    converted[i] = isBig(type) ? BigInt(number) : type === "float16" ? fromHalf(toHalf(Number(number))) : Number(number);
     if (whole && type !== "bool" && BigInt(converted[i]) !== BigInt(number)) {
       throw new InputError(`${label} holds ${shown(number)}, which does not fit ${type}`);
     }
@@ -146,8 +147,48 @@ export function fromBase64(text) {
   return Uint8Array.from(characters, (character) => character.charCodeAt(0));
 }
 
+/** The bits of the 16-bit float that is nearest to a number, the even one of two. */
+export function toHalf(number) {
+  if (Number.isNaN(number)) return 0x7e00;
+  const sign = number < 0 || Object.is(number, -0) ? 0x8000 : 0;
+  const size = Math.abs(number);
+  if (size >= 65520) return sign | 0x7c00;
+  let power = size < 2 ** -14 ? -14 : Math.floor(Math.log2(size));
+  if (power > -14 && 2 ** power > size) power--; // where the logarithm was rounded
+  const scaled = (size / 2 ** power) * 1024;
+  const whole = Math.floor(scaled);
+  const rounded = whole + Number(scaled - whole > 0.5 || (scaled - whole === 0.5 && whole % 2 === 1));
+  return sign | (rounded + (power + 14) * 1024); // a mantissa that has become 2048 makes the exponent one larger
+}
+
+export function fromHalf(bits) {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
+}
+
+/** An array as onnxruntime takes it, which wants the bits of 16-bit floats. */
+export const bitsOf = ({ type, data }) => (type === "float16" ? Uint16Array.from(data, toHalf) : data);
+
+/** What onnxruntime answers with: bits of 16-bit floats, or an array of the browser's own where it has one. */
+export const numbersOf = (type, data) =>
+  type !== "float16" ? data : data instanceof Uint16Array ? Float32Array.from(data, fromHalf) : Float32Array.from(data);
+
+export const bytesPerNumber = (type) => (type === "float16" ? 2 : storage(type).BYTES_PER_ELEMENT);
+
+/** Numbers as little-endian bytes. */
+export function toBytes(array) {
+  const { buffer, byteOffset, byteLength } = bitsOf(array);
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
 /** Little-endian bytes as numbers; every machine with a browser is little-endian. */
 export function fromBytes(bytes, type, dims) {
+  if (type === "float16") {
+    const { data } = fromBytes(bytes, "uint16", dims);
+    return { type, dims: [...dims], data: Float32Array.from(data, fromHalf) };
+  }
   const kind = storage(type);
   const size = product(dims) * kind.BYTES_PER_ELEMENT;
   if (bytes.length !== size) throw new InputError(`${bytes.length} bytes for dims [${dims.join(", ")}] of ${type}`);

@@ -23,6 +23,8 @@ export type Source = string | URL | Uint8Array | ArrayBuffer;
 export interface LoadOptions {
   /** What `rnncore inspect --json` wrote. */
   document?: object;
+  /** The second file of a model that has its weights in one; found beside the first where that is a URL or a path. */
+  weights?: Source;
   /** Handed to onnxruntime. */
   sessionOptions?: object;
 }
@@ -38,6 +40,7 @@ export class Model {
   readonly metadata: Record<string, unknown>;
   run(inputs: Inputs, options?: { lengths?: ArrayLike | readonly number[] | null }): Promise<Outputs>;
   stream(): Stream;
+  pushMany(streams: readonly Stream[], inputs: readonly Inputs[]): Promise<Outputs[]>;
   restore(blob: Uint8Array | ArrayBuffer): Promise<Stream>;
   release(): Promise<void>;
 }

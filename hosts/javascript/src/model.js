@@ -1,11 +1,12 @@
 /** A model file, loaded and checked: whole sequences, streams, restored streams. */
 
-import { concat, filled, readArray, slice, zeroBeyond, zeros } from "./arrays.js";
+import { bitsOf, concat, filled, numbersOf, readArray, slice, zeroBeyond, zeros } from "./arrays.js";
 import { InputError, ModelFileError, NotOnnxError, NotStreamableError, raiseAll } from "./errors.js";
 import { readDocument, readMetadata } from "./metadata.js";
 import { BATCH, Signature, sizeOf, TIME } from "./signature.js";
 import { restored } from "./snapshot.js";
-import { Stream } from "./stream.js";
+import { Stream, pushTogether } from "./stream.js";
+import { weightsOf } from "./weights.js";
 
 /**
  * Load a file that rnncore exported.
@@ -13,9 +14,10 @@ import { Stream } from "./stream.js";
  * @param ort the module of onnxruntime-web or onnxruntime-node.
  * @param source the bytes of the file, or its URL, or in Node its path.
  * @param options.document what `rnncore inspect --json` wrote, if only onnxruntime may see the bytes.
+ * @param options.weights the bytes of the second file, if the model has its weights in one and `source` is no place beside it.
  * @param options.sessionOptions handed to onnxruntime.
  */
-export async function load(ort, source, { document = null, sessionOptions = {} } = {}) {
+export async function load(ort, source, { document = null, weights = null, sessionOptions = {} } = {}) {
   if (!ort?.InferenceSession || !ort?.Tensor) {
     throw new InputError("ort is no onnxruntime: import * as ort from 'onnxruntime-web' (or -node), and hand it in");
   }
@@ -23,7 +25,8 @@ export async function load(ort, source, { document = null, sessionOptions = {} }
   const metadata = document ? readDocument(document) : await readMetadata(bytes);
   if (typeof metadata.signature !== "object") throw new ModelFileError("the file has no rnncore.signature: export it again");
   const signature = new Signature(metadata.signature);
-  const session = await sessionOf(ort, bytes ?? source, sessionOptions);
+  const beside = metadata.weights ? { externalData: [await weightsOf(metadata.weights, source, weights)] } : {};
+  const session = await sessionOf(ort, bytes ?? source, { ...beside, ...sessionOptions });
   checkGraph(session, signature);
   return new Model(ort, session, signature, metadata);
 }
@@ -121,6 +124,14 @@ export class Model {
     return new Stream(this);
   }
 
+  /**
+   * Push to several streams at once, `inputs[i]` to `streams[i]`: those that bring arrays of equal sizes share one call of the graph.
+   * Answers in the same order.  After an error every stream is where it was.
+   */
+  async pushMany(streams, inputs) {
+    return pushTogether(this, streams, inputs);
+  }
+
   /** Open a stream where `save` left one, here or in Python. */
   async restore(blob) {
     return restored(this.stream(), blob);
@@ -137,7 +148,7 @@ export class Model {
   call(arrays, states, lengths, batch, steps, sizes) {
     const { ort, signature } = this;
     const feeds = {};
-    const put = (name, { type, data, dims }) => (feeds[name] = new ort.Tensor(type, data, dims));
+    const put = (name, array) => (feeds[name] = new ort.Tensor(array.type, bitsOf(array), array.dims));
     for (const port of signature.inputs) {
       if (port.name in arrays) put(port.name, arrays[port.name]);
       else if (port.option) put(port.name, port.leftOut(batch));
@@ -157,7 +168,7 @@ export class Model {
         const results = {};
         for (const name of names) {
           const { type, dims, data } = values[name];
-          results[name] = { type, dims: [...dims], data };
+          results[name] = { type, dims: [...dims], data: numbersOf(type, data) };
         }
         for (const port of signature.outputs) unflatten(port, results[port.name], { ...sizes, [BATCH]: batch, [TIME]: steps });
         return results;

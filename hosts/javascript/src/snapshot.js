@@ -1,6 +1,6 @@
 /** The state of a stream as bytes: those that rnncore.runtime writes and reads.  See docs/format.md, "A saved stream". */
 
-import { product, slice, storage, zeros } from "./arrays.js";
+import { bytesPerNumber, fromBytes, product, slice, toBytes, zeros } from "./arrays.js";
 import { SnapshotError } from "./errors.js";
 import { plain } from "./sha256.js";
 
@@ -38,7 +38,7 @@ export function saved(stream) {
   const header = new TextEncoder().encode(
     JSON.stringify({ fingerprint: stream.model.fingerprint, steps: stream.steps, states: described(stream) })
   );
-  const values = parts(stream).map(([, , { data }]) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  const values = parts(stream).map(([, , array]) => toBytes(array));
   const size = values.reduce((sum, one) => sum + one.length, 16 + header.length);
   const body = new Uint8Array(size);
   body.set(new TextEncoder().encode(MAGIC));
@@ -87,9 +87,9 @@ export function restored(stream, blob) {
   const values = {};
   let at = end;
   for (const [name, type, size] of header.states) {
-    const kind = storage(type);
-    values[name] = new kind(body.slice(at, at + size * kind.BYTES_PER_ELEMENT).buffer);
-    at += size * kind.BYTES_PER_ELEMENT;
+    const bytes = size * bytesPerNumber(type);
+    values[name] = fromBytes(body.subarray(at, at + bytes), type, [size]).data;
+    at += bytes;
   }
   stream.states = Object.fromEntries(
     signature.states.map((state) => [state.name, { ...stream.states[state.name], data: values[state.name] }])

@@ -1,7 +1,7 @@
 /** One stream: its states, and what waits until a stride is whole.  Arrays are never changed once made, so a fork is a copy of references. */
 
-import { concat, row, slice, withAxis } from "./arrays.js";
-import { StateError, StreamBusyError, raiseAll } from "./errors.js";
+import { concat, readArray, row, slice, withAxis } from "./arrays.js";
+import { InputError, StateError, StreamBusyError, raiseAll } from "./errors.js";
 import { agree, readInputs } from "./model.js";
 import { BATCH, TIME } from "./signature.js";
 import { saved } from "./snapshot.js";
@@ -30,14 +30,8 @@ export class Stream {
    * After an error the stream is where it was.
    */
   async push(inputs) {
-    if (this.closed) throw new StateError("the stream is closed");
-    if (this.#busy) throw new StreamBusyError("the stream is still busy with the push before: await it first");
-    this.#busy = true;
-    try {
-      return await this.#push(inputs);
-    } finally {
-      this.#busy = false;
-    }
+    const [outputs] = await pushTogether(this.model, [this], [inputs]);
+    return outputs;
   }
 
   /** Another stream at the same place, which goes its own way. */
@@ -58,7 +52,8 @@ export class Stream {
     this.closed = true;
   }
 
-  async #push(inputs) {
+  /** What a push would run, checked; nothing moves yet. */
+  prepared(inputs) {
     const { signature } = this.model;
     const problems = [];
     const sizes = {};
@@ -66,39 +61,89 @@ export class Stream {
       const own = port.read(array, port.itemShape, `input '${port.name}'`, problems);
       agree(sizes, own, signature, port.name, problems);
     });
+    for (const port of signature.inputs.filter((one) => one.option && inputs[one.name] !== undefined)) {
+      items[port.name] = readArray(inputs[port.name], port.type, `input '${port.name}'`);
+      port.read(items[port.name], port.itemShape, `input '${port.name}'`, problems);
+    }
     const { [TIME]: given = 0, ...others } = sizes;
     signature.checkSizes(others, problems);
     raiseAll(problems);
     const rest = {};
-    const now = {};
+    const arrays = {};
     let run = given;
-    for (const port of signature.inputs) {
-      if (port.option && inputs[port.name] === undefined) continue;
-      if (!port.timed) now[port.name] = items[port.name];
-      else {
+    for (const port of signature.inputs.filter((one) => one.name in items)) {
+      let whole = items[port.name];
+      if (port.timed) {
         const waiting = this.rest[port.name];
-        const whole = waiting ? concat([waiting, items[port.name]], port.itemTimeAxis) : items[port.name];
+        if (waiting) whole = concat([waiting, whole], port.itemTimeAxis);
         const steps = whole.dims[port.itemTimeAxis];
         run = steps - (steps % signature.stride);
-        now[port.name] = slice(whole, port.itemTimeAxis, 0, run);
         rest[port.name] = run === steps ? null : slice(whole, port.itemTimeAxis, run, steps);
+        whole = slice(whole, port.itemTimeAxis, 0, run);
       }
+      arrays[port.name] = withAxis(whole, port.batchAxis);
     }
-    const arrays = Object.fromEntries(
-      signature.inputs.filter((port) => port.name in now).map((port) => [port.name, withAxis(now[port.name], port.batchAxis)])
-    );
-    if (run === 0) {
-      const outputs = await this.model.withoutSteps(arrays, this.states, 1, sizes);
-      Object.assign(this, { rest, steps: this.steps + given });
-      return withoutBatch(signature, outputs);
-    }
-    const values = await this.model.call(arrays, this.states, null, 1, run, { ...sizes, [BATCH]: 1, [TIME]: run });
-    const states = Object.fromEntries(signature.states.map((state) => [state.name, values[state.output]]));
-    Object.assign(this, { states, rest, steps: this.steps + given });
-    return withoutBatch(signature, values);
+    return { arrays, rest, sizes, run, given };
+  }
+
+  /** Take turns: pushes of one stream come one after the other. */
+  enter() {
+    if (this.closed) throw new StateError("the stream is closed");
+    if (this.#busy) throw new StreamBusyError("the stream is still busy with the push before: await it first");
+    this.#busy = true;
+  }
+
+  leave() {
+    this.#busy = false;
   }
 }
 
-const withoutBatch = (signature, values) =>
-  Object.fromEntries(signature.outputs.map((port) => [port.name, row(values[port.name], port.batchAxis, 0)]));
+/** Several streams of one model, each with its inputs; all move, or none does. */
+export async function pushTogether(model, streams, inputs) {
+  const ofModel = Array.isArray(streams) && streams.every((one) => one instanceof Stream && one.model === model);
+  if (!ofModel || !Array.isArray(inputs) || inputs.length !== streams.length) {
+    throw new InputError("pushMany takes streams of this model, and as many inputs by name, one for each");
+  }
+  if (new Set(streams).size !== streams.length) throw new InputError("a stream is listed twice: join its chunks");
+  const entered = [];
+  try {
+    for (const stream of streams) {
+      stream.enter();
+      entered.push(stream);
+    }
+    const jobs = streams.map((stream, i) => ({ stream, ...stream.prepared(inputs[i]) }));
+    const groups = new Map();
+    for (const job of jobs) {
+      const key = JSON.stringify(Object.entries(job.arrays).map(([name, { dims }]) => [name, dims]));
+      groups.set(key, [...(groups.get(key) ?? []), job]);
+    }
+    for (const group of groups.values()) await runGroup(model, group);
+    for (const { stream, states, rest, given } of jobs) Object.assign(stream, { states, rest, steps: stream.steps + given });
+    return jobs.map((job) => job.outputs);
+  } finally {
+    for (const stream of entered) stream.leave();
+  }
+}
 
+/** One call of the graph for jobs of equal sizes; writes `states` and `outputs` of each. */
+async function runGroup(model, group) {
+  const { signature } = model;
+  const batch = group.length;
+  const [{ run, sizes: own, arrays: first }] = group;
+  const joined = (parts, axis) => (parts.length === 1 ? parts[0] : concat(parts, axis));
+  const ports = signature.inputs.filter((port) => port.name in first);
+  const arrays = Object.fromEntries(ports.map((port) => [port.name, joined(group.map((job) => job.arrays[port.name]), port.batchAxis)]));
+  const states = Object.fromEntries(
+    signature.states.map((state) => [state.name, joined(group.map((job) => job.stream.states[state.name]), state.batchAxis)])
+  );
+  const sizes = { ...own, [BATCH]: batch, [TIME]: run };
+  const blank = run === 0;
+  const values = blank ? await model.withoutSteps(arrays, states, batch, sizes) : await model.call(arrays, states, null, batch, run, sizes);
+  const part = (array, axis, i) => (batch === 1 ? array : slice(array, axis, i, i + 1));
+  group.forEach((job, i) => {
+    job.states = blank
+      ? job.stream.states
+      : Object.fromEntries(signature.states.map((state) => [state.name, part(values[state.output], state.batchAxis, i)]));
+    job.outputs = Object.fromEntries(signature.outputs.map((port) => [port.name, row(values[port.name], port.batchAxis, i)]));
+  });
+}

@@ -1,6 +1,6 @@
 /** Put the golden questions of a file to it once more, and compare with what PyTorch answered.  See docs/format.md. */
 
-import { concat, fromBase64, fromBytes, isBig, isFloat, product, row, slice, withAxis, zeros } from "./arrays.js";
+import { concat, fromBase64, fromBytes, fromHalf, isBig, isFloat, product, row, slice, toHalf, withAxis, zeros } from "./arrays.js";
 import { ModelFileError, RnncoreError } from "./errors.js";
 import { Pcg64 } from "./pcg64.js";
 
@@ -85,7 +85,10 @@ async function unpacked({ dtype, shape, data, seed, low, high }) {
     for (let i = 0; i < product(shape); i++) {
       const word = random.word();
       if (dtype === "bool") array.data[i] = Number(word >> 63n);
-      else if (isFloat(dtype)) array.data[i] = low + (high - low) * (Number(word >> 11n) / 2 ** 53);
+      else if (isFloat(dtype)) {
+        const drawn = low + (high - low) * (Number(word >> 11n) / 2 ** 53);
+        array.data[i] = dtype === "float16" ? fromHalf(toHalf(drawn)) : drawn;
+      }
       else {
         const drawn = BigInt(Math.trunc(low)) + ((word >> 11n) % span);
         array.data[i] = isBig(dtype) ? drawn : Number(drawn);

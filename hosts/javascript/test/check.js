@@ -3,8 +3,8 @@
 const same = (got, expected) => JSON.stringify(got) === JSON.stringify(expected);
 const close = (got, expected) => got.length === expected.length && expected.every((x, i) => Math.abs(x - got[i]) <= 1e-4);
 
-/** @param read name of a file -> its bytes. @returns [{ name, passed, note }] */
-export async function check(ort, rnncore, read) {
+/** @param read name of a file -> its bytes. @param place their folder. @returns [{ name, passed, note }] */
+export async function check(ort, rnncore, read, place) {
   const results = [];
   const test = async (name, run) => {
     try {
@@ -16,7 +16,8 @@ export async function check(ort, rnncore, read) {
   };
   const json = async (name) => JSON.parse(new TextDecoder().decode(await read(name)));
   const expected = await json("expected.json");
-  const opened = async (name) => rnncore.load(ort, await read(name));
+  const beside = async (name) => (name === "fused.onnx" ? { weights: await read(expected.weights) } : {});
+  const opened = async (name) => rnncore.load(ort, await read(name), await beside(name));
   const refused = async (type, run) => {
     try {
       await run();
@@ -37,7 +38,7 @@ export async function check(ort, rnncore, read) {
       const { document_version, ...rest } = document;
       const sorted = (one) => Object.fromEntries(Object.entries(one).sort());
       if (!same(sorted(await rnncore.readMetadata(await read(name))), sorted(rest))) return "it does not";
-      const model = await rnncore.load(ort, await read(name), { document });
+      const model = await rnncore.load(ort, await read(name), { document, ...(await beside(name)) });
       if (!(await rnncore.verify(model)).passed) return "golden cases fail";
     });
   }
@@ -49,6 +50,50 @@ export async function check(ort, rnncore, read) {
   await test("a file cut short is refused", async () => {
     const bytes = await read("tagger.onnx");
     return refused("NotOnnxError", () => rnncore.load(ort, bytes.subarray(0, bytes.length >> 1)));
+  });
+  await test("weights in a second file: beside the first, handed in, not without, not changed", async () => {
+    if (!(await rnncore.verify(await rnncore.load(ort, `${place}/fused.onnx`))).passed) return "golden cases fail";
+    const note = await refused("InputError", async () => rnncore.load(ort, await read("fused.onnx")));
+    if (note) return note;
+    const weights = (await read(expected.weights)).slice(1);
+    const shorter = await refused("TamperedModelError", async () => rnncore.load(ort, await read("fused.onnx"), { weights }));
+    return shorter ?? refused("TamperedModelError", () => rnncore.load(ort, `${place}/changed/fused.onnx`));
+  });
+  await test("pushMany gives what push gives, and moves all streams or none", async () => {
+    const model = await opened("tagger.onnx");
+    const [input] = model.inputs;
+    const chunks = [[1, 2], [3], [4, 5], [], [6]];
+    const [streams, alone] = [0, 1].map(() => chunks.map(() => model.stream()));
+    for (let round = 0; round < 2; round++) {
+      const together = await model.pushMany(streams, chunks.map((ids) => ({ [input]: BigInt64Array.from(ids, BigInt) })));
+      for (const [i, ids] of chunks.entries()) {
+        const own = await alone[i].push({ [input]: BigInt64Array.from(ids, BigInt) });
+        for (const name of model.outputs) {
+          if (!same(together[i][name].dims, own[name].dims) || !close([...together[i][name].data], [...own[name].data])) return `stream ${i} differs`;
+        }
+      }
+    }
+    const before = streams.map((stream) => stream.save().join());
+    const wrong = await refused("InputError", () => model.pushMany(streams, chunks.map((_, i) => ({ [input]: [i === 4 ? 99999 : 1] }))));
+    if (wrong) return wrong;
+    const twice = await refused("InputError", () => model.pushMany([streams[0], streams[0]], [{ [input]: [1] }, { [input]: [1] }]));
+    if (twice) return twice;
+    if (!same(before, streams.map((stream) => stream.save().join()))) return "a refused push moved a stream";
+    if (streams.some((stream, i) => stream.steps !== 2 * chunks[i].length)) return "other numbers of steps";
+  });
+  await test("16-bit floats: rounded to the nearest, the even one of two; streams as the whole", async () => {
+    const model = await opened("layer_norm.onnx");
+    const [input] = model.inputs;
+    const [output] = model.outputs;
+    const x = Array.from({ length: 3 }, (_, t) => Array.from({ length: 5 }, (_, i) => Math.sin(3 * t + i)));
+    const whole = (await model.run({ [input]: [x] }))[output];
+    if (whole.type !== "float16" || !(whole.data instanceof Float32Array)) return `${whole.type}, ${whole.data.constructor.name}`;
+    let stream = model.stream();
+    const first = (await stream.push({ [input]: x.slice(0, 2) }))[output];
+    stream = await model.restore(stream.save());
+    const last = (await stream.push({ [input]: new ort.Tensor("float32", Float32Array.from(x[2]), [1, 5]) }))[output];
+    const worst = Math.max(...[...first.data, ...last.data].map((value, i) => Math.abs(value - whole.data[i])));
+    if (!(worst <= 2 ** -10)) return `chunks differ by ${worst}`;
   });
   await test("a fork goes its own way, and a saved stream goes on here", async () => {
     const model = await opened("tagger.onnx");

@@ -7,6 +7,6 @@ const [runtime, folder] = process.argv.slice(2);
 const ort = await import(runtime);
 if (ort.env.wasm) ort.env.wasm.numThreads = 1;
 const read = async (name) => new Uint8Array(await readFile(`${folder}/${name}`));
-const results = await check(ort, rnncore, read);
+const results = await check(ort, rnncore, read, folder);
 const answer = { results, snapshot: await snapshot(ort, rnncore, read) };
 process.stdout.write(JSON.stringify(answer) + "\n", () => process.exit(0));

@@ -23,6 +23,7 @@ export async function everything(bytes: Uint8Array): Promise<number> {
   await stream.push({ x: new ort.Tensor("float32", new Float32Array(4), [2, 2]) });
   const other: Stream = stream.fork();
   const again: Stream = await model.restore(other.save());
+  const together: Outputs[] = await model.pushMany([stream, other], [{ x: [[1]] }, { x: [[2]] }]);
   again.reset();
   again.close();
   const report: VerifyReport = await verify(model);
@@ -42,5 +43,5 @@ export async function everything(bytes: Uint8Array): Promise<number> {
   } catch (error) {
     if (error instanceof StateError || error instanceof InputError || error instanceof RnncoreError) await model.release();
   }
-  return outputs.output.data.length + report.cases.length + Object.keys(metadata).length + scores.length + ids.length;
+  return outputs.output.data.length + report.cases.length + Object.keys(metadata).length + together.length + scores.length + ids.length;
 }

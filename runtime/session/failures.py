@@ -1,0 +1,69 @@
+"""What the errors of onnxruntime become, and how they are told from all others."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from rnncore.runtime.errors import InputError
+from rnncore.runtime.interrupts import from_signal_handler
+
+_OF_LIBRARY = (
+    RuntimeError,
+    MemoryError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+)  # as pybind11 translates them
+_NO_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
+_NO_SUCH_PLACE = re.compile(r"invalid ind\w+ found, ind\w+ = (-?\d+)|Out of range value in index tensor")
+_BELOW = (2**63 - 1, 2**31 - 1)
+_OUT_OF_TABLE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
+
+
+def of_runtime(error: Exception) -> bool:
+    """True for what onnxruntime raised, or its C++ library; anything else goes its own way: a time limit, say."""
+    own = type(error).__module__.partition(".")[0] == "onnxruntime"
+    return own or (isinstance(error, _OF_LIBRARY) and not from_signal_handler(error))
+
+
+def run_error(error: Exception) -> InputError:
+    """What a failed run becomes.  Shapes and dtypes were checked before, so what is left lies in the values."""
+    found = _OUT_OF_TABLE.search(str(error))
+    if found:
+        # A computed place below 0 is made the largest integer by the file itself, so that it is not read from the end.
+        which = "gives an id below 0" if int(found[1]) in _BELOW else f"holds the id {found[1]}"
+        return InputError(f"an input {which}, the model's table ends at {found[3]}: use ids 0 to {found[3]}")
+    found = _NO_SUCH_PLACE.search(str(error))
+    if found:
+        which = f"the id {found[1]}" if found[1] and int(found[1]) not in _BELOW else "an id"
+        return InputError(f"an input holds or gives {which} that the model's tables do not hold")
+    if _NO_MEMORY.search(str(error)):
+        return _too_large(error)
+    return InputError(f"onnxruntime could not run the model on this input: {readable(error)}")
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Arrays made within may be too large for this machine: an InputError that says what to do, and nothing has changed."""
+    try:
+        yield
+    except MemoryError as error:
+        raise _too_large(error) from error
+
+
+def _too_large(error: Exception) -> InputError:
+    return InputError(
+        "there is not enough memory to run the model on so many steps at once: use shorter chunks or fewer rows, or load "
+        f"the model with max_steps and max_batch_steps ({readable(error)})"
+    )
+
+
+def readable(error: Exception) -> str:
+    """Message of onnxruntime without its numeric code and the source location of its build."""
+    text = str(error).strip()
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"\S*/onnxruntime\S*\.(?:cc|h):\d+ ", "", text)
+    return " ".join(text.split())
