@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from rnncore.export.file import bring_weights, saving
+from rnncore.export.file import saving
 from rnncore.export.graph.zero_values import always_zero
+from rnncore.export.verification.judging import INT8_RMS, Int8Judge
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, ModelFileError, VerificationError
 from rnncore.runtime.foreign.description import read_foreign
@@ -22,6 +23,7 @@ from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.atomic import target_of
 from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
+from rnncore.runtime.format.external_data import WEIGHTS_KEY
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
 from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
@@ -59,18 +61,25 @@ class AdaptReport:
 
 
 def adapt(
-    source: str | os.PathLike[str], path: str | os.PathLike[str], *, axes: Mapping[str, str] | None = None
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    axes: Mapping[str, str] | None = None,
+    quantized: bool = False,
 ) -> AdaptReport:
     """Write a file of rnncore from any ONNX file whose ``LSTM``, ``GRU`` and ``RNN`` nodes keep their states to themselves.
 
     Each such node starts from zeros at every call.  Its state becomes an input and an output of the file, and the answers to
     chunks are compared with those of the file as it was to the whole.  A file of rnncore that another tool has touched
-    is asked its golden cases and, if it answers them, gets a new fingerprint.
+    is asked its golden cases and, if it answers them, gets a new fingerprint: onnxruntime's optimiser, onnx's version
+    converter and the like change nothing that can be measured.  Weights in other files come into the one that is written.
 
     Args:
         source: the ONNX file.
         path: the file to write.  Nothing is written unless everything succeeds.
         axes: names of axes, as for :func:`rnncore.runtime.load`.
+        quantized: the file of rnncore went through a quantiser, so that answers may be as far from the golden ones as those of
+            ``export(quantize="int8")``, and are held to that from now on.
 
     Raises:
         ModelFileError: no ONNX file, or one that cannot be read as it is said.
@@ -81,16 +90,41 @@ def adapt(
     if not file.is_file():
         raise InputError(f"{file}: there is no such file")
     data = file.read_bytes()
+    metadata = metadata_of(data)
+    data = _in_one(file, data)
     with saving(target_of(path)) as temporary:  # which removes the second file of a model that was there before
-        if any(key.startswith(PREFIX) for key in metadata_of(data)):
-            report = _stamped_again(bring_weights(data, file.parent, temporary), temporary)
+        if any(key.startswith(PREFIX) for key in metadata):
+            report = _stamped_again(data, metadata, temporary, quantized)
+        elif quantized:
+            raise InputError("quantized= is for files of rnncore: this one has no golden answers to be held to")
         else:
             report = _lifted(data, temporary, axes)
     return replace(report, path=Path(path))
 
 
-def _stamped_again(data: bytes, path: Path) -> AdaptReport:
-    path.write_bytes(stamp(replace_metadata(data, {FINGERPRINT_KEY: BLANK_FINGERPRINT})))
+def _in_one(file: Path, data: bytes) -> bytes:
+    """The model with the weights that it has in other files, and without a word about such files."""
+    if not Structure.of(data, Limits()).outside and WEIGHTS_KEY not in metadata_of(data):
+        return data
+    try:
+        model = onnx.load(file)
+        kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != WEIGHTS_KEY]
+        del model.metadata_props[:]
+        for key, value in kept:
+            model.metadata_props.add(key=key, value=value)
+        return model.SerializeToString()
+    except Exception as error:
+        pass_on_interruption(error)
+        raise ModelFileError(f"{file}: the weights in its other files cannot be read into one file: {error}") from error
+
+
+def _stamped_again(data: bytes, metadata: Mapping[str, str], path: Path, quantized: bool) -> AdaptReport:
+    entries = {FINGERPRINT_KEY: BLANK_FINGERPRINT}
+    if quantized and GOLDEN_KEY in metadata:
+        golden = Golden.from_json(metadata[GOLDEN_KEY])
+        held = replace(golden, measure=Int8Judge.measure, tolerance=max(golden.tolerance, INT8_RMS))
+        entries |= {GOLDEN_KEY: held.to_json(), PREFIX + "precision": "int8"}
+    path.write_bytes(stamp(replace_metadata(data, entries)))
     model = load(path)
     report = verify(model)
     if not report.passed:

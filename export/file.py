@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -19,9 +18,7 @@ from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.format.atomic import replacing_with_companions, target_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
 from rnncore.runtime.format.external_data import WEIGHTS_KEY, WeightsFile
-from rnncore.runtime.format.limits import DEFAULT_LIMITS
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT
-from rnncore.runtime.format.structure import Structure
 
 LARGEST_FILE = 1_900_000_000
 """Bytes of weights that go into the model file itself, at most: a protobuf message ends at 2 GiB."""
@@ -96,24 +93,6 @@ def write_model(model: ir.Model, path: Path, *, external: bool = False) -> None:
     except Exception as error:
         raise ExportError(f"onnx.checker rejects the graph: {error}") from error
     path.write_bytes(stamp(data))
-
-
-def bring_weights(data: bytes, source: Path, path: Path) -> bytes:
-    """Copy the second file of a model of ours from the folder ``source`` to beside ``path``, named after it.
-
-    Returns the model that names it so, with a stale fingerprint; one that has all its weights inside names none.
-    """
-    metadata = metadata_of(data)
-    if WEIGHTS_KEY not in metadata:
-        return data
-    if not Structure.of(data, DEFAULT_LIMITS).outside:  # another tool put them into the file
-        return replace_metadata(data, {WEIGHTS_KEY: None})
-    former = WeightsFile.from_json(metadata[WEIGHTS_KEY])
-    weights = replace(former, file=_weights_name(path.name, former.sha256))
-    path.with_name(weights.file).write_bytes(former.read(source, DEFAULT_LIMITS).data)
-    proto = onnx.load_from_string(data)
-    _rename(proto.graph, weights.file)
-    return replace_metadata(proto.SerializeToString(), {WEIGHTS_KEY: weights.to_json()})
 
 
 def _unload(model: ir.Model, path: Path) -> WeightsFile:

@@ -14,6 +14,9 @@ from rnncore.cli.console import reports_errors
 def adapt(
     model: Annotated[Path, typer.Argument(help="An ONNX file.")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
+    quantized: Annotated[
+        bool, typer.Option("--quantized", help="It went through a quantiser: hold it to what int8 files are held to.")
+    ] = False,
 ) -> None:
     """Let an ONNX file stream whose LSTM, GRU and RNN nodes hide their states, or stamp a changed file of ours again.
 
@@ -21,4 +24,4 @@ def adapt(
     """
     from rnncore.export import adapt as adapt_file
 
-    typer.echo(str(adapt_file(model, out)))
+    typer.echo(str(adapt_file(model, out, quantized=quantized)))

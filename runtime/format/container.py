@@ -79,8 +79,8 @@ def stamp(data: bytes) -> bytes:
     return data[:at] + real + data[at + len(real) :]
 
 
-def replace_metadata(data: bytes, entries: Mapping[str, str | None]) -> bytes:
-    """The same model file with these metadata entries in place of its own of those names, not stamped; None removes one.
+def replace_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
+    """The same model file with these metadata entries in place of its own of those names, not stamped.
 
     Nothing else is touched or even parsed, so it is cheap for a model of any size.
     """
@@ -92,8 +92,6 @@ def replace_metadata(data: bytes, entries: Mapping[str, str | None]) -> bytes:
             kept.append(view[begin:end])
         begin = end
     for name, text in entries.items():
-        if text is None:
-            continue
         pair = field(_KEY, name.encode()) + field(_VALUE, text.encode())
         kept.append(field(_METADATA_PROPS, pair))
     return b"".join(kept)
