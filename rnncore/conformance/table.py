@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rnncore.conformance.backends import version_of
-from rnncore.conformance.measuring import LENGTHS, TOLERANCE, Row
+from rnncore.conformance.measuring import TOLERANCE, Row
 from rnncore.conformance.models import ModelRow
 
 _REASON_LENGTH = 150
@@ -70,19 +70,34 @@ def page(rows: Iterable[Row], models: Iterable[ModelRow] = ()) -> str:
 
 def parse(text: str) -> list[Row]:
     """The rows of all files that a page holds, as :func:`page` was given them but for digits of errors."""
-    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    head = next(line for line in lines if line[:4] == ["cell", "direction", "form", "lengths"])
+    return [Row(*names, results) for names, results in _rows(text, ["cell", "direction", "form", "lengths"])]
+
+
+def parse_models(text: str) -> list[ModelRow]:
+    """The rows of whole models that a page holds."""
+    return [ModelRow(*names, results) for names, results in _rows(text, ["model", "form"])]
+
+
+def _rows(text: str, named: list[str]) -> Iterator[tuple[list[str], dict[str, float | str]]]:
+    """The names and results of the rows of the table whose first columns are ``named``."""
     reasons = dict(re.findall(r"^(\d+)\. [\w-]+: (.*)$", text, re.MULTILINE))
+    count, backends = len(named), list[str]()
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")] if line[:1] == "|" else []
+        if not cells:
+            backends = []
+        elif cells[:count] == named:
+            backends = cells[count:]
+        elif backends and cells[0] != "---":
+            yield (
+                cells[:count],
+                {name: _result(cell, reasons) for name, cell in zip(backends, cells[count:], strict=True)},
+            )
 
-    def result(cell: str) -> float | str:
-        mark, said = cell.split()
-        return float(said) if mark == "✓" else reasons[said.strip("[]")].replace("\\*", "*")
 
-    return [
-        Row(*line[:4], dict(zip(head[4:], map(result, line[4:]), strict=True)))
-        for line in lines
-        if len(line) == len(head) and line[3] in LENGTHS
-    ]
+def _result(cell: str, reasons: Mapping[str, str]) -> float | str:
+    mark, said = cell.split()
+    return float(said) if mark == "✓" else reasons[said.strip("[]")].replace("\\*", "*")
 
 
 def _summary(rows: Sequence[Row], backends: Sequence[str]) -> list[str]:
