@@ -43,7 +43,7 @@ def why_not(program: str, form: str, cell: Cell, *, reverse: bool, lengths: bool
     if program == "openvino":
         if form == "scan":
             return "OpenVINO does not take the branches of this form"
-        return "OpenVINO answers wrong numbers to the first call at a shape where a wide layer follows a Loop"
+        return "OpenVINO was seen to answer the first call at a shape wrongly where a wide layer follows a Loop"
     if program == "tract":
         return "tract has no Loop, and takes branches only of equal symbolic shape"
     if form == "scan":

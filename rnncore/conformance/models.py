@@ -58,12 +58,12 @@ class Spotter(nn.Module):
 
 
 class Wide(nn.Module):
-    """A recurrent layer below a head as wide as the labels of many tasks are."""
+    """An LSTM below a head as wide as the labels of many tasks are."""
 
-    def __init__(self, layer: type[nn.LSTM | nn.GRU], *, bidirectional: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.rnn = layer(40, 64, batch_first=True, bidirectional=bidirectional)
-        self.head = nn.Linear(64 * (1 + bidirectional), 600)
+        self.rnn = nn.LSTM(40, 64, batch_first=True)
+        self.head = nn.Linear(64, 600)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, time, 40] -> [batch, time, 600]."""
@@ -83,8 +83,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str,
     "LSTM, 4 layers": (lambda: Tagger(nn.LSTM, 4), _ids, {}),
     "LSTM, 4 layers, bidirectional": (lambda: Tagger(nn.LSTM, 4, bidirectional=True), _ids, {}),
     "causal convolution and LSTM": (Spotter, lambda: torch.randn(2, 6, 7), {}),
-    "LSTM, head of 600": (lambda: Wide(nn.LSTM), _frames, {}),
-    "GRU, bidirectional, head of 600": (lambda: Wide(nn.GRU, bidirectional=True), _frames, {}),
+    "LSTM, head of 600": (Wide, _frames, {}),
     "LSTM, 2 layers, int8": (lambda: Tagger(nn.LSTM, 2), _ids, {"quantize": "int8"}),
     "GRU, 2 layers, bidirectional, int8": (
         lambda: Tagger(nn.GRU, 2, bidirectional=True),
