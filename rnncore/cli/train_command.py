@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -53,25 +52,53 @@ def train(
     cell: Annotated[
         str, typer.Option(help="Cell of all layers, or one for each, bottom first: gru-before,peephole-lstm,rnn-relu.")
     ] = "lstm",
-    layers: Annotated[int, typer.Option(help="Layers, when --cell names one.")] = 2,
-    hidden: Annotated[int, typer.Option(help="Features of each layer's state.")] = 256,
-    embedding: Annotated[int, typer.Option(help="Features of one token.")] = 64,
-    dropout: Annotated[float, typer.Option(help="Probability of zeroing a feature while training.")] = 0.05,
+    layers: Annotated[
+        int | None, typer.Option(help="Layers, when --cell names one.  [default: 2, of words 1]", show_default=False)
+    ] = None,
+    hidden: Annotated[
+        int | None, typer.Option(help="Features of each layer's state.  [default: 256]", show_default=False)
+    ] = None,
+    embedding: Annotated[
+        int | None, typer.Option(help="Features of one token.  [default: 64, of words 256]", show_default=False)
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability of zeroing a feature while training.  [default: 0.1, of words 0.5 or 0.3]",
+            show_default=False,
+        ),
+    ] = None,
     tied: Annotated[
-        bool, typer.Option("--tied", help="Share weights of embedding and head; needs equal sizes.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--tied/--untied",
+            help="Share weights of embedding and head; needs equal sizes.  [default: for words, where sizes are equal]",
+            show_default=False,
+        ),
+    ] = None,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Adaptive softmax: trains large vocabularies faster.")
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the corpus.  [default: 4]", show_default=False)
+        int | None,
+        typer.Option(help="Most passes over the corpus.  [default: 2 to 16, more for less text]", show_default=False),
     ] = None,
-    bptt: Annotated[int, typer.Option(help="Time steps that gradients flow back.")] = 64,
+    bptt: Annotated[
+        int | None,
+        typer.Option(help="Time steps that gradients flow back.  [default: 64, of words 32]", show_default=False),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Rows read side by side.")] = 16,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 8e-3,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate of AdamW.  [default: 0.008, of words 0.006]", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights and dropout.")] = 1,
     patience: Annotated[
-        int | None, typer.Option(help="Stop when so many epochs gained nothing; keep the best.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Stop when so many epochs gained nothing on held-out text; keep the best.  [default: 3]",
+            show_default=False,
+        ),
     ] = None,
     compiled: Annotated[
         bool,
@@ -100,8 +127,9 @@ def train(
     """
     _prepare_torch()
     from rnncore.cli import train_setup
+    from rnncore.cli.train_defaults import warnings_of
     from rnncore.cli.train_summary import show_summary
-    from rnncore.training import TrainingInterrupted, TrainingSettings
+    from rnncore.training import TrainingInterrupted
     from rnncore.training.progress import TrainProgress
 
     train_setup.check_export(form, quantize)
@@ -114,9 +142,6 @@ def train(
         trainer = train_setup.resumed_trainer(checkpoint, corpus, running, given=given, epochs=epochs)
     else:
         train_setup.check_overwrite(checkpoint, restart=restart)
-        settings = TrainingSettings(bptt=bptt, batch=batch, learning_rate=lr, seed=seed, patience=patience)
-        if epochs is not None:
-            settings = replace(settings, epochs=epochs)
         trainer = train_setup.new_trainer(
             train_setup.Choices(
                 corpus,
@@ -133,11 +158,13 @@ def train(
                 adaptive,
                 compiled,
             ),
-            settings,
+            train_setup.Optimisation(epochs, bptt, batch, lr, seed, patience),
             checkpoint,
             running,
         )
     console.print(trainer.describe())
+    for warning in warnings_of(trainer):
+        console.print(f"warning: {warning}")
     console.print(f"checkpoint: {checkpoint} (Ctrl-C saves it and stops)")
     try:
         trainer.run()

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from rnncore.cli.train_defaults import PATIENCE, Defaults, defaults_for
 from rnncore.layers import compile_steps
 from rnncore.models import CellConfig, LanguageModelConfig
 from rnncore.models.language_model_head import default_cutoffs
@@ -31,17 +33,17 @@ ACCURACY_TOKENS = 20_000  # held-out tokens on which the cost of int8 is measure
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose about corpus and model; ``corpus`` None is Python's own text."""
+    """What the user chose about corpus and model; ``corpus`` None is Python's own text, other None are for the defaults."""
 
     corpus: Path | None
     texts_by: str
     held_out: float
     cells: tuple[str, ...]
-    layers: int
-    hidden_size: int
-    embedding_size: int
-    dropout: float
-    tied: bool
+    layers: int | None
+    hidden_size: int | None
+    embedding_size: int | None
+    dropout: float | None
+    tied: bool | None
     tokens: str = "characters"
     vocabulary_size: int | None = None
     adaptive: bool = False
@@ -82,6 +84,29 @@ def check_overwrite(checkpoint: Path, *, restart: bool) -> None:
 
 
 @dataclass(frozen=True)
+class Optimisation:
+    """What the user chose about the training; None for the defaults."""
+
+    epochs: int | None = None
+    bptt: int | None = None
+    batch: int = 16
+    learning_rate: float | None = None
+    seed: int = 1
+    patience: int | None = None
+
+    def settings(self, defaults: Defaults) -> TrainingSettings:
+        """With the defaults where nothing was chosen."""
+        return TrainingSettings(
+            epochs=_or(self.epochs, defaults.epochs),
+            batch=self.batch,
+            bptt=_or(self.bptt, defaults.bptt),
+            learning_rate=_or(self.learning_rate, defaults.learning_rate),
+            seed=self.seed,
+            patience=_or(self.patience, PATIENCE),
+        )
+
+
+@dataclass(frozen=True)
 class Running:
     """What may differ from one start of a training to the next, as for :class:`rnncore.training.Trainer`."""
 
@@ -91,18 +116,14 @@ class Running:
     log_dir: Path | None = None
 
 
-def new_trainer(choices: Choices, settings: TrainingSettings, checkpoint: Path, running: Running) -> Trainer:
+def new_trainer(choices: Choices, optimisation: Optimisation, checkpoint: Path, running: Running) -> Trainer:
     """A trainer at the very beginning."""
     corpus = _corpus(choices.corpus, choices.texts_by)
     vocabulary = _vocabulary(choices, corpus)
-    config = LanguageModelConfig(
-        vocabulary_size=len(vocabulary),
-        embedding_size=choices.embedding_size,
-        cells=_cells(choices),
-        dropout=choices.dropout,
-        tied=choices.tied,
-        cutoffs=default_cutoffs(len(vocabulary)) if choices.adaptive else (),
-    )
+    tokens = sum(len(vocabulary.encode(text)) + 1 for text in corpus.split(choices.held_out).training)
+    defaults = defaults_for(choices.tokens, tokens)
+    settings = optimisation.settings(defaults)
+    config = _config(choices, defaults, len(vocabulary))
     trainer = Trainer(
         new_model(config, settings.seed),
         vocabulary,
@@ -228,8 +249,30 @@ def _vocabulary(choices: Choices, corpus: Corpus) -> Vocabulary:
     return word_vocabulary(texts, least_count=2) if size is None else word_vocabulary(texts, size, least_count=2)
 
 
-def _cells(choices: Choices) -> tuple[CellConfig, ...]:
-    if choices.layers < 1:
-        raise InputError(f"--layers is {choices.layers}, expected at least 1")
-    names = choices.cells * choices.layers if len(choices.cells) == 1 else choices.cells
-    return tuple(CellConfig.named(name.strip(), choices.hidden_size) for name in names)
+def _config(choices: Choices, defaults: Defaults, vocabulary_size: int) -> LanguageModelConfig:
+    cells = _cells(choices, defaults)
+    embedding_size = _or(choices.embedding_size, defaults.embedding)
+    can_tie = not choices.adaptive and cells[-1].build(1).output_size == embedding_size
+    return LanguageModelConfig(
+        vocabulary_size=vocabulary_size,
+        embedding_size=embedding_size,
+        cells=cells,
+        dropout=_or(choices.dropout, defaults.dropout),
+        tied=_or(choices.tied, defaults.tied and can_tie),
+        cutoffs=default_cutoffs(vocabulary_size) if choices.adaptive else (),
+    )
+
+
+def _cells(choices: Choices, defaults: Defaults) -> tuple[CellConfig, ...]:
+    layers = _or(choices.layers, defaults.layers)
+    if layers < 1:
+        raise InputError(f"--layers is {layers}, expected at least 1")
+    names = choices.cells * layers if len(choices.cells) == 1 else choices.cells
+    return tuple(CellConfig.named(name.strip(), _or(choices.hidden_size, defaults.hidden)) for name in names)
+
+
+Value = TypeVar("Value")
+
+
+def _or(chosen: Value | None, default: Value) -> Value:
+    return default if chosen is None else chosen

@@ -33,16 +33,20 @@ def show_summary(console: Console, path: Path, held_out: Sequence[str]) -> None:
     per_character = (
         "" if model.vocabulary.is_character_level else f", {math.exp(-log_prob / characters):.3f} a character"
     )
+    bits = -log_prob / characters / math.log(2.0)
     sentence = _beginning(max(held_out, key=len))
     backwards = model.decode(model.encode(sentence)[::-1])
     lines = {
         "file": f"{path}, {path.stat().st_size / 1e6:.2f} MB",
         "verified": f"{len(cases)} comparisons with PyTorch at other sizes and chunkings, largest error {worst:.1e}",
         "held-out": f"perplexity {math.exp(-log_prob / tokens):.3f}{per_character} "
-        f"over {tokens} tokens of {len(held_out)} texts",
+        f"over {tokens} tokens of {len(held_out)} texts; {bits:.3f} bits a character",
         "score": f"{model.score(sentence):9.3f}  {sentence!r}",
         "backwards": f"{model.score(backwards):9.3f}  {backwards!r}",
     }
+    if model.vocabulary.unk_id is not None:
+        unknown = sum(model.encode(text).tolist().count(model.vocabulary.unk_id) for text in held_out)
+        lines["unknown"] = f"{unknown / tokens:.1%} of the held-out tokens, which all count as one word"
     console.print("\nComputed from the file, without PyTorch:")
     for name, value in lines.items():
         console.print(f"  {name:9}  {value}")

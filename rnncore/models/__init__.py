@@ -9,6 +9,7 @@ from rnncore.models.generator import Generator
 from rnncore.models.language_model import LanguageModel
 from rnncore.models.language_model_config import LanguageModelConfig
 from rnncore.models.pooling import POOLINGS, Pooling
+from rnncore.models.pretrained import Pretrained
 from rnncore.models.pretrainer import Pretrainer
 from rnncore.models.rater import Rater
 from rnncore.models.reader import Reader
@@ -29,6 +30,7 @@ __all__ = [
     "LanguageModel",
     "LanguageModelConfig",
     "Pooling",
+    "Pretrained",
     "Pretrainer",
     "Rater",
     "Reader",

@@ -14,6 +14,7 @@ from rnncore.layers.base import valid_steps
 from rnncore.models.attention import Attention
 from rnncore.models.bridge import Bridge
 from rnncore.models.encoder_decoder_config import EncoderDecoderConfig
+from rnncore.models.pretrained import Pretrained
 from rnncore.models.task_model import Metrics, pad_sequences
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.tasks.levenshtein import edit_distance
@@ -22,7 +23,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 """One example: source ids and target ids, without "end"."""
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Pretrained):
     r"""An encoder reads the source; a decoder, which begins with what the encoder ends with, writes the target.
 
     .. math:: m = \mathrm{Encoder}(E^s_x), \quad y_t = \mathrm{Decoder}(E^t_{w_{t-1}})_t, \quad

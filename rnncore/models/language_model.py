@@ -8,13 +8,14 @@ from torch.nn import functional
 from rnncore.layers import Recurrent, Stacked, State
 from rnncore.models.language_model_config import LanguageModelConfig
 from rnncore.models.language_model_head import log_probs_of, summed_loss
+from rnncore.models.pretrained import Pretrained
 from rnncore.runtime.errors import InputError
 
 IGNORED = -1
 """Target of a step that is padding."""
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Pretrained):
     r"""Embedding, recurrent layers, linear head.
 
     .. math:: x_t = E_{w_t}, \quad y_t = \mathrm{Stacked}(x)_t, \quad
@@ -97,6 +98,6 @@ class LanguageModel(nn.Module):
 def _new_head(width: int, config: LanguageModelConfig) -> nn.Linear | nn.AdaptiveLogSoftmaxWithLoss:
     if not config.cutoffs:
         return nn.Linear(width, config.vocabulary_size)
-    # A tail has width / factor^n features, the n-th one at least one.
-    factor = min(4.0, width ** (1.0 / len(config.cutoffs)))
+    # A tail has width / factor^n features, the n-th one at least one; exactly the root would round to none for some widths.
+    factor = min(4.0, width ** (1.0 / len(config.cutoffs)) * (1.0 - 1e-9))
     return nn.AdaptiveLogSoftmaxWithLoss(width, config.vocabulary_size, list(config.cutoffs), factor)

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rnncore.models.pretrained import Pretrained
 from rnncore.models.reader import Reader
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.runtime.errors import InputError
@@ -19,7 +20,7 @@ Metrics = dict[str, tuple[float, int]]
 """Name -> (sum over a batch, how many were summed); the metric is the one divided by the other, over all batches."""
 
 
-class TaskModel(nn.Module):
+class TaskModel(Pretrained):
     """A model with its loss, its metrics, and what its file says about itself.
 
     A subclass defines ``forward(x, lengths)``, ``collate``, ``loss`` and ``metrics``.  ``collate`` turns a list of

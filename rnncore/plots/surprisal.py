@@ -20,6 +20,8 @@ MOST_BITS = 12.0
 _PALE, _STRONG = (255, 255, 255), (222, 45, 38)
 _LEGEND_STEPS = (0, 2, 4, 6, 8, 10, 12)
 _LARGEST = 700.0
+_WIDE_ENOUGH = 3  # characters of a token under which a number with a decimal has room
+_ROWS, _CONTEXT = 10, 40
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ def as_terminal_text(surprises: Sequence[Surprise]) -> Text:
 
 
 def as_html(surprises: Sequence[Surprise], title: str = "Surprisal") -> str:
-    """A whole page; the number of bits of a token is shown when the mouse is over it."""
+    """A whole page: bits under every token, more digits when the mouse is over it, and a table of the largest."""
     tokens = "".join(
-        f'<span style="background:rgb{colour(one.bits)}" title="{one.bits:.2f} bits, P = {2.0**-one.bits:.3g}">'
+        f'<span style="background:rgb{colour(one.bits)}" data-bits="{_short(one)}" '
+        f'title="{one.bits:.2f} bits, P = {2.0**-one.bits:.3g}">'
         f"{html.escape(one.piece)}</span>"
         for one in surprises
     )
@@ -73,7 +76,30 @@ def as_html(surprises: Sequence[Surprise], title: str = "Surprisal") -> str:
         f'<span class="key" style="background:rgb{colour(bits)}">{bits}{"+" if bits >= MOST_BITS else ""}</span>'
         for bits in _LEGEND_STEPS
     )
-    return _PAGE.format(title=html.escape(title), tokens=tokens, legend=legend, summary=_summary(surprises))
+    return _PAGE.format(
+        title=html.escape(title), tokens=tokens, legend=legend, summary=_summary(surprises), largest=_largest(surprises)
+    )
+
+
+def _short(one: Surprise) -> str:
+    """The number under a token, no wider than the token: without decimals under a letter, nothing where a line ends."""
+    if "\n" in one.piece or not math.isfinite(one.bits):
+        return ""
+    return f"{one.bits:.0f}" if len(one.piece) < _WIDE_ENOUGH else f"{one.bits:.1f}"
+
+
+def _largest(surprises: Sequence[Surprise]) -> str:
+    """Rows of the tokens with most bits, each with what stands before it."""
+    order = sorted(range(len(surprises)), key=lambda place: -surprises[place].bits)[:_ROWS]
+    rows = []
+    for place in order:
+        before = "".join(one.piece for one in surprises[max(0, place - _CONTEXT) : place])[-_CONTEXT:]
+        one = surprises[place]
+        rows.append(
+            f"<tr><td>{one.bits:.2f}</td><td>{2.0**-one.bits:.2g}</td>"
+            f'<td class="before">{html.escape(before)}<b>{html.escape(one.piece)}</b></td></tr>'
+        )
+    return "".join(rows)
 
 
 def _summary(surprises: Sequence[Surprise]) -> str:
@@ -96,8 +122,13 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 body {{ font-family: sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; color: #000; background: #fff; }}
-.text {{ font-size: 1.25em; line-height: 1.9; white-space: pre-wrap; overflow-wrap: anywhere; }}
-.text span {{ padding: 0.15em 0; border-right: 1px solid #fff; }}
+.text {{ font: 1.25em/2.5 monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
+.text span {{ padding: 0.15em 0; border-right: 1px solid #fff; position: relative; }}
+.text span::after {{ content: attr(data-bits); position: absolute; left: 0; top: 2.3em; font-size: 0.55em;
+  line-height: 1; color: #444; white-space: nowrap; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: 0.15em 0.8em; text-align: right; border-bottom: 1px solid #ddd; }}
+td.before, th.before {{ text-align: left; font-family: monospace; white-space: pre-wrap; }}
 .key {{ padding: 0.2em 0.6em; border: 1px solid #ddd; }}
 </style>
 </head>
@@ -105,7 +136,11 @@ body {{ font-family: sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1
 <h1>{title}</h1>
 <p class="text">{tokens}</p>
 <p>bits: {legend}</p>
-<p>{summary}. The redder a token, the less the model expected it after those before.</p>
+<p>{summary}. The redder a token, the less the model expected it after those before; the numbers are bits.</p>
+<table>
+<tr><th>bits</th><th>P</th><th class="before">the most surprising, after what stands before them</th></tr>
+{largest}
+</table>
 </body>
 </html>
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,10 +27,27 @@ class TextGates:
     tokens: tuple[str, ...]
     values: Recording
 
+    def liveliness(self, of: str) -> Tensor:
+        """How much each unit of ``of`` follows the text, [size]: the deviation of its tanh from a straight line in time.
+
+        A unit that counts up, or is saturated, varies much and says nothing about what is read; here it counts for little.
+        """
+        values = torch.tanh(self.values[of].double())
+        steps = torch.linspace(-1.0, 1.0, len(values), dtype=torch.float64)
+        centred = values - values.mean(0)
+        slope = (steps @ centred) / (steps @ steps).clamp(min=1e-9)
+        # Of texts so short that a line is all there is, what is left of the spread decides.
+        return (centred - steps[:, None] * slope).std(0, correction=0) + 1e-3 * centred.std(0, correction=0)
+
     def strongest_units(self, number: int, of: str) -> list[int]:
-        """The units of ``of`` that change most over the text, in rising order."""
-        spread = self.values[of].std(0, correction=0)
-        return sorted(spread.topk(min(number, len(spread))).indices.tolist())
+        """The units of ``of`` that follow the text most, see :meth:`liveliness`, in rising order."""
+        return liveliest_units([self], number, of)
+
+
+def liveliest_units(texts: Sequence[TextGates], number: int, of: str) -> list[int]:
+    """The units of ``of`` that follow all of ``texts`` most, in rising order."""
+    spread = torch.stack([text.liveliness(of) for text in texts]).sum(0)
+    return sorted(spread.topk(min(number, len(spread))).indices.tolist())
 
 
 @torch.no_grad()

@@ -196,6 +196,11 @@ class Trainer:
         )
 
     @property
+    def training_tokens(self) -> int:
+        """Tokens that one epoch predicts."""
+        return self._batches.tokens
+
+    @property
     def _steps_done(self) -> int:
         return self.position.epoch * len(self._batches) + self.position.step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text import states as text_states
-from rnncore.runtime.text.columns import entries_of, text_of
+from rnncore.runtime.text.batch_sampling import sample_side_by_side
+from rnncore.runtime.text.columns import entries_of, read_texts, text_of
 from rnncore.runtime.text.hypotheses import score_hypotheses
 from rnncore.runtime.text.log_probs import log_probability_problem
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
@@ -177,6 +178,28 @@ class LanguageModel:
         """
         return text_states.next_log_probs(self._scorer, states)
 
+    @overload
+    def sample(
+        self,
+        max_tokens: int = ...,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        seed: int | None = ...,
+        prefix: str = ...,
+    ) -> str: ...
+    @overload
+    def sample(
+        self,
+        max_tokens: int = ...,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        seed: int | None = ...,
+        prefix: list[str] | tuple[str, ...] | Array,
+    ) -> list[str]: ...
     def sample(
         self,
         max_tokens: int = 400,
@@ -185,9 +208,13 @@ class LanguageModel:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | None = None,
-        prefix: str = "",
-    ) -> str:
+        prefix: str | list[str] | tuple[str, ...] | Array = "",
+    ) -> str | list[str]:
         """Write on from ``prefix`` until the model ends the text; returns what was written, without the prefix.
+
+        Several prefixes are written on side by side, each step in one call for all.  Each text draws from random
+        numbers of its own, the first one from those of a single prefix with the same seed; ``TextGenerator.generate``
+        draws the same.
 
         A word that the vocabulary lacks (``<unk>``) is never written: the other tokens share its probability, which is
         what drawing again until another token comes amounts to.
@@ -198,20 +225,30 @@ class LanguageModel:
             top_k: draw among the k likeliest tokens only.
             top_p: draw among the likeliest tokens that together have this probability.
             seed: the same seed gives the same text on the same machine; None for a new one each time.
-            prefix: how the text begins.
+            prefix: how the text begins, or a list or column of beginnings, of any lengths.
 
         Raises:
             InputError: an option is out of range.
-            UnknownTokenError: the prefix holds something the vocabulary lacks.
+            UnknownTokenError: a prefix holds something the vocabulary lacks.
         """
         check_sampling(temperature, top_k, top_p)
         if max_tokens < 0:
             raise InputError(f"max_tokens is {max_tokens}, expected 0 or more")
         generator = np.random.default_rng(seed)
         rejected = () if self.vocabulary.unk_id is None else (self.vocabulary.unk_id,)
+        if text_of(prefix) is None:
+            begun = [
+                np.append(np.int64(self.vocabulary.eos_id), ids)
+                for ids in self.vocabulary.encode_many(read_texts(prefix, "prefix"))
+            ]
+            uniforms = generator.random((len(begun), max_tokens))
+            options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rejected": rejected}
+            conditions: list[list[Any]] = [[] for _ in begun]
+            texts = sample_side_by_side(self.model, begun, conditions, uniforms, self.vocabulary.eos_id, options)
+            return [self.decode(ids) for ids in texts]
         written: list[int] = []
         with self.stream() as stream:
-            for token_id in self.encode(prefix).tolist():
+            for token_id in self.encode(str(text_of(prefix))).tolist():
                 stream.push(token_id)
             while len(written) < max_tokens:
                 probabilities = sampling_probabilities(

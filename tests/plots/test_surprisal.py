@@ -36,6 +36,10 @@ def test_the_page_holds_the_text_and_every_number(text: str) -> None:
     assert html.unescape(re.sub("<[^>]*>", "", tokens)) == text
     bits = [float(number) for number in re.findall(r'title="([\d.]+) bits', tokens)]
     assert bits == [round(one.bits, 2) for one in surprises]
+    shown = re.findall(r'data-bits="([\d.]*)"', tokens)
+    assert shown == ["" if "\n" in one.piece else f"{one.bits:.0f}" for one in surprises]
+    rows = [float(number) for number in re.findall(r"<tr><td>([\d.]+)</td>", page)]
+    assert rows == [round(one, 2) for one in sorted((one.bits for one in surprises), reverse=True)[:10]]
 
 
 @given(st.floats(0, 40), st.floats(0, 40))

@@ -28,6 +28,7 @@ from rnncore.runtime import (
 )
 from rnncore.runtime.text import language_model as module
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
+from rnncore.runtime.text.sampling import sampling_probabilities, token_at
 from rnncore.text import character_vocabulary
 from tests.language_models import CHARACTERS, DEPTH, exported, model_file, runtime_model, torch_model, vocabulary
 from tests.tolerances import bound, fixed
@@ -216,6 +217,38 @@ def test_first_tokens_are_drawn_as_often_as_the_model_says() -> None:
     often = expected > 5
     chi_square = ((counts - expected)[often] ** 2 / expected[often]).sum()
     assert chi_square < 40, f"{often.sum()} kinds of tokens"
+
+
+def test_many_prefixes_are_written_on_as_each_alone() -> None:
+    """Text i draws from row i of the random numbers; a greedy text draws nothing."""
+    model = runtime_model()
+    prefixes = ["", "ab", "e", "abcde os", "ab"]
+    together = model.sample(30, prefix=prefixes, seed=7, temperature=2.0)
+    assert together == model.sample(30, prefix=np.array(prefixes), seed=7, temperature=2.0)
+    assert together[0] == model.sample(30, seed=7, temperature=2.0)
+    assert together[1] != together[4]
+    uniforms = np.random.default_rng(7).random((5, 30))
+    for prefix, row, text in zip(prefixes, uniforms, together, strict=True):
+        with model.stream() as stream:
+            for character in prefix:
+                stream.push(character)
+            ids = []
+            for uniform in row:
+                token = token_at(sampling_probabilities(stream.next_log_probs(), temperature=2.0), uniform)
+                if token == vocabulary().eos_id:
+                    break
+                ids.append(token)
+                stream.push(token)
+        assert model.decode(ids) == text
+    assert model.sample(9, prefix=prefixes, temperature=0) == [
+        model.sample(9, prefix=p, temperature=0) for p in prefixes
+    ]
+    assert model.sample(9, prefix=[]) == []
+    assert model.sample(0, prefix=["a", "b"]) == ["", ""]
+    with pytest.raises(UnknownTokenError, match="z"):
+        model.sample(3, prefix=["a", "z"])
+    with pytest.raises(InputError, match="prefix is a int"):
+        model.sample(3, prefix=["a", 3])
 
 
 def test_wrong_sampling_options_are_refused() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rnncore import runtime
 from rnncore.models import pad_sequences
-from rnncore.runtime import load
+from rnncore.runtime import InputError, load
 from tests.strategies import SEEDS, chunkings
 from tests.task_models import DEPTH, MODELS, characters, model_file, sequences, torch_model
 from tests.tolerances import bound, fixed
@@ -194,3 +194,23 @@ def test_what_the_file_says_of_itself(name: str) -> None:
     assert opened(name).labels == model.labels
     assert task.causal == model.streams
     assert task.report["cases"]
+
+
+@pytest.mark.parametrize("name", ["generator", "generator from nothing"])
+def test_many_sequences_are_drawn_as_each_alone(name: str) -> None:
+    task = opened(name)
+    conditions = ["reel", "jig", "air", "jig"] if task.labels else [None] * 4
+    prefixes = ["ab", "", "c", "de a"]
+    together = task.generate_many(conditions, 20, prefixes=prefixes, seed=5)
+    assert together[0] == task.generate("reel" if task.labels else None, 20, prefix="ab", seed=5)
+    greedy = task.generate_many(conditions, 9, prefixes=prefixes, temperature=0)
+    assert greedy == [
+        task.generate(condition, 9, prefix=prefix, temperature=0)
+        for condition, prefix in zip(conditions, prefixes, strict=True)
+    ]
+    assert len(set(task.generate_many(conditions[:1] * 6, 20, seed=1))) > 1
+    assert task.generate_many([]) == []
+    with pytest.raises(InputError, match="1 prefixes for 4 conditions"):
+        task.generate_many(conditions, prefixes=["a"])
+    with pytest.raises(InputError, match="expected a list with one condition for each text"):
+        task.generate_many("jig")
