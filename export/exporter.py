@@ -159,7 +159,7 @@ def _proved(captured: Captured, options: Options, path: Path, progress: Progress
         planned = Planned.of(captured, options, plan, traced)
         progress.now("writing loops")
         built = Built.of(captured, options, planned)
-        write_model(built.model, path, external=external)
+        write_model(built.model.clone(), path, external=external)
         if not options.verify:
             return _Proved(built, None)
         progress.now("comparing the file with PyTorch")
@@ -189,7 +189,7 @@ def _written(
     report, accuracy = {} if verdict is None else verdict.to_dict(), None
     if quantization is not None:
         report, accuracy = quantization.apply(
-            built.model, path, built.signature, captured.reference, built.example, verdict
+            built.model.clone(), path, built.signature, captured.reference, built.example, verdict
         )
     entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
     if verdict is not None:

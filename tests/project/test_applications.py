@@ -31,6 +31,8 @@ def test_the_check_sees_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path:
     table.write(["one", "two"])
     assert table.check(["one", "two", "never measured"], {"one": {"made up": 0.9}, "two": {"errors": 0.2}}) == []
     page = table.PAGE.read_text("utf-8")
+    assert "not measured yet" not in page
+    assert "Written, and not measured yet: `three`." in table.page(["one", "three"])
     assert "| made up | 3 / 2 / 1 | accuracy | **0.900** | 0.800 | always yes 0.500 | yes | 0.950, missed |" in page
     assert (
         table.check(["one"], {"one": {"made up": 0.91}})[0] == "one: 'made up' has accuracy 0.900, its floor is 0.910"
