@@ -40,8 +40,9 @@ Programs: {versions}; Python {python}.
 _MODELS = """## Whole models
 
 Files of `export`, with states and lengths, asked the golden cases that they carry: one step, a ragged batch, and a stream in
-chunks if the model is causal. Each case is asked twice, and the worse answer counts. int8 is compared with PyTorch in
-float32: up to 0.1 of root mean square error counts as right.
+chunks if the model is causal. int8 is compared with PyTorch in float32: up to 0.1 of root mean square error counts as right.
+Each case is asked twice, and the worse answer counts: a program may answer the first call at a shape otherwise than the next.
+(The rows other than those of the wide head are from before that, asked once.)
 """
 
 
@@ -72,12 +73,13 @@ def page(rows: Iterable[Row], models: Iterable[ModelRow] = ()) -> str:
 
 def parse(text: str) -> list[Row]:
     """The rows of all files that a page holds, as :func:`page` was given them but for digits of errors."""
-    return [Row(*names, results) for names, results in _rows(text, ["cell", "direction", "form", "lengths"])]
+    found = _rows(text, ["cell", "direction", "form", "lengths"])
+    return [Row(cell, direction, form, lengths, results) for (cell, direction, form, lengths), results in found]
 
 
 def parse_models(text: str) -> list[ModelRow]:
     """The rows of whole models that a page holds."""
-    return [ModelRow(*names, results) for names, results in _rows(text, ["model", "form"])]
+    return [ModelRow(model, form, results) for (model, form), results in _rows(text, ["model", "form"])]
 
 
 def _rows(text: str, named: list[str]) -> Iterator[tuple[list[str], dict[str, float | str]]]:
