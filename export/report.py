@@ -10,6 +10,7 @@ from typing import Any
 from rnncore.export.targets import Choice, describe
 from rnncore.export.verification.accuracy import AccuracyReport
 from rnncore.runtime.format.signature import Signature
+from rnncore.runtime.notebook import shown
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class ExportReport:
         """The report as JSON."""
         data = {"path": str(self.path), "size_bytes": self.size_bytes, "form": self.form, "causal": self.causal}
         return json.dumps({**data, "verification": self.verification})
+
+    def _repr_html_(self) -> str:
+        """What was written and how it was checked, and the signature, as tables in a notebook."""
+        head, *others = str(self).splitlines()
+        facts = {"": head.removeprefix(f"{self.path}: ")} | {f"({i})": line.strip() for i, line in enumerate(others, 1)}
+        return shown(str(self.path), facts, self.signature)
 
     def __str__(self) -> str:
         cases = self.verification.get("cases", [])

@@ -21,6 +21,7 @@ from rnncore.runtime.foreign.description import read_foreign
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature
 from rnncore.runtime.loading import LoadedFile, open_model, open_source, read_again
+from rnncore.runtime.notebook import shown
 from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
@@ -323,6 +324,12 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self._name}: {_summary(self.engine.layout)}>"
+
+    def _repr_html_(self) -> str:
+        """The signature as a table, in a notebook."""
+        streams = "yes" if self.causal else f"no: {self.signature.not_causal_because}"
+        facts = {"streams": streams, "fingerprint": self.fingerprint}
+        return shown(f"Model {self._name}", facts, self.signature)
 
 
 def _opened(name: str, data: bytes, origin: Origin) -> Model:

@@ -15,7 +15,7 @@ from rnncore.runtime import Affixes
 from rnncore.text import Vocabulary, token_vocabulary
 from rnncore.training import fit
 
-FLOORS = {"addresses, fields": 0.9}
+FLOORS = {"addresses, fields": 0.915}
 
 
 EXTRA = 2000

@@ -77,13 +77,16 @@ def files_of(model: TaskModel, *, accuracy_data: Sequence[Any] | None = None, **
 
 
 def step_us(answer: Callable[[Any], object], inputs: Sequence[Any], steps: int, rounds: int = 5) -> float:
-    """Microseconds a step: ``answer`` to each input alone, ``steps`` of them together; the median of some rounds."""
+    """Microseconds a step: ``answer`` to each input alone, ``steps`` of them together; the median of some rounds.
+
+    Of the processor, which does not count what others do on the machine meanwhile.
+    """
     times = []
     for _ in range(1 + rounds):
-        start = time.perf_counter()
+        start = time.process_time()
         for one in inputs:
             answer(one)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return median(times[1:]) / max(1, steps) * 1e6
 
 

@@ -19,8 +19,8 @@ Made by `scripts/applications`, which trains every row anew (`scripts/applicatio
 - It is split into examples to train with, to choose by (epochs, settings) and to test; nothing that is equal stands in two
   of them. The test set is asked once, by the exported file, without PyTorch.
 - The baselines are on the same split: first what needs no model, then a classical one of a library that people would take.
-- "int8" is the same metric of the 8-bit file. Sizes are those of the files. A step is timed one sequence at a time, on a
-  shared machine: it tells the order of magnitude.
+- "int8" is the same metric of the 8-bit file. Sizes are those of the files. Training is by the clock, on one thread of a machine
+  that others used as well; a step is time of the processor, one sequence at a time, text and all.
 - A row is held to its floor by the check: a later measurement may not be worse.
 """
 
@@ -55,6 +55,9 @@ def page(names: Sequence[str]) -> str:
             lines.append(f"- **{row.name}**: {row.data}. {row.note}".rstrip())
             if row.more:
                 lines.append("  " + "; ".join(f"{name} {_number(value)}" for name, value in row.more.items()) + ".")
+    missing = [f"`{name}`" for name in names if name not in kept]
+    if missing:
+        lines += ["", f"Written, and not measured yet: {', '.join(missing)}."]
     machines = sorted({machine for _, machine in kept.values()})
     return "\n".join([*lines, "", *(f"Measured on: {machine}." for machine in machines)]) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,9 +151,10 @@ class LogMel:
 class LogMelStream:
     """Rows of a wave that arrives in chunks; belongs to one caller at a time.  Made by :meth:`LogMel.stream`."""
 
-    def __init__(self, transform: LogMel, rest: Array | None = None) -> None:
+    def __init__(self, transform: LogMel) -> None:
         self._transform = transform
-        self._rest = np.zeros(0) if rest is None else rest
+        self._rest = np.zeros(0)
+        self._skip = 0  # samples that come and no frame needs, where steps are longer than windows
 
     @property
     def pending(self) -> int:
@@ -165,13 +167,16 @@ class LogMelStream:
         Raises:
             InputError: see :meth:`LogMel.__call__`; the stream is as it was.
         """
-        joined = np.concatenate((self._rest, _samples(samples)))
+        new = _samples(samples)
+        joined = np.concatenate((self._rest, new[self._skip :]))
         rows = self._transform.rows(joined)
-        self._rest = joined[len(rows) * self._transform.stacked * self._transform.step :].copy()
+        start = len(rows) * self._transform.stacked * self._transform.step
+        self._skip = max(0, self._skip - len(new)) + max(0, start - len(joined))
+        self._rest = joined[start:].copy()
         return rows
 
     def finish(self) -> NDArray[np.float32]:
-        """The last rows, of what is pending and silence behind it; then the stream is as new.  None if nothing is."""
+        """The last rows, of what is pending and silence behind it; then the stream is as new.  No row if nothing is."""
         transform = self._transform
         whole = (transform.stacked - 1) * transform.step + transform.window
         padded = np.pad(self._rest, (0, max(0, whole - len(self._rest)))) if len(self._rest) else self._rest
@@ -180,11 +185,11 @@ class LogMelStream:
 
     def fork(self) -> LogMelStream:
         """A second stream that goes on from here."""
-        return LogMelStream(self._transform, self._rest)
+        return copy.copy(self)
 
     def reset(self) -> None:
         """Back to the beginning of a wave."""
-        self._rest = np.zeros(0)
+        self._rest, self._skip = np.zeros(0), 0
 
 
 def _samples(value: Any) -> Array:

@@ -62,7 +62,8 @@ class LanguageFusion:
 
     def _read(self, states: Any, ids: Array) -> tuple[Any, Array]:
         log_probs, after = self._scorer.score_all(states, ids[:, None])
-        weighed = self._weight * np.asarray(log_probs[:, 0], np.float64)
+        found = np.asarray(log_probs[:, 0], np.float64)
+        weighed = self._weight * found if self._weight else np.zeros_like(found)  # 0 times -infinity is no number
         scores = weighed[:, self._ids]
         return (after, scores, weighed[:, self._eos]), scores
 

@@ -87,8 +87,12 @@ class PrefixBeam:
         if np.isnan(frames).any() or (frames == np.inf).any():
             raise InputError("frames hold NaN or +infinity, expected natural logarithms of probabilities")
         ahead = self.fork()
-        for frame in frames:
+        for t, frame in enumerate(frames):
             ahead._take(frame)
+            if not ahead._prefixes:
+                raise InputError(
+                    f"frame {t} leaves nothing possible: its logarithms, or what scorers add, are all -infinity"
+                )
         self.__dict__.update(ahead.__dict__)
 
     def best(self, *, ended: bool = False) -> list[Beam]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import functools
 import http.server
 import importlib.metadata
@@ -39,6 +40,12 @@ def install_modules() -> str:
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "there is no node or no npm on this machine"
     packages = ("onnxruntime-web", "onnxruntime-node", "typescript")
+    with open(JAVASCRIPT / "package.json") as one_at_a_time:  # workers of one run share the folder
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        return _installed(packages)
+
+
+def _installed(packages: tuple[str, ...]) -> str:
     if all((JAVASCRIPT / "node_modules" / name / "package.json").exists() for name in packages):
         return ""
     command = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rnncore.runtime import InputError, LogMel
@@ -30,6 +30,7 @@ def wave(samples: int, seed: int) -> np.ndarray:
 
 
 @given(transforms, st.integers(0, 5000), SEEDS, st.lists(st.integers(0, 5000), max_size=6), st.booleans())
+@example(LogMel(8000, window_ms=12.5, step_ms=40), 900, 0, [150, 170, 500], False)  # cut between two frames
 def test_chunks_are_the_whole_bit_for_bit(
     mel: LogMel, samples: int, seed: int, cuts: list[int], integers: bool
 ) -> None:

@@ -214,6 +214,7 @@ def test_endpoints_by_hand() -> None:
     [
         (lambda: PrefixBeam(2, 3).push(np.zeros((2, 2))), r"expected \[time, 3\]"),
         (lambda: PrefixBeam(1, 3).push(np.full((1, 2), np.nan)), "NaN"),
+        (lambda: PrefixBeam(1, 3).push(np.array([[0.0, 0.0], [-np.inf, -np.inf]])), "frame 1 leaves nothing possible"),
         (lambda: HotWords({"ax": 1.0, "": 2.0, "a": np.inf}, "ab"), "3 problems"),
         (lambda: align(np.zeros((2, 2)), [1, 1]), "2 frames cannot say 2 labels: expected at least 3"),
         (lambda: align(np.zeros((2, 2)), [2]), "expected 1 to 1"),
