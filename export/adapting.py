@@ -13,13 +13,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from rnncore.export.file import saving
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.verification.judging import INT8_RMS, Int8Judge
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, ModelFileError, VerificationError
 from rnncore.runtime.foreign.description import read_foreign
 from rnncore.runtime.foreign.graph import read_graph
-from rnncore.runtime.format.atomic import replacing
+from rnncore.runtime.format.atomic import target_of
 from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
 from rnncore.runtime.format.external_data import WEIGHTS_KEY
@@ -91,7 +92,7 @@ def adapt(
     data = file.read_bytes()
     metadata = metadata_of(data)
     data = _in_one(file, data)
-    with replacing(path) as temporary:
+    with saving(target_of(path)) as temporary:  # which removes the second file of a model that was there before
         if any(key.startswith(PREFIX) for key in metadata):
             report = _stamped_again(data, metadata, temporary, quantized)
         elif quantized:

@@ -23,6 +23,7 @@ from rnncore.export.lowering.layer_states import splice_layer_states
 from rnncore.export.lowering.portable import fold_constants, spell_out
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
+from rnncore.export.lowering.unique_names import make_names_unique
 from rnncore.export.options import Options
 from rnncore.export.plan import Plan
 from rnncore.export.signature import precision_of, signature_of, write_metadata
@@ -197,6 +198,7 @@ class Built:
         chosen = {CHOICES_KEY: choices_json(choices)} if options.form == "auto" else {}
         metadata = {**(options.metadata or {}), **chosen}
         write_metadata(model, signature, form_text(choices), precision_of(captured.reference), metadata)
+        make_names_unique(model.graph)
         outputs = [str(value.name) for value in found.model.graph.outputs]
         example = replace(found.example, states={name: outputs.index(output) for name, output in pairs.items()})
         return cls(planned, model, signature, example)

@@ -120,7 +120,8 @@ def verify(
     if isolated and not isinstance(source, Model):
         key = None if public_key is None else read_key(public_key)
         read_providers(providers)  # an error of the caller's is no error of the file
-        return _verify_elsewhere(source, {"limits": limits, "public_key": key, "providers": providers})
+        named = {"limits": limits, "public_key": key, "providers": providers}
+        return verify_elsewhere("rnncore.runtime.verification", "verify", source, named)
     if isinstance(source, Model):
         model = source
     else:
@@ -129,9 +130,15 @@ def verify(
     return compare(golden_of(model), answer_of(model), name, "rnncore.runtime")
 
 
-def _verify_elsewhere(source: str | os.PathLike[str] | bytes, options: dict[str, Any]) -> VerifyReport:
+def verify_elsewhere(
+    module: str, function: str, source: str | os.PathLike[str] | bytes, named: Mapping[str, Any]
+) -> VerifyReport:
+    """What ``function(source, **named)`` of a module reports, called in a process that ends in time and memory.
+
+    named: options that a pickle holds, ``limits`` among them.  Raises as :func:`rnncore.runtime.isolation.in_own_process`.
+    """
     given = source if isinstance(source, bytes) else os.path.abspath(source)
-    fields = in_own_process("rnncore.runtime.verification", "verify", (given,), options, options["limits"])
+    fields = in_own_process(module, function, (given,), named, named["limits"])
     fields["cases"] = tuple(Case(**case) for case in fields["cases"])
     fields["left_out"] = tuple(fields["left_out"])
     return replace(VerifyReport(**fields), name="the model" if isinstance(source, bytes) else str(source))

@@ -41,22 +41,26 @@ def open_backend(name: str, path: Path) -> Run:
         MissingExtraError: its package is not installed.
         BackendError: it does not accept the file.
     """
-    if name not in BACKENDS:
-        raise InputError(f"there is no backend {name!r}: choose one of {', '.join(BACKENDS)}")
-    package, start = BACKENDS[name]
-    try:
-        importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        missing = str(error.name).partition(".")[0]
-        raise MissingExtraError(missing, "conformance", f"the backend {name!r}") from None
+    check_backend(name)
     with _own_errors():
-        run = start(path)
+        run = BACKENDS[name][1](path)
 
     def guarded(feeds: Mapping[str, Array]) -> dict[str, Array]:
         with _own_errors():
             return run(feeds)
 
     return guarded
+
+
+def check_backend(name: str) -> None:
+    """Raise InputError if there is no such backend, MissingExtraError if its package is not installed."""
+    if name not in BACKENDS:
+        raise InputError(f"there is no backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    try:
+        importlib.import_module(BACKENDS[name][0])
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        raise MissingExtraError(missing, "conformance", f"the backend {name!r}") from None
 
 
 def version_of(name: str) -> str:

@@ -57,6 +57,24 @@ class Spotter(nn.Module):
         return result
 
 
+class Wide(nn.Module):
+    """An LSTM below a head as wide as the labels of many tasks are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(40, 64, batch_first=True)
+        self.head = nn.Linear(64, 600)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, time, 40] -> [batch, time, 600]."""
+        result: Tensor = self.head(self.rnn(x)[0])
+        return result
+
+
+def _frames() -> Tensor:
+    return torch.randn(2, 6, 40)
+
+
 def _ids() -> Tensor:
     return torch.randint(29, (2, 6))
 
@@ -65,6 +83,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], dict[str,
     "LSTM, 4 layers": (lambda: Tagger(nn.LSTM, 4), _ids, {}),
     "LSTM, 4 layers, bidirectional": (lambda: Tagger(nn.LSTM, 4, bidirectional=True), _ids, {}),
     "causal convolution and LSTM": (Spotter, lambda: torch.randn(2, 6, 7), {}),
+    "LSTM, head of 600": (Wide, _frames, {}),
     "LSTM, 2 layers, int8": (lambda: Tagger(nn.LSTM, 2), _ids, {"quantize": "int8"}),
     "GRU, 2 layers, bidirectional, int8": (
         lambda: Tagger(nn.GRU, 2, bidirectional=True),

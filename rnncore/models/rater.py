@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from rnncore.models.pooling import Pooling
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.models.task_model import Metrics, TaskModel, pad_sequences
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.tasks.task import BOUNDS_KEY
 
 
 class Rater(TaskModel):
@@ -42,6 +44,10 @@ class Rater(TaskModel):
     def streams(self) -> bool:
         """As for every model; and only the last step's features are known before the end."""
         return super().streams and self.pooling.kind == "last"
+
+    def file_metadata(self) -> dict[str, str]:
+        """As for every model, and the bounds."""
+        return {**super().file_metadata(), BOUNDS_KEY: json.dumps([self.low, self.high])}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Ratings [batch]; arguments as of ``Reader``."""

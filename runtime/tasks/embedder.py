@@ -10,6 +10,7 @@ import numpy as np
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.windows import Progress
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.tasks.claims import unit_vector_problem
 from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.vectors import cosines
 
@@ -88,3 +89,6 @@ class Embedder(SequenceRunner):
 
     def _outputs_expected(self) -> None:
         return None
+
+    def _problem_of(self, answer: Array) -> str:
+        return unit_vector_problem(answer)

@@ -11,6 +11,7 @@ import numpy as np
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.tasks.claims import best_tagging_problem
 from rnncore.runtime.tasks.spans import Span, spans_of
 from rnncore.runtime.tasks.task import Sequences, TaskRunner
 from rnncore.runtime.tasks.task_stream import TaskStream
@@ -54,7 +55,7 @@ class Tagger(TaskRunner):
         Raises:
             InputError: the file chooses the tags together (a CRF): it has :meth:`scores` of them.
         """
-        if self.model.signature.outputs[0].name == SCORES:
+        if self._together:
             raise InputError(
                 "this file chooses the tags of a sequence together: it gives scores(), no log_probs() of each"
             )
@@ -75,6 +76,13 @@ class Tagger(TaskRunner):
             NotStreamableError: the model is bidirectional, or chooses the tags of a sequence together (a CRF).
         """
         return TaskStream(self.model.stream(), self._inputs, self._named)
+
+    @property
+    def _together(self) -> bool:
+        return self.model.signature.outputs[0].name == SCORES
+
+    def _problem_of(self, answer: Array) -> str:
+        return best_tagging_problem(answer) if self._together else super()._problem_of(answer)
 
     @cached_property
     def _affixes(self) -> Affixes | None:

@@ -6,6 +6,7 @@ key of the file        value
 rnncore.task           "tagger", "classifier", "rater", "embedder", "generator" or "recogniser"
 rnncore.labels         JSON list of strings; the i-th names number i of the answers
 rnncore.eos            generators: the token that begins and ends a sequence
+rnncore.bounds         raters: JSON list of two numbers that every rating lies between
 rnncore.tokenizer      the JSON of a tokenizer, where the input can be text
 ====================== ==================================================================================
 """
@@ -24,13 +25,16 @@ from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.tasks.claims import probe, refuse
 from rnncore.runtime.tensors.array_likes import as_array, rows_of
 from rnncore.runtime.text.columns import text_of, texts_of
+from rnncore.runtime.text.log_probs import log_probability_problem
 from rnncore.runtime.text.vocabulary import Vocabulary
 
 TASK_KEY = "rnncore.task"
 LABELS_KEY = "rnncore.labels"
 EOS_KEY = "rnncore.eos"
+BOUNDS_KEY = "rnncore.bounds"
 TOKENIZER_KEY = "rnncore.tokenizer"
 
 Sequences = Sequence[Any] | Array
@@ -53,7 +57,8 @@ class TaskRunner:
     The answer to each is the same alone and among others.
 
     Raises:
-        ModelFileError: the file is of another task, or its input and output are not those of the task.
+        ModelFileError: the file is of another task, or its input, its output or the numbers that it answers (log-probabilities
+            that do not sum to one, say) are not those of the task.
     """
 
     task: ClassVar[str]
@@ -71,6 +76,9 @@ class TaskRunner:
             )
         self.labels = _labels(model)
         self._check_ports()
+        answer = probe(model)
+        if answer is not None:
+            refuse(self.task, self._problem_of(answer))
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Self:
@@ -106,6 +114,10 @@ class TaskRunner:
 
     def _inputs_expected(self) -> int:
         return 1
+
+    def _problem_of(self, answer: Array) -> str:
+        """Why the numbers of an answer are not those of the task; empty if they are."""
+        return log_probability_problem(answer)
 
     def _check_ports(self) -> None:
         signature = self.model.signature

@@ -19,6 +19,7 @@ from rnncore.runtime.text import states as text_states
 from rnncore.runtime.text.batch_sampling import sample_side_by_side
 from rnncore.runtime.text.columns import entries_of, read_texts, text_of
 from rnncore.runtime.text.hypotheses import score_hypotheses
+from rnncore.runtime.text.log_probs import log_probability_problem
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
 from rnncore.runtime.text.states import TextStates
 from rnncore.runtime.text.stream import TextStream
@@ -29,8 +30,6 @@ TOKENIZER_KEY = "rnncore.tokenizer"
 
 # Steps of one call: enough that a call costs nothing, few enough that [steps, vocabulary] stays small.
 _CHUNK = 1024
-# How far the probabilities of one step may be from a sum of 1 (in logarithm), before they are no probabilities.
-_SUM_TOLERANCE = 1e-3
 
 
 class TokenScore(NamedTuple):
@@ -62,12 +61,9 @@ class LanguageModel:
         _check_ports(model, len(self.vocabulary))
         self._scorer = TokenScorer(model.engine)
         with self.stream() as stream:
-            total = float(np.logaddexp.reduce(stream.next_log_probs().astype(np.float64)))
-        if not abs(total) <= _SUM_TOLERANCE:
-            raise ModelFileError(
-                f"the model's output is not log-probabilities (they sum to exp({total:.3g}), expected 1): end its "
-                "forward with log_softmax and export again"
-            )
+            problem = log_probability_problem(stream.next_log_probs())
+        if problem:
+            raise ModelFileError(f"the model's output is {problem} and export again")
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> LanguageModel:

@@ -20,6 +20,7 @@ from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.columns import read_texts, text_of
+from rnncore.runtime.text.log_probs import log_probability_problem
 from rnncore.runtime.text.token_scorer import Ids
 from rnncore.runtime.text.vocabulary import Vocabulary
 
@@ -83,6 +84,9 @@ class Translator:
             None if key not in model.metadata else Vocabulary.from_json(model.metadata[key])
             for key in (SOURCE_TOKENIZER_KEY, TARGET_TOKENIZER_KEY)
         )
+        problem = log_probability_problem(self._first_step())
+        if problem:
+            raise ModelFileError(f"the translator's next_log_probs are {problem} and export again")
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes, **options: Any) -> Translator:
@@ -172,6 +176,11 @@ class Translator:
 
         first = self._choices(kept)
         return beam_search(first, advance, beam=beam, end=self.wiring.end, limits=limits, length_penalty=length_penalty)
+
+    def _first_step(self) -> Array:
+        """What a target may begin with [1, vocabulary], for a source of one step of zeros."""
+        source = np.zeros(1, self._sources.dtype)
+        return self._begin([source], np.ones(1, np.int64), {})["next_log_probs"]
 
     def _choices(self, answer: Mapping[str, Array]) -> Array:
         """Log-probabilities of what may come next, float64 [rows, vocabulary]; -inf for tokens that are never written."""

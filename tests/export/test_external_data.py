@@ -15,7 +15,7 @@ import torch
 
 import rnncore
 from rnncore import runtime
-from rnncore.export import ExportReport, export, export_generator
+from rnncore.export import ExportReport, adapt, export, export_generator
 from rnncore.export import file as saving
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
@@ -128,6 +128,18 @@ def test_a_graph_that_reads_another_file_is_refused(copied: Path) -> None:
         runtime.TamperedModelError, match=r"reads weights from 'one\.onnx', which rnncore did not write"
     ):
         runtime.load(copied)
+
+
+def test_adapt_leaves_no_second_file_behind(copied: Path) -> None:
+    """In the place of a file of two, which a tool has touched, comes one with all weights inside."""
+    x = np.random.default_rng(3).standard_normal((2, 7, SIZE)).astype(np.float32)
+    wanted = runtime.load(copied).run(x)
+    touched = onnx.load(copied, load_external_data=False)
+    touched.graph.doc_string = "touched"
+    copied.write_bytes(touched.SerializeToString())
+    adapt(copied, copied)
+    assert {file.name for file in copied.parent.iterdir()} == {"one.onnx", "two.onnx"}
+    np.testing.assert_array_equal(runtime.load(copied).run(x), wanted)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"file": "two.onnx.data", "size": "x", "sha256": ""}'])

@@ -352,6 +352,19 @@ def test_push_many_is_all_or_nothing(with_lengths: bool) -> None:
     assert len(model(spec).push_many(streams, [good, {"ids": good}, [IDS - 1]])) == 3
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_ids_of_every_chunk_are_checked(place: int) -> None:
+    """Arrays all alike take the short way of reading."""
+    limited = model(Spec(ids=True, learned=True, limit=True))
+    streams = [limited.stream() for _ in range(3)]
+    for wrong in (IDS, -1):
+        chunks = [np.array([IDS - 1]) for _ in streams]
+        chunks[place] = np.array([wrong])
+        with pytest.raises(runtime.InputError, match=rf"chunk {place}.*holds the id {wrong}"):
+            limited.push_many(streams, chunks)
+        assert [stream.steps for stream in streams] == [0, 0, 0]
+
+
 def test_push_many_without_any_step() -> None:
     streams = [model(PLAIN).stream() for _ in range(2)]
     nothing = np.zeros((0, FEATURES), "f")
