@@ -24,7 +24,10 @@ from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of
 from rnncore.export.stages import Built, Captured, Planned
 from rnncore.export.targets import Target, form_text
-from rnncore.export.tracing.example import Axes, Example
+from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.copying import copied, unchanged
+from rnncore.export.tracing.example import Axes, Example, check_runs
+from rnncore.export.tracing.one_step import is_one_step, over_time
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
@@ -131,6 +134,8 @@ def export(
     writable(file, external=external_data is True)
     with Progress(f"export of {file.name}") as progress:
         progress.now("looking for axes, operators and loops")
+        if states:
+            model, example, options = _over_time(model, example, options)
         captured = Captured.of(model, example, options)
         quantization = Quantization.of(quantize, captured.reference, captured.example, accuracy_data, axes, lengths)
         external = check_size(captured.reference, external_data, int8=options.int8)
@@ -141,6 +146,19 @@ def export(
             report = _written(captured, options, proved, quantization, temporary)
     weights = report.weights_path
     return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
+
+
+def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Module, Any, Options]:
+    """A module of one step, whose states the caller names, as one over time; anything else as it is."""
+    step = copied(model).eval()
+    with unchanged(step):
+        call = Example.of(step, example, options.axes, options.lengths)
+        check_runs(call, step)
+        call = find_axes(step, call, options.axes, options.seed)
+    if not options.states or not is_one_step(call):
+        return model, example, options
+    module, drawn = over_time(step, call, options.states, options.output_names)
+    return module, drawn, replace(options, axes=None, states=None, output_names=None)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
+UNUSED_LENGTHS = "; if forward does not cut its sequences by '{name}', lengths=False makes that an input like others"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class Plan:
         if mixed:
             raise VerificationError(_message("a row of a batch differs from the row alone: forward mixes rows", mixed))
         if ragged and not self.lift_lengths:
-            raise VerificationError(_message(PADDING_SHOWS, ragged))
+            own = trace.example.lengths
+            way_out = "" if own is None else UNUSED_LENGTHS.format(name=own)
+            raise VerificationError(_message(PADDING_SHOWS + way_out, ragged))
         if ragged and self.must_lengths:
             raise VerificationError(_message("a padded batch differs from each sequence alone", ragged))
         if ragged:

@@ -30,6 +30,7 @@ from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.signature import StateSpec
 
 _TIME = re.compile(rf"\b{TIME}\b")
+_TIME_AND_MORE = re.compile(rf"{TIME}(?: \+ (\d+))?")
 _SAME_STEPS = ("Cast", "Identity", "Squeeze", "Unsqueeze")
 _TOGETHER = ("Add", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mod", "Mul", "Pow", "Sub")
 _LAST = np.iinfo(np.int64).max
@@ -252,9 +253,21 @@ def _cut_at_end(x: ir.Value, axis: int) -> tuple[ir.Value, int] | None:
         return None
     starts, ends, axes = (_numbers(node, place) for place in (1, 2, 3))
     steps = _numbers(node, 4) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
-    if x.shape is None or starts != [0] or axes is None or axes != [axis] or steps != [1] or ends is None:
+    if x.shape is None or starts != [0] or axes is None or axes != [axis] or steps != [1]:
         return None
+    if ends is None:  # [: x.shape[1]], of something longer by a fixed number of steps
+        longer, shorter = _steps_more(node.inputs[0], axis), _steps_more(x, axis)
+        cut = None if longer is None or shorter is None else longer - shorter
+        return (node.inputs[0], cut) if cut is not None and cut > 0 else None
     return (node.inputs[0], -ends[0]) if ends[0] < 0 else None
+
+
+def _steps_more(x: ir.Value, axis: int) -> int | None:
+    """How many steps more than the input x has along an axis, None if it is not a fixed number."""
+    if x.shape is None:
+        return None
+    found = _TIME_AND_MORE.fullmatch(str(getattr(x.shape[axis], "value", "")))
+    return int(found[1] or 0) if found else None
 
 
 def _reaches(node: ir.Node, axis: int, before: int, after: int) -> bool:

@@ -128,7 +128,7 @@ def _batch_and_time(
             k
             for k in open_groups
             for i, axis in groups[k].places
-            if default_axes(example.inputs[i].value)[axis] == role and example.inputs[i].name != example.lengths
+            if example.inputs[i].axes[axis] == role and example.inputs[i].name != example.lengths
         ]
         for role in (BATCH, TIME)
     }

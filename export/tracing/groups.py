@@ -75,22 +75,30 @@ def _leave_size_one(prober: Prober, ones: Sequence[Place]) -> None:
             return
 
 
-def _free(prober: Prober, places: tuple[Place, ...]) -> bool:
+def _free(prober: Prober, places: Sequence[Place]) -> bool:
     size = prober.base[places[0]]
     return any(prober.run(dict.fromkeys(places, other)) is not None for other in (size + 1, 2 * size, size + 2))
 
 
 def _ties(prober: Prober, places: Sequence[Place]) -> list[Group]:
-    """Groups of at least two axes, of equal size, that are free together only."""
+    """Groups of at least two axes, of equal size, that are free together only.
+
+    Those that take one more come first: rows that a policy takes for steps may be twice as many without its states.
+    """
     groups: list[Group] = []
     left = list(places)
-    while not prober.exhausted:
-        found = next((tie for tie in _candidates(prober, left) if _free(prober, tie)), None)
-        if found is None:
-            break
-        groups.append(Group(found, prober.base[found[0]]))
-        left = [place for place in left if place not in found]
+    for free in (_one_more, _free):
+        while not prober.exhausted:
+            found = next((tie for tie in _candidates(prober, left) if free(prober, tie)), None)
+            if found is None:
+                break
+            groups.append(Group(found, prober.base[found[0]]))
+            left = [place for place in left if place not in found]
     return groups
+
+
+def _one_more(prober: Prober, places: Sequence[Place]) -> bool:
+    return prober.run(dict.fromkeys(places, prober.base[places[0]] + 1)) is not None
 
 
 def _candidates(prober: Prober, places: Sequence[Place]) -> Iterator[tuple[Place, ...]]:

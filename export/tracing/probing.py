@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,10 @@ Place = tuple[int, int]
 """An axis of an input: (index of the input, position of the axis)."""
 
 MOST_RUNS = 240
-MOST_SECONDS = 20.0
+MOST_WORK = 10**11
+"""Multiplications of all runs together, some 20 s of one core; never a time, or a busy machine would find other axes."""
+_WORK_OF_A_CALL = 50_000  # what calling one of torch's functions costs, in multiplications
+_PRODUCTS = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "__matmul__", "einsum")
 _LAYERS = {"lstm": "batch_first", "gru": "batch_first", "rnn_tanh": "batch_first", "rnn_relu": "batch_first"}
 _BATCH_FIRST = 8  # position of that argument of torch's functions over whole sequences
 _CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
@@ -47,10 +49,19 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.calls: list[tuple[int, int]] = []
         self.operations = 0
+        self.work = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        self.operations += name != "__get__"
+        if name == "__get__":
+            return func(*args, **(kwargs or {}))
+        self.operations += 1
+        self._note_sizes(name, args)
+        result = func(*args, **(kwargs or {}))
+        self.work += _WORK_OF_A_CALL + _multiplications(name, args, result)
+        return result
+
+    def _note_sizes(self, name: str, args: Any) -> None:
         if name in _LAYERS and len(args) > _BATCH_FIRST and isinstance(args[0], Tensor) and args[0].dim() == 3:
             first, second = args[0].shape[:2]
             self.calls.append((first, second) if args[_BATCH_FIRST] else (second, first))
@@ -58,7 +69,20 @@ class _Watch(TorchFunctionMode):
             self.calls.append((int(args[1][0]) if args[1].numel() else 0, args[1].numel()))
         elif name in _CELLS and isinstance(args[0], Tensor):
             self.calls.append((args[0].shape[0], 1))
-        return func(*args, **(kwargs or {}))
+
+
+def _multiplications(name: str, args: Any, result: Any) -> int:
+    """About how many numbers one call multiplies."""
+    if name in _LAYERS:
+        weights = [t for entry in args[2:] if isinstance(entry, list | tuple) for t in entry if isinstance(t, Tensor)]
+        rows = args[0].numel() // max(1, args[0].shape[-1])
+        return rows * sum(weight.numel() for weight in weights if weight.dim() == 2)
+    if not isinstance(result, Tensor):
+        return 0
+    if name in _PRODUCTS or name.startswith("conv"):
+        factors = [t.numel() // max(1, t.shape[0]) for t in args if isinstance(t, Tensor) and t.dim() > 1]
+        return result.numel() * min(factors, default=1)
+    return result.numel()
 
 
 class Prober:
@@ -69,13 +93,13 @@ class Prober:
         self._example = example
         self._seed = seed
         self._known: dict[tuple[tuple[Place, int], ...], Outcome | None] = {}
-        self._started = time.monotonic()
+        self._work = 0
         self.base = {(i, a): n for i, inp in enumerate(example.inputs) for a, n in enumerate(inp.value.shape)}
 
     @property
     def exhausted(self) -> bool:
-        """Whether enough was tried: nothing more is run."""
-        return len(self._known) >= MOST_RUNS or time.monotonic() - self._started > MOST_SECONDS
+        """Whether enough was tried: nothing more is run.  The same on every machine."""
+        return len(self._known) >= MOST_RUNS or self._work > MOST_WORK
 
     def run(self, sizes: Mapping[Place, int]) -> Outcome | None:
         """What happens where some axes have other sizes than those of :attr:`base`; None if the module fails."""
@@ -132,6 +156,8 @@ class Prober:
                     outputs = self._example.call(self._module, tensors)
             except Exception:
                 return None
+            finally:
+                self._work += watch.work
         shapes = tuple(tuple(value.shape) for _, value in named_tensors(outputs, ""))
         return Outcome(shapes, tuple(watch.calls), watch.operations)
 

@@ -155,10 +155,10 @@ def trace(
     place = None if lengths is None else names.index(lengths)
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
     model = to_model(program, what=what)
-    if not recorder.calls and not recorder.carried and not counter.has_cells:
+    if not recorder.calls and not recorder.carried and not counter.has_cells and not time_operators:
         raise ExportError(
-            f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's): torch.onnx.export "
-            "alone is enough for it"
+            f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's), and nothing in it "
+            "looks along time: torch.onnx.export alone is enough for it"
         )
     if len(model.graph.inputs) != len(names):
         raise ExportError(f"torch.onnx kept {len(model.graph.inputs)} of the {len(names)} inputs {names}")

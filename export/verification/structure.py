@@ -34,7 +34,7 @@ def why_not_causal(traced: Trace) -> str:
             because = f" ({'; '.join(traced.time_operators[:2])})" if traced.time_operators else ""
             return f"layer '{name}' runs over {dims[1]} steps, not over the time steps of the inputs{because}"
     if not any(TIME in _dims(value) for value in traced.model.graph.inputs):
-        return "no input has a time axis"
+        return "no input has a time axis (of one step, say which inputs are states: states={'h': 'output_1'})"
     return _why_no_strides(traced)
 
 

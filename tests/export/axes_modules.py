@@ -157,3 +157,16 @@ def with_state() -> WithState:
 
 def _made(run: Callable[..., Any], **parts: nn.Module) -> Net:
     return randomize(Net(run, **parts).eval(), 5)
+
+
+class Policy(nn.Module):
+    """One step of an agent, as libraries of them write it: rows are as many as the states are, times steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.gru = nn.Linear(4, 3), nn.GRU(3, 5)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        steps = self.read(x).reshape(h.shape[1], -1, 3).transpose(0, 1)
+        y, h = self.gru(steps, h)
+        return y.transpose(0, 1).flatten(0, 1), h

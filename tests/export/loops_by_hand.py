@@ -198,6 +198,18 @@ class SelectiveScan(nn.Module):
         return torch.stack(out, 1)
 
 
+class Scans(nn.Module):
+    """No loop at all: running sums of exponentials, and products, which ONNX has no operator for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.make = nn.Linear(5, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, factors = self.make(x).chunk(2, -1)
+        return 0.1 * values.logcumsumexp(dim=1) + torch.cumprod(torch.sigmoid(factors), -2)
+
+
 class TwoAgo(nn.Module):
     """A step that reads the state of two steps ago, and counts its steps."""
 
@@ -282,6 +294,7 @@ STREAMING: dict[str, Callable[[], nn.Module]] = {
     "matrix memory": MatrixMemory,
     "selective scan": SelectiveScan,
     "two ago": TwoAgo,
+    "scans": Scans,
 }
 BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
     "both ways": BothWays,

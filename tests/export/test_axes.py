@@ -109,6 +109,11 @@ def test_the_function_of_any_stride_is_exact(kernel: int, stride: int, padding: 
         assert steps == (time if size == "time" else size.at(time))  # type: ignore[union-attr]
 
 
+def test_rows_that_twice_as_many_steps_could_be_are_tied_to_their_states() -> None:
+    known = found(kinds.Policy(), (torch.randn(2, 4), torch.zeros(1, 2, 5)))
+    assert [own.axes for own in known.inputs] == [("batch", None), (None, "batch", None)]
+
+
 def test_axes_overrule() -> None:
     known = found(kinds.letters(), torch.randn(2, 5, 7, 3), {"x": ("batch", "time", "letters", None)})
     assert known.inputs[0].axes == ("batch", "time", "letters", None)

@@ -139,6 +139,21 @@ def test_states_by_hand(tmp_path: Path) -> None:
     check_streams(model, module, torch.zeros(1, 5))
 
 
+def test_one_step_becomes_a_loop_over_time(tmp_path: Path) -> None:
+    """A policy has no time axis: what its caller would write around it is the file."""
+    policy = randomize(kinds.Policy().eval(), 11)
+    report = export(policy, tmp_path / "m.onnx", (torch.randn(2, 4), torch.zeros(1, 2, 5)), states={"h": "output_1"})
+    model = runtime.load(report.path)
+    assert report.causal and model.inputs == ("x",) and model.outputs == ("output_0",)
+    x, h, expected = torch.randn(1, sum(CHUNKS), 4), torch.zeros(1, 1, 5), []
+    with torch.no_grad():
+        for t in range(x.shape[1]):
+            y, h = policy(x[:, t], h)
+            expected.append(y[0].numpy())
+    np.testing.assert_allclose(streamed(model, x[0].numpy()), np.stack(expected), atol=fixed("float32"))
+    np.testing.assert_allclose(model.run(x.numpy())[0], np.stack(expected), atol=fixed("float32"))
+
+
 @pytest.mark.parametrize(
     ("states", "message"),
     [
@@ -152,3 +167,9 @@ def test_states_that_are_none(states: dict[str, str], message: str, tmp_path: Pa
     with pytest.raises(InputError, match=message):
         export(Halved(), tmp_path / "m.onnx", inputs, states=states)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_step_says_what_it_has() -> None:
+    inputs = (torch.randn(2, 4), torch.zeros(1, 2, 5))
+    with pytest.raises(InputError, match=r"the inputs are \['x', 'h'\], the outputs \['output_0', 'output_1'\]"):
+        export(kinds.Policy(), "unused.onnx", inputs, states={"h": "end"})

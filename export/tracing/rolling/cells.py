@@ -1,7 +1,12 @@
-"""What torch's cells compute, written out: inside torch they are one operation that hides the product with the input."""
+"""What torch's cells and scans compute, written out: inside torch each is one operation that hides what a loop needs.
+
+Of a cell that is the product with the input, of a scan (``logcumsumexp``, ``cumprod``) that it carries a value from step to
+step; as loops they are exact at every size, which ONNX has no operator for, and stream.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +39,31 @@ def _rnn(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return cell
 
 
+def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    x = x if dtype is None else x.to(dtype)
+    value, found = torch.ones_like(x.select(dim, 0)), []
+    for entry in x.unbind(dim):
+        value = value * entry
+        found.append(value)
+    return torch.stack(found, dim)
+
+
+def _logcumsumexp(x: Tensor, dim: int) -> Tensor:
+    least = torch.finfo(x.dtype).min  # stands for -inf, the log of nothing: a state starts from a finite value
+    value, found = torch.full_like(x.select(dim, 0), least), []
+    for entry in x.unbind(dim):
+        top, low = torch.maximum(value, entry), torch.minimum(value, entry)
+        value = top + torch.log1p(torch.exp(torch.where(top == low, 0.0, low - top)))
+        found.append(torch.where(value < least / 2, -math.inf, value))
+    return torch.stack(found, dim)
+
+
 CELLS: dict[str, Callable[..., Any]] = {
     "lstm_cell": _lstm,
     "gru_cell": _gru,
     "rnn_tanh_cell": _rnn(torch.tanh),
     "rnn_relu_cell": _rnn(torch.relu),
+    "logcumsumexp": _logcumsumexp,
+    "cumprod": _cumprod,
 }
 """By the names of torch's functions."""

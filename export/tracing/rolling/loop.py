@@ -255,7 +255,7 @@ class RolledLoop:
         for start, packing in zip(self._starts, self._state_packings, strict=True):
             with torch.no_grad():
                 rows = self._start_rows(evaluation.value(start), packing, 2)
-            if not torch.equal(rows[0], rows[1]):
+            if not torch.equal(rows[0], rows[1]) or not torch.isfinite(rows).all():  # a file's starts are finite
                 return None
             found.append((rows[0] if packing.shape else rows[0].reshape(1)).clone())
         return found

@@ -98,13 +98,15 @@ def _while(holds: Callable[[int], bool], n: int) -> int:
 
 
 def _numbers(column: Sequence[Any]) -> tuple[Any, int]:
+    if column[0] == column[1]:  # among them inf, whose difference from itself is no number
+        return Fixed(column[0]), _while(lambda k: bool(column[k] == column[0]), len(column))
     if type(column[0]) is int:
         step = column[1] - column[0]
         n = _while(lambda k: column[k] == column[0] + step * k, len(column))
     else:
         step = column[1] - column[0]
         n = _while(lambda k: abs(column[k] - column[0] - step * k) <= 1e-9 * max(1.0, abs(column[k])), len(column))
-    return (Fixed(column[0]) if step == 0 else Number(column[0], step)), n
+    return Number(column[0], step), n
 
 
 def _relate_values(

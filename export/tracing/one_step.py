@@ -1,0 +1,121 @@
+"""A module that computes one step, such as the policy of an agent, as one that runs over time.
+
+``forward(x [batch, ...], state) -> (y [batch, ...], state)`` has no time axis to stream along.  Where the caller says which
+inputs are states, the step is put into the loop that everybody writes around it: ``x`` is [batch, time, ...], the states start
+from zeros, and the loop is rolled like any other.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.nesting import named_tensors
+from rnncore.runtime.errors import InputError
+from rnncore.runtime.format.axes import BATCH, TIME, Size
+
+_STEPS = 6  # of the example that is made
+
+
+class OverTime(nn.Module):
+    """``step``, run for each entry along the axis behind the batch.
+
+    example: of the step, with its axes found.  pairs: each input that is a state, with the place of the output it becomes.
+    """
+
+    def __init__(self, step: nn.Module, example: Example, pairs: Mapping[str, int], names: Sequence[str]) -> None:
+        super().__init__()
+        self.step = step
+        self._example, self._pairs, self._names = example, dict(pairs), list(names)
+
+    def run(self, sequences: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The outputs of all steps by name, those that are states left out."""
+        given = iter(sequences)
+        tensors = {own.name: None if own.name in self._pairs else next(given) for own in self._example.inputs}
+        axes = {own.name: _batch(own.axes) for own in self._example.inputs}
+        first, like = next((name, value) for name, value in tensors.items() if value is not None)
+        rows, steps = like.shape[axes[first]], like.shape[axes[first] + 1]
+        states = {own.name: like.new_zeros(_shape(own, rows), dtype=own.value.dtype) for own in self._states}
+        kept: list[list[Tensor]] = [[] for _ in self._names]
+        for t in range(steps):
+            entries = [
+                states[name] if value is None else value.select(axes[name] + 1, t) for name, value in tensors.items()
+            ]
+            outputs = [value for _, value in named_tensors(self._example.call(self.step, entries), "")]
+            states = {name: outputs[place] for name, place in self._pairs.items()}
+            for own, value in zip(kept, outputs, strict=True):
+                own.append(value)
+        shapes = self._example.output_shapes or ()
+        return {
+            name: torch.stack(kept[k], _batch(shapes[k]) + 1)
+            for k, name in enumerate(self._names)
+            if k not in self._pairs.values()
+        }
+
+    @property
+    def _states(self) -> list[Any]:
+        return [own for own in self._example.inputs if own.name in self._pairs]
+
+
+def is_one_step(example: Example) -> bool:
+    """Whether there is no time that states could run along, as far as the axes of ``example`` were found."""
+    return TIME not in example.axis_names and example.output_shapes is not None
+
+
+def over_time(
+    step: nn.Module, example: Example, states: Mapping[str, str], output_names: Sequence[str] | None
+) -> tuple[OverTime, dict[str, Tensor]]:
+    """``step`` as a module over time, and an example of that.
+
+    Raises:
+        InputError: ``states`` names what is no input or output, or an input or output has no batch axis.
+    """
+    with torch.no_grad():
+        results = list(named_tensors(example.call(step, [own.value for own in example.inputs]), ""))
+    names = list(output_names or _names([name for name, _ in results], example.names))
+    for name, output in states.items():
+        if name not in example.names or output not in names:
+            raise InputError(
+                f"states={{{name!r}: {output!r}}} pairs an input with an output; the inputs are {example.names}, the "
+                f"outputs {names}"
+            )
+    shapes = example.output_shapes or ()
+    sequences = [own for own in example.inputs if own.name not in states]
+    without = [own.name for own in example.inputs if BATCH not in own.axes]
+    without += [name for name, shape in zip(names, shapes, strict=True) if BATCH not in shape]
+    if without or not sequences:
+        raise InputError(f"one step of {type(step).__name__} has no batch axis in {without or 'any input but states'}")
+    parameters = [inspect.Parameter(own.name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for own in sequences]
+
+    def forward(self: OverTime, *args: Tensor, **named: Tensor) -> dict[str, Tensor]:
+        bound = forward.__signature__.bind(self, *args, **named)  # type: ignore[attr-defined]
+        return self.run(list(bound.arguments.values())[1:])
+
+    own_self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    forward.__signature__ = inspect.Signature([own_self, *parameters])  # type: ignore[attr-defined]
+    made = type(type(step).__name__, (OverTime,), {"forward": forward})
+    pairs = {name: names.index(output) for name, output in states.items()}
+    drawn = {
+        own.name: torch.stack([own.value.roll(t, _batch(own.axes)) for t in range(_STEPS)], _batch(own.axes) + 1)
+        for own in sequences
+    }
+    return made(step, example, pairs, names).eval(), drawn
+
+
+def _names(found: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """Names of outputs as files have them."""
+    named = [("output" if len(found) == 1 else f"output_{n}") if not n or n[0].isdigit() else n for n in found]
+    return [f"{name}_out" if name in inputs else name for name in named]
+
+
+def _batch(axes: Sequence[Size | None]) -> int:
+    return list(axes).index(BATCH)
+
+
+def _shape(own: Any, rows: int) -> list[int]:
+    return [rows if axis == BATCH else size for axis, size in zip(own.axes, own.value.shape, strict=True)]
