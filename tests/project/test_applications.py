@@ -28,17 +28,17 @@ def test_the_check_sees_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path:
     record.save("one", [ROW], "a machine")
     record.save("two", [replace(ROW, name="errors", lower=True, fp32=0.2)], "a machine")
     assert "is not what the kept measurements say" in table.check(["one"], {"one": {"made up": 0.9}})[0]
-    table.write(["one", "two"])
-    assert table.check(["one", "two", "never measured"], {"one": {"made up": 0.9}, "two": {"errors": 0.2}}) == []
+    table.write(["one", "two", "three"])
+    assert table.check(["one", "two", "three"], {"one": {"made up": 0.9}, "two": {"errors": 0.2}}) == []
     page = table.PAGE.read_text("utf-8")
-    assert "not measured yet" not in page
-    assert "Written, and not measured yet: `three`." in table.page(["one", "three"])
+    assert "Written, and not measured yet: `three`." in page
+    assert "not measured yet" not in table.page(["one", "two"])
     assert "| made up | 3 / 2 / 1 | accuracy | **0.900** | 0.800 | always yes 0.500 | yes | 0.950, missed |" in page
     assert (
         table.check(["one"], {"one": {"made up": 0.91}})[0] == "one: 'made up' has accuracy 0.900, its floor is 0.910"
     )
     assert "its floor is 0.190" in table.check(["two"], {"two": {"errors": 0.19}})[0]
-    assert len(table.check(["one", "two"], {"one": {}, "two": {"other": 1.0, "errors": 0.3}})) == 2
+    assert len(table.check(["one", "two", "three"], {"one": {}, "two": {"other": 1.0, "errors": 0.3}})) == 2
 
 
 def test_nothing_equal_stands_in_two_parts() -> None:
