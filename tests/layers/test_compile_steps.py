@@ -26,6 +26,8 @@ from tests.compilers import needs_compiler
 from tests.parity import assert_same, depth_of, gradients
 from tests.strategies import Case, architectures, cases, randomize
 
+pytestmark = pytest.mark.slow  # each is quick, but all of them trace and compile: a fifth of scripts/check
+
 
 class Plain(rnncore.Cell):
     """One state of as many features as the input, and a step to be told."""

@@ -178,7 +178,7 @@ class _Says(Tagger):
         super().__init__(ReaderConfig((CellConfig.named("gru", 7),), features=FEATURES), LABELS)
         self.answers = answers
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, extra: Tensor | None = None) -> Tensor:
         scores = torch.zeros(*x.shape[:2], len(LABELS))
         for row, tags in enumerate(self.answers):
             for step, tag in enumerate(tags):
