@@ -82,9 +82,9 @@ def _inputs(subject: Subject, drawn: Any) -> dict[str, Tensor]:
 
 def _run(model: Model, inputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     lengths = model.signature.lengths
-    given = {name: inputs[name].numpy() for name in model.inputs}
+    given = [inputs[name].numpy() for name in model.inputs]
     own = inputs[lengths.name].numpy() if lengths is not None and lengths.name in inputs else None
-    result = model.run(**given, lengths=own)
+    result = model.run(*given, lengths=own)
     return result if isinstance(result, dict) else {model.outputs[0]: result}
 
 

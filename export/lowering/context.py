@@ -106,9 +106,11 @@ class _Carrier:
         before, after = pads[layout.time], pads[layout.time + len(layout.dims)]
         others = [n for axis, n in enumerate(pads) if axis % len(layout.dims) != layout.time]
         fill = _numbers(node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else [0]
-        if before <= 0 or after < 0 or any(others) or fill is None or (len(node.inputs) > 3 and node.inputs[3]):
+        if before <= 0 or any(others) or fill is None or (len(node.inputs) > 3 and node.inputs[3]):
             return None
         y = self._joined(node, x, layout, np.full(_item(layout, before), fill[0]))
+        if after < 0:  # as ZeroPad2d((0, 0, 1, -1)) shifts
+            return self._slice(y, layout.time, 0, after)
         if after:
             widths = self._builder.constant(
                 [after if i == layout.time + len(layout.dims) else 0 for i in range(len(pads))]

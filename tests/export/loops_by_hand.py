@@ -210,6 +210,24 @@ class Scans(nn.Module):
         return 0.1 * values.logcumsumexp(dim=1) + torch.cumprod(torch.sigmoid(factors), -2)
 
 
+class ReadsFirst(nn.Module):
+    """What a step gives comes from the state as it was before the step, with a bonus for the present, as in RWKV."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.value, self.head = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v = self.key(x), self.value(x)
+        above, below = x.new_zeros(x.shape[0], 6), x.new_zeros(x.shape[0], 6)
+        out = torch.zeros_like(k)
+        for t in range(x.shape[1]):
+            now = torch.exp(torch.tanh(k[:, t]))
+            out[:, t] = (above + 2 * now * v[:, t]) / (below + 2 * now)
+            above, below = 0.9 * above + now * v[:, t], 0.9 * below + now
+        return self.head(out)
+
+
 class TwoAgo(nn.Module):
     """A step that reads the state of two steps ago, and counts its steps."""
 
@@ -295,6 +313,7 @@ STREAMING: dict[str, Callable[[], nn.Module]] = {
     "selective scan": SelectiveScan,
     "two ago": TwoAgo,
     "scans": Scans,
+    "reads first": ReadsFirst,
 }
 BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
     "both ways": BothWays,

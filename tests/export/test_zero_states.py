@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from rnncore.export import export
+from rnncore.export.graph.zero_values import always_zero
 from rnncore.runtime import load
 from tests.strategies import randomize
 from tests.tolerances import fixed
@@ -87,3 +91,31 @@ def test_a_start_that_is_zero_in_part_is_kept(how: str, tmp_path: Path) -> None:
         with model.stream() as stream:
             parts = [stream.push(x[0, a:b].numpy()) for a, b in ((0, 3), (3, 4), (4, 7))]
         np.testing.assert_allclose(np.concatenate(parts), expected[0], atol=fixed("float32 same steps"))
+
+
+def joined(operator: str, *parts: str) -> ir.Value:
+    """The output of an operator over zeros, halves, numbers of the caller's (x), and zeros of a computed shape (made)."""
+    constants = {
+        "zeros": np.zeros((1, 3), np.float32),
+        "halves": np.full((1, 3), 0.5, np.float32),
+        "shape": np.array([1, 3]),
+    }
+    attributes = {"axis": 0} if operator == "Concat" else {}
+    graph = helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["made"]),
+            helper.make_node(operator, parts, ["joined"], **attributes),
+            helper.make_node("Transpose", ["joined"], ["y"]),
+        ],
+        "start",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return ir.from_proto(helper.make_model(graph)).graph.outputs[0]
+
+
+@pytest.mark.parametrize("operator", ["Concat", "Add"])
+def test_only_what_is_zero_in_every_part_is_zero(operator: str) -> None:
+    for parts in product(("zeros", "made", "halves", "x"), repeat=2):
+        assert always_zero(joined(operator, *parts)) == (not {"halves", "x"} & set(parts)), parts

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rnncore import runtime
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.onnx_schema import BYTES, RULES, VARINT
-from rnncore.runtime.format.protobuf import Message, field, integers, parse
+from rnncore.runtime.format.protobuf import CutShortError, MalformedError, Message, field, fields, integers, parse
 from rnncore.runtime.format.structure import Structure
 from tests.runtime.files import causal_file
 from tests.runtime.test_weights_files import FEATURES, PLACES, model_reading
@@ -60,9 +60,9 @@ def test_the_schema_is_that_of_onnx() -> None:
 
 def same(data: bytes, ours: Message, theirs: object) -> None:
     """Every field of both, all the way down."""
-    fields = {d.number: (d, value) for d, value in theirs.ListFields()}  # type: ignore[attr-defined]
-    assert {number for number in ours.values if ours.all(number)} >= set(fields)
-    for number, (descriptor, value) in fields.items():
+    known = {d.number: (d, value) for d, value in theirs.ListFields()}  # type: ignore[attr-defined]
+    assert {number for number in ours.values if ours.all(number)} >= set(known)
+    for number, (descriptor, value) in known.items():
         values = list(value) if descriptor.is_repeated else [value]
         kind = KINDS.get(descriptor.type, "i")
         if kind == "m":
@@ -279,3 +279,16 @@ def test_a_chain_of_functions_is_no_problem() -> None:
     model.opset_import.append(opsets[1])
     x = np.ones((1, 2, FEATURES), np.float32)
     np.testing.assert_array_equal(runtime.load(model.SerializeToString(), states={}).run(x), x)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\x0a\x05ab", "a field ends at byte 7, the file has 4"),
+        (b"\x0b", "byte 1 begins a field of wire type 3"),
+        (b"\x02\x00", "byte 2 belongs to a field of number 0"),
+    ],
+)
+def test_a_message_that_cannot_be_walked_says_where(data: bytes, message: str) -> None:
+    with pytest.raises((CutShortError, MalformedError), match=message):
+        list(fields(data, 0, len(data)))

@@ -95,6 +95,7 @@ def _divide(plan: LoopPlan, wanted: list[tuple[int, int]], program: Program) -> 
         kind[place] = _kind(plan, place, kind)
     core = _behind(plan, {place for place, _, _ in plan.states}) & {p for p in live if kind[p] == "core"}
     after = {p for p in live if kind[p] == "core"} - core
+    after -= _behind(plan, {p for p in after if any(isinstance(r, Carried) for r in plan.relations(p))})
     after -= _kept(plan, after, core, program)
     before = {p for p in live if kind[p] == "before"}
     core = {p for p in live if kind[p] == "core"} - after
