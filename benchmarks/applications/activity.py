@@ -31,7 +31,8 @@ TASKS = {
     "JapaneseVowels": Task("speaker, JapaneseVowels", "mean", 48, 20, 6e-3, 0.98),
     "GunPoint": Task("gesture, GunPoint", "max", 32, 60, 6e-3, 0.95),
 }
-FLOORS = {"activity, BasicMotions": 0.9, "speaker, JapaneseVowels": 0.9, "gesture, GunPoint": 0.8}
+FLOORS = {"activity, BasicMotions": 0.9, "speaker, JapaneseVowels": 0.97}
+"""GunPoint gets its floor when it is measured."""
 
 
 def measure() -> list[Measured]:

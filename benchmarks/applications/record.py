@@ -19,9 +19,9 @@ class Measured:
     name: of the row, the key of its floor.  data: where it comes from.  sizes: examples to train, to validate, to test.
     metric: its name; lower: whether less is better.  fp32: the file's, run without PyTorch; int8: the same of the 8-bit file,
     None if there is none.  baselines: the metric of others on the same split, the trivial one first.  bytes: of both
-    files.  train_s: seconds of training, on one thread of a shared machine.  step_us: microseconds of the processor a
-    step, one sequence at a time without PyTorch.  step: what a step is.  reach: what was hoped for.  more: other metrics
-    of the same answers.  note: what a reader must know.
+    files.  train_s: seconds of training, on one thread of a shared machine; None if nobody looked at the clock.  step_us:
+    microseconds of the processor a step, one sequence at a time without PyTorch.  step: what a step is.  reach: what was
+    hoped for.  more: other metrics of the same answers.  note: what a reader must know.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Measured:
     int8: float | None
     baselines: dict[str, float]
     bytes: tuple[int, int | None]
-    train_s: float
+    train_s: float | None
     step_us: float
     step: str
     reach: float | None = None

@@ -103,7 +103,7 @@ def _cells(row: Measured) -> tuple[str, ...]:
         "yes" if row.beats_baselines() else "no",
         "–" if row.reach is None else f"{_number(row.reach)}, {'reached' if row.meets(row.reach) else 'missed'}",
         _bytes(size) + ("" if small is None else f" ({_bytes(small)})"),
-        f"{row.train_s:.0f} s",
+        "–" if row.train_s is None else f"{row.train_s:.0f} s",
         f"{row.step_us:.0f} a {row.step}",
     )
 
