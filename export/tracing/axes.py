@@ -149,6 +149,11 @@ def _batch_and_time(
     time = next((k for k in timed if k in followed), timed[0] if timed else None)
     if time is None:
         time = next((k for k in usual[TIME]), None)
+    if time is None:
+        # No layer says which axis is time: it is the only free one besides the rows that outputs follow, such as the last one
+        # of a stack of convolutions.
+        rest = [k for k in open_groups if k in followed and k not in usual[BATCH]]
+        time = rest[0] if len(rest) == 1 else None
     others = [k for k in open_groups if k != time]
     by_calls = [b for b in others if any(rows.get(b, ()))]
     batch = next((k for k in by_calls if k in usual[BATCH]), by_calls[0] if by_calls else None)

@@ -122,6 +122,12 @@ def left_padded(kernel: int = 3, dilation: int = 2) -> Net:
     return _made(lambda s, x: s.gru(s.conv(F.pad(x.mT, (width, 0))).mT)[0], **parts)
 
 
+def convolutions() -> nn.Module:
+    """Convolutions that see the past only, and no layer that says which axis is time: [batch, 4, time]."""
+    pad = nn.ConstantPad1d((4, 0), 0.0)
+    return nn.Sequential(pad, nn.Conv1d(4, 6, 3, dilation=2), nn.ReLU(), nn.Conv1d(6, 5, 1))
+
+
 class Attending(nn.Module):
     """Two sequences of their own lengths, source [batch, source, 4] and target [batch, time, 3]."""
 

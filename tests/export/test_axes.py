@@ -37,6 +37,7 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], Any, list[Any], list[str], tuple
     ),
     "bands": (kinds.bands, torch.randn(2, 5, 7, 3), [("batch", "time", None, None)], ["batch time 7 4"], (1, 1)),
     "channels first": (kinds.channels_first, X.mT, [("batch", None, "time")], ["batch time 5"], (1, 1)),
+    "convolutions": (kinds.convolutions, X.mT, [("batch", None, "time")], ["batch 5 time"], (1, 1)),
     "series": (kinds.series, torch.randn(2, 9), [("batch", "time")], ["batch time 5"], (1, 1)),
     "audio": (kinds.audio, torch.randn(2, 700), [("batch", "time")], ["batch (time-241)//10 10"], (251, 1)),
     "flattened": (kinds.flattened, X, [("batch", "time", None)], ["batch_*_time 7"], (1, 1)),
