@@ -70,7 +70,8 @@ def test_a_push_in_on_evict_is_refused_where_the_pool_calls_it() -> None:
         def push() -> Any:
             return other.push(chunk())
 
-        pool.open("idle").push(chunk())
+        idle = pool.open("idle")  # kept: a stream that nobody holds is closed, not evicted
+        idle.push(chunk())
         while not told:
             tried(push)
         assert isinstance(told[0], runtime.PoolError | runtime.StateError)
