@@ -14,7 +14,7 @@ from rnncore.export.tracing.following import output_shapes
 from rnncore.export.tracing.groups import Group, find_groups, find_limits
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of
+from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
 from rnncore.runtime.format.step_fitting import Unfitting
 
 
@@ -229,8 +229,9 @@ def _how(example: Example) -> str:
     return f"axes={{'{first.name}': {tuple(words)}}} says which axes are free, None for a fixed one"
 
 
-def _extent(name: str, group: Group, shapes: Sequence[Sequence[object]]) -> Extent:
+def _extent(name: str, group: Group, shapes: Sequence[Sequence[Size]]) -> Extent:
     """Limits of an axis, and a step for sizes to try that outputs notice."""
-    follows = [size for shape in shapes for size in shape if isinstance(size, Steps) and base_of(size) == name]
+    every = [size for shape in shapes for size in inner_shape(tuple(shape))]
+    follows = [size for size in every if isinstance(size, Steps) and base_of(size) == name]
     stride = max([max(1, size.over // size.times) for size in follows], default=1)
     return Extent(name, group.minimum, group.maximum, group.multiple, stride)

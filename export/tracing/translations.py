@@ -40,14 +40,19 @@ def operators_read_once() -> Iterator[None]:
 
 def _kept(make: Any, *args: Any, **options: Any) -> Any:
     """A table of the caller's own: it may add to its lists."""
-    made = _made(make, args, tuple(options.items()))
+    made = _made(make, args, tuple(options.items()), _loaded())
     own = copy.copy(made)
     own.functions = {target: list(found) for target, found in made.functions.items()}
     return own
 
 
+def _loaded() -> bool:
+    """Whether torch's quantisation is imported, whose operators have translations only then."""
+    return hasattr(torch.ops.quantized_decomposed, "quantize_per_tensor")
+
+
 @functools.cache
-def _made(make: Any, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> Any:
+def _made(make: Any, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...], loaded: bool) -> Any:
     return make(*args, **dict(options))
 
 

@@ -11,7 +11,7 @@ from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.tracing.recorder import DOMAIN, STATE_IN, STATE_OUT, Call, StreamingLayerCall
 from rnncore.export.tracing.trace import Trace
 from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
-from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of
+from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of, inner_shape
 from rnncore.runtime.format.axes import stride_of as of_outputs
 
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
@@ -47,7 +47,7 @@ def stride_of(traced: Trace) -> int:
 def _why_no_strides(traced: Trace) -> str:
     """Why a module whose outputs do not have one step for each of the input cannot stream; empty if it can."""
     stride, example = stride_of(traced), traced.example
-    shapes = example.output_shapes or ()
+    shapes = [inner_shape(shape) for shape in example.output_shapes or ()]
     for size in [size for shape in shapes for size in shape if isinstance(size, Steps) and size.of == TIME]:
         for strides in (1, 2, 5):
             if size.at(stride * strides) * size.over != stride * strides * size.times:

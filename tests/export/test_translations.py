@@ -40,6 +40,12 @@ def test_kept_translations_are_torchs_own_and_no_source_is_read_twice() -> None:
                     found.clear()
             assert contents(registry()) == plain and set(contents(second)) == set(plain)
     assert _registration.ONNXRegistry.__dict__["from_torchlib"] is before
+    import torch.ao.quantization.fx._decomposed  # whose operators are translated from now on
+
+    assert torch.ops.quantized_decomposed.quantize_per_tensor
+    with operators_read_once():
+        assert contents(registry()) == contents(registry())
+        assert "quantized_decomposed::quantize_per_tensor" in registry().functions
     with silent():
         assert _registration.ONNXRegistry.from_torchlib(18).opset_version == 18
 

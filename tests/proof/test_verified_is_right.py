@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import event, given, settings
+from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -78,7 +78,8 @@ def modules(draw: st.DrawFn) -> Drawn:
     return Drawn(module, number, draw(st.integers(2, most)), isinstance(module, Packed))
 
 
-@settings(max_examples=8)
+# Not shrunk: an export takes seconds.
+@settings(max_examples=8, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(modules(), st.data())
 def test_no_wrong_file_is_ever_called_verified(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn, data: st.DataObject
