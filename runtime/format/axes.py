@@ -42,7 +42,9 @@ class Steps(str):
 
 def stride_of(shapes: Iterable[Iterable[Size]]) -> int:
     """The least number of steps after which every size that follows time has grown by whole steps of its own."""
-    sizes = [size for shape in shapes for size in inner_shape(tuple(shape)) if isinstance(size, Steps) and size.of == TIME]
+    sizes = [
+        size for shape in shapes for size in inner_shape(tuple(shape)) if isinstance(size, Steps) and size.of == TIME
+    ]
     return lcm(1, *(size.over // gcd(size.over, size.times) for size in sizes))
 
 
