@@ -248,7 +248,7 @@ def mutmut(tree: Path, *command: str, may_fail: bool = False) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "mutmut", *command],
         cwd=tree,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "fast", "PYTHONPATH": str(tree / "mutants")},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "fast", "PYTHONPATH": str(tree)},
         capture_output=True,
         text=True,
         check=False,
