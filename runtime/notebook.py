@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from rnncore.runtime.format.signature import Signature
+from rnncore.runtime.tensors.ports import ports_of
 
 _ROW = "<tr>{}</tr>"
 _CELL = '<td style="text-align:left">{}</td>'
@@ -19,27 +20,11 @@ def shown(title: str, facts: Mapping[str, object], signature: Signature) -> str:
     Everything is escaped: a file's names are not trusted.
     """
     told = _table([], [(name, value) for name, value in facts.items()])
-    ports = _table(["", "name", "dtype", "shape"], _ports(signature))
+    ports = _table(["", "name", "dtype", "shape"], [port[:4] for port in ports_of(signature)])
     return f"<div><b>{_text(title)}</b>{told}{ports}</div>"
 
 
-def _ports(signature: Signature) -> Iterator[tuple[object, ...]]:
-    options = {option.name for option in signature.options}
-    for port in signature.inputs:
-        yield "option" if port.name in options else "input", port.name, port.dtype, _shape(port.shape)
-    if signature.lengths is not None:
-        yield "lengths", signature.lengths.name, signature.lengths.dtype, _shape(signature.lengths.shape)
-    for state in signature.states:
-        yield "state", state.name, state.dtype, _shape(state.shape or ("batch", state.size))
-    for port in signature.outputs:
-        yield "output", port.name, port.dtype, _shape(port.shape)
-
-
-def _shape(shape: Sequence[object]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
-
-
-def _table(head: Sequence[str], rows: Iterator[tuple[object, ...]] | Sequence[tuple[object, ...]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[tuple[object, ...]]) -> str:
     lines = [_ROW.format("".join(_HEAD.format(_text(name)) for name in head))] if head else []
     lines += [_ROW.format("".join(_CELL.format(_text(cell)) for cell in row)) for row in rows]
     return f"<table>{''.join(lines)}</table>"

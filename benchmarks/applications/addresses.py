@@ -5,15 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-import torch
-
 from benchmarks.applications.common import Split, Stopwatch, files_of, split, step_us, without_duplicates
 from benchmarks.applications.record import Measured
-from benchmarks.applications.tagging import Tagged, commonest_tags, crf_f1, span_f1, word_features
-from rnncore import CellConfig, ReaderConfig, Tagger, runtime
+from benchmarks.applications.tagging import Hyper, Tagged, commonest_tags, crf_f1, span_f1, train_tagger, word_features
+from rnncore import Tagger, runtime
 from rnncore.runtime import Affixes
 from rnncore.text import Vocabulary, token_vocabulary
-from rnncore.training import fit
 
 FLOORS = {"addresses, fields": 0.915}
 
@@ -75,23 +72,6 @@ def measure() -> list[Measured]:
 def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 15) -> tuple[Tagger, Vocabulary]:
     vocabulary = token_vocabulary((tokens for tokens, _ in train), least_count=2, strip=True)
     affixes = Affixes.of(word for tokens, _ in train for word in tokens)
-    labels = sorted({tag for part in (train, valid) for _, tags in part for tag in tags})
-    torch.manual_seed(0)
-    cells = (CellConfig.named("lstm", 96),)
-    config = ReaderConfig(cells, len(vocabulary), embedding_size=64, bidirectional=True, dropout=0.5)
-    model = Tagger(config, labels, crf=True, affixes=affixes)
-
-    def encoded(part: Sequence[Tagged]) -> list[tuple[object, object, list[str]]]:
-        return [(vocabulary.encode(" ".join(tokens)), affixes.ids(tokens), tags) for tokens, tags in part]
-
-    fit(
-        model,
-        encoded(train),
-        encoded(valid),
-        collate=model.collate,
-        epochs=epochs,
-        batch=48,
-        learning_rate=8e-3,
-        clip=5.0,
-    )
-    return model, vocabulary
+    return train_tagger(
+        train, valid, vocabulary, affixes, Hyper(96, 64, epochs, batch=48, learning_rate=8e-3)
+    ), vocabulary

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from benchmarks.applications.common import Split, Stopwatch, files_of, split, step_us, without_duplicates
 from benchmarks.applications.record import Measured
-from benchmarks.applications.tagging import Tagged, commonest_tags, crf_f1, kind, span_f1
-from rnncore import CellConfig, ReaderConfig, Tagger, runtime
+from benchmarks.applications.tagging import Hyper, Tagged, commonest_tags, crf_f1, kind, span_f1, train_tagger
+from rnncore import Tagger, runtime
 from rnncore.runtime import Affixes
 from rnncore.text import Vocabulary, token_vocabulary
-from rnncore.training import fit
 
 FLOORS = {"named entities, Japanese": 0.5}
 
@@ -91,23 +88,6 @@ def measure() -> list[Measured]:
 def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 20) -> tuple[Tagger, Vocabulary]:
     vocabulary = token_vocabulary((tokens for tokens, _ in train), least_count=2)
     affixes = Affixes.of((word for tokens, _ in train for word in tokens), prefix=3, suffix=3)
-    labels = sorted({tag for part in (train, valid) for _, tags in part for tag in tags})
-    torch.manual_seed(0)
-    cells = (CellConfig.named("lstm", 64),)
-    config = ReaderConfig(cells, len(vocabulary), embedding_size=48, bidirectional=True, dropout=0.5)
-    model = Tagger(config, labels, crf=True, affixes=affixes)
-
-    def encoded(part: Sequence[Tagged]) -> list[tuple[object, object, list[str]]]:
-        return [(vocabulary.encode(" ".join(tokens)), affixes.ids(tokens), tags) for tokens, tags in part]
-
-    fit(
-        model,
-        encoded(train),
-        encoded(valid),
-        collate=model.collate,
-        epochs=epochs,
-        batch=24,
-        learning_rate=1e-2,
-        clip=5.0,
-    )
-    return model, vocabulary
+    return train_tagger(
+        train, valid, vocabulary, affixes, Hyper(64, 48, epochs, batch=24, learning_rate=1e-2)
+    ), vocabulary

@@ -1,4 +1,4 @@
-"""What the taggers share: the CRF of python-crfsuite as a baseline, F1 of spans, accuracy of the trivial one."""
+"""What the taggers share: their network and its training, a CRF of python-crfsuite as baseline, F1 of spans."""
 
 from __future__ import annotations
 
@@ -6,10 +6,52 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from rnncore.runtime import count_spans
+import torch
+
+from rnncore import CellConfig, ReaderConfig, Tagger
+from rnncore.runtime import Affixes, count_spans
+from rnncore.text import Vocabulary
+from rnncore.training import fit
 
 Tagged = tuple[list[str], list[str]]
+
+
+class Hyper(NamedTuple):
+    """Sizes and settings of a tagger's training."""
+
+    hidden: int
+    embedding: int
+    epochs: int
+    batch: int
+    learning_rate: float
+
+
+def train_tagger(
+    train: Sequence[Tagged], valid: Sequence[Tagged], vocabulary: Vocabulary, affixes: Affixes, hyper: Hyper
+) -> Tagger:
+    """A bidirectional LSTM that reads words and their first and last letters, under a CRF."""
+    labels = sorted({tag for part in (train, valid) for _, tags in part for tag in tags})
+    torch.manual_seed(0)
+    cells = (CellConfig.named("lstm", hyper.hidden),)
+    config = ReaderConfig(cells, len(vocabulary), embedding_size=hyper.embedding, bidirectional=True, dropout=0.5)
+    model = Tagger(config, labels, crf=True, affixes=affixes)
+
+    def encoded(part: Sequence[Tagged]) -> list[tuple[object, object, list[str]]]:
+        return [(vocabulary.encode(" ".join(tokens)), affixes.ids(tokens), tags) for tokens, tags in part]
+
+    fit(
+        model,
+        encoded(train),
+        encoded(valid),
+        collate=model.collate,
+        epochs=hyper.epochs,
+        batch=hyper.batch,
+        learning_rate=hyper.learning_rate,
+        clip=5.0,
+    )
+    return model
 
 
 def span_f1(found: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> float:

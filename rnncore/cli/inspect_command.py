@@ -13,8 +13,8 @@ from rich.table import Table
 from rnncore.cli.console import output, printable, reports_errors
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ModelFileError
-from rnncore.runtime.format.signature import PICKS, TensorSpec
 from rnncore.runtime.opening import class_of
+from rnncore.runtime.tensors.ports import ports_of
 
 if TYPE_CHECKING:
     from rnncore.runtime.model import Model
@@ -76,35 +76,12 @@ def _choices(model: Model) -> dict[str, dict[str, str]]:
 
 
 def _signature_table(model: Model) -> Table:
-    signature = model.signature
     table = Table(
         "role", "name", "dtype", "shape", "note", title="Signature", title_justify="left", box=None, pad_edge=False
     )
-    options = {option.name: option for option in signature.options}
-    for port in signature.inputs:
-        option = options.get(port.name)
-        note = _ids(port) if option is None else f"{option.default:g} if left out; {option.text}"
-        _add_row(table, "input" if option is None else "option", port.name, port.dtype, _shape(port.shape), note)
-    if signature.lengths is not None:
-        port = signature.lengths
-        _add_row(table, "lengths", port.name, port.dtype, _shape(port.shape), "valid steps of each row")
-    for state in signature.states:
-        initial = "starts at zero" if state.initial is None else "starts at a learned value"
-        _add_row(
-            table, "state", state.name, state.dtype, _shape(("batch", state.size)), f"-> {state.output}, {initial}"
-        )
-    for port in signature.outputs:
-        _add_row(table, "output", port.name, port.dtype, _shape(port.shape), "")
-    if signature.pick is not None:
-        shape = _shape(("batch", "time", PICKS))
-        of = signature.pick.of
-        _add_row(table, "input of picks", signature.pick.at, "int64", shape, f"which numbers of {of} are asked")
-        _add_row(table, "picks", signature.pick.picked, signature.outputs[0].dtype, shape, f"these of {of}")
+    for port in ports_of(model.signature):
+        _add_row(table, *port)
     return table
-
-
-def _ids(port: TensorSpec) -> str:
-    return "" if port.limit is None else f"below {port.limit}"
 
 
 def _report_table(report: dict[str, Any]) -> Table:
@@ -146,7 +123,3 @@ def _report_table(report: dict[str, Any]) -> Table:
 
 def _add_row(table: Table, *cells: object) -> None:
     table.add_row(*(printable(cell).replace("\n", "\\n") for cell in cells))
-
-
-def _shape(shape: tuple[int | str, ...]) -> str:
-    return "[" + ", ".join(map(str, shape)) + "]"

@@ -34,6 +34,11 @@ def empty_outputs(layout: Layout) -> list[Array] | None:
     """The answer to a chunk without steps, or None if only the file itself knows it."""
     if not layout.fixed or layout.timeless_outputs:
         return None
+    return blank_outputs(layout)
+
+
+def blank_outputs(layout: Layout) -> list[Array]:
+    """Outputs without a step, of one sequence."""
     return [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs]
 
 

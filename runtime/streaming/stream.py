@@ -19,6 +19,7 @@ from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.run import Items, no_steps_message, run_items, split_items
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
+from rnncore.runtime.streaming.chunk import blank_outputs, empty_outputs
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.given_state import read_state, read_steps
 from rnncore.runtime.streaming.holding import Held, Holder, hold
@@ -253,13 +254,14 @@ class Stream(Closing):
         keep(layout, rest, after)
         check_count(count, steps)
         self._reached = (1 - now, count + steps)  # nothing to show to callbacks
-        return one_or_all(layout, [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs])
+        return one_or_all(layout, blank_outputs(layout))
 
     def _push_nothing(self, items: dict[str, Array]) -> Any:
         """Answer to a chunk without steps; the state stays, so nothing is finished."""
         layout = self._engine.layout
-        if layout.fixed and not layout.timeless_outputs:
-            return one_or_all(layout, [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs])
+        known = empty_outputs(layout)
+        if known is not None:
+            return one_or_all(layout, known)
         if layout.timeless_outputs and layout.lengths is None:
             raise InputError(no_steps_message(layout, [0]))
         return one_or_all(layout, self._run_unbound(items, 1, 0))
