@@ -55,7 +55,11 @@ PACKAGES = {
         "rnncore/runtime/batching", (*_in("runtime", "run", "picks"), *_in("service", "ragged"))
     ),
     "runtime/streaming": Package(
-        "rnncore/runtime/streaming", (*_in("runtime", "stream", "stream_machine"), *_in("service", "snapshot"))
+        "rnncore/runtime/streaming",
+        (
+            *_in("runtime", "stream", "strides", "state_rows", "bound_buffers", "stream_machine", "foreign"),
+            *_in("service", "hooks", "snapshot"),
+        ),
     ),
     "runtime/pool": Package(
         "rnncore/runtime/pool",
