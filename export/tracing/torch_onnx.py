@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
@@ -67,6 +68,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     """
     with silent(), torch.no_grad(), operators_read_once():
         try:
+            drop_guards(program)
             spare_decompositions(program, OPSET)
             result = torch.onnx.export(
                 program, dynamo=True, verbose=False, opset_version=OPSET, custom_translation_table=TRANSLATIONS

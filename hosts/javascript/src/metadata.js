@@ -13,7 +13,7 @@ class Malformed extends Error {}
 class CutShort extends Malformed {}
 
 /** Number, start and end of the content of each field of the protobuf message in bytes[start..end]. */
-function* fields(bytes, start, end) {
+export function* fields(bytes, start, end) {
   let at = start;
   const varint = () => {
     let value = 0;
@@ -45,6 +45,9 @@ function* fields(bytes, start, end) {
     at += size;
   }
 }
+
+/** Whether rnncore wrote an ONNX file; the errors of `readMetadata` for bytes that are none. */
+export const isOurs = (bytes) => entriesOf(bytes).some(({ key }) => key.startsWith(PREFIX));
 
 /** All metadata of an ONNX file, by key: the text, and where in the file it begins and ends. */
 function entriesOf(bytes) {
