@@ -17,6 +17,7 @@ from torch import nn
 from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
+from rnncore.export.narrowing import narrowed_lengths
 from rnncore.export.options import Options
 from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
@@ -172,6 +173,7 @@ class _Proved:
 def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
     plan, traced = Plan.of(options, own_lengths=captured.example.lengths is not None), None
+    remarks: list[str] = []
     while True:
         progress.now("tracing")
         planned = Planned.of(captured, options, plan, traced)
@@ -182,6 +184,17 @@ def _proved(captured: Captured, options: Options, path: Path, progress: Progress
             return _Proved(built, None)
         progress.now("comparing the file with PyTorch")
         verdict = _verdict(captured, options, built, path)
+        verdict.remarks[:0] = remarks
+        narrower = narrowed_lengths(planned.traced, verdict)
+        if narrower is not None:
+            remarks.append(narrower.remark)
+            plan = (
+                planned.plan
+                if narrower.forever or not planned.plan.stream
+                else planned.plan.batch_only(narrower.remark)
+            )
+            traced = narrower.traced
+            continue
         plan, traced = planned.plan.narrowed(planned.traced.trace, verdict), planned.traced
         if plan == planned.plan:
             return _Proved(built, verdict)
