@@ -934,6 +934,9 @@ inline Metadata find_metadata(const Bytes& bytes) {
       found[key.substr(8)] = std::move(value);
     }
   } catch (const Fields::Malformed&) {
+    if (bytes.size() > 8 && std::memcmp(bytes.data() + 4, "ORTM", 4) == 0) {
+      throw NotOnnxError("the file has onnxruntime's own format (.ort): load the .onnx file that it was made from");
+    }
     throw NotOnnxError("the file is no ONNX model, or is truncated or damaged: copy or export it again");
   }
   if (!has_graph) throw NotOnnxError("the file is no ONNX model: it holds no graph");

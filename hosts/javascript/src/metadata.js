@@ -71,6 +71,9 @@ function entriesOf(bytes) {
     if (error instanceof CutShort && seen.has(IR_VERSION)) {
       throw new NotOnnxError(`the file is truncated or damaged: ${error.message}; copy or export it again`);
     }
+    if (String.fromCharCode(...bytes.subarray(4, 8)) === "ORTM") {
+      throw new NotOnnxError("the file has onnxruntime's own format (.ort): load the .onnx file that it was made from");
+    }
     throw new NotOnnxError("the file is no ONNX model, or is damaged");
   }
   if (!seen.has(GRAPH)) throw new NotOnnxError("the file is no ONNX model: it holds no graph");

@@ -38,7 +38,7 @@ async function problem(ort, rnncore, read) {
   const all = (await model.tokenScores(field.value)).map((one) => one.logProb);
   if (differs(shown(), all)) return "what it writes has another surprise than what it reads";
 
-  for (const [value, read] of [[text.repeat(1500), 1], ["", 0], ["Ω🙂 the", 0], [text.slice(0, 5), 5]]) { // 100 kB, then another text at once
+  for (const [value, read] of [[text.repeat(1500), 200], ["", 0], ["Ω🙂 the", 0], [text.slice(0, 5), 5]]) { // 100 kB, then another text at once
     field.value = value;
     field.dispatchEvent(new Event("input"));
     await until(`the page answers to ${value.length} letters`, () => shown().length >= read && letters.textContent.startsWith(value.slice(0, 5)));
