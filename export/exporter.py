@@ -17,6 +17,7 @@ from torch import nn
 from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
+from rnncore.export.narrowing import narrowed_lengths
 from rnncore.export.options import Options
 from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
@@ -97,8 +98,9 @@ def export(
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
         external_data: True: weights go to a second file, which the model needs beside it: ``path`` with a hash of them and
-            ".data" behind it.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to the
-            same path again exchanges both as one, and then removes the second file of before.
+            ".data" behind it; arrays of less than 1 KiB stay inside, and if all do there is one file.  False: never; None:
+            when they are more than one ONNX file holds, 1.9 GB.  Exporting to the same path again exchanges both as one, and
+            then removes the second file of before.
         states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
             ``{}`` for none.  By default those are found that recurrent layers start from and end with.  A state is no
             input of the file's ``run``: it starts from zeros, and streams carry it.
@@ -172,6 +174,7 @@ class _Proved:
 def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
     plan, traced = Plan.of(options, own_lengths=captured.example.lengths is not None), None
+    remarks: list[str] = []
     while True:
         progress.now("tracing")
         planned = Planned.of(captured, options, plan, traced)
@@ -182,6 +185,17 @@ def _proved(captured: Captured, options: Options, path: Path, progress: Progress
             return _Proved(built, None)
         progress.now("comparing the file with PyTorch")
         verdict = _verdict(captured, options, built, path)
+        verdict.remarks[:0] = remarks
+        narrower = narrowed_lengths(planned.traced, verdict)
+        if narrower is not None:
+            remarks.append(narrower.remark)
+            plan = (
+                planned.plan
+                if narrower.forever or not planned.plan.stream
+                else planned.plan.batch_only(narrower.remark)
+            )
+            traced = narrower.traced
+            continue
         plan, traced = planned.plan.narrowed(planned.traced.trace, verdict), planned.traced
         if plan == planned.plan:
             return _Proved(built, verdict)

@@ -10,10 +10,13 @@ from onnxscript import opset20 as op
 from torch import nn
 from torch.export import ExportedProgram
 
+from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
+from rnncore.export.tracing.whole_quotients import whole_quotients
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
 
@@ -49,7 +52,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with silent(), torch.no_grad():
+    with silent(), whole_quotients(), torch.no_grad():
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:
@@ -67,6 +70,8 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     """
     with silent(), torch.no_grad(), operators_read_once():
         try:
+            drop_guards(program)
+            slice_free_parts(program)
             spare_decompositions(program, OPSET)
             result = torch.onnx.export(
                 program, dynamo=True, verbose=False, opset_version=OPSET, custom_translation_table=TRANSLATIONS
