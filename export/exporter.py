@@ -100,8 +100,9 @@ def export(
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
         external_data: True: weights go to a second file, which the model needs beside it: ``path`` with a hash of them and
-            ".data" behind it.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to the
-            same path again exchanges both as one, and then removes the second file of before.
+            ".data" behind it; arrays of less than 1 KiB stay inside, and if all do there is one file.  False: never; None:
+            when they are more than one ONNX file holds, 1.9 GB.  Exporting to the same path again exchanges both as one, and
+            then removes the second file of before.
         states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
             ``{}`` for none.  By default those are found that recurrent layers start from and end with, and those of a
             module of one step (no time axis) that are zeros in the example and come back in their shape.  A state is no

@@ -58,10 +58,13 @@ def load(
     """Load a model that ``rnncore.export`` wrote, or, given its ``states``, any other ONNX model.
 
     source: path of the file, or its bytes.
-    threads: threads inside one call.  1 is right for a service that runs many calls side by side; a single caller with
-        a wide model gains from one for each core: ``"auto"`` or None for as many as the cpuset and the cgroup of this
-        process allow.  Threads never spin while they wait.  ``"shared"``: one pool of threads for all models of the
-        process, see :func:`rnncore.runtime.share_threads`; onnxruntime lets these spin for a moment after a call.
+    threads: processors that one call may use.  1 is right for a service that runs many calls side by side; a single caller
+        gains from one for each core: ``"auto"`` or None for as many as the cpuset and the cgroup of this process allow.
+        Rows of a large batch (``run``, lists, ``push_many``) are shared out to so many threads, 4 rows to each at least, if
+        the export saw that rows do not depend on each other; the answers have the bits of the whole call.  Within small
+        calls, and for other files, onnxruntime shares out each large operation.  Threads never spin while they wait.
+        ``"shared"``: one pool of threads for all models of the process, see :func:`rnncore.runtime.share_threads`;
+        onnxruntime lets these spin for a moment after a call, and rows are not shared out.
     arena: keep memory between calls.  False gives it back after each call, which costs time and saves memory where
         calls are rare or of very different sizes.
     max_steps: longest sequence or chunk that is accepted; a longer one is an InputError before any memory is taken.

@@ -39,7 +39,11 @@ def _in(folder: str, *names: str) -> tuple[str, ...]:
 PACKAGES = {
     "runtime/format": Package(
         "rnncore/runtime/format",
-        _in("runtime", "protobuf", "files", "limits", "options", "formats", "weights_files", "drawn"),
+        (
+            *_in("runtime", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits", "options"),
+            *_in("runtime", "formats", "weights_files"),
+            *_in("export", "publishing"),
+        ),
     ),
     "runtime/session": Package("rnncore/runtime/session", _in("runtime", "run", "stream", "instructions")),
     "runtime/tensors": Package("rnncore/runtime/tensors", _in("runtime", "run", "foreign", "stream")),
@@ -51,7 +55,11 @@ PACKAGES = {
         "rnncore/runtime/batching", (*_in("runtime", "run", "picks"), *_in("service", "ragged"))
     ),
     "runtime/streaming": Package(
-        "rnncore/runtime/streaming", (*_in("runtime", "stream", "stream_machine"), *_in("service", "snapshot"))
+        "rnncore/runtime/streaming",
+        (
+            *_in("runtime", "stream", "strides", "state_rows", "bound_buffers", "stream_machine", "foreign"),
+            *_in("service", "hooks", "snapshot"),
+        ),
     ),
     "runtime/pool": Package(
         "rnncore/runtime/pool",

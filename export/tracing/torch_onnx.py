@@ -15,6 +15,7 @@ from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.export.tracing.whole_quotients import whole_quotients
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -70,6 +71,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     """
     with silent(), torch.no_grad(), operators_read_once():
         try:
+            drop_guards(program)
             slice_free_parts(program)
             spare_decompositions(program, OPSET)
             result = torch.onnx.export(

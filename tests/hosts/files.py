@@ -16,6 +16,7 @@ from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, LanguageMo
 from rnncore.export import export, export_generator, export_translator
 from rnncore.runtime.format.document import document_of
 from rnncore.text import Vocabulary, character_vocabulary, subword_vocabulary, token_vocabulary, word_vocabulary
+from tests.hosts.foreign import write_foreign
 
 TEXT = "the cat isn't here, said the dog; the well-known dog sat (on 3 mats)."
 
@@ -105,6 +106,7 @@ def write_files(folder: Path) -> dict[str, list[str]]:
         "weights": weights.name,
         "vocabularies": vocabularies(),
         "saved": saved(folder),
+        "foreign": write_foreign(folder / "foreign"),
         **texts(folder),
     }
     (folder / "expected.json").write_text(json.dumps(expected))

@@ -32,7 +32,7 @@ from tests.matrix.environments import (
 
 PAGE = ROOT / "docs" / "matrix.md"
 DATA = ROOT / "docs" / "matrix.json"
-TORCHES = ("2.9.1", "2.12.1", "2.14.1", "2.15.0")
+TORCHES = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.14.1", "2.15.0")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LIMIT_S = 3000
 

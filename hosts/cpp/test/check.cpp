@@ -167,6 +167,78 @@ std::string check_wrong_input(const rnncore::Model& model) {
   return refused<rnncore::InputError>([&] { model.run({{input, Array("int64", {2, 3})}}, {1, 4}); });
 }
 
+/// Words of `load` are those of Python.
+rnncore::Reading reading(const Json& options) {
+  rnncore::Reading how;
+  for (const auto& [name, output] : options["states"].members) how.states[name] = output.string();
+  for (const auto& [name, words] : options["axes"].members) how.axes[name] = words.string();
+  for (const auto& [name, value] : options["constants"].members) how.constants[name] = Array::of<double>({}, {value.number()});
+  for (const auto& [name, values] : options["initial"].members) {
+    const auto all = numbers(values);
+    how.initial[name] = Array::of<double>({static_cast<std::int64_t>(all.size())}, all);
+  }
+  if (options.has("chunk")) how.chunk = options["chunk"].integer();
+  if (options.has("context")) how.context = options["context"].integer();
+  return how;
+}
+
+/// A file of others: Python's answers, whole and in chunks, saved between them.
+std::string check_foreign(const rnncore::Runtime& runtime, const std::string& folder, const Json& one) {
+  const std::string path = folder + one["file"].string(), input = one["input"].string(), output = one["output"].string();
+  const rnncore::Reading how = reading(one["options"]);
+  const rnncore::Model model = runtime.load(path, how);
+  std::vector<std::int64_t> shape;
+  for (const Json& size : one["shape"].list()) shape.push_back(size.integer());
+  const std::string type = model.signature().inputs.front().type;
+  const Array x = rnncore::detail::converted(Array::of<double>(shape, numbers(one["x"])), type, "x");
+  const double tolerance = type == "float16" ? 4e-3 : 1e-4;
+  const auto answer = numbers(one["answer"]);
+  const auto near = [&](const Array& got, std::size_t from) {
+    for (std::size_t i = 0; i < got.size(); ++i) if (!(std::abs(got.number(i) - answer[from + i]) <= tolerance)) return false;
+    return true;
+  };
+  const Array whole = model.run({{input, x}}).at(output);
+  if (whole.size() != answer.size() || !near(whole, 0)) return "another answer to the whole";
+  const std::size_t own = answer.size() / static_cast<std::size_t>(shape[0] * shape[1]);
+  const auto& cuts = one["cuts"].list();
+  std::vector<rnncore::Stream> streams{model.stream(), model.stream()};  // in turns
+  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    for (std::int64_t row = 0; row < 2; ++row) {
+      const Array item = rnncore::detail::without_axis(rnncore::detail::slice(x, 0, row, row + 1), 0);
+      auto& stream = streams[static_cast<std::size_t>(row)];
+      const Array got = stream.push({{input, rnncore::detail::slice(item, 0, cuts[i].integer(), cuts[i + 1].integer())}}).at(output);
+      if (got.dims()[0] != cuts[i + 1].integer() - cuts[i].integer()) return "a chunk has another number of steps";
+      if (!near(got, static_cast<std::size_t>(row * shape[1] + cuts[i].integer()) * own)) return "another answer to a chunk";
+      stream = model.restore(stream.save());
+    }
+  }
+  if (how.chunk) {  // samples one after the other are chunks too
+    const Array flat = x.reshaped({2, rnncore::detail::product(shape) / 2});
+    if (!near(model.run({{input, flat}}).at(output), 0)) return "another answer to flat samples";
+    const std::string short_by_one = refused<rnncore::InputError>([&] { model.run({{input, rnncore::detail::slice(flat, 1, 1, flat.dims()[1])}}); });
+    if (!short_by_one.empty()) return short_by_one;
+  }
+  rnncore::Reading other = how;
+  const std::string first = how.states.begin()->first;
+  const auto& state = model.signature().states.front();
+  other.initial[first] = rnncore::detail::filled("float64", state.item, 0.25);
+  std::string note = refused<rnncore::SnapshotError>([&] { runtime.load(path, other).restore(streams[0].save()); });
+  if (!note.empty()) return note;
+  std::vector<rnncore::Reading> wrongs(7, how);
+  wrongs[0].states = {};
+  wrongs[1].states = {{first, "nothing"}};
+  wrongs[2].states = {{"nothing", how.states.begin()->second}};
+  wrongs[3].axes[first] = "batch batch";
+  wrongs[4].initial[first] = Array("float32", {1, 1, 1, 1});
+  wrongs[5].chunk = 0;
+  wrongs[6].constants["nothing"] = Array("float32", {});
+  for (const auto& wrong : wrongs) {
+    note = refused<rnncore::RnncoreError>([&] { runtime.load(path, wrong).stream(); });
+    if (!note.empty()) return "wrong reading " + std::to_string(&wrong - wrongs.data()) + ": " + note;
+  }
+  return refused<rnncore::ForeignModelError>([&] { runtime.load(path); });
+}
+
 std::string check_generator(const rnncore::Model& model, const Json& expected) {
   const rnncore::TextGenerator generator(model);
   for (const Json& one : expected.list()) {
@@ -249,6 +321,12 @@ int main(int count, char** arguments) {
     return refused<rnncore::NotStreamableError>([&] { runtime.load(folder + "both_ways.onnx").stream(); });
   });
   test("wrong input is refused", [&] { return check_wrong_input(tagger); });
+  for (const Json& one : expected["foreign"].list()) {
+    test("a file of others, " + one["name"].string(), [&] { return check_foreign(runtime, folder, one); });
+  }
+  test("states of a file of ours are refused", [&] {
+    return refused<rnncore::InputError>([&] { runtime.load(folder + "tagger.onnx", rnncore::Reading{}); });
+  });
   test("a generator writes as in Python", [&] { return check_generator(runtime.load(folder + "generator.onnx"), expected["generator"]); });
   test("a translator finds what Python finds", [&] { return check_translator(runtime.load(folder + "translator.onnx"), expected["translator"]); });
   // a stream that has read the ids 3, 1, 4, for Python to go on with

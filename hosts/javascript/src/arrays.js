@@ -126,6 +126,24 @@ export const stack = (arrays, axis) => concat(arrays.map((array) => withAxis(arr
 
 export const withAxis = ({ type, dims, data }, axis) => ({ type, dims: [...dims.slice(0, axis), 1, ...dims.slice(axis)], data });
 
+/** The axes in another order: axis i of the answer is axis order[i] of the array. */
+export function transpose({ type, dims, data }, order) {
+  const result = zeros(type, order.map((axis) => dims[axis]));
+  const strides = order.map((axis) => product(dims.slice(axis + 1)));
+  const at = Array(dims.length).fill(0);
+  let from = 0;
+  for (let i = 0; i < data.length; i++) {
+    result.data[i] = data[from];
+    for (let axis = at.length - 1; axis >= 0; axis--) {
+      from += strides[axis];
+      if (++at[axis] < result.dims[axis]) break;
+      from -= strides[axis] * result.dims[axis];
+      at[axis] = 0;
+    }
+  }
+  return result;
+}
+
 /** One entry along an axis, which is gone. */
 export function row(array, axis, index) {
   const one = slice(array, axis, index, index + 1);

@@ -13,7 +13,7 @@ class Malformed extends Error {}
 class CutShort extends Malformed {}
 
 /** Number, start and end of the content of each field of the protobuf message in bytes[start..end]. */
-function* fields(bytes, start, end) {
+export function* fields(bytes, start, end) {
   let at = start;
   const varint = () => {
     let value = 0;
@@ -46,6 +46,9 @@ function* fields(bytes, start, end) {
   }
 }
 
+/** Whether rnncore wrote an ONNX file; the errors of `readMetadata` for bytes that are none. */
+export const isOurs = (bytes) => entriesOf(bytes).some(({ key }) => key.startsWith(PREFIX));
+
 /** All metadata of an ONNX file, by key: the text, and where in the file it begins and ends. */
 function entriesOf(bytes) {
   if (!bytes.length) throw new NotOnnxError("the file is empty");
@@ -67,6 +70,9 @@ function entriesOf(bytes) {
   } catch (error) {
     if (error instanceof CutShort && seen.has(IR_VERSION)) {
       throw new NotOnnxError(`the file is truncated or damaged: ${error.message}; copy or export it again`);
+    }
+    if (String.fromCharCode(...bytes.subarray(4, 8)) === "ORTM") {
+      throw new NotOnnxError("the file has onnxruntime's own format (.ort): load the .onnx file that it was made from");
     }
     throw new NotOnnxError("the file is no ONNX model, or is damaged");
   }

@@ -132,6 +132,55 @@ export async function check(ort, rnncore, read, place) {
     await first;
     return note;
   });
+  for (const { file, name, options, input, output, shape, x, cuts, answer } of expected.foreign) {
+    await test(`a file of others, ${name}: Python's answers, whole and in chunks, saved between them`, async () => {
+      const model = await rnncore.load(ort, await read(file), options);
+      const tolerance = model.signature.inputs[0].type === "float16" ? 4e-3 : 1e-4;
+      const near = (got, from, to) => got.length === to - from && got.every((value, i) => Math.abs(value - answer[from + i]) <= tolerance);
+      const whole = (await model.run({ [input]: { dims: shape, data: Float32Array.from(x) } }))[output];
+      if (!near([...whole.data], 0, answer.length)) return `${whole.dims}: ${whole.data.slice(0, 5)} in place of ${answer.slice(0, 5)}`;
+      const step = x.length / shape[0] / shape[1];
+      const own = answer.length / shape[0] / shape[1];
+      const [streams, forks] = [[0, 1].map(() => model.stream()), []];
+      for (let i = 0; i + 1 < cuts.length; i++) {
+        const chunk = (row) => ({ dims: [cuts[i + 1] - cuts[i], ...shape.slice(2)], data: Float32Array.from(x.slice((row * shape[1] + cuts[i]) * step, (row * shape[1] + cuts[i + 1]) * step)) });
+        const together = await model.pushMany(streams, streams.map((_, row) => ({ [input]: chunk(row) })));
+        for (const [row, got] of together.entries()) {
+          const at = row * shape[1];
+          if (!near([...got[output].data], (at + cuts[i]) * own, (at + cuts[i + 1]) * own)) return `row ${row}, chunk ${i} differs`;
+        }
+        for (const [row, stream] of streams.entries()) {
+          forks.push(stream.fork());
+          streams[row] = await model.restore(stream.save());
+        }
+      }
+      if (options.chunk) { // samples one after the other are chunks too
+        const flat = Float32Array.from(x.slice(0, x.length / 2));
+        if (!near([...(await model.stream().push({ [input]: flat }))[output].data], 0, answer.length / 2)) return "flat samples differ";
+        const note = await refused("InputError", () => model.stream().push({ [input]: flat.slice(1) }));
+        if (note) return note;
+      }
+      if (!same(forks.slice(0, 2).map((one) => one.steps), [1, 1])) return "a fork moved";
+      const [first] = Object.keys(options.states);
+      for (const wrong of [{ states: {} , ...(options.chunk ? { chunk: options.chunk } : {}) }, { states: { [first]: "nothing" } }, { states: { nothing: first } }, { ...options, axes: { [first]: "batch" } }, { ...options, initial: { [first]: [[[[1]]]] } }, { ...options, chunk: 1.5 }]) {
+        const note = await refused("RnncoreError", async () => (await rnncore.load(ort, await read(file), wrong)).stream());
+        if (note) return `${JSON.stringify(wrong)}: ${note}`;
+      }
+      const reading = { ...options, initial: { [first]: [...(await model.stream()).states[first].data].map((value) => value + 1) } };
+      if (name === "no batch, begins elsewhere") {
+        const other = await rnncore.load(ort, await read(file), reading);
+        const note = await refused("SnapshotError", () => other.restore(streams[0].save()));
+        if (note) return note;
+      }
+      return refused("ForeignModelError", async () => rnncore.load(ort, await read(file)));
+    });
+  }
+  await test("states of a file of ours, and words without states, are refused", async () => {
+    const note = await refused("InputError", async () => rnncore.load(ort, await read("tagger.onnx"), { states: {} }));
+    if (note) return note;
+    const chunk = await refused("InputError", async () => rnncore.load(ort, await read("tagger.onnx"), { chunk: 5 }));
+    return chunk ?? refused("InputError", async () => rnncore.load(ort, await read("tagger.onnx"), { state: {} }));
+  });
   for (const { name, tokenizer, texts } of expected.vocabularies) {
     await test(`${name}: the ids and texts of the tokenizers library`, async () => {
       const vocabulary = new rnncore.Vocabulary(tokenizer);
