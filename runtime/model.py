@@ -156,7 +156,7 @@ class Model:
             batch = Batch(*quick, None)
         else:
             given = bind_arguments(layout.inputs, inputs, named)
-            ragged = read_ragged(layout, given)
+            ragged = read_ragged(layout, given, self.engine.quick)
             if ragged is not None:
                 if lengths is not None:
                     raise InputError("lengths do not go with a list of sequences: each item brings its own length")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.batching.ragged import Ragged, check_ragged, run_ragged
+from rnncore.runtime.batching.ragged import Ragged, by_budget, check_ragged, run_ragged
 from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items
@@ -63,7 +63,7 @@ def _answers(
     slots = engine.layout.inputs
     timeless = {s.name: _stacked(s, [item[s.name] for item in items]) for s in slots if not s.ragged}
     ragged = Ragged(items, lengths, timeless)
-    outputs = run_ragged(engine, ragged, batch_size=batch_size, padding_budget=padding_budget)
+    outputs = run_ragged(engine, ragged, by_budget(batch_size, padding_budget))
     columns = [
         output if isinstance(output, list) else [row.copy() for row in slot.rows(output)]
         for slot, output in zip(engine.layout.outputs, outputs, strict=True)
