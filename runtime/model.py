@@ -183,6 +183,7 @@ class Model:
         window: int = 1024,
         padding_budget: float = PADDING_BUDGET,
         progress: Progress | None = None,
+        read_ahead: bool = False,
     ) -> Iterator[Any]:
         """Run any number of sequences, and yield the answer to each, in order: for what does not fit in memory.
 
@@ -192,6 +193,9 @@ class Model:
         window: so many sequences are read ahead, to find those of similar length.  Memory is that of one window.
         padding_budget: padded steps of a call as a share of its real ones, at most.
         progress: called after each window with the number of sequences and of steps run so far.
+        read_ahead: the next window is read, by a thread that iterates over ``sequences``, while this one is run and answered.
+            Memory is then that of two windows.  For sequences that take time to read or make, and that need no particular
+            thread; whoever stops early leaves the thread to finish the window it reads.
 
         Raises InputError, which names the sequence, when it comes to one that is wrong; the windows before it were
         answered.
@@ -204,6 +208,7 @@ class Model:
             window=window,
             padding_budget=padding_budget,
             progress=progress,
+            read_ahead=read_ahead,
         )
 
     def stream(self) -> Stream:
