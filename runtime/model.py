@@ -14,7 +14,7 @@ from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET
 from rnncore.runtime.batching.gather_output import run_picked
 from rnncore.runtime.batching.padded import Batch, read_batch, run_batch
 from rnncore.runtime.batching.ragged import read_ragged, run_ragged
-from rnncore.runtime.batching.windows import Progress, check_windows, run_windows
+from rnncore.runtime.batching.windows import Progress, check_windows, read_windows, run_windows
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.foreign.description import read_foreign
@@ -203,12 +203,10 @@ class Model:
         check_windows(batch_size, window, padding_budget)
         return run_windows(
             self.engine,
-            sequences,
+            read_windows(self.engine.layout, sequences, window, ahead=read_ahead),
             batch_size=batch_size,
-            window=window,
             padding_budget=padding_budget,
             progress=progress,
-            read_ahead=read_ahead,
         )
 
     def stream(self) -> Stream:

@@ -28,20 +28,15 @@ Window = tuple[list[Items], list[int]]
 
 def run_windows(
     engine: Engine,
-    sequences: Iterable[Any],
+    windows: Iterator[Window],
     *,
     batch_size: int,
-    window: int,
     padding_budget: float,
     progress: Progress | None,
-    read_ahead: bool,
 ) -> Iterator[Any]:
     """The answer to each sequence, in order; see :meth:`rnncore.runtime.Model.run_iter`."""
     layout = engine.layout
     done = steps = 0
-    windows = _windows(layout, sequences, window)
-    if read_ahead:
-        windows = _ahead(windows)
     for items, lengths in windows:
         answers = _answers(engine, items, lengths, batch_size, padding_budget)
         done += len(lengths)
@@ -54,8 +49,13 @@ def run_windows(
             yield one_or_all(layout, answers.pop())
 
 
+def read_windows(layout: Layout, sequences: Iterable[Any], window: int, *, ahead: bool) -> Iterator[Window]:
+    """Checked sequences and their lengths, ``window`` of them at a time; ``ahead``: read by a thread of their own."""
+    windows = _windows(layout, sequences, window)
+    return _ahead(windows) if ahead else windows
+
+
 def _windows(layout: Layout, sequences: Iterable[Any], window: int) -> Iterator[Window]:
-    """Checked sequences and their lengths, ``window`` of them at a time."""
     source = enumerate(sequences)
     done = 0
     while True:
