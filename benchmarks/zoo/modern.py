@@ -116,7 +116,12 @@ def _mambapy_step() -> Subject:
             y, (h, inputs) = self.block.step(x, (h, inputs))
             return y, h, inputs
 
-    return Subject(Step(), lambda b, t: (torch.randn(b, 12), torch.zeros(b, 24, 4), torch.zeros(b, 24, 3)), causal=True)
+    return Subject(
+        Step(),
+        lambda b, t: (torch.randn(b, 12), torch.zeros(b, 24, 4), torch.zeros(b, 24, 3)),
+        causal=True,
+        carried={"h": 1, "inputs": 2},
+    )
 
 
 @entry("mambapy", "Jamba")

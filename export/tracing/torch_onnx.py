@@ -10,6 +10,7 @@ from onnxscript import opset20 as op
 from torch import nn
 from torch.export import ExportedProgram
 
+from rnncore.export.tracing.counted_numbers import CountedNumbers
 from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
@@ -52,7 +53,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with silent(), whole_quotients(), torch.no_grad():
+    with silent(), whole_quotients(), CountedNumbers(), torch.no_grad():
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:

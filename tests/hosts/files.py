@@ -131,6 +131,7 @@ def vocabularies() -> list[dict[str, Any]]:
     corpus = [TEXT, "The dog’s naïve Zoë\nran 12 miles…", " two  blanks\n\n and 東京 ", "it's <eos> here"]
     made: dict[str, tuple[Vocabulary, list[str]]] = {
         "characters": (character_vocabulary(corpus), corpus),
+        "small letters": (word_vocabulary(corpus, 30, lowercase=True), [*corpus, "MATS ΣΑΣ the İ THE"]),
         "words": (word_vocabulary(corpus, 30), [*corpus, "unknown wörds, (too) <eos>!"]),
         "tokens": (token_vocabulary([text.split() for text in corpus], 40), [*corpus, "MATS 77 <eos> zzz"]),
         "byte pairs": (subword_vocabulary(corpus * 3, 300), [*corpus, "Ω  unseen 🙂\ttext it'll"]),

@@ -141,6 +141,18 @@ def test_conditions_are_computed_as_sympy_does(condition: sympy.Basic, time: int
     assert bool(computed(condition)({TIME: time, BATCH: batch})) == bool(wanted)
 
 
+class CountsAxes(nn.Module):
+    """Normalises over axes that it counts out, as libraries do to serve tensors of any rank."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(torch.arange(1, x.dim()).tolist(), keepdim=True)
+
+
+def test_axes_that_are_counted_out_are_known() -> None:
+    program = to_program(CountsAxes(), (x := torch.randn(2, 5, FEATURES),), None, what="it")
+    assert torch.equal(program.module()(x), CountsAxes()(x))
+
+
 class PadsToFrames(nn.Module):
     """As codecs do: in whole windows, whose number is a rounded quotient; the first pads nothing, whatever the length."""
 

@@ -97,7 +97,8 @@ function byteLetters() {
 
 function normalizer(data) {
   if (!data) return (text) => text;
-  if (data.type === "Lowercase") return (text) => text.toLowerCase();
+  // Letter by letter, as the library: a sigma that ends a Greek word is no case of its own there.
+  if (data.type === "Lowercase") return (text) => [...text].map((letter) => letter.toLowerCase()).join("");
   if (data.type === "Replace") return (text) => text.replace(pattern(data.pattern), () => data.content);
   if (data.type === "Sequence") {
     const steps = data.normalizers.map(normalizer);
