@@ -198,6 +198,10 @@ std::string check_wrong_input(const rnncore::Model& model) {
     const std::string note = refused<rnncore::InputError>([&] { model.run(wrong); });
     if (!note.empty()) return note;
   }
+  for (const auto& sizes : std::vector<std::vector<std::int64_t>>{{-1, -3}, {-1}, {1, std::int64_t{1} << 62}, {std::int64_t{1} << 40, std::int64_t{1} << 40}}) {
+    const std::string note = refused<rnncore::InputError>([&] { Array("int64", sizes); });
+    if (!note.empty()) return note;
+  }
   return refused<rnncore::InputError>([&] { model.run({{input, Array("int64", {2, 3})}}, {1, 4}); });
 }
 

@@ -137,11 +137,18 @@ export async function check(ort, rnncore, read, place) {
   await test("wrong input is refused by name", async () => {
     const model = await opened("tagger.onnx");
     const [input] = model.inputs;
-    for (const wrong of [{}, { [input]: [[99999]] }, { [input]: [[0.5]] }, { [input]: [1] }, { nothing: [[1]] }, [[1]]]) {
+    const cycle = [];
+    cycle.push(cycle);
+    const sized = [[-1, -3], [1.5, 2], ["1", "3"], [NaN, 3]].map((dims) => ({ [input]: { dims, data: new BigInt64Array(3) } }));
+    for (const wrong of [...sized, { [input]: cycle }, null, { [input]: "abc" }, { [input]: [[1], [1, 2]] }, {}, { [input]: [[99999]] }, { [input]: [[0.5]] }, { [input]: [1] }, { nothing: [[1]] }, [[1]]]) {
       const note = await refused("InputError", () => model.run(wrong));
-      if (note) return `${JSON.stringify(wrong)}: ${note}`;
+      if (note) return `${JSON.stringify(wrong === null ? wrong : Object.keys(wrong))}: ${note}`;
     }
     const stream = model.stream();
+    const closed = model.stream();
+    closed.close();
+    const shut = await refused("StateError", () => closed.push({ [input]: [1] }));
+    if (shut) return shut;
     const [first] = [stream.push({ [input]: [1] })];
     const note = await refused("StreamBusyError", () => stream.push({ [input]: [1] }));
     await first;
@@ -224,7 +231,12 @@ export async function check(ort, rnncore, read, place) {
       const got = await generator.generate(prefixes, options);
       if (!same(got, written)) return `${JSON.stringify(got)} in place of ${JSON.stringify(written)}`;
     }
-    return refused("InputError", () => generator.generate(["a"], { topP: 2 }));
+    const wrongs = [[["a"], { topP: 2 }], [["a"], { seed: -1 }], [["a"], { seed: 1.5 }], [["a"], { seed: "x" }], [["a"], { maxTokens: 1e12 }], ["abc"], [null], [[5]]];
+    for (const wrong of wrongs) {
+      const note = await refused("InputError", () => generator.generate(...wrong));
+      if (note) return `${JSON.stringify(wrong)}: ${note}`;
+    }
+    return refused("InputError", () => generator.generateIds([["a"]]));
   });
   await test("a translator finds what Python finds", async () => {
     const translator = await rnncore.Translator.load(ort, await read("translator.onnx"));
