@@ -143,7 +143,11 @@ def _page(rows: list[Row]) -> str:
         "with another torch, all else as pinned.",
         "",
         f"Linux on x86-64, Python {PINNED_PYTHON} where not said otherwise. macOS, Windows and ARM: not tried."
-        + "".join(f" Python {version}: not on this machine." for version in PYTHONS if not interpreter(version)),
+        + "".join(
+            f" Python {version}: not tried, for want of an interpreter."
+            for version in PYTHONS
+            if not any(row.versions.startswith(f"Python {version}.") for row in rows)
+        ),
         "",
         "| kind | environment | installed | result | detail |",
         "|---|---|---|---|---|",
