@@ -23,7 +23,7 @@ from rnncore.runtime.tensors.specs import Layout
 if TYPE_CHECKING:
     import onnxruntime
 
-_MOST_KEPT = 256  # rows of initial states that are kept for the next call, which often has as many
+_MOST_KEPT = 256  # rows of initial states that are kept for the next calls, which often have as many
 
 
 class Engine:
@@ -43,7 +43,7 @@ class Engine:
         "_reopen",
         "_session",
         "_sharing",
-        "_start",
+        "_starts",
         "_unasked",
         "fingerprint",
         "layout",
@@ -68,7 +68,7 @@ class Engine:
         self.fingerprint = fingerprint
         self.quick = FastReader(layout)
         watch(self)
-        self._start: tuple[int, dict[str, Array]] = (-1, {})
+        self._starts: dict[int, dict[str, Array]] = {}  # never changed, so that no lock is needed
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
         self._unasked: Array = np.empty((0, 0, 1), np.int64)
         self._outputs = [slot.name for slot in layout.outputs] + [
@@ -233,13 +233,14 @@ class Engine:
 
     def initial_states(self, batch: int) -> dict[str, Array]:
         """Initial value of every state, [batch, size], read-only."""
-        for_batch, states = self._start
-        if for_batch != batch:
+        states = self._starts.get(batch)
+        if states is None:
             states = {state.name: np.tile(state.initial, (batch, 1)) for state in self.layout.states}
             for array in states.values():
                 array.flags.writeable = False
             if batch <= _MOST_KEPT:
-                self._start = batch, states
+                kept = self._starts if sum(self._starts) + batch <= _MOST_KEPT else {}
+                self._starts = {**kept, batch: states}
         return dict(states)
 
     def _full_lengths(self, batch: int, steps: int) -> Array:
