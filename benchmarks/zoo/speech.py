@@ -166,7 +166,8 @@ def _ligru_both() -> Subject:
     from speechbrain.nnet.RNN import LiGRU
 
     module = LiGRU(hidden_size=12, input_shape=[2, 10, 9], num_layers=1, bidirectional=True)
-    return Subject(module, lambda b, t: torch.randn(b, t, 9))
+    # Its last states mix the rows of a batch, as a reshape lays them out; few take more than the first result.
+    return Subject(Call(module, lambda m, x: m(x)[0]), lambda b, t: torch.randn(b, t, 9))
 
 
 @entry("speechbrain", "RNN.SLiGRU")

@@ -53,7 +53,7 @@ def quickest(lengths: Sequence[int]) -> list[list[int]]:
         [0],
     )  # of the cheapest groups of the first sequences, and where the last of these groups begins
     for end in range(1, len(filled) + 1):
-        cost, first = min((costs[first] + _cost(ordered[first:end]), first) for first in range(end))
+        cost, first = min([(costs[i] + _cost(ordered[i], ordered[end - 1], end - i), i) for i in range(end)])
         costs.append(cost)
         firsts.append(first)
     groups = [order[len(filled) :]] if len(filled) < len(order) else []
@@ -64,10 +64,9 @@ def quickest(lengths: Sequence[int]) -> list[list[int]]:
     return groups[::-1]
 
 
-def _cost(lengths: Sequence[int]) -> float:
-    """Of one call for these lengths, longest first."""
-    longest, rows = lengths[0], len(lengths)
+def _cost(longest: int, shortest: int, rows: int) -> float:
+    """Of one call for so many sequences."""
     if rows == 1:
         return _CALL + longest
-    step = _STEP if lengths[-1] == longest else _STEP_OF_PADDED
+    step = _STEP if shortest == longest else _STEP_OF_PADDED
     return _CALL + longest * (step + _STEP_OF_A_ROW * rows)

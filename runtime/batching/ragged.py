@@ -83,13 +83,15 @@ def read_ragged(layout: Layout, given: Mapping[str, Any], quick: FastReader) -> 
 
 def check_ragged(layout: Layout, items: Sequence[Items], lengths: Sequence[int], first: int = 0) -> None:
     """Raise InputError if the checked sequences, numbered from ``first``, cannot be answered together."""
-    for slot in layout.inputs:
+    for slot in () if layout.fixed else layout.inputs:
         if slot.ragged and not slot.named:
             problem = free_axes_problem(slot, [item[slot.name] for item in items])
             if problem:
                 raise InputError(problem)
+    if 0 not in lengths:
+        return
     empty = [first + i for i, steps in enumerate(lengths) if steps == 0]
-    if empty and layout.timed and layout.timeless_outputs and layout.lengths is None:
+    if layout.timed and layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, empty))
 
 

@@ -142,7 +142,12 @@ def _page(rows: list[Row]) -> str:
         "the ten files of tests/hosts are exported and verified, and tests of layers, packed sequences and fused forms run, "
         "with another torch, all else as pinned.",
         "",
-        f"Linux on x86-64, Python {PINNED_PYTHON} where not said otherwise. macOS, Windows and ARM: not tried.",
+        f"Linux on x86-64, Python {PINNED_PYTHON} where not said otherwise. macOS, Windows and ARM: not tried."
+        + "".join(
+            f" Python {version}: not tried, for want of an interpreter."
+            for version in PYTHONS
+            if not any(row.versions.startswith(f"Python {version}.") for row in rows)
+        ),
         "",
         "| kind | environment | installed | result | detail |",
         "|---|---|---|---|---|",

@@ -6,6 +6,8 @@ import math
 import operator
 from collections.abc import Callable
 
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import sympy
 import torch
@@ -17,7 +19,7 @@ from torch.utils._sympy.functions import CeilToInt, FloorDiv, IntTrueDiv, Mod, P
 
 from rnncore.export.tracing.size_expressions import computed
 from rnncore.export.tracing.size_limits import Number, SizeLimits, find_size_limits
-from rnncore.export.tracing.torch_onnx import to_program
+from rnncore.export.tracing.torch_onnx import to_onnx, to_program
 from rnncore.export.verification.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at, chunkings
 from tests.proof.modules import FEATURES, Base, Before, Branch, Dilated, Lag, Sliced, Table, WarmUp, Window
 
@@ -157,19 +159,22 @@ class PadsToFrames(nn.Module):
     """As codecs do: in whole windows, whose number is a rounded quotient; the first pads nothing, whatever the length."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for kernel, stride in ((3, 1), (4, 2), (9, 3)):
-            frames = math.ceil((x.shape[1] - kernel) / stride + 1) + math.floor(x.shape[1] / 7 - 2) * 0
-            x = F.pad(x, (0, 0, 0, (frames - 1) * stride + kernel - x.shape[1]))
-        return x
+        for stride in (1, 2, 3):
+            frames = math.ceil((x.shape[1] - stride) / stride + 1)
+            x = F.pad(x, (0, 0, 0, frames * stride - x.shape[1]))
+        return x[:, : math.floor(x.shape[1] / 2)]
 
 
 def test_rounded_quotients_of_sizes_are_whole_numbers() -> None:
     free = ({1: torch.export.Dim.DYNAMIC},)
     program = to_program(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
     assert not [node for node in program.graph.nodes if node.target in (math.ceil, math.floor, operator.truediv)]
+    file = to_onnx(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
+    session = onnxruntime.InferenceSession(ir.to_proto(file).SerializeToString(), providers=["CPUExecutionProvider"])
     for steps in range(9, 40):
         x = torch.randn(2, steps, FEATURES)
-        assert program.module()(x).shape == PadsToFrames()(x).shape
+        (found,) = session.run(None, {file.graph.inputs[0].name: x.numpy()})
+        assert found.shape == program.module()(x).shape == PadsToFrames()(x).shape
     assert torch.SymFloat.__ceil__.__module__.startswith("torch")  # type: ignore[attr-defined]
 
 

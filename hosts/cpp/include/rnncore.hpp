@@ -709,7 +709,17 @@ class Array {
 
   /// Zeros.
   Array(std::string type, std::vector<std::int64_t> sizes) : dtype_(std::move(type)), dims_(std::move(sizes)) {
-    bytes_.resize(static_cast<std::size_t>(detail::product(dims_)) * detail::dtype(dtype_).bytes);
+    std::int64_t total = static_cast<std::int64_t>(detail::dtype(dtype_).bytes);
+    for (const std::int64_t size : dims_) {
+      if (size < 0) throw InputError("an array has sizes " + detail::text(dims_) + ", expected at least 0");
+      if (size != 0 && total > (std::int64_t{1} << 46) / size) throw InputError("an array of sizes " + detail::text(dims_) + " is larger than memory");
+      total *= size;
+    }
+    try {
+      bytes_.resize(static_cast<std::size_t>(total));
+    } catch (const std::bad_alloc&) {
+      throw InputError("an array of sizes " + detail::text(dims_) + " is larger than memory");
+    }
   }
 
   /// `numbers` with these sizes.  Raises InputError if they are not as many.

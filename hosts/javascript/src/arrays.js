@@ -43,6 +43,9 @@ export const isFloat = (type) => type.startsWith("float");
  */
 export function readArray(value, type, label) {
   const { dims, data } = isArray(value) ? value : nested(value, label);
+  if (!dims.every((size) => Number.isSafeInteger(size) && size >= 0)) {
+    throw new InputError(`${label} has dims [${dims.join(", ")}], expected integers of at least 0`);
+  }
   if (product(dims) !== data.length) {
     throw new InputError(`${label} has ${data.length} numbers for dims [${dims.join(", ")}]`);
   }
@@ -73,12 +76,13 @@ export const isArray = (value) =>
   value !== null && typeof value === "object" && Array.isArray(value.dims) && ArrayBuffer.isView(value.data);
 
 /** Nested lists or typed arrays as { dims, data }. */
-function nested(value, label) {
+function nested(value, label, depth = 0) {
+  if (depth > 16) throw new InputError(`${label} is nested more than 16 deep, expected an array: { dims, data } or nested lists`);
   if (ArrayBuffer.isView(value)) return { dims: [value.length], data: value };
   if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") return { dims: [], data: [value] };
   if (!Array.isArray(value)) throw new InputError(`${label} is ${shown(value)}, expected an array: { dims, data } or nested lists`);
   if (!value.length) return { dims: [0], data: [] };
-  const parts = value.map((part) => (isArray(part) ? part : nested(part, label)));
+  const parts = value.map((part) => (isArray(part) ? part : nested(part, label, depth + 1)));
   const [{ dims }] = parts;
   if (parts.some((part) => part.dims.join() !== dims.join())) {
     throw new InputError(`${label} has rows of several sizes: pad them, and hand in lengths`);

@@ -1,6 +1,6 @@
 /** The metadata of a model file, read from its bytes, and its fingerprint.  See docs/format.md, "Where it is". */
 
-import { ForeignModelError, FormatVersionError, ModelFileError, NotOnnxError, TamperedModelError } from "./errors.js";
+import { ForeignModelError, FormatVersionError, InputError, ModelFileError, NotOnnxError, TamperedModelError } from "./errors.js";
 import { sha256 } from "./sha256.js";
 
 export const FORMAT_VERSION = 2;
@@ -85,6 +85,7 @@ function entriesOf(bytes) {
  * Objects and lists are parsed, everything else is text: exactly the document of `rnncore inspect --json`.
  */
 export async function readMetadata(bytes) {
+  if (!(bytes instanceof Uint8Array)) throw new InputError("the bytes of a model file are a Uint8Array");
   const entries = entriesOf(bytes);
   const own = entries.filter(({ key }) => key.startsWith(PREFIX));
   if (!own.length) {

@@ -20,7 +20,8 @@ import { weightsOf } from "./weights.js";
  * @param options.states for a file of somebody else: the output that each state becomes, by name of the input; {} if it has none.
  *   With it go axes, initial, constants, chunk and context, as in Python.  See docs/format.md, "Files of others".
  */
-export async function load(ort, source, { document = null, weights = null, sessionOptions = {}, ...foreign } = {}) {
+export async function load(ort, source, options = {}) {
+  const { document = null, weights = null, sessionOptions = {}, ...foreign } = options ?? {};
   if (!ort?.InferenceSession || !ort?.Tensor) {
     throw new InputError("ort is no onnxruntime: import * as ort from 'onnxruntime-web' (or -node), and hand it in");
   }
@@ -111,7 +112,8 @@ export class Model {
    * Run whole sequences, each from the initial state: an array [batch, time, ...] for each input, by name.  Options may be
    * left out, and one number stands for all rows.  `lengths`: valid steps of each row.  Answers by name, zero beyond them.
    */
-  async run(inputs, { lengths = null } = {}) {
+  async run(inputs, options = {}) {
+    const { lengths = null } = options ?? {};
     const { signature } = this;
     const problems = [];
     const sizes = {};

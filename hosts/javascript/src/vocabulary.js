@@ -13,7 +13,8 @@ export class Vocabulary {
 
   /** @param data the JSON of a `tokenizers` tokenizer. */
   constructor(data) {
-    const { model } = data;
+    const { model } = data ?? {};
+    if (typeof model?.vocab !== "object") throw new ModelFileError("the tokenizer has no model with a vocabulary: hand in the JSON of a tokenizer");
     this.ids = new Map(Object.entries(model.vocab));
     this.special = new Set();
     for (const { id, content, special } of data.added_tokens ?? []) {
