@@ -1,7 +1,7 @@
 """Find the borders of exons in DNA (many to one): python examples/classify_dna.py
 
-Each sequence has 60 bases; in its middle, marked "|", an exon ends ("ei"), begins ("ie"), or neither ("n").  Trains a bidirectional
-GRU, exports it, and classifies with the file, without PyTorch.
+Each sequence has 60 bases; in its middle, marked "|", an exon ends ("ei"), begins ("ie"), or neither ("n").
+Trains a bidirectional GRU, exports it, and classifies with the file, without PyTorch.
 """
 
 from __future__ import annotations
