@@ -153,7 +153,9 @@ def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Mod
     step = copied(model).eval()
     with unchanged(step):
         call = Example.of(step, example, options.axes, options.lengths)
+    with unchanged(step):
         check_runs(call, step)
+    with unchanged(step):
         call = find_axes(step, call, options.axes, options.seed)
     if not options.states or not is_one_step(call):
         return model, example, options
