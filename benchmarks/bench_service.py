@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def run() -> Table:
     model = exported("lstm", SIZE, "loop")
     gc.collect()
     gc.freeze()  # a service has no torch to walk through at every collection: 0.3 s here
-    rows = [*batching(model), latency(model), lossless(model), *overhead(), *ragged(model), soak()]
+    rows = [*batching(model), latency(model), lossless(model), *overhead(), *ragged(model), *few(), soak()]
     note = (
         f"LSTM, H = {SIZE} unless it says otherwise, steps of one frame, one thread for the model; medians of interleaved "
         'runs, parity checked first. "one after another" is `stream.push` for each stream in turn.'
@@ -266,6 +267,32 @@ def ragged(model: Model) -> list[Row]:
         )
         for name, timing in took.items()
     ]
+
+
+def few() -> list[Row]:
+    """Lists of three or four sequences against the same sequences one by one."""
+    rows: list[Row] = []
+    for size in (64, SIZE):
+        model = exported("lstm", size, "loop")
+        for lengths in ((20, 19, 18), (100, 30, 5), (8, 2, 1, 5), (40, 12, 3, 1)):
+            items = [np.full((n, size), 0.1, np.float32) for n in lengths]
+            contestants: dict[str, Callable[[], object]] = {
+                "list": partial(model.run, items),
+                "one by one": partial(_one_by_one, model, items),
+            }
+            for found, expected in zip(model.run(items), _one_by_one(model, items), strict=True):
+                np.testing.assert_allclose(found, expected, atol=1e-4)
+            took = timings(contestants, seconds=1.0, cold=False)
+            one, together = took["one by one"].warm, took["list"].warm
+            text = f"{together * 1e6:.0f} µs, one by one {one * 1e6:.0f} µs"
+            rows.append(
+                (f"a list of {', '.join(map(str, lengths))} steps, H = {size}", text, ratio(one, together), "≥ 1")
+            )
+    return rows
+
+
+def _one_by_one(model: Model, items: list[np.ndarray]) -> list[np.ndarray]:
+    return [model.run(item[None])[0] for item in items]
 
 
 def soak() -> Row:

@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rated = [(text.lower(), rating) for text, rating in ratings(arguments.data) if abs(rating) > 0.5]
     training, held_out = split([(text, "positive" if rating > 0 else "negative") for text, rating in rated])
-    vocabulary = word_vocabulary((text for text, _ in training), least_count=2)
+    vocabulary = word_vocabulary((text for text, _ in training), least_count=2, lowercase=True)
 
     torch.manual_seed(0)
     config = ReaderConfig(

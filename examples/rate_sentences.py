@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ratings.onnx"))
     arguments = parser.parse_args()
     training, held_out = split([(text.lower(), rating) for text, rating in ratings(arguments.data)])
-    vocabulary = word_vocabulary((text for text, _ in training), least_count=2)
+    vocabulary = word_vocabulary((text for text, _ in training), least_count=2, lowercase=True)
 
     torch.manual_seed(0)
     config = ReaderConfig((CellConfig.named("lstm", 128),), len(vocabulary), embedding_size=96, dropout=0.5)

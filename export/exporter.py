@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import nn
 from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
+from rnncore.export.narrowing import narrowed_lengths
 from rnncore.export.options import Options
 from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
@@ -27,7 +29,8 @@ from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, check_runs
-from rnncore.export.tracing.one_step import is_one_step, over_time
+from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.one_step import is_one_step, over_time, states_from_zeros, with_fixed_states
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
@@ -97,10 +100,12 @@ def export(
         target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
             "portable" for all of them.  docs/conformance.md shows what each can run.
         external_data: True: weights go to a second file, which the model needs beside it: ``path`` with a hash of them and
-            ".data" behind it.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to the
-            same path again exchanges both as one, and then removes the second file of before.
+            ".data" behind it; arrays of less than 1 KiB stay inside, and if all do there is one file.  False: never; None:
+            when they are more than one ONNX file holds, 1.9 GB.  Exporting to the same path again exchanges both as one, and
+            then removes the second file of before.
         states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
-            ``{}`` for none.  By default those are found that recurrent layers start from and end with.  A state is no
+            ``{}`` for none.  By default those are found that recurrent layers start from and end with, and those of a
+            module of one step (no time axis) that are zeros in the example and come back in their shape.  A state is no
             input of the file's ``run``: it starts from zeros, and streams carry it.
 
     Returns:
@@ -133,23 +138,34 @@ def export(
     file = Path(path)
     writable(file, external=external_data is True)
     with Progress(f"export of {file.name}") as progress:
-        progress.now("looking for axes, operators and loops")
-        if states:
-            model, example, options = _over_time(model, example, options)
-        captured = Captured.of(model, example, options)
-        quantization = Quantization.of(quantize, captured.reference, captured.example, accuracy_data, axes, lengths)
-        external = check_size(captured.reference, external_data, int8=options.int8)
-        place = writable(file, external=external)
-        with saving(place) as temporary:
-            proved = _proved(captured, options, temporary, progress, external=external)
-            progress.now("recording golden cases" if verify else "writing")
-            report = _written(captured, options, proved, quantization, temporary)
+        over_time = _over_time(model, example, options)
+        if over_time is not None and options.states is None:  # what nobody has asked for is done if it can be done
+            with suppress(ExportError):
+                return _exported(*over_time, file, progress)
+            over_time = None
+        return _exported(*(over_time or (model, example, options)), file, progress)
+
+
+def _exported(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:
+    progress.now("looking for axes, operators and loops")
+    captured = Captured.of(model, example, options)
+    quantization = Quantization.of(
+        options.quantize, captured.reference, captured.example, options.accuracy_data, options.axes, options.lengths
+    )
+    external = check_size(captured.reference, options.external_data, int8=options.int8)
+    place = writable(file, external=external)
+    with saving(place) as temporary:
+        proved = _proved(captured, options, temporary, progress, external=external)
+        progress.now("recording golden cases" if options.verify else "writing")
+        report = _written(captured, options, proved, quantization, temporary)
     weights = report.weights_path
     return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
 
 
-def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Module, Any, Options]:
-    """A module of one step, whose states the caller names, as one over time; anything else as it is."""
+def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Module, Any, Options] | None:
+    """A module of one step, whose states the caller names or starts from zeros, as one over time; None for others."""
+    if options.states == {} or (options.states is None and not _has_zeros(example)):
+        return None
     step = copied(model).eval()
     with unchanged(step):
         call = Example.of(step, example, options.axes, options.lengths)
@@ -157,10 +173,21 @@ def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Mod
         check_runs(call, step)
     with unchanged(step):
         call = find_axes(step, call, options.axes, options.seed)
-    if not options.states or not is_one_step(call):
-        return model, example, options
-    module, drawn = over_time(step, call, options.states, options.output_names)
+        found = states_from_zeros(step, call)
+    states = options.states or found
+    if states == found:
+        call = with_fixed_states(call, states)
+    if not states or not is_one_step(call):
+        return None
+    module, drawn = over_time(step, call, states, options.output_names)
     return module, drawn, replace(options, axes=None, states=None, output_names=None)
+
+
+def _has_zeros(example: Any) -> bool:
+    """Whether a tensor of ``example`` may be a state of one step that starts from zeros."""
+    values = list(example.values()) if isinstance(example, Mapping) else example
+    found = [value for _, value in named_tensors(values, "")]
+    return len(found) > 1 and any(value.dim() > 1 and not bool(value.any()) for value in found)
 
 
 @dataclass(frozen=True)
@@ -174,6 +201,7 @@ class _Proved:
 def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
     plan, traced = Plan.of(options, own_lengths=captured.example.lengths is not None), None
+    remarks: list[str] = []
     while True:
         progress.now("tracing")
         planned = Planned.of(captured, options, plan, traced)
@@ -184,6 +212,17 @@ def _proved(captured: Captured, options: Options, path: Path, progress: Progress
             return _Proved(built, None)
         progress.now("comparing the file with PyTorch")
         verdict = _verdict(captured, options, built, path)
+        verdict.remarks[:0] = remarks
+        narrower = narrowed_lengths(planned.traced, verdict)
+        if narrower is not None:
+            remarks.append(narrower.remark)
+            plan = (
+                planned.plan
+                if narrower.forever or not planned.plan.stream
+                else planned.plan.batch_only(narrower.remark)
+            )
+            traced = narrower.traced
+            continue
         plan, traced = planned.plan.narrowed(planned.traced.trace, verdict), planned.traced
         if plan == planned.plan:
             return _Proved(built, verdict)

@@ -77,15 +77,15 @@ def weights_of(path: Path) -> Path | None:
 def write_model(model: ir.Model, path: Path, *, external: bool = False) -> None:
     """Check ``model`` in full and write it to ``path`` with its fingerprint; ``external``: weights to a file beside it."""
     make_names_unique(model.graph)
-    if external:
-        weights = _unload(model, path)
+    weights = _unload(model, path) if external else None
+    if weights is not None:
         model.metadata_props[WEIGHTS_KEY] = weights.to_json()
     proto = ir.to_proto(model)
-    if external:
+    if weights is not None:
         _rename(proto.graph, weights.file)
     data = proto.SerializeToString()
     try:
-        if external:  # the checker finds the weights by the path of the model only
+        if weights is not None:  # the checker finds the weights by the path of the model only
             path.write_bytes(data)
             onnx.checker.check_model(path, full_check=True)
         else:
@@ -95,10 +95,16 @@ def write_model(model: ir.Model, path: Path, *, external: bool = False) -> None:
     path.write_bytes(stamp(data))
 
 
-def _unload(model: ir.Model, path: Path) -> WeightsFile:
-    """Write the weights to a file beside ``path`` whose name holds their hash: other weights never have the same name."""
+def _unload(model: ir.Model, path: Path) -> WeightsFile | None:
+    """Write the weights to a file beside ``path`` whose name holds their hash: other weights never have the same name.
+
+    None, and no file, if all are so small that they stay inside.
+    """
     file = path.with_name("weights")
     ir.external_data.unload_from_model(model, path.parent, file.name, size_threshold_bytes=_STAYS_INSIDE)
+    if not file.exists() or not file.stat().st_size:
+        file.unlink(missing_ok=True)
+        return None
     found = WeightsFile.of(file)
     named = WeightsFile(_weights_name(path.name, found.sha256), found.size, found.sha256)
     file.replace(path.with_name(named.file))

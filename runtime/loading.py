@@ -30,6 +30,8 @@ from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
 from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.origin import Options, Origin, logger
 from rnncore.runtime.session.opening import Graph, graph_values, open_session
+from rnncore.runtime.session.providers import CPU
+from rnncore.runtime.session.row_sharing import RowSharing, rows_are_independent
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.session.threads import check_threads
 from rnncore.runtime.signing import check_signature, check_signed_weights, read_signature
@@ -112,8 +114,16 @@ def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = N
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
-    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, fingerprint), options.max_batch_steps)
-    return LoadedFile(engine, metadata, _report(metadata), fingerprint, fingerprint, origin)
+    report = _report(metadata)
+    engine = Engine(
+        session,
+        layout,
+        fingerprint,
+        lambda: _reopened(origin, fingerprint),
+        options.max_batch_steps,
+        _row_sharing(report, options),
+    )
+    return LoadedFile(engine, metadata, report, fingerprint, fingerprint, origin)
 
 
 def read_again(origin: Origin, fingerprint: str) -> bytes:
@@ -183,6 +193,14 @@ def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Map
 
 def _session(graph: Graph, options: Options) -> InferenceSession:
     return open_session(graph, threads=options.threads, arena=options.arena, providers=options.providers)
+
+
+def _row_sharing(report: dict[str, Any], options: Options) -> RowSharing | None:
+    """Threads for the rows of a batch, if the caller allows several and the file's rows were seen to be independent."""
+    threads, alone = options.threads, [name for name, _ in options.providers] == [CPU]
+    return (
+        RowSharing(threads) if threads is not None and threads > 1 and alone and rows_are_independent(report) else None
+    )
 
 
 def _reopened(origin: Origin, fingerprint: str) -> InferenceSession:

@@ -14,7 +14,7 @@ from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET
 from rnncore.runtime.batching.gather_output import run_picked
 from rnncore.runtime.batching.padded import Batch, read_batch, run_batch
 from rnncore.runtime.batching.ragged import read_ragged, run_ragged
-from rnncore.runtime.batching.windows import Progress, check_windows, run_windows
+from rnncore.runtime.batching.windows import Progress, check_windows, read_windows, run_windows
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.foreign.description import read_foreign
@@ -58,10 +58,13 @@ def load(
     """Load a model that ``rnncore.export`` wrote, or, given its ``states``, any other ONNX model.
 
     source: path of the file, or its bytes.
-    threads: threads inside one call.  1 is right for a service that runs many calls side by side; a single caller with
-        a wide model gains from one for each core: ``"auto"`` or None for as many as the cpuset and the cgroup of this
-        process allow.  Threads never spin while they wait.  ``"shared"``: one pool of threads for all models of the
-        process, see :func:`rnncore.runtime.share_threads`; onnxruntime lets these spin for a moment after a call.
+    threads: processors that one call may use.  1 is right for a service that runs many calls side by side; a single caller
+        gains from one for each core: ``"auto"`` or None for as many as the cpuset and the cgroup of this process allow.
+        Rows of a large batch (``run``, lists, ``push_many``) are shared out to so many threads, 4 rows to each at least, if
+        the export saw that rows do not depend on each other; the answers have the bits of the whole call.  Within small
+        calls, and for other files, onnxruntime shares out each large operation.  Threads never spin while they wait.
+        ``"shared"``: one pool of threads for all models of the process, see :func:`rnncore.runtime.share_threads`;
+        onnxruntime lets these spin for a moment after a call, and rows are not shared out.
     arena: keep memory between calls.  False gives it back after each call, which costs time and saves memory where
         calls are rare or of very different sizes.
     max_steps: longest sequence or chunk that is accepted; a longer one is an InputError before any memory is taken.
@@ -153,7 +156,7 @@ class Model:
             batch = Batch(*quick, None)
         else:
             given = bind_arguments(layout.inputs, inputs, named)
-            ragged = read_ragged(layout, given)
+            ragged = read_ragged(layout, given, self.engine.quick)
             if ragged is not None:
                 if lengths is not None:
                     raise InputError("lengths do not go with a list of sequences: each item brings its own length")
@@ -180,6 +183,7 @@ class Model:
         window: int = 1024,
         padding_budget: float = PADDING_BUDGET,
         progress: Progress | None = None,
+        read_ahead: bool = False,
     ) -> Iterator[Any]:
         """Run any number of sequences, and yield the answer to each, in order: for what does not fit in memory.
 
@@ -189,6 +193,9 @@ class Model:
         window: so many sequences are read ahead, to find those of similar length.  Memory is that of one window.
         padding_budget: padded steps of a call as a share of its real ones, at most.
         progress: called after each window with the number of sequences and of steps run so far.
+        read_ahead: the next window is read, by a thread that iterates over ``sequences``, while this one is run and answered.
+            Memory is then that of two windows.  For sequences that take time to read or make, and that need no particular
+            thread; whoever stops early leaves the thread to finish the window it reads.
 
         Raises InputError, which names the sequence, when it comes to one that is wrong; the windows before it were
         answered.
@@ -196,9 +203,8 @@ class Model:
         check_windows(batch_size, window, padding_budget)
         return run_windows(
             self.engine,
-            sequences,
+            read_windows(self.engine.layout, sequences, window, ahead=read_ahead),
             batch_size=batch_size,
-            window=window,
             padding_budget=padding_budget,
             progress=progress,
         )

@@ -39,19 +39,40 @@ def _in(folder: str, *names: str) -> tuple[str, ...]:
 PACKAGES = {
     "runtime/format": Package(
         "rnncore/runtime/format",
-        _in("runtime", "protobuf", "files", "limits", "options", "formats", "weights_files", "drawn"),
+        (
+            *_in("runtime", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits", "options"),
+            *_in("runtime", "formats", "weights_files"),
+            *_in("export", "publishing"),
+        ),
     ),
-    "runtime/session": Package("rnncore/runtime/session", _in("runtime", "run", "stream", "instructions")),
-    "runtime/tensors": Package("rnncore/runtime/tensors", _in("runtime", "run", "foreign", "stream")),
+    "runtime/session": Package(
+        "rnncore/runtime/session",
+        (
+            *_in("runtime", "run", "stream", "instructions", "providers", "other_systems", "files", "options"),
+            *_in("service", "threads", "limits"),
+        ),
+    ),
+    "runtime/tensors": Package(
+        "rnncore/runtime/tensors",
+        (
+            *_in("runtime", "run", "foreign", "stream", "strides", "options", "picks", "formats", "files", "notebook"),
+            *_in("runtime_tasks", "inputs", "columns"),
+            *_in("service", "ragged"),
+        ),
+    ),
     "runtime/tasks": Package(
         "rnncore/runtime/tasks",
-        _in("runtime_tasks", "affixes", "beams", "columns", "decoding", "inputs", "open", "vectors", "claims"),
+        (*_in("runtime_tasks", "affixes", "beams", "columns", "decoding", "inputs", "open", "vectors", "claims"),),
     ),
     "runtime/batching": Package(
-        "rnncore/runtime/batching", (*_in("runtime", "run", "picks"), *_in("service", "ragged"))
+        "rnncore/runtime/batching", (*_in("runtime", "run", "picks", "options"), *_in("service", "ragged", "slices"))
     ),
     "runtime/streaming": Package(
-        "rnncore/runtime/streaming", (*_in("runtime", "stream", "stream_machine"), *_in("service", "snapshot"))
+        "rnncore/runtime/streaming",
+        (
+            *_in("runtime", "stream", "strides", "state_rows", "bound_buffers", "stream_machine", "foreign"),
+            *_in("service", "hooks", "snapshot"),
+        ),
     ),
     "runtime/pool": Package(
         "rnncore/runtime/pool",

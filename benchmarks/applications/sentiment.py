@@ -81,7 +81,7 @@ def spearman(found: np.ndarray, rows: Sequence[Row]) -> float:
 
 
 def trained(train: Sequence[Row], valid: Sequence[Row], *, epochs: int = 3) -> tuple[Rater, Vocabulary]:
-    vocabulary = word_vocabulary((text for text, _ in train), least_count=2)
+    vocabulary = word_vocabulary((text for text, _ in train), least_count=2, lowercase=True)
     torch.manual_seed(0)
     cells = (CellConfig.named("gru", 64),)
     config = ReaderConfig(cells, len(vocabulary), embedding_size=64, bidirectional=True, dropout=0.5)

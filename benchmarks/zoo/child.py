@@ -9,6 +9,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.zoo.subject import ENTRIES, Subject
+from benchmarks.zoo.subject import ENTRIES, OverTime, Subject
 from rnncore.export import export
 from rnncore.export.tracing.example import bind
 from rnncore.export.tracing.nesting import named_tensors
@@ -61,6 +62,9 @@ def examine(subject: Subject) -> dict[str, Any]:
         found["options"] = sorted(subject.options)
         try:
             model = load(path)
+            if subject.carried and report.causal:
+                module = OverTime(subject)
+                subject = replace(subject, module=module, draw=module.draw)
             worst, problems, only = _compare(subject, model)
             if only:
                 return {**found, "state": "refused", "why": f"the file takes the example's sizes only: {only}"}
@@ -76,6 +80,8 @@ def examine(subject: Subject) -> dict[str, Any]:
 
 
 def _inputs(subject: Subject, drawn: Any) -> dict[str, Tensor]:
+    if isinstance(subject.module, OverTime):
+        return dict(drawn)
     bound = bind(subject.module, drawn)
     return dict(pair for name, value in bound.arguments.items() for pair in named_tensors(value, name))
 
@@ -89,6 +95,9 @@ def _run(model: Model, inputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _expected(subject: Subject, drawn: Any) -> dict[str, np.ndarray]:
+    if isinstance(subject.module, OverTime):
+        with torch.no_grad():
+            return {name: value.numpy() for name, value in subject.module(**drawn).items()}
     bound = bind(subject.module, drawn)
     with torch.no_grad():
         outputs = list(named_tensors(subject.module(*bound.args, **bound.kwargs), ""))

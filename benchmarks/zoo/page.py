@@ -14,7 +14,8 @@ _HEAD = """# The zoo: other people's classes
 Public recurrent classes, untouched, with random weights, exported by the call of their README. `scripts/zoo` makes an
 environment of its own, runs each class in a process of its own, and writes this page. A class *works* if the file gives
 PyTorch's numbers within {relative:g} of the largest, at the example's size and three others, and, where the file streams, if
-the chunks of a stream give the whole. *Seconds* are processor seconds of `export()` on one thread. *Should* says whether the
+the chunks of a stream give the whole. Each row is of the last run of its class: they were not all run with the same
+version of the library. *Seconds* are processor seconds of `export()` on one thread. *Should* says whether the
 class is causal.
 
 {summary}
@@ -25,7 +26,8 @@ class is causal.
 def write_page(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """docs/zoo.md from the results by class."""
     built = {key: own for key, own in found.items() if own["state"] != "not built"}
-    path.write_text(_HEAD.format(relative=1e-4, summary=_summary(built)) + _table(built) + _refusals(built))
+    parts = (_HEAD.format(relative=1e-4, summary=_summary(built)), _table(built), _refusals(built), _left_out(found))
+    path.write_text("".join(parts))
 
 
 def _summary(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -37,7 +39,9 @@ def _summary(found: Mapping[str, Mapping[str, Any]]) -> str:
     share = 100 * len(working) / max(1, len(found))
     left = len(ENTRIES) - len(found)
     rest = (
-        f" {left} further classes of the list were not run, or could not be built in this environment." if left else ""
+        f" {left} further classes of the list could not be built in this environment, or were not run; which stands at the end."
+        if left
+        else ""
     )
     return (
         f"**{len(found)} classes of {packages} packages: {len(working)} work ({share:.0f} %), {states['refused']} refused, "
@@ -79,3 +83,12 @@ def _refusals(found: Mapping[str, Mapping[str, Any]]) -> str:
     if batch_only:
         text += "\n## Causal, but batch only\n\n" + "\n".join(batch_only) + "\n"
     return text
+
+
+def _left_out(found: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        f"- `{key}`: {found[key]['why'].splitlines()[0] if key in found else 'not run yet'}"
+        for key in ENTRIES
+        if key not in found or found[key]["state"] == "not built"
+    ]
+    return "\n## Not built, or not run\n\n" + "\n".join(lines) + "\n" if lines else ""

@@ -38,7 +38,7 @@ def _deepar_forward() -> Subject:
 def _wavenet() -> Subject:
     from gluonts.torch.model.wavenet.module import CausalDilatedResidualLayer
 
-    module = CausalDilatedResidualLayer(6, 7, 2, 2, return_dense_out=True)
+    module = CausalDilatedResidualLayer(6, 7, 2, 2, True)
     return Subject(Call(module, lambda m, x: m(x)[0]), lambda b, t: torch.randn(b, 6, t), causal=True)
 
 
@@ -52,7 +52,7 @@ def _tcn() -> Subject:
 
 @entry("pytorch-forecasting", "LSTM (rnn layer)")
 def _forecasting_lstm() -> Subject:
-    from pytorch_forecasting.layers import LSTM
+    from pytorch_forecasting.models.nn.rnn import LSTM
 
     module = LSTM(6, 9, num_layers=2, batch_first=True)
     return Subject(module, lambda b, t: torch.randn(b, t, 6), causal=True)
@@ -98,6 +98,7 @@ def _nf_tcn() -> Subject:
 @entry("darts", "RNNModule (LSTM)")
 def _darts() -> Subject:
     from darts.models.forecasting.block_rnn_model import _BlockRNNModule
+    from darts.utils.data.torch_datasets.utils import PLModuleInput
 
     module = _BlockRNNModule(
         name="LSTM",
@@ -108,7 +109,9 @@ def _darts() -> Subject:
         nr_params=1,
         num_layers_out_fc=[],
         dropout=0.0,
+        future_cov_dim=0,
         input_chunk_length=16,
         output_chunk_length=3,
     )
-    return Subject(Call(module, lambda m, x: m((x, None))), lambda b, t: torch.randn(b, t, 4), causal=True)
+    call = Call(module, lambda m, x: m(PLModuleInput(past_target=x)).prediction)
+    return Subject(call, lambda b, t: torch.randn(b, t, 4))

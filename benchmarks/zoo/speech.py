@@ -7,6 +7,8 @@ from torch import nn
 
 from benchmarks.zoo.subject import Call, Subject, entry
 
+_AUDIO = ((2, 320), (1, 240), (3, 400), (1, 640))  # samples
+
 
 @entry("torchaudio", "DeepSpeech")
 def _deep_speech() -> Subject:
@@ -84,9 +86,18 @@ def _seanet_encoder() -> Subject:
     from encodec.modules.seanet import SEANetEncoder
 
     module = SEANetEncoder(n_filters=4, dimension=16, ratios=[4, 2], norm="weight_norm", causal=True)
-    return Subject(
-        module, lambda b, t: torch.randn(b, 1, t), causal=True, sizes=((2, 320), (1, 240), (3, 400), (1, 640))
+    # It pads by reflection: the first answers need samples that come after them.
+    return Subject(module, lambda b, t: torch.randn(b, 1, t), sizes=_AUDIO)
+
+
+@entry("encodec", "SEANetEncoder padded with zeros")
+def _seanet_encoder_zeros() -> Subject:
+    from encodec.modules.seanet import SEANetEncoder
+
+    module = SEANetEncoder(
+        n_filters=4, dimension=16, ratios=[4, 2], norm="weight_norm", causal=True, pad_mode="constant"
     )
+    return Subject(module, lambda b, t: torch.randn(b, 1, t), causal=True, sizes=_AUDIO)
 
 
 @entry("encodec", "SEANetDecoder")
@@ -94,7 +105,7 @@ def _seanet_decoder() -> Subject:
     from encodec.modules.seanet import SEANetDecoder
 
     module = SEANetDecoder(n_filters=4, dimension=16, ratios=[4, 2], norm="weight_norm", causal=True)
-    return Subject(module, lambda b, t: torch.randn(b, 16, t), causal=True)
+    return Subject(module, lambda b, t: torch.randn(b, 16, t))
 
 
 @entry("demucs", "BLSTM")
@@ -155,7 +166,8 @@ def _ligru_both() -> Subject:
     from speechbrain.nnet.RNN import LiGRU
 
     module = LiGRU(hidden_size=12, input_shape=[2, 10, 9], num_layers=1, bidirectional=True)
-    return Subject(module, lambda b, t: torch.randn(b, t, 9))
+    # Its last states mix the rows of a batch, as a reshape lays them out; few take more than the first result.
+    return Subject(Call(module, lambda m, x: m(x)[0]), lambda b, t: torch.randn(b, t, 9))
 
 
 @entry("speechbrain", "RNN.SLiGRU")
@@ -171,7 +183,7 @@ def _quasi() -> Subject:
     from speechbrain.nnet.RNN import QuasiRNN
 
     module = QuasiRNN(12, input_shape=[2, 10, 9], num_layers=2, bidirectional=False)
-    return Subject(module, lambda b, t: torch.randn(b, t, 9), causal=True)
+    return Subject(Call(module, lambda m, x: m(x)[0]), lambda b, t: torch.randn(b, t, 9), causal=True)
 
 
 @entry("speechbrain", "RNN.AttentionalRNNDecoder")

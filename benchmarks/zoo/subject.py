@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.tracing.example import bind
 
 Draw = Callable[[int, int], Any]
 
@@ -19,6 +22,8 @@ class Subject:
     sizes: (batch, steps) of the example, then of the calls that are compared.
     causal: whether an output needs no later input: it should stream.
     options: arguments of the export beside the README's call, where one is needed.
+    carried: of a module of one step, the states among its inputs, with the number of the output that each becomes; its file
+    runs over time.
     """
 
     module: nn.Module
@@ -26,6 +31,7 @@ class Subject:
     causal: bool = False
     sizes: tuple[tuple[int, int], ...] = ((2, 16), (1, 9), (3, 23), (2, 64))
     options: Mapping[str, Any] = field(default_factory=dict)
+    carried: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,32 @@ def entry(package: str, name: str) -> Callable[[Callable[[], Subject]], Callable
         return make
 
     return add
+
+
+class OverTime(nn.Module):
+    """What the caller of a module of one step does: run it for every step, its states from where they start."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.module = subject.module
+        self._subject = subject
+
+    def forward(self, **sequences: Tensor) -> dict[str, Tensor]:
+        """[batch, time, ...] each, as the file takes them."""
+        carried, kept = self._subject.carried, []
+        batch, steps = next(iter(sequences.values())).shape[:2]
+        start = bind(self.module, self._subject.draw(batch, 1)).arguments
+        states = {name: start[name] for name in carried}
+        for t in range(steps):
+            outputs = self.module(**{name: value[:, t] for name, value in sequences.items()}, **states)
+            states = {name: outputs[place] for name, place in carried.items()}
+            kept.append([value for k, value in enumerate(outputs) if k not in carried.values()])
+        return {f"output_{k}": torch.stack(values, 1) for k, values in enumerate(zip(*kept, strict=True))}
+
+    def draw(self, batch: int, steps: int) -> dict[str, Tensor]:
+        """An example of ``steps``."""
+        drawn = [bind(self.module, self._subject.draw(batch, 1)).arguments for _ in range(steps)]
+        return {n: torch.stack([one[n] for one in drawn], 1) for n in drawn[0] if n not in self._subject.carried}
 
 
 class Call(nn.Module):

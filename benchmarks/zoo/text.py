@@ -9,6 +9,9 @@ from benchmarks.zoo.subject import Subject, entry
 
 @entry("flair", "LanguageModel")
 def _flair() -> Subject:
+    import transformers
+
+    transformers.LayoutLMv2FeatureExtractor = object  # a name that flair imports and newer versions lack
     from flair.data import Dictionary
     from flair.models import LanguageModel
 

@@ -30,7 +30,9 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     if prober.run({}) is None:  # on random inputs of the example's own sizes: nothing can be learnt
         return example
     fixed, tied, said = _given(example, given or {})
-    groups = find_groups(prober, fixed, [tied[name] for name in tied])
+    found = find_groups(prober, fixed, [tied[name] for name in tied])
+    groups = [group for group in found if group.places[0] in said or not _is_idle(example, group)]
+    prober.base.update({place: 1 for group in found if group not in groups for place in group.places})
     names = _names(prober, example, groups, said)
     joined = _with_strangers(prober, example, groups, names)
     if len(joined) < len(groups):
@@ -105,6 +107,15 @@ def _with_strangers(prober: Prober, example: Example, groups: Sequence[Group], n
             find_limits(prober, whole)
             joined = [whole if group is home else group for group in joined if group not in more]
     return joined
+
+
+def _is_idle(example: Example, group: Group) -> bool:
+    """Whether an axis is 1 in the example, and nothing happens when it grows.
+
+    So do the layers of a state where ``zip`` goes as far as the shortest.
+    """
+    ones = all(example.inputs[i].value.shape[axis] == 1 for i, axis in group.places)
+    return ones and len(set(group.outcomes.values())) == 1
 
 
 def _own_name(example: Example, group: Group, names: Mapping[int, str]) -> str:

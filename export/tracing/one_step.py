@@ -1,20 +1,21 @@
 """A module that computes one step, such as the policy of an agent, as one that runs over time.
 
 ``forward(x [batch, ...], state) -> (y [batch, ...], state)`` has no time axis to stream along.  Where the caller says which
-inputs are states, the step is put into the loop that everybody writes around it: ``x`` is [batch, time, ...], the states start
-from zeros, and the loop is rolled like any other.
+inputs are states, or starts them from zeros in the example, the step is put into the loop that everybody writes around it:
+``x`` is [batch, time, ...], the states start from zeros, and the loop is rolled like any other.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.example import Example, Input
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.axes import BATCH, TIME, Size
@@ -65,6 +66,51 @@ class OverTime(nn.Module):
 def is_one_step(example: Example) -> bool:
     """Whether there is no time that states could run along, as far as the axes of ``example`` were found."""
     return TIME not in example.axis_names and example.output_shapes is not None
+
+
+def with_fixed_states(example: Example, states: Iterable[str]) -> Example:
+    """``example`` whose ``states`` are free along the batch only: one may be read to some depth, and have more."""
+    named = set(states)
+    inputs = [
+        replace(own, axes=tuple(axis if axis == BATCH else None for axis in own.axes)) if own.name in named else own
+        for own in example.inputs
+    ]
+    return replace(example, inputs=tuple(inputs))
+
+
+def states_from_zeros(step: nn.Module, example: Example) -> dict[str, str]:
+    """Inputs of a step that the example starts from zeros, each with the output that it becomes; none if that is not clear.
+
+    Nobody shows how a module is called with nothing but zeros, unless that is where a state starts.  Every such input has an
+    output of its shape, in the same order, which notices what is in the state.
+    """
+    zeros = [own for own in example.inputs if _starts_from_zeros(own)]
+    fixed = with_fixed_states(example, [own.name for own in zeros])
+    if not zeros or not is_one_step(fixed) or all(BATCH not in own.axes or own in zeros for own in example.inputs):
+        return {}
+    other = [torch.randn_like(own.value) if own in zeros else own.value for own in example.inputs]
+    with torch.no_grad():
+        straight, moved = (
+            list(named_tensors(example.call(step, tensors), ""))
+            for tensors in ([i.value for i in example.inputs], other)
+        )
+    names, pairs, place = _names([name for name, _ in straight], example.names), {}, 0
+    for own in zeros:
+        fits = [
+            k
+            for k in range(place, len(straight))
+            if straight[k][1].shape == own.value.shape and straight[k][1].dtype == own.value.dtype
+        ]
+        if not fits or torch.equal(straight[fits[0]][1], moved[fits[0]][1]):
+            return {}
+        pairs[own.name] = names[fits[0]]
+        place = fits[0] + 1
+    return pairs
+
+
+def _starts_from_zeros(own: Input) -> bool:
+    value = own.value
+    return value.is_floating_point() and value.dim() > 1 and BATCH in own.axes and not bool(value.any())
 
 
 def over_time(

@@ -121,8 +121,16 @@ class Prober:
 
     def draw(self, sizes: Mapping[Place, int]) -> list[Tensor]:
         """Inputs like the example's of these sizes; lengths are full."""
-        generator = torch.Generator().manual_seed(self._seed)
+        return next(self._draws(sizes))
+
+    def _draws(self, sizes: Mapping[Place, int]) -> Iterator[list[Tensor]]:
+        """The same for each axis that lengths may be full along, where the example has several of that size."""
         every = {**self.base, **sizes}
+        for length in self._lengths(every) if self._example.lengths is not None else (0,):
+            yield self._drawn(every, length)
+
+    def _drawn(self, every: Mapping[Place, int], length: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(self._seed)
         tensors = []
         for i, own in enumerate(self._example.inputs):
             shape = [every[i, axis] for axis in range(own.value.dim())]
@@ -131,12 +139,12 @@ class Prober:
                 dict(zip(names, shape, strict=True)), generator, self._example.vocabulary
             )
             if own.name == self._example.lengths:
-                drawn = torch.full_like(drawn, self._length(every))
+                drawn = torch.full_like(drawn, length)
             tensors.append(drawn)
         return tensors
 
-    def _length(self, sizes: Mapping[Place, int]) -> int:
-        """The size of the axis that the lengths of the example are full along, else their largest."""
+    def _lengths(self, sizes: Mapping[Place, int]) -> list[int]:
+        """Sizes of the axes that the lengths of the example are full along, those that changed first; else their largest."""
         index = self._example.names.index(str(self._example.lengths))
         longest = int(self._example.inputs[index].value.max())
         along = [place for place, size in self.base.items() if size == longest and place[0] != index and place[1] != 0]
@@ -145,11 +153,18 @@ class Prober:
             (i, axis) for i, inp in enumerate(self._example.inputs) for axis, a in enumerate(inp.axes) if a == TIME
         ]
         along += [place for place in roles if self.base[place] >= longest and place[0] != index]
-        return sizes[along[0]] if along else longest
+        along.sort(key=lambda place: sizes[place] == self.base[place])
+        return list(dict.fromkeys(sizes[place] for place in along)) or [longest]
 
     def _run(self, sizes: Mapping[Place, int]) -> Outcome | None:
+        for tensors in self._draws(sizes):
+            outcome = self._run_on(tensors)
+            if outcome is not None:
+                return outcome
+        return None
+
+    def _run_on(self, tensors: list[Tensor]) -> Outcome | None:
         watch = _Watch()
-        tensors = self.draw(sizes)
         with put_back(self._module), _layers_watched(self._module, watch.calls), torch.no_grad():
             try:
                 with watch:

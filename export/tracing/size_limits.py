@@ -19,6 +19,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from rnncore.export.tracing.size_expressions import computed
 from rnncore.export.tracing.source_lines import line_of_frame, line_of_node
 
 Sizes = Mapping[str, int]
@@ -141,10 +142,12 @@ def _environments(program: ExportedProgram) -> list[Any]:
 
 
 def _condition(expression: Any, symbols: Symbols) -> Callable[[Sizes], bool]:
+    compute = computed(expression)
+
     def holds(sizes: Sizes) -> bool:
-        values = {s: sympy.Integer(sizes[symbols[s]]) for s in expression.free_symbols}
+        values = {s: sizes[symbols[s]] for s in expression.free_symbols}
         try:
-            return bool(expression.xreplace(values))
+            return bool(compute(values))
         except (AssertionError, ZeroDivisionError):  # negative sizes, parts of nothing: the module takes no such size
             return False
 

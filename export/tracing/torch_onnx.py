@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import onnx_ir as ir
@@ -10,14 +11,21 @@ from onnxscript import opset20 as op
 from torch import nn
 from torch.export import ExportedProgram
 
+from rnncore.export.tracing.counted_numbers import CountedNumbers
+from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
+from rnncore.export.tracing.whole_quotients import add_in_pairs, whole_quotients
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
 
 OPSET = 20
+_BECAME_A_NUMBER = re.compile(
+    r"\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)"
+)
 FIXES_AXIS = "The code fixes an axis that must stay free"
 
 
@@ -49,7 +57,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with silent(), torch.no_grad():
+    with silent(), whole_quotients(), CountedNumbers(), torch.no_grad():
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:
@@ -67,6 +75,9 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     """
     with silent(), torch.no_grad(), operators_read_once():
         try:
+            drop_guards(program)
+            add_in_pairs(program)
+            slice_free_parts(program)
             spare_decompositions(program, OPSET)
             result = torch.onnx.export(
                 program, dynamo=True, verbose=False, opset_version=OPSET, custom_translation_table=TRANSLATIONS
@@ -80,11 +91,20 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
 
 def _explain(error: Exception, what: str) -> str:
     where = line_of_exception(error)
-    message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {_first_lines(error)}"
+    found = _BECAME_A_NUMBER.search(str(error))
+    reason = _first_lines(error)
+    if found is not None:
+        place, axis, size = found.groups()
+        reason = (
+            f"forward computes with the size of axis {axis} of input {place} as a Python number, and the trace would hold for "
+            f"{size} only (the number of steps of a parallel scan, math.log2(n), decides so)"
+        )
+    message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {reason}"
     if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):
         message += (
             f"\n  {FIXES_AXIS} (a size read as a Python number, such as len(x) for x.shape[0], a loop over time, a reshape "
-            "with literal sizes, nn.MaxPool1d). Use tensor operations, or wrap a loop over time in rnncore.Recurrent with a Cell."
+            "with literal sizes, nn.MaxPool1d). Use tensor operations, the sequential form if the package has one, or wrap a "
+            "loop over time in rnncore.Recurrent with a Cell."
         )
     return message
 

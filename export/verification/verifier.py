@@ -21,12 +21,12 @@ from rnncore.export.verification.bench import Bench, Question, open_file
 from rnncore.export.verification.cases import EXAMPLE_DETAIL, Case, Verdict
 from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.not_finite import not_finite_cases
-from rnncore.export.verification.reference import Reference
+from rnncore.export.verification.reference import Reference, first_line
 from rnncore.export.verification.rows import ragged_cases, row_cases
 from rnncore.export.verification.sizes import Sizes
 from rnncore.export.verification.streams import stream_cases
 from rnncore.runtime import Model
-from rnncore.runtime.errors import ExportError
+from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.session.cpu_features import has_avx512, supposing
 
@@ -60,8 +60,10 @@ class Verifier(Bench):
         verdict.cases.extend(self._both_sides(model))
         with supposing(avx512=not has_avx512()):
             verdict.cases.append(self._other_processor(open_file(path)))
+        if verdict.failures("whole"):
+            return verdict  # there is no such file: what else is wrong with it does not matter
         verdict.cases.extend(row_cases(self, model))
-        if not verdict.failures("whole", "rows"):
+        if not verdict.failures("rows"):
             verdict.cases.extend(not_finite_cases(self, model, verdict.remarks))
         if model.signature.pick is not None:
             verdict.cases.extend(self._picks(model))
@@ -91,8 +93,14 @@ class Verifier(Bench):
             if why:
                 yield _left_out(batch, time, why)
         possible = [i for i, why in enumerate(failures) if not why]
-        questions = [Question("whole", *all_sizes[i], drawn[i]) for i in possible]
-        first = [self.run(model, question.tensors) for question in questions]
+        questions, first = [], []
+        for question in [Question("whole", *all_sizes[i], drawn[i]) for i in possible]:
+            try:
+                first.append(self.run(model, question.tensors))
+            except InputError as refusal:
+                yield question.failed(f"the file refuses it: {first_line(refusal)}")
+            else:
+                questions.append(question)
         # A second, interleaved round: an answer must not depend on what ran before (onnxruntime issue 18672).
         second = [self.run(model, question.tensors) for question in questions]
         for question, got, again in zip(questions, first, second, strict=True):

@@ -17,6 +17,7 @@ _FIXED = {
     "held_out": "--held-out",
     "tokens": "--tokens",
     "vocabulary_size": "--vocabulary-size",
+    "lowercase": "--lowercase",
     "adaptive": "--adaptive",
     "cell": "--cell",
     "layers": "--layers",
@@ -49,6 +50,9 @@ def train(
         int | None,
         typer.Option(help="Most words [default: 10000] or subwords [default: 2000].", show_default=False),
     ] = None,
+    lowercase: Annotated[
+        bool, typer.Option("--lowercase", help="Read capitals as small letters, in the exported file as well.")
+    ] = False,
     cell: Annotated[
         str, typer.Option(help="Cell of all layers, or one for each, bottom first: gru-before,peephole-lstm,rnn-relu.")
     ] = "lstm",
@@ -157,6 +161,7 @@ def train(
                 vocabulary_size,
                 adaptive,
                 compiled,
+                lowercase,
             ),
             train_setup.Optimisation(epochs, bptt, batch, lr, seed, patience),
             checkpoint,

@@ -48,6 +48,7 @@ class Choices:
     vocabulary_size: int | None = None
     adaptive: bool = False
     compiled: bool = False
+    lowercase: bool = False
 
 
 def check_export(form: str, quantize: str | None = None) -> None:
@@ -241,12 +242,13 @@ def _vocabulary(choices: Choices, corpus: Corpus) -> Vocabulary:
             raise InputError(
                 "--vocabulary-size: characters are all taken; leave out, or choose --tokens words or subwords"
             )
-        return character_vocabulary(corpus.texts)
+        return character_vocabulary(corpus.texts, lowercase=choices.lowercase)
     texts = corpus.split(choices.held_out).training
+    sized = {} if size is None else {"size": size}
     if choices.tokens == "subwords":
-        return subword_vocabulary(texts) if size is None else subword_vocabulary(texts, size)
+        return subword_vocabulary(texts, **sized, lowercase=choices.lowercase)
     # A word that occurs once tells nothing about itself, but together they tell what unknown words are like.
-    return word_vocabulary(texts, least_count=2) if size is None else word_vocabulary(texts, size, least_count=2)
+    return word_vocabulary(texts, **sized, least_count=2, lowercase=choices.lowercase)
 
 
 def _config(choices: Choices, defaults: Defaults, vocabulary_size: int) -> LanguageModelConfig:

@@ -10,7 +10,7 @@ from rnncore.runtime.text.vocabulary import EOS, Vocabulary
 _BYTES = 256
 
 
-def subword_vocabulary(texts: Iterable[str], size: int = 2_000) -> Vocabulary:
+def subword_vocabulary(texts: Iterable[str], size: int = 2_000, *, lowercase: bool = False) -> Vocabulary:
     """Byte-pair encoding (Sennrich, Haddow and Birch, 2016) over bytes: no text is unknown, and decoding gives it back.
 
     Starts from the 256 bytes and ``<eos>`` (id 0), and merges the most frequent pair of neighbours within words until there
@@ -19,12 +19,14 @@ def subword_vocabulary(texts: Iterable[str], size: int = 2_000) -> Vocabulary:
     Args:
         texts: what to count.
         size: most tokens.
+        lowercase: read capitals as small letters, in these texts and in every text that the exported file is asked about:
+            the file holds this with its tokens.  Decoding then gives small letters.
 
     Raises:
         InputError: size is below 257, or no text.
     """
     try:
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     except ImportError:
         raise MissingExtraError("tokenizers", "text", "a subword vocabulary") from None
     if size < _BYTES + 1:
@@ -33,6 +35,8 @@ def subword_vocabulary(texts: Iterable[str], size: int = 2_000) -> Vocabulary:
     if not any(texts):
         raise InputError("the texts hold no character: a vocabulary needs some to count")
     tokenizer = Tokenizer(models.BPE())
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

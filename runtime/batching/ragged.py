@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET, buckets
+from rnncore.runtime.batching.buckets import buckets, quickest
 from rnncore.runtime.batching.padded import Batch, run_batch
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items, no_steps_message
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.tensors.array_likes import rows_of
+from rnncore.runtime.tensors.fast_validation import FastReader
 from rnncore.runtime.tensors.padding import free_axes_problem, pack, split
 from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import agreed, read_array, read_item, read_option
@@ -35,7 +35,7 @@ class Ragged:
     timeless: dict[str, Array]
 
 
-def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
+def read_ragged(layout: Layout, given: Mapping[str, Any], quick: FastReader) -> Ragged | None:
     """Check named arguments that are lists of sequences; None if they are arrays.
 
     Raises InputError that lists every problem.
@@ -54,8 +54,12 @@ def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
     raise_all(problems)
     if size == 0:
         raise InputError("the list of sequences is empty: hand in at least one")
+    alone = given[timed[0].name] if len(timed) == 1 else []
+    found = [quick.read((item,)) for item in alone]  # nearly all are exactly right
     read = [
-        read_item(layout, {slot.name: given[slot.name][i] for slot in timed}, f", item {i}", problems)
+        known
+        if (known := found[i] if alone else None) is not None
+        else read_item(layout, {slot.name: given[slot.name][i] for slot in timed}, f", item {i}", problems)
         for i in range(size)
     ]
     timeless: dict[str, Array] = {}
@@ -79,59 +83,63 @@ def read_ragged(layout: Layout, given: Mapping[str, Any]) -> Ragged | None:
 
 def check_ragged(layout: Layout, items: Sequence[Items], lengths: Sequence[int], first: int = 0) -> None:
     """Raise InputError if the checked sequences, numbered from ``first``, cannot be answered together."""
-    for slot in layout.inputs:
+    for slot in () if layout.fixed else layout.inputs:
         if slot.ragged and not slot.named:
             problem = free_axes_problem(slot, [item[slot.name] for item in items])
             if problem:
                 raise InputError(problem)
+    if 0 not in lengths:
+        return
     empty = [first + i for i, steps in enumerate(lengths) if steps == 0]
-    if empty and layout.timed and layout.timeless_outputs and layout.lengths is None:
+    if layout.timed and layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, empty))
 
 
 def run_ragged(
-    engine: Engine, ragged: Ragged, *, batch_size: int = BATCH_SIZE, padding_budget: float = PADDING_BUDGET
+    engine: Engine, ragged: Ragged, group: Callable[[Sequence[int]], list[list[int]]] = quickest
 ) -> list[list[Array] | Array]:
-    """For each output a list of [time_i, ...], or one array [batch, ...] if its size is the same for all sequences."""
+    """For each output a list of [time_i, ...], or one array [batch, ...] if its size is the same for all sequences.
+
+    group: which of some lengths share a call.
+    """
     layout = engine.layout
     size = len(ragged.items)
     results: list[list[Array] | Array | None] = [
         [np.empty(0)] * size if slot.ragged else None for slot in layout.outputs
     ]
-    for rows in _groups(layout, ragged, batch_size, padding_budget):
+    for rows in _groups(layout, ragged, group):
         outputs = run_batch(engine, _batch(layout, ragged, rows))
         for k, slot in enumerate(layout.outputs):
             results[k] = _placed(slot, results[k], outputs[slot.name], rows, ragged)
     return [result for result in results if result is not None]
 
 
-def _groups(layout: Layout, ragged: Ragged, batch_size: int, padding_budget: float) -> list[list[int]]:
-    """Which sequences share a call: those of similar length, and of the same size along every other axis."""
-    alike: dict[tuple[int, ...], list[int]] = {}
+def by_budget(batch_size: int, padding_budget: float) -> Callable[[Sequence[int]], list[list[int]]]:
+    """:func:`rnncore.runtime.batching.buckets.buckets` with these limits."""
+    return lambda lengths: buckets(lengths, batch_size=batch_size, padding_budget=padding_budget)
+
+
+def _groups(layout: Layout, ragged: Ragged, group: Callable[[Sequence[int]], list[list[int]]]) -> list[list[int]]:
+    """Which sequences share a call: those that ``group`` puts together, of the same size along every other axis."""
     places = [(slot.name, axis) for slot in layout.inputs for axis, _ in slot.named]
+    if not places:
+        return group(ragged.lengths)
+    alike: dict[tuple[int, ...], list[int]] = {}
     for i, item in enumerate(ragged.items):
         alike.setdefault(tuple(item[name].shape[axis] for name, axis in places), []).append(i)
-    return [
-        [own[i] for i in rows]
-        for own in alike.values()
-        for rows in buckets([ragged.lengths[i] for i in own], batch_size=batch_size, padding_budget=padding_budget)
-    ]
+    return [[own[i] for i in rows] for own in alike.values() for rows in group([ragged.lengths[i] for i in own])]
 
 
 def _batch(layout: Layout, ragged: Ragged, rows: list[int]) -> Batch:
-    lengths = np.array([ragged.lengths[i] for i in rows], np.int64)
-    most = int(lengths.max())
+    lengths = [ragged.lengths[i] for i in rows]
+    most = max(lengths)
     arrays = {}
     for slot in layout.inputs:
         if not slot.ragged:
             arrays[slot.name] = np.take(ragged.timeless[slot.name], rows, axis=slot.batch_axis)
         else:
             arrays[slot.name] = pack(slot, [ragged.items[i][slot.name] for i in rows], most)
-    return Batch(arrays, len(rows), most, _unless_full(lengths, most))
-
-
-def _unless_full(lengths: NDArray[np.int64], steps: int) -> NDArray[np.int64] | None:
-    return None if (lengths == steps).all() else lengths
+    return Batch(arrays, len(rows), most, None if min(lengths) == most else np.array(lengths, np.int64))
 
 
 def _placed(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.batching.ragged import Ragged, check_ragged, run_ragged
+from rnncore.runtime.batching.ragged import Ragged, by_budget, check_ragged, run_ragged
 from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.run import Items
@@ -21,20 +22,42 @@ from rnncore.runtime.tensors.validation import bind_arguments, read_item
 Progress = Callable[[int, int], None]
 """Called with the sequences and the time steps that were run so far."""
 
+Window = tuple[list[Items], list[int]]
+"""Checked sequences, and the steps of each."""
+
 
 def run_windows(
     engine: Engine,
-    sequences: Iterable[Any],
+    windows: Iterator[Window],
     *,
     batch_size: int,
-    window: int,
     padding_budget: float,
     progress: Progress | None,
 ) -> Iterator[Any]:
     """The answer to each sequence, in order; see :meth:`rnncore.runtime.Model.run_iter`."""
     layout = engine.layout
-    source = enumerate(sequences)
     done = steps = 0
+    for items, lengths in windows:
+        answers = _answers(engine, items, lengths, batch_size, padding_budget)
+        done += len(lengths)
+        steps += sum(lengths)
+        del items, lengths  # not kept while the caller works on the answers
+        if progress is not None:
+            progress(done, steps)
+        answers.reverse()
+        while answers:
+            yield one_or_all(layout, answers.pop())
+
+
+def read_windows(layout: Layout, sequences: Iterable[Any], window: int, *, ahead: bool) -> Iterator[Window]:
+    """Checked sequences and their lengths, ``window`` of them at a time; ``ahead``: read by a thread of their own."""
+    windows = _windows(layout, sequences, window)
+    return _ahead(windows) if ahead else windows
+
+
+def _windows(layout: Layout, sequences: Iterable[Any], window: int) -> Iterator[Window]:
+    source = enumerate(sequences)
+    done = 0
     while True:
         items: list[Items] = []
         lengths: list[int] = []
@@ -45,15 +68,25 @@ def run_windows(
         if not items:
             return
         check_ragged(layout, items, lengths, done)
-        answers = _answers(engine, items, lengths, batch_size, padding_budget)
-        del items, item, sequence  # not kept while the caller works on the answers
-        done += len(lengths)
-        steps += sum(lengths)
-        if progress is not None:
-            progress(done, steps)
-        answers.reverse()
-        while answers:
-            yield one_or_all(layout, answers.pop())
+        done += len(items)
+        read = [(items, lengths)]
+        del items, lengths, item, sequence
+        yield read.pop()  # nothing of it is kept here
+
+
+def _ahead(windows: Iterator[Window]) -> Iterator[Window]:
+    """The same windows, each read by a thread while the one before is in use."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix="rnncore-reader")
+    try:
+        following = executor.submit(next, windows, None)
+        while True:
+            found = [following.result()]
+            if found[0] is None:
+                return
+            following = executor.submit(next, windows, None)
+            yield found.pop()  # type: ignore[misc]
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _answers(
@@ -63,7 +96,7 @@ def _answers(
     slots = engine.layout.inputs
     timeless = {s.name: _stacked(s, [item[s.name] for item in items]) for s in slots if not s.ragged}
     ragged = Ragged(items, lengths, timeless)
-    outputs = run_ragged(engine, ragged, batch_size=batch_size, padding_budget=padding_budget)
+    outputs = run_ragged(engine, ragged, by_budget(batch_size, padding_budget))
     columns = [
         output if isinstance(output, list) else [row.copy() for row in slot.rows(output)]
         for slot, output in zip(engine.layout.outputs, outputs, strict=True)

@@ -20,6 +20,7 @@ FINGERPRINT_KEY = "rnncore.fingerprint"
 # Field numbers of onnx.ModelProto and of its StringStringEntryProto.
 _IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
 _KEY, _VALUE = 1, 2
+_ORT_FORMAT = b"ORTM"  # the identifier of a flatbuffer, after four bytes
 
 
 def metadata_of(data: bytes | mmap) -> dict[str, str]:
@@ -41,6 +42,11 @@ def metadata_of(data: bytes | mmap) -> dict[str, str]:
             raise NotOnnxError(f"the file is truncated or damaged: {error}; copy or export it again") from None
         raise NotOnnxError("the file is no ONNX model") from None
     except (MalformedError, UnicodeDecodeError):
+        if data[4:8] == _ORT_FORMAT:
+            raise NotOnnxError(
+                "the file has onnxruntime's own format (.ort), which keeps neither fingerprint nor all metadata: load the .onnx "
+                "file that it was made from"
+            ) from None
         raise NotOnnxError("the file is no ONNX model, or is damaged") from None
     if _GRAPH not in seen:
         raise NotOnnxError("the file is no ONNX model: it holds no graph")

@@ -15,7 +15,7 @@ _BRACKETS = re.compile(r"[\[\]{}]")
 
 def check_metadata(metadata: Mapping[str, str], limits: Limits) -> None:
     """Raise ModelFileError when the metadata are larger, or lie deeper in each other, than ``limits`` allows."""
-    size = sum(len(key) + len(text) for key, text in metadata.items())
+    size = sum(len(text.encode()) for pair in metadata.items() for text in pair)
     if size > limits.metadata_bytes:
         raise ModelFileError(
             f"the metadata in the file have {size} bytes, limits.metadata_bytes allows {limits.metadata_bytes}"

@@ -1,7 +1,8 @@
-"""A call that would be too large, in several: its rows are run in parts, so that memory stays within a bound."""
+"""A call in several: its rows are run in parts, so that memory stays within a bound, or on several threads."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,12 +22,36 @@ def cut(layout: Layout, arrays: dict[str, Array], rows: slice) -> dict[str, Arra
     return {
         slot.name: np.ascontiguousarray(arrays[slot.name][(slice(None),) * slot.batch_axis + (rows,)])
         for slot in layout.inputs
+        if slot.name in arrays
     }
 
 
 def joined(layout: Layout, parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
     """Outputs and final states of all rows."""
     return {name: np.concatenate([part[name] for part in parts], axis) for name, axis in _batch_axes(layout)}
+
+
+class JoinedRows:
+    """:func:`joined` for parts that come from several threads, each of which copies its own.
+
+    arrays: outputs and final states of all rows.
+    """
+
+    def __init__(self, layout: Layout, batch: int) -> None:
+        self._layout = layout
+        self._batch = batch
+        self._lock = threading.Lock()
+        self.arrays: dict[str, Array] = {}
+
+    def put(self, rows: slice, part: dict[str, Array]) -> None:
+        """Outputs and final states of some rows."""
+        for name, axis in _batch_axes(self._layout):
+            own = part[name]
+            with self._lock:
+                if name not in self.arrays:
+                    shape = (*own.shape[:axis], self._batch, *own.shape[axis + 1 :])
+                    self.arrays[name] = np.empty(shape, own.dtype)
+            self.arrays[name][(slice(None),) * axis + (rows,)] = own
 
 
 def _batch_axes(layout: Layout) -> Iterator[tuple[str, int]]:

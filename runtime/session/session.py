@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.format.signature import GatherOutput
 from rnncore.runtime.session.failures import of_runtime, run_error
 from rnncore.runtime.session.process_fork import abandon, watch
-from rnncore.runtime.session.row_splitting import cut, joined, row_parts
+from rnncore.runtime.session.row_sharing import RowSharing
+from rnncore.runtime.session.row_splitting import JoinedRows, cut, joined, row_parts
 from rnncore.runtime.tensors.fast_validation import FastReader
 from rnncore.runtime.tensors.specs import Layout
 
 if TYPE_CHECKING:
     import onnxruntime
 
-_MOST_KEPT = 256  # rows of initial states that are kept for the next call, which often has as many
+_MOST_KEPT = 256  # rows of initial states that are kept for the next calls, which often have as many
 
 
 class Engine:
@@ -27,6 +31,7 @@ class Engine:
 
     reopen: makes the session anew in a forked child, which cannot use the one it inherited.
     max_batch_steps: rows times steps of one run of the graph, at most; a larger call is several runs.
+    sharing: threads that rows of a large call are shared out to; None where rows are not known to be independent.
     """
 
     __slots__ = (
@@ -37,7 +42,8 @@ class Engine:
         "_outputs",
         "_reopen",
         "_session",
-        "_start",
+        "_sharing",
+        "_starts",
         "_unasked",
         "fingerprint",
         "layout",
@@ -51,16 +57,18 @@ class Engine:
         fingerprint: str,
         reopen: Callable[[], onnxruntime.InferenceSession],
         max_batch_steps: int | None = None,
+        sharing: RowSharing | None = None,
     ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._reopen = reopen
         self._max_batch_steps = max_batch_steps
+        self._sharing = sharing
         self._lock = threading.Lock()
         self.layout = layout
         self.fingerprint = fingerprint
         self.quick = FastReader(layout)
         watch(self)
-        self._start: tuple[int, dict[str, Array]] = (-1, {})
+        self._starts: dict[int, dict[str, Array]] = {}  # never changed, so that no lock is needed
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
         self._unasked: Array = np.empty((0, 0, 1), np.int64)
         self._outputs = [slot.name for slot in layout.outputs] + [
@@ -101,6 +109,19 @@ class Engine:
         parts = row_parts(batch, steps, self._max_batch_steps)
         if len(parts) > 1:
             return joined(self.layout, [self._part(rows, arrays, states, lengths, steps) for rows in parts])
+        if self._sharing is None:
+            return self._call_whole(arrays, states, lengths, batch, steps)
+        return self._call_shared(
+            self._sharing,
+            (batch, steps),
+            lambda: self._call_whole(arrays, states, lengths, batch, steps),
+            lambda rows: self._part(rows, arrays, states, lengths, steps),
+        )
+
+    def _call_whole(
+        self, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, batch: int, steps: int
+    ) -> dict[str, Array]:
+        """:meth:`call`, in one run of the graph."""
         if self.layout.adapter is not None:
             values = self.layout.adapter.call(self._run, arrays, states, batch, steps)
             return values | {
@@ -138,11 +159,48 @@ class Engine:
             name = self.layout.outputs[0].name
             values[name] = np.take_along_axis(values[name], at, 2)
             return values
+        if self._sharing is None:
+            return self._call_picked_whole(pick, arrays, states, at)
+        return self._call_shared(
+            self._sharing,
+            (batch, steps),
+            lambda: self._call_picked_whole(pick, arrays, states, at),
+            lambda rows: self._part_picked(rows, arrays, states, at),
+        )
+
+    def _call_picked_whole(
+        self, pick: GatherOutput, arrays: dict[str, Array], states: dict[str, Array], at: Array
+    ) -> dict[str, Array]:
+        """:meth:`call_picked`, in one run of the graph, which is asked for the numbers."""
+        batch, steps, _ = at.shape
         feeds = {**arrays, **self._state_feeds(states), pick.at: at}
         if self.layout.lengths is not None:
             feeds[self.layout.lengths] = self._full_lengths(batch, steps)
         values = self._run([pick.picked, *self._outputs[1:]], feeds)
         values[pick.of] = values.pop(pick.picked)
+        return values
+
+    def _call_shared(
+        self,
+        sharing: RowSharing,
+        sizes: tuple[int, int],
+        whole: Callable[[], dict[str, Array]],
+        part: Callable[[slice], dict[str, Array]],
+    ) -> dict[str, Array]:
+        """A call of ``sizes`` (rows, steps) in parts that run side by side, if it is worth that, else whole."""
+        batch, steps = sizes
+        parts = sharing.parts(batch, steps)
+        if len(parts) > 1:
+            joining = JoinedRows(self.layout, batch)
+
+            def run(rows: slice) -> None:
+                joining.put(rows, part(rows))
+
+            if sharing.run([partial(run, rows) for rows in parts]):
+                return joining.arrays
+        started = time.perf_counter()
+        values = whole()
+        sharing.timed(batch * steps, time.perf_counter() - started)
         return values
 
     def _state_feeds(self, states: dict[str, Array]) -> dict[str, Array]:
@@ -175,13 +233,14 @@ class Engine:
 
     def initial_states(self, batch: int) -> dict[str, Array]:
         """Initial value of every state, [batch, size], read-only."""
-        for_batch, states = self._start
-        if for_batch != batch:
+        states = self._starts.get(batch)
+        if states is None:
             states = {state.name: np.tile(state.initial, (batch, 1)) for state in self.layout.states}
             for array in states.values():
                 array.flags.writeable = False
             if batch <= _MOST_KEPT:
-                self._start = batch, states
+                kept = self._starts if sum(self._starts) + batch <= _MOST_KEPT else {}
+                self._starts = {**kept, batch: states}
         return dict(states)
 
     def _full_lengths(self, batch: int, steps: int) -> Array:

@@ -11,14 +11,18 @@ from rnncore.runtime.tensors.specs import Slot
 
 
 def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
-    """The items of a whole output with a time axis, each a copy cut to its length."""
+    """The items of a whole output with a time axis, each a copy cut to its length; one that is all of it, as it is."""
     rows = slot.rows(output)
+    if len(lengths) == 1 and slot.item_time_axis == 0 and rows.shape[1] == slot.steps(lengths[0]):
+        return [rows[0]]
     return [slot.item_from_row(rows[i, : slot.steps(n)]).copy() for i, n in enumerate(lengths)]
 
 
 def pack(slot: Slot, items: Sequence[Array], steps: int) -> Array:
     """One whole array from checked items of one slot, padded to ``steps`` with zeros, or what stands for them among ids."""
     plain = slot.batch_axis == 0 and slot.item_time_axis in (None, 0) and len(slot.item_shape) > 0
+    if plain and len(items) == 1 and (slot.time_axis is None or len(items[0]) == steps):
+        return np.ascontiguousarray(items[0])[None]
     if plain and (slot.time_axis is None or set(map(len, items)) == {steps}):
         return np.concatenate(items).reshape(len(items), *items[0].shape)
     shape = list(items[0].shape)

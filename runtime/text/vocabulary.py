@@ -30,7 +30,8 @@ _SHOWN = 5
 class Vocabulary:
     """The tokens of a text model: every ``tokenizers`` tokenizer that has an ``<eos>`` token.
 
-    Special tokens are never read from text: the five characters ``<eos>`` in a text are five characters.
+    Special tokens are never read from text: the five characters ``<eos>`` in a text are five characters.  Texts are read as the
+    tokenizer's normalizer makes them: one of ``character_vocabulary(texts, lowercase=True)`` takes capitals for small letters.
 
     Raises:
         ModelFileError: the tokenizer has no ``<eos>`` token.
@@ -50,6 +51,7 @@ class Vocabulary:
         ordinary = self._ids.keys() - {EOS}
         self.is_character_level = all(len(token) == 1 for token in ordinary)
         self._characters = frozenset(ordinary) if self.is_character_level else None
+        self._by_character = tokenizer.normalizer is None or type(tokenizer.normalizer).__name__ == "Lowercase"
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
@@ -139,7 +141,7 @@ class Vocabulary:
         return [text[start:end] for start, end in zip(starts, ends, strict=False)]
 
     def _blocks(self, text: str) -> list[str]:
-        if self._characters is None:
+        if self._characters is None or not self._by_character:
             return [text]
         return [text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK)]
 
@@ -158,7 +160,15 @@ class Vocabulary:
     def _check_characters(self, text: str) -> None:
         if self._characters is None:
             return
-        unknown = set(text) - self._characters
+        normalizer = self._tokenizer.normalizer
+        if normalizer is None:
+            unknown = set(text) - self._characters
+        elif set(normalizer.normalize_str(text)) <= self._characters:
+            return
+        else:
+            own = {character: normalizer.normalize_str(character) for character in set(text)}
+            unknown = {character for character, read in own.items() if not self._characters.issuperset(read)}
+            unknown = unknown or set(text)  # together they make something that none of them is alone
         if unknown:
             raise UnknownTokenError(_unknown_message(text, unknown, len(self._characters)))
 

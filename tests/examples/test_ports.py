@@ -16,9 +16,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
-from tests.runtime.foreign_files import serialized
+from tests.runtime.foreign_files import vad_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,45 +88,6 @@ def write_noise(path: Path, seconds: float) -> Path:
         sound.setframerate(16_000)
         sound.writeframes(samples.tobytes())
     return path
-
-
-def vad_file() -> bytes:
-    """As silero-vad's: only at 16 kHz, in an If, [batch, 576] samples and a state [2, batch, 128]."""
-    random, node, info = np.random.default_rng(1), helper.make_node, helper.make_tensor_value_info
-    tensors = {
-        "W": random.normal(0, 0.2, (576, 128)).astype(np.float32),
-        "V": random.normal(0, 0.2, (128, 1)).astype(np.float32),
-        "half": np.float32(0.5),
-        "rate": np.array(16_000),
-        "ends": np.array([0]),
-    }
-    right = helper.make_graph(
-        [
-            node("MatMul", ["input", "W"], ["x"]),
-            node("Mul", ["state", "half"], ["kept"]),
-            node("Add", ["x", "kept"], ["both"]),
-            node("Tanh", ["both"], ["right_state"]),
-        ],
-        "right",
-        [],
-        [info("right_state", TensorProto.FLOAT, None)],
-    )
-    wrong = helper.make_graph([node("Neg", ["state"], ["no"])], "wrong", [], [info("no", TensorProto.FLOAT, None)])
-    nodes = [
-        node("Equal", ["sr", "rate"], ["known"]),
-        node("If", ["known"], ["stateN"], then_branch=right, else_branch=wrong),
-        node("ReduceMean", ["stateN", "ends"], ["mean"], keepdims=0),
-        node("MatMul", ["mean", "V"], ["logit"]),
-        node("Sigmoid", ["logit"], ["output"]),
-    ]
-    inputs = [
-        info("input", TensorProto.FLOAT, [None, None]),
-        info("state", TensorProto.FLOAT, [2, None, 128]),
-        info("sr", TensorProto.INT64, []),
-    ]
-    outputs = [info("output", TensorProto.FLOAT, [None, 1]), info("stateN", TensorProto.FLOAT, [None, None, None])]
-    initializers = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
-    return serialized(helper.make_graph(nodes, "vad", inputs, outputs, initializers))
 
 
 def test_silero_vad(tmp_path: Path) -> None:

@@ -42,6 +42,23 @@ class BothWays(nn.Module):
         return self.head(torch.cat([self.forth(x), self.back(x)], -1))
 
 
+class WaysAsRows(nn.Module):
+    """Two directions as rows of one loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.u = nn.Linear(WIDTH, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.w(torch.cat([x, x.flip(1)], 0))
+        h, out = z.new_zeros(z.shape[0], 6), []
+        for t in range(z.shape[1]):
+            h = torch.tanh(z[:, t] + self.u(h))
+            out.append(h)
+        forth, back = torch.stack(out, 1).chunk(2, 0)
+        return torch.cat([forth, back.flip(1)], 2)
+
+
 class LayersInTime(nn.Module):
     """A stack of cells inside one loop; a head at every step; the final states as well."""
 
@@ -341,6 +358,7 @@ STREAMING: dict[str, Callable[[], nn.Module]] = {
     "asks for first": AsksForFirst,
 }
 BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
+    "ways as rows": WaysAsRows,
     "both ways": BothWays,
     "attends": Attends,
     "first step": FirstStep,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -192,3 +193,16 @@ def test_the_hash_is_under_the_fingerprint(copied: Path) -> None:
     copied.write_bytes(replace_metadata(data, {WEIGHTS_KEY: json.dumps(entry)}))
     with pytest.raises(runtime.TamperedModelError, match="weights or graph were changed after export"):
         runtime.load(copied)
+
+
+def test_weights_that_all_stay_inside_need_no_second_file(tmp_path: Path) -> None:
+    values = [ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([3])) for name in ("x", "y")]
+    weight = ir.tensor(np.arange(3, dtype=np.float32), name="w")
+    kept = ir.Value(name="w", type=values[0].type, shape=values[0].shape, const_value=weight)
+    node = ir.Node("", "Add", [values[0], kept], outputs=[values[1]])
+    graph = ir.Graph([values[0]], [values[1]], nodes=[node], initializers=[kept], opset_imports={"": 20}, name="small")
+    model = ir.Model(graph, ir_version=10)
+    model.metadata_props[FINGERPRINT_KEY] = BLANK_FINGERPRINT
+    saving.write_model(model, tmp_path / "small.onnx", external=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
+    assert WEIGHTS_KEY not in metadata_of((tmp_path / "small.onnx").read_bytes())

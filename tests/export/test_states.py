@@ -142,7 +142,7 @@ def test_states_by_hand(tmp_path: Path) -> None:
 def test_one_step_becomes_a_loop_over_time(tmp_path: Path) -> None:
     """A policy has no time axis: what its caller would write around it is the file."""
     policy = randomize(kinds.Policy().eval(), 11)
-    report = export(policy, tmp_path / "m.onnx", (torch.randn(2, 4), torch.zeros(1, 2, 5)), states={"h": "output_1"})
+    report = export(policy, tmp_path / "m.onnx", (torch.randn(2, 4), torch.zeros(1, 2, 5)))
     model = runtime.load(report.path)
     assert report.causal and model.inputs == ("x",) and model.outputs == ("output_0",)
     x, h, expected = torch.randn(1, sum(CHUNKS), 4), torch.zeros(1, 1, 5), []

@@ -16,6 +16,7 @@ from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, LanguageMo
 from rnncore.export import export, export_generator, export_translator
 from rnncore.runtime.format.document import document_of
 from rnncore.text import Vocabulary, character_vocabulary, subword_vocabulary, token_vocabulary, word_vocabulary
+from tests.hosts.foreign import write_foreign
 
 TEXT = "the cat isn't here, said the dog; the well-known dog sat (on 3 mats)."
 
@@ -32,16 +33,20 @@ class Tagger(nn.Module):
 
 
 class Spotter(nn.Module):
+    """Streams, two frames a step: what a convolution saw before is a state, and an odd frame waits."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.net = rnncore.Stacked([rnncore.CausalConv1d(5, 7, kernel_size=3), nn.ReLU(), rnncore.LSTM(7, 5)])
+        self.front = nn.Conv1d(5, 7, kernel_size=4, stride=2)
+        self.rnn = rnncore.LSTM(7, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)[0]
+        seen = nn.functional.pad(x.transpose(1, 2), (2, 0))
+        return self.rnn(torch.relu(self.front(seen)).transpose(1, 2))[0]
 
 
 class Strided(nn.Module):
-    """Every second frame, as acoustic models do it."""
+    """Every second frame, as acoustic models do it: each answer wants frames to come, so it does not stream."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +110,7 @@ def write_files(folder: Path) -> dict[str, list[str]]:
         "weights": weights.name,
         "vocabularies": vocabularies(),
         "saved": saved(folder),
+        "foreign": write_foreign(folder / "foreign"),
         **texts(folder),
     }
     (folder / "expected.json").write_text(json.dumps(expected))
@@ -125,6 +131,7 @@ def vocabularies() -> list[dict[str, Any]]:
     corpus = [TEXT, "The dog’s naïve Zoë\nran 12 miles…", " two  blanks\n\n and 東京 ", "it's <eos> here"]
     made: dict[str, tuple[Vocabulary, list[str]]] = {
         "characters": (character_vocabulary(corpus), corpus),
+        "small letters": (word_vocabulary(corpus, 30, lowercase=True), [*corpus, "MATS ΣΑΣ the İ THE"]),
         "words": (word_vocabulary(corpus, 30), [*corpus, "unknown wörds, (too) <eos>!"]),
         "tokens": (token_vocabulary([text.split() for text in corpus], 40), [*corpus, "MATS 77 <eos> zzz"]),
         "byte pairs": (subword_vocabulary(corpus * 3, 300), [*corpus, "Ω  unseen 🙂\ttext it'll"]),
@@ -140,11 +147,21 @@ def read(vocabulary: Vocabulary, text: str) -> dict[str, Any]:
     return {"text": text, "ids": ids.tolist(), "decoded": vocabulary.decode(ids)}
 
 
-def saved(folder: Path) -> dict[str, Any]:
-    with runtime.load(folder / "tagger.onnx").stream() as stream:
-        stream.push([3, 1, 4])
-        snapshot = base64.b64encode(stream.save()).decode()
-        return {"snapshot": snapshot, "read": [1, 5], "answer": stream.push([1, 5]).tolist()}
+def saved(folder: Path) -> dict[str, dict[str, Any]]:
+    """Streams that Python saved after a first chunk, and what it answers to the next; of the convolution a step waits."""
+    rows = [[((3 * t + i) % 7 - 3) / 4 for i in range(5)] for t in range(7)]
+    chunks = {
+        "tagger.onnx": ([3, 1, 4], [1, 5]),
+        "layer_norm.onnx": (rows[:3], rows[3:]),
+        "causal_convolution.onnx": (rows[:3], rows[3:]),
+    }
+    found = {}
+    for name, (first, then) in chunks.items():
+        with runtime.load(folder / name).stream() as stream:
+            stream.push(first)
+            snapshot = base64.b64encode(stream.save()).decode()
+            found[name] = {"first": first, "then": then, "snapshot": snapshot, "answer": stream.push(then).tolist()}
+    return found
 
 
 def texts(folder: Path) -> dict[str, Any]:

@@ -28,10 +28,10 @@ WAIT_S = 250
 
 @dataclass
 class Outcome:
-    """What one host said: its checks as {name, passed, note}, a saved stream, or why it cannot run here."""
+    """What one host said: its checks as {name, passed, note}, saved streams by file, or why it cannot run here."""
 
     results: list[dict[str, Any]] = field(default_factory=list)
-    snapshot: bytes = b""
+    snapshots: dict[str, bytes] = field(default_factory=dict)
     missing: str = ""
 
 
@@ -110,10 +110,10 @@ def in_cpp(program: Path | None, files: Path, missing: str) -> Outcome:
         kind, _, rest = line.partition(" ")
         name, _, note = rest.partition(": ")
         if kind == "snapshot":
-            outcome.snapshot = bytes.fromhex(rest)
+            outcome.snapshots[name] = bytes.fromhex(note)
         else:
             outcome.results.append({"name": name, "passed": kind == "ok", "note": note})
-    if not outcome.snapshot:
+    if not outcome.snapshots:
         outcome.results.append(
             {"name": "the program", "passed": False, "note": f"exit {done.returncode}: {done.stderr}"}
         )
@@ -128,7 +128,7 @@ def onnxruntime_library() -> str:
 
 
 def _read(answer: dict[str, Any]) -> Outcome:
-    return Outcome(answer["results"], base64.b64decode(answer["snapshot"]))
+    return Outcome(answer["results"], {name: base64.b64decode(one) for name, one in answer["snapshots"].items()})
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

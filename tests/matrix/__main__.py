@@ -32,7 +32,7 @@ from tests.matrix.environments import (
 
 PAGE = ROOT / "docs" / "matrix.md"
 DATA = ROOT / "docs" / "matrix.json"
-TORCHES = ("2.9.1", "2.12.1", "2.14.1", "2.15.0")
+TORCHES = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.14.1", "2.15.0")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LIMIT_S = 3000
 
@@ -142,7 +142,12 @@ def _page(rows: list[Row]) -> str:
         "the ten files of tests/hosts are exported and verified, and tests of layers, packed sequences and fused forms run, "
         "with another torch, all else as pinned.",
         "",
-        f"Linux on x86-64, Python {PINNED_PYTHON} where not said otherwise. macOS, Windows and ARM: not tried.",
+        f"Linux on x86-64, Python {PINNED_PYTHON} where not said otherwise. macOS, Windows and ARM: not tried."
+        + "".join(
+            f" Python {version}: not tried, for want of an interpreter."
+            for version in PYTHONS
+            if not any(row.versions.startswith(f"Python {version}.") for row in rows)
+        ),
         "",
         "| kind | environment | installed | result | detail |",
         "|---|---|---|---|---|",

@@ -83,12 +83,13 @@ def make(environment: Environment) -> Path:
         raise FileNotFoundError(f"this machine has no Python {environment.python}")
     shutil.rmtree(environment.folder, ignore_errors=True)
     _run([command, "-m", "venv", str(environment.folder)])
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     _run([*pip, *environment.packages])
     if environment.kind == "export":
         constraints = environment.folder / "constraints.txt"
         lines = (ROOT / "constraints.txt").read_text().splitlines()
-        constraints.write_text("\n".join(line for line in lines if not line.startswith("torch==")))
+        # torch 2.11 and 2.12 have a limit of their own for setuptools
+        constraints.write_text("\n".join(line for line in lines if not line.startswith(("torch==", "setuptools=="))))
         # torch stays what it is: whatever else is installed may not replace it.
         _run([*pip, "-c", str(constraints), *TORCH_TOOLS, *TORCH_NEEDS, *environment.packages])
     else:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable
 
+import onnx_ir as ir
+import onnxruntime
 import pytest
+import sympy
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._sympy.functions import CeilToInt, FloorDiv, IntTrueDiv, Mod, PythonMod
 
+from rnncore.export.tracing.size_expressions import computed
 from rnncore.export.tracing.size_limits import Number, SizeLimits, find_size_limits
+from rnncore.export.tracing.torch_onnx import to_onnx, to_program
 from rnncore.export.verification.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at, chunkings
 from tests.proof.modules import FEATURES, Base, Before, Branch, Dilated, Lag, Sliced, Table, WarmUp, Window
 
@@ -117,6 +126,56 @@ def test_numbers_of_other_axes_are_none() -> None:
 def test_the_stream_is_as_long_as_the_example() -> None:
     assert Sizes.of(SizeLimits(), 200).streams == (200, 13)
     assert Sizes.of(SizeLimits(), 2).streams == (13,) and chunkings(13) == []
+
+
+TIME, BATCH = sympy.symbols("time batch", integer=True, positive=True)
+CONDITIONS = (
+    CeilToInt(IntTrueDiv(TIME - 1, 3) + 1.0) > sympy.Max(6, BATCH - TIME),
+    sympy.Ne(Mod(BATCH, BATCH * FloorDiv(TIME + 3, 4)), 0) & (TIME > 6),
+    sympy.Eq(PythonMod(TIME - 9, 4), 0) | sympy.Not(TIME < 5),
+    sympy.Min(7, TIME) > 3 * TIME**2 - BATCH * TIME,
+)
+
+
+@given(st.sampled_from(CONDITIONS), st.integers(1, 500), st.integers(1, 9))
+def test_conditions_are_computed_as_sympy_does(condition: sympy.Basic, time: int, batch: int) -> None:
+    wanted = condition.xreplace({TIME: sympy.Integer(time), BATCH: sympy.Integer(batch)})
+    assert bool(computed(condition)({TIME: time, BATCH: batch})) == bool(wanted)
+
+
+class CountsAxes(nn.Module):
+    """Normalises over axes that it counts out, as libraries do to serve tensors of any rank."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(torch.arange(1, x.dim()).tolist(), keepdim=True)
+
+
+def test_axes_that_are_counted_out_are_known() -> None:
+    program = to_program(CountsAxes(), (x := torch.randn(2, 5, FEATURES),), None, what="it")
+    assert torch.equal(program.module()(x), CountsAxes()(x))
+
+
+class PadsToFrames(nn.Module):
+    """As codecs do: in whole windows, whose number is a rounded quotient; the first pads nothing, whatever the length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stride in (1, 2, 3):
+            frames = math.ceil((x.shape[1] - stride) / stride + 1)
+            x = F.pad(x, (0, 0, 0, frames * stride - x.shape[1]))
+        return x[:, : math.floor(x.shape[1] / 2)]
+
+
+def test_rounded_quotients_of_sizes_are_whole_numbers() -> None:
+    free = ({1: torch.export.Dim.DYNAMIC},)
+    program = to_program(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
+    assert not [node for node in program.graph.nodes if node.target in (math.ceil, math.floor, operator.truediv)]
+    file = to_onnx(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
+    session = onnxruntime.InferenceSession(ir.to_proto(file).SerializeToString(), providers=["CPUExecutionProvider"])
+    for steps in range(9, 40):
+        x = torch.randn(2, steps, FEATURES)
+        (found,) = session.run(None, {file.graph.inputs[0].name: x.numpy()})
+        assert found.shape == program.module()(x).shape == PadsToFrames()(x).shape
+    assert torch.SymFloat.__ceil__.__module__.startswith("torch")  # type: ignore[attr-defined]
 
 
 @given(st.lists(st.integers(3, 9000), max_size=12), st.integers(1, 9000))

@@ -129,6 +129,45 @@ def window_reference(samples: np.ndarray, context: int) -> np.ndarray:
     return 0.5 * np.cumsum([window @ np.arange(1, size + 1) / size for window in windows])[:, None]
 
 
+def vad_file() -> bytes:
+    """As silero-vad's: only at 16 kHz, in an If, [batch, 576] samples and a state [2, batch, 128]."""
+    random, node, info = np.random.default_rng(1), helper.make_node, helper.make_tensor_value_info
+    tensors = {
+        "W": random.normal(0, 0.2, (576, 128)).astype(np.float32),
+        "V": random.normal(0, 0.2, (128, 1)).astype(np.float32),
+        "half": np.float32(0.5),
+        "rate": np.array(16_000),
+        "ends": np.array([0]),
+    }
+    right = helper.make_graph(
+        [
+            node("MatMul", ["input", "W"], ["x"]),
+            node("Mul", ["state", "half"], ["kept"]),
+            node("Add", ["x", "kept"], ["both"]),
+            node("Tanh", ["both"], ["right_state"]),
+        ],
+        "right",
+        [],
+        [info("right_state", TensorProto.FLOAT, None)],
+    )
+    wrong = helper.make_graph([node("Neg", ["state"], ["no"])], "wrong", [], [info("no", TensorProto.FLOAT, None)])
+    nodes = [
+        node("Equal", ["sr", "rate"], ["known"]),
+        node("If", ["known"], ["stateN"], then_branch=right, else_branch=wrong),
+        node("ReduceMean", ["stateN", "ends"], ["mean"], keepdims=0),
+        node("MatMul", ["mean", "V"], ["logit"]),
+        node("Sigmoid", ["logit"], ["output"]),
+    ]
+    inputs = [
+        info("input", TensorProto.FLOAT, [None, None]),
+        info("state", TensorProto.FLOAT, [2, None, 128]),
+        info("sr", TensorProto.INT64, []),
+    ]
+    outputs = [info("output", TensorProto.FLOAT, [None, 1]), info("stateN", TensorProto.FLOAT, [None, None, None])]
+    initializers = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
+    return serialized(helper.make_graph(nodes, "vad", inputs, outputs, initializers))
+
+
 def serialized(graph: onnx.GraphProto) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)

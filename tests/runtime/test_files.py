@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +75,16 @@ def test_other_kinds_of_file(data: bytes, capfd: pytest.CaptureFixture[str]) -> 
     with pytest.raises(runtime.NotOnnxError, match="no ONNX model"):
         runtime.load(data)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_format_of_onnxruntime_says_which_file_to_load(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(causal_file(), options)
+    with pytest.raises(runtime.NotOnnxError, match=r"model\.ort: .*\(\.ort\).*load the \.onnx file"):
+        runtime.load(tmp_path / "model.ort")
 
 
 def test_a_truncated_file_is_called_truncated() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rnncore import runtime
 from rnncore.runtime import ModelFileError
-from rnncore.runtime.format.signature import Signature, TensorSpec
+from rnncore.runtime.format.container import stamp
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT, Signature, TensorSpec
 from rnncore.runtime.text.log_probs import log_probability_problem
 from tests.runtime.files import finish
 
@@ -108,6 +110,18 @@ def test_a_planted_file_is_refused_by_what_is_wrong_with_its_numbers(name: str) 
     make, expected = PLANTED[name]
     with pytest.raises(ModelFileError, match=expected):
         runtime.open(make())
+
+
+def test_a_translator_whose_next_log_probabilities_are_none_is_refused() -> None:
+    model = onnx.load(Path(__file__).parents[1] / "runtime" / "format1" / "translator.onnx")
+    assert type(runtime.open(model.SerializeToString())) is runtime.Translator
+    (choices,) = (node for node in model.graph.node if "next_log_probs" in node.output)
+    choices.output[:] = ["plain" if name == "next_log_probs" else name for name in choices.output]
+    model.graph.node.append(helper.make_node("Add", ["plain", "plain"], ["next_log_probs"]))
+    (seal,) = (entry for entry in model.metadata_props if entry.key == "rnncore.fingerprint")
+    seal.value = BLANK_FINGERPRINT
+    with pytest.raises(ModelFileError, match="next_log_probs are not log-probabilities"):
+        runtime.open(stamp(model.SerializeToString()))
 
 
 def test_bounds_are_read() -> None:

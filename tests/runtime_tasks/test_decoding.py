@@ -74,6 +74,20 @@ def test_edits_are_the_fewest(source: str, target: str) -> None:
 def test_edits_by_hand() -> None:
     assert edit_distance("kitten", "sitting") == 3
     assert edit_distance(["po", "box"], ["box"]) == 1
+    assert edit_distance([["a"], ["b"], ["c"]], [["b"], ["d"]]) == 2, "symbols that do not hash"
+    assert edit_distance(iter("kitten"), "") == edit_distance("", "kitten") == 6  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(0, 3), min_size=55, max_size=140), st.lists(st.integers(0, 3), max_size=90))
+def test_edits_of_long_sequences_are_those_of_the_table(source: list[int], target: list[int]) -> None:
+    """More rows than a word of the machine has bits."""
+    table = np.zeros((len(source) + 1, len(target) + 1), int)
+    table[:, 0], table[0] = np.arange(len(source) + 1), np.arange(len(target) + 1)
+    for i, left in enumerate(source):
+        for j, right in enumerate(target):
+            around = table[i, j] + (left != right), table[i, j + 1] + 1, table[i + 1, j] + 1
+            table[i + 1, j + 1] = min(around)
+    assert edit_distance(source, target) == edit_distance(np.array(source), np.array(target)) == table[-1, -1]
 
 
 @given(st.integers(0, 5), st.integers(1, 3), SEEDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,7 @@ def test_run_and_run_iter_answer_each_sequence_in_order(spec: Spec, lengths: lis
         "batch_size": data.draw(st.integers(1, 6)),
         "window": data.draw(st.integers(1, 9)),
         "padding_budget": data.draw(st.sampled_from([0, 0.25, 10.0])),
+        "read_ahead": data.draw(st.booleans()),
     }
     progress: list[tuple[int, int]] = []
     answers = list(model(spec).run_iter(iter(sequences), progress=lambda *now: progress.append(now), **options))
@@ -70,10 +72,10 @@ def test_ten_thousand_random_lengths_in_bounded_memory() -> None:
         for n in rng.integers(1, 40, count):
             yield np.full((int(n), 13), n, "f")
 
-    def peak(sequences: Any) -> tuple[int, int]:
+    def peak(sequences: Any, read_ahead: bool = False) -> tuple[int, int]:
         tracemalloc.start()
         seen = 0
-        for y in model(SPEC).run_iter(sequences, window=256):
+        for y in model(SPEC).run_iter(sequences, window=256, read_ahead=read_ahead):
             seen += len(y)
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -85,12 +87,36 @@ def test_ten_thousand_random_lengths_in_bounded_memory() -> None:
     assert steps == lengths.sum()
     whole = int(lengths.sum()) * 11 * 4
     assert most < 1.5 * some and most < whole / 5
+    assert peak(itertools.islice(corpus(), 1024), read_ahead=True)[1] < 3 * some
 
 
-def test_a_wrong_sequence_is_named_after_the_windows_before_it() -> None:
+def test_the_next_window_is_read_while_answers_of_this_one_are_wanted() -> None:
+    begun, readers = threading.Event(), []
+
+    def source() -> Iterator[np.ndarray]:
+        for i in range(12):
+            readers.append(threading.current_thread())
+            if i == 4:
+                begun.set()
+            yield np.full((3, 13), i, "f")
+
+    answers = model(SPEC).run_iter(source(), window=4, read_ahead=True)
+    first = next(answers)
+    assert begun.wait(60), "three answers of the first window are not taken yet"
+    found = [first, *(next(answers) for _ in range(6))]
+    for i, answer in enumerate(found):
+        assert_same(answer, model(SPEC).run(np.full((1, 3, 13), i, "f"))[0])
+    answers.close()  # type: ignore[attr-defined]
+    assert len(set(readers)) == 1 and readers[0] is not threading.current_thread()
+    readers[0].join(60)
+    assert not readers[0].is_alive(), "whoever stops early is not left with a thread"
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_a_wrong_sequence_is_named_after_the_windows_before_it(read_ahead: bool) -> None:
     rng = np.random.default_rng(17)
     good = [sequence(SPEC, rng, 3) for _ in range(4)]
-    answers = model(SPEC).run_iter([*good, np.ones((2, 14), "f")], window=2)
+    answers = model(SPEC).run_iter([*good, np.ones((2, 14), "f")], window=2, read_ahead=read_ahead)
     for item in good:
         assert_reference(SPEC, item, voice(rng), next(answers))
     with pytest.raises(runtime.InputError, match=r"sequence 4.*14 features"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnncore.runtime.batching.buckets import buckets
+from rnncore.runtime.batching.buckets import buckets, quickest
 from rnncore.runtime.pool.slices import PADDING_BUDGET, plan_slice, plan_whole
 
 LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=30)
@@ -60,3 +60,26 @@ def test_buckets_hold_everybody_once_within_the_budget(lengths: list[int], batch
         padded, real = padding(own, max(own))
         assert padded <= budget * real
         assert (0 in own) == (max(own) == 0)
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=40))
+def test_few_sequences_share_calls_where_that_is_quicker(lengths: list[int]) -> None:
+    """Groups of neighbours by length, those without steps apart; sequences far longer than the next one alone."""
+    groups = quickest(lengths)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    owns = [[lengths[i] for i in group] for group in groups]
+    assert [n for own in owns for n in own] == sorted(lengths, reverse=True)
+    for own in owns:
+        assert (0 in own) == (max(own) == 0)
+        if len(lengths) <= 32 and len(own) > 1 and own[0]:
+            # At most what they take one by one, by what padded and equal rows cost in steps of one sequence alone.
+            step = (0.7 if own[0] == own[-1] else 1.2) + 0.35 * len(own)
+            assert 2 + own[0] * step <= sum(2 + n for n in own) + 1e-9
+    if max(lengths) and len(lengths) <= 32:
+        assert len(quickest([lengths[0] or 1] * len(lengths))) == 1, "equal lengths go together"
+
+
+def test_three_of_very_different_lengths_go_alone() -> None:
+    assert quickest([5, 100, 30]) == [[1], [2], [0]]
+    assert quickest([2, 1, 1]) == [[0, 1, 2]]
+    assert quickest([19, 0, 20, 18]) == [[2, 0, 3], [1]]

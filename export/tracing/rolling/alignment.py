@@ -14,6 +14,8 @@ from rnncore.export.tracing.rolling.relations import Carried, Inside, Outside, r
 from rnncore.runtime.errors import ExportError
 
 _FEWEST = 3  # iterations at the smallest size, for a loop to be believed
+_MOST_WASTED = 300_000
+"""Relations of arguments that are looked at for blocks that are no loops, some ten seconds; then there is none."""
 _FEWEST_FIXED = 8  # iterations of a loop whose number does not follow a size
 _SCATTERS = ("aten.select_scatter.default", "aten.slice_scatter.default")
 _VIEWS = (
@@ -115,6 +117,7 @@ class Aligner:
         self.logs = logs
         self.grown = grown
         self.result = Aligned(logs, addresses=[{} for _ in logs])
+        self._related = self._wasted = 0
         table: dict[Any, int] = {}
         self._strict = [
             torch.tensor([table.setdefault(op.signature(strict=True), len(table)) for op in log.ops]) for log in logs
@@ -175,9 +178,13 @@ class Aligner:
                 for k in range(1, _FEWEST)
             ):
                 continue
+            before = self._related
             loop = self._loop(at, period)
             if loop is not None:
                 return self._at_its_boundary(loop)
+            self._wasted += self._related - before
+            if self._wasted > _MOST_WASTED:
+                raise ExportError(self._differ([log.ops[p] for log, p in zip(self.logs, at, strict=True)]))
         return None
 
     def _loop(self, at: Sequence[int], period: int) -> Loop | None:
@@ -215,6 +222,7 @@ class Aligner:
             columns = zip(*(tuple(leaves(ops[p + k * period + place].everything)) for k in range(most)), strict=False)
             row = []
             for column in columns:
+                self._related += most
                 relation, n = relate(column, p, period, lambda ref: self.result.address(s, ref))
                 most = min(most, n)
                 if relation is None or most < 2:

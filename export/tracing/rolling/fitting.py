@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -55,19 +56,30 @@ def fit(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Formula |
     if all(value == values[0] for value in values):
         return Formula(((values[0], ()),))
     whole = all(type(value) is int for value in values)
-    axes = sorted({name for point in points for name in point if len({p[name] for p in points}) > 1})
-    shapes = [(1, 0)]
-    if whole:
-        shapes += [(divisor, shift) for divisor in _DIVISORS for shift in range(divisor)]
-    products = [names for n in range(len(axes) + 1) for names in combinations(axes, n)]
-    for divisor, shift in shapes:
-        sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in points]
-        table = np.array([[float(np.prod([s[n] for n in names])) for names in products] for s in sizes])
-        wanted = np.array(values, np.float64)
-        solved = np.linalg.lstsq(table, wanted, rcond=None)[0]
+    wanted = np.array(values, np.float64)
+    for divisor, shift, products, inverse in _tables(tuple(tuple(sorted(point.items())) for point in points)):
+        if divisor > 1 and not whole:
+            return None
+        solved = inverse @ wanted
         factors = [round(f) if whole else float(f) if abs(f) > 1e-12 else 0 for f in solved]
         found = Formula(tuple((f, names) for f, names in zip(factors, products, strict=True) if f), divisor, shift)
         got = [found(point) for point in points]
         if got == list(values) or (not whole and np.allclose(got, wanted, rtol=1e-9, atol=1e-12)):
             return found
     return None
+
+
+@lru_cache(maxsize=32)
+def _tables(
+    points: tuple[tuple[tuple[str, int], ...], ...],
+) -> list[tuple[int, int, list[tuple[str, ...]], np.ndarray]]:
+    """For each divisor and shift: them, products of sizes, and what turns values at ``points`` into factors of these."""
+    sized = [dict(point) for point in points]
+    axes = sorted({name for point in sized for name in point if len({p[name] for p in sized}) > 1})
+    products = [names for n in range(len(axes) + 1) for names in combinations(axes, n)]
+    found = []
+    for divisor, shift in [(1, 0), *((d, k) for d in _DIVISORS for k in range(d))]:
+        sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in sized]
+        table = np.array([[float(np.prod([s[n] for n in names])) for names in products] for s in sizes])
+        found.append((divisor, shift, products, np.linalg.pinv(table)))
+    return found

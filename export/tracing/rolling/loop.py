@@ -19,11 +19,12 @@ from rnncore.export.tracing.rolling.relations import Carried, Fixed, Inside, Lis
 from rnncore.export.tracing.rolling.writes import StartPart
 from rnncore.layers import Recurrent
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.format.signature import BATCH
+from rnncore.runtime.format.signature import BATCH, TIME
 
 aten = torch.ops.aten
 _LISTS = (aten.cat.default, aten.stack.default)
 Key = Any  # (place, part), or a relation to something along time
+_PLAIN_ROWS = Formula(((1, (BATCH,)),))
 
 
 class RolledLoop:
@@ -41,6 +42,7 @@ class RolledLoop:
         self._gives = [key for key in self._outputs() if key[0] in plan.core]
         self._weights: list[Any] = []
         self._captured: list[Any] = []
+        self._rows = self._row_count()
         if plan.states:
             self._sort_values()
             self.layer = Recurrent(self._cell(), reverse=self.reverse)
@@ -163,6 +165,12 @@ class RolledLoop:
             return shape, self.program.input_shapes.get(value, shape), self.log.dtypes[value]
         return statement.op.shapes[part], statement.shapes[part], statement.op.dtypes[part]
 
+    def _row_count(self) -> Formula:
+        """How many rows the loop has: one for each of the batch, or several, such as both directions of a sequence."""
+        formulas = [f for place, part, _ in self.plan.states for f in self._shape((place, part))[1] if f is not None]
+        found = [f for f in formulas if BATCH in f.axes and len(f.terms) == 1 and TIME not in f.axes and f.divisor == 1]
+        return _PLAIN_ROWS if _PLAIN_ROWS in found or not found else found[0]
+
     def _packing(self, key: Key, what: str, *, may_be_free: bool = False) -> Packing:
         if isinstance(key, Number):
             return Packing((), None, torch.int64 if isinstance(key.step, int) else torch.float32)
@@ -174,7 +182,7 @@ class RolledLoop:
             formulas, dtype = statement.shapes[key.part], statement.op.dtypes[key.part]
         else:
             _, formulas, dtype = self._shape(key)
-        batch = [axis for axis, f in enumerate(formulas) if f is not None and f.terms == ((1, (BATCH,)),)]
+        batch = [axis for axis, f in enumerate(formulas) if f is not None and f.terms == self._rows.terms]
         others = [f for axis, f in enumerate(formulas) if axis not in batch[:1]]
         free = tuple((axis, f) for axis, f in enumerate(others) if f is not None and not f.constant)
         if None in others or (free and not may_be_free) or any(BATCH in f.axes for _, f in free):
@@ -255,8 +263,10 @@ class RolledLoop:
             return None
         for start, packing in zip(self._starts, self._state_packings, strict=True):
             with torch.no_grad():
-                rows = self._start_rows(evaluation.value(start), packing, 2)
-            if not torch.equal(rows[0], rows[1]) or not torch.isfinite(rows).all():  # a file's starts are finite
+                rows = self._start_rows(evaluation.value(start), packing, self._rows(evaluation.sizes))
+            if (
+                not torch.equal(rows, rows[:1].expand_as(rows)) or not torch.isfinite(rows).all()
+            ):  # a file's starts are finite
                 return None
             found.append((rows[0] if packing.shape else rows[0].reshape(1)).clone())
         return found
@@ -312,7 +322,8 @@ class RolledLoop:
         paths = {w.path: tensor for w, tensor in table.items() if isinstance(w, Weight)}
         batch = states[0].shape[self._state_packings[0].batch_axis or 0]
         sizes: dict[str, Any] = {name: captured[i].shape[axis] for name, (i, axis) in self._axes.items()}
-        evaluation = Evaluation(self.program, [], {**sizes, BATCH: batch}, paths.__getitem__, {})
+        sizes |= self._batch_of(batch, sizes)
+        evaluation = Evaluation(self.program, [], sizes, paths.__getitem__, {})
         known: dict[Key, Any] = {**table, **dict(zip(self._captured, captured, strict=True))}
         known.update(zip(self._reads, reads, strict=False))
         at = iter(states)
@@ -326,6 +337,16 @@ class RolledLoop:
         for (place, part, _), chain in chains.items():
             new += [known[place, part], *chain[:-1]]
         return [known[key] for key in self._gives], new
+
+    def _batch_of(self, rows: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch that gives so many rows, nothing where other axes decide as well and are not known in a step."""
+        each, names = self._rows.terms[0]
+        others = [name for name in names if name != BATCH]
+        if any(name not in sizes for name in others):
+            return {}
+        for name in others:
+            each = each * sizes[name]
+        return {BATCH: rows if each == 1 else rows // each}
 
     def run(self, evaluation: Evaluation) -> tuple[dict[tuple[int, int], Tensor], dict[tuple[int, int], Tensor]]:
         """What places gave in all iterations, [turns, ...] each, and what they gave in the last."""
@@ -470,7 +491,7 @@ class RolledLoop:
         self, evaluation: Evaluation, fixed: Mapping[Key, Any], along: dict[Key, Tensor], turns: Any
     ) -> dict[tuple[int, int], Tensor]:
         assert self.layer is not None and isinstance(self.layer.cell, RolledCell)
-        cell, batch, dtype = self.layer.cell, evaluation.sizes[BATCH], self._float()
+        cell, batch, dtype = self.layer.cell, self._rows(evaluation.sizes), self._float()
         for key in self._reads:
             if isinstance(key, Number) and key not in along:
                 along[key] = self._numbers(key, turns, evaluation)

@@ -400,6 +400,17 @@ inline Bytes from_base64(const std::string& text) {
   return bytes;
 }
 
+inline std::string to_base64(const Bytes& bytes) {
+  static const char* letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t bits = 0;
+    for (std::size_t k = 0; k < 3; ++k) bits = bits << 8 | (i + k < bytes.size() ? bytes[i + k] : 0u);
+    for (std::size_t k = 0; k < 4; ++k) text += i + k <= bytes.size() ? letters[(bits >> (18 - 6 * k)) & 63] : '=';
+  }
+  return text;
+}
+
 /// zlib's format (RFC 1950, 1951).
 class Inflate {
  public:
@@ -698,7 +709,17 @@ class Array {
 
   /// Zeros.
   Array(std::string type, std::vector<std::int64_t> sizes) : dtype_(std::move(type)), dims_(std::move(sizes)) {
-    bytes_.resize(static_cast<std::size_t>(detail::product(dims_)) * detail::dtype(dtype_).bytes);
+    std::int64_t total = static_cast<std::int64_t>(detail::dtype(dtype_).bytes);
+    for (const std::int64_t size : dims_) {
+      if (size < 0) throw InputError("an array has sizes " + detail::text(dims_) + ", expected at least 0");
+      if (size != 0 && total > (std::int64_t{1} << 46) / size) throw InputError("an array of sizes " + detail::text(dims_) + " is larger than memory");
+      total *= size;
+    }
+    try {
+      bytes_.resize(static_cast<std::size_t>(total));
+    } catch (const std::bad_alloc&) {
+      throw InputError("an array of sizes " + detail::text(dims_) + " is larger than memory");
+    }
   }
 
   /// `numbers` with these sizes.  Raises InputError if they are not as many.
@@ -896,10 +917,16 @@ class Fields {
   std::size_t at_, end_;
 };
 
-/// The texts of the file by name without "rnncore.", checked against the fingerprint.
-inline std::map<std::string, std::string> read_metadata(const Bytes& bytes) {
+/// The texts of a file by name without "rnncore.", and where its fingerprint is.
+struct Metadata {
   std::map<std::string, std::string> found;
   std::size_t mark = 0, marks = 0;
+};
+
+/// Empty for a file of others.  Raises NotOnnxError for bytes that are no model.
+inline Metadata find_metadata(const Bytes& bytes) {
+  Metadata metadata;
+  auto& [found, mark, marks] = metadata;
   bool has_graph = false;
   try {
     for (Fields model(bytes, 0, bytes.size()); model.next();) {
@@ -917,10 +944,19 @@ inline std::map<std::string, std::string> read_metadata(const Bytes& bytes) {
       found[key.substr(8)] = std::move(value);
     }
   } catch (const Fields::Malformed&) {
+    if (bytes.size() > 8 && std::memcmp(bytes.data() + 4, "ORTM", 4) == 0) {
+      throw NotOnnxError("the file has onnxruntime's own format (.ort): load the .onnx file that it was made from");
+    }
     throw NotOnnxError("the file is no ONNX model, or is truncated or damaged: copy or export it again");
   }
   if (!has_graph) throw NotOnnxError("the file is no ONNX model: it holds no graph");
-  if (found.empty()) throw ForeignModelError("this ONNX model was not written by rnncore: export it with rnncore.export");
+  return metadata;
+}
+
+/// The same of a file of ours, checked against the fingerprint.
+inline std::map<std::string, std::string> read_metadata(const Bytes& bytes) {
+  auto [found, mark, marks] = find_metadata(bytes);
+  if (found.empty()) throw ForeignModelError("this ONNX model was not written by rnncore: export it with rnncore.export, or load it with a Reading");
   const std::string& version = found["format_version"];
   if (version.empty() || version.size() > 6 || version.find_first_not_of("0123456789") != std::string::npos || version == "0") {
     throw ModelFileError("rnncore.format_version in the file is '" + version + "', expected 1 or 2");
@@ -993,7 +1029,7 @@ struct Port {
   std::string name, type;
   std::vector<Size> inner;  // with two axes where the graph has them as one
   bool is_flat = false;
-  std::int64_t limit = -1;
+  std::int64_t limit = -1, chunk = 0;
   std::optional<Option> option;
   std::size_t batch_axis = 0;
   int time_axis = -1;
@@ -1007,6 +1043,7 @@ struct Port {
       else inner.insert(inner.end(), size.flat.begin(), size.flat.end());
     }
     if (data.has("limit")) limit = data["limit"].integer();
+    if (data.has("chunk")) chunk = data["chunk"].integer();
     const auto batch = std::find_if(inner.begin(), inner.end(), [](const Size& one) { return one.name == "batch" && one.is_free(); });
     if (batch == inner.end()) throw ModelFileError("'" + name + "' has no batch axis");
     batch_axis = static_cast<std::size_t>(batch - inner.begin());
@@ -1024,6 +1061,20 @@ struct Port {
     std::vector<std::int64_t> found;
     for (const Size& size : inner) found.push_back(size.value(sizes));
     return found;
+  }
+
+  /// Samples one after the other as steps of a chunk each, where the model takes chunks.
+  Array folded(const Array& array, bool item, std::vector<std::string>& problems) const {
+    if (chunk == 0 || array.dims().size() + (item ? 2 : 1) != inner.size()) return array;
+    const std::size_t axis = item ? item_time() : time();
+    std::vector<std::int64_t> dims = array.dims();
+    if (dims[axis] % chunk != 0) {
+      problems.push_back("input '" + name + "' has " + std::to_string(dims[axis]) + " samples, the model takes chunks of " + std::to_string(chunk) + ": hand in whole ones");
+    } else {
+      dims[axis] /= chunk;
+      dims.insert(dims.begin() + static_cast<std::ptrdiff_t>(axis) + 1, chunk);
+    }
+    return array.reshaped(dims);
   }
 
   /// The sizes of the free axes of an array; adds to `problems` what does not fit.  `item`: without the batch axis.
@@ -1154,17 +1205,703 @@ struct Signature {
   }
 };
 
+// ----------------------------------------------------------------------------------------------------- files of others
+
+}  // namespace detail
+
+/// How to read a file that rnncore did not write; the words are those of Python's `load`.  docs/format.md, "Files of others".
+struct Reading {
+  std::map<std::string, std::string> states;  // the output that each state becomes, by name of the input; empty: there is none
+  std::map<std::string, std::string> axes{};  // words for the axes, such as "batch time features"
+  Arrays initial{};                           // what states begin at, without the batch axis
+  Arrays constants{};                         // inputs that never change
+  std::optional<std::int64_t> chunk{};        // samples of one call, where they are fixed
+  std::int64_t context = 0;                   // samples of the chunk before that the graph wants to see again
+};
+
+namespace detail {
+
+/// The numbers of an array in another dtype, if each is there in it.  Floats may be rounded.
+inline Array converted(const Array& array, const std::string& type, const std::string& label) {
+  if (array.dtype() == type) return array;
+  Array made(type, array.dims());
+  for (std::size_t i = 0; i < array.size(); ++i) {
+    const double x = array.number(i);
+    if (type == "float32") made.data<float>()[i] = static_cast<float>(x);
+    else if (type == "float64") made.data<double>()[i] = x;
+    else if (type == "float16") reinterpret_cast<std::uint16_t*>(made.bytes().data())[i] = to_half(x);
+    else if (std::abs(x) < 9007199254740992.0) {
+      const auto whole = static_cast<std::int64_t>(x);  // little-endian: the lowest bytes come first
+      std::memcpy(made.bytes().data() + i * dtype(type).bytes, &whole, dtype(type).bytes);
+    }
+    if (!made.is_float() && made.number(i) != x) throw InputError(label + " holds " + array.dtype() + " that do not fit " + type);
+  }
+  return made;
+}
+
+/// The axes in another order: axis i of the answer is axis order[i] of the array.
+inline Array transposed(const Array& array, const std::vector<std::size_t>& order) {
+  std::vector<std::int64_t> dims;
+  std::vector<std::size_t> steps;
+  for (const std::size_t axis : order) {
+    dims.push_back(array.dims()[axis]);
+    steps.push_back(static_cast<std::size_t>(product(array.dims(), axis + 1)));
+  }
+  Array made(array.dtype(), dims);
+  const std::size_t bytes = dtype(array.dtype()).bytes;
+  std::vector<std::int64_t> at(order.size(), 0);
+  std::size_t from = 0;
+  for (std::size_t i = 0; i < array.size(); ++i) {
+    std::memcpy(made.bytes().data() + i * bytes, array.bytes().data() + from * bytes, bytes);
+    for (std::size_t axis = at.size(); axis-- > 0;) {
+      from += steps[axis];
+      if (++at[axis] < dims[axis]) break;
+      from -= steps[axis] * static_cast<std::size_t>(dims[axis]);
+      at[axis] = 0;
+    }
+  }
+  return made;
+}
+
+/// One size in a foreign graph: a number, or free with a name.
+struct Dim {
+  std::int64_t fixed = -1;
+  std::string name{};
+  bool free() const { return fixed < 0; }
+  std::string text() const { return free() ? name : std::to_string(fixed); }
+};
+
+inline std::string text(const std::vector<Dim>& dims) {
+  std::string joined;
+  for (const Dim& one : dims) joined += (joined.empty() ? "" : ", ") + one.text();
+  return "[" + joined + "]";
+}
+
+/// An input or output as the graph says it; `type` is empty for what is no tensor of numbers.
+struct GraphValue {
+  std::string name, type;
+  bool has_rank = false;
+  std::vector<Dim> dims;
+};
+
+/// Inputs and outputs of a graph, read from the bytes of its file; `defaults`: names of inputs with a value in the graph.
+struct GraphValues {
+  std::vector<GraphValue> inputs, outputs;
+  std::set<std::string> defaults;
+
+  explicit GraphValues(const Bytes& bytes) {
+    try {
+      each(bytes, 0, bytes.size(), 7, [&](std::size_t begin, std::size_t end) {
+        each(bytes, begin, end, 11, [&](std::size_t a, std::size_t b) { inputs.push_back(value(bytes, a, b)); });
+        each(bytes, begin, end, 12, [&](std::size_t a, std::size_t b) { outputs.push_back(value(bytes, a, b)); });
+        each(bytes, begin, end, 5, [&](std::size_t a, std::size_t b) { defaults.insert(string(bytes, a, b, 8)); });
+      });
+    } catch (const Fields::Malformed&) {
+      throw NotOnnxError("the file is no ONNX model, or is truncated or damaged: copy it again");
+    }
+  }
+
+  const GraphValue* input(const std::string& name) const { return find(inputs, name); }
+  const GraphValue* output(const std::string& name) const { return find(outputs, name); }
+
+ private:
+  static const GraphValue* find(const std::vector<GraphValue>& values, const std::string& name) {
+    const auto found = std::find_if(values.begin(), values.end(), [&name](const GraphValue& one) { return one.name == name; });
+    return found == values.end() ? nullptr : &*found;
+  }
+
+  template <class Run>
+  static void each(const Bytes& bytes, std::size_t begin, std::size_t end, std::uint64_t wanted, const Run& run) {
+    for (Fields fields(bytes, begin, end); fields.next();) if (fields.number == wanted) run(fields.begin, fields.end);
+  }
+  static std::string string(const Bytes& bytes, std::size_t begin, std::size_t end, std::uint64_t wanted) {
+    std::string found;
+    each(bytes, begin, end, wanted, [&](std::size_t a, std::size_t b) { found.assign(reinterpret_cast<const char*>(bytes.data()) + a, b - a); });
+    return found;
+  }
+  static std::int64_t whole(const Bytes& bytes, std::size_t begin, std::size_t end) {
+    std::uint64_t number = 0;
+    for (std::size_t i = begin; i < end && i < begin + 9; ++i) number |= static_cast<std::uint64_t>(bytes[i] & 127) << (7 * (i - begin));
+    return static_cast<std::int64_t>(number);
+  }
+
+  /// ValueInfoProto: name (1), type (2); TypeProto: tensor_type (1); of it elem_type (1), shape (2); of that dim (1): dim_value, dim_param.
+  static GraphValue value(const Bytes& bytes, std::size_t begin, std::size_t end) {
+    GraphValue made;
+    made.name = string(bytes, begin, end, 1);
+    each(bytes, begin, end, 2, [&](std::size_t a, std::size_t b) {
+      each(bytes, a, b, 1, [&](std::size_t c, std::size_t d) {
+        each(bytes, c, d, 1, [&](std::size_t e, std::size_t f) {
+          try {
+            made.type = dtype_name(static_cast<int>(whole(bytes, e, f)));
+          } catch (const InputError&) {
+            made.type.clear();
+          }
+        });
+        each(bytes, c, d, 2, [&](std::size_t e, std::size_t f) {
+          made.has_rank = true;
+          each(bytes, e, f, 1, [&](std::size_t g, std::size_t h) {
+            Dim dim{-1, string(bytes, g, h, 2)};
+            each(bytes, g, h, 1, [&](std::size_t i, std::size_t k) { dim.fixed = whole(bytes, i, k); });
+            if (dim.fixed <= 0) dim.fixed = -1;
+            // the names batch and time mean nothing when the graph says them
+            if (dim.name.empty() || dim.name == "batch" || dim.name == "time") dim.name += "?";
+            made.dims.push_back(dim);
+          });
+        });
+      });
+    });
+    return made;
+  }
+};
+
+/// An input, output or state in the graph: "batch" and "time" where these are free; positions of the two, or -1.
+struct GraphPort {
+  std::string name, type;
+  std::vector<Dim> dims;
+  int batch = -1, time = -1;
+
+  bool alone() const { return batch < 0 || dims[static_cast<std::size_t>(batch)].fixed == 1; }
+
+  std::vector<Dim> rest() const {
+    std::vector<Dim> found;
+    for (std::size_t i = 0; i < dims.size(); ++i) if (static_cast<int>(i) != batch && static_cast<int>(i) != time) found.push_back(dims[i]);
+    return found;
+  }
+
+  /// [batch, time, ...], or [batch, ...] without a time axis, as the graph wants it; and back.
+  Array to_graph(const Array& rows) const { return transposed(batch < 0 ? without_axis(rows, 0) : rows, order()); }
+  Array from_graph(const Array& value) const {
+    const std::vector<std::size_t> places = order();
+    std::vector<std::size_t> back(places.size());
+    for (std::size_t i = 0; i < places.size(); ++i) back[places[i]] = i;
+    const Array items = transposed(value, back);
+    return batch < 0 ? with_axis(items, 0) : items;
+  }
+  bool fits(const std::vector<std::int64_t>& sizes) const {
+    bool same = sizes.size() == dims.size();
+    for (std::size_t i = 0; same && i < dims.size(); ++i) same = dims[i].free() || dims[i].fixed == sizes[i];
+    return same;
+  }
+
+ private:
+  /// For each axis of the graph the one that it is in [batch, time, ...].
+  std::vector<std::size_t> order() const {
+    std::vector<std::size_t> places(dims.size());
+    std::size_t next = 0;
+    for (const int first : {batch, time}) if (first >= 0) places[static_cast<std::size_t>(first)] = next++;
+    for (std::size_t i = 0; i < dims.size(); ++i) if (static_cast<int>(i) != batch && static_cast<int>(i) != time) places[i] = next++;
+    return places;
+  }
+};
+
+struct GraphState {
+  GraphPort port;
+  std::string output;
+  std::vector<std::int64_t> item;
+  std::optional<Array> start;
+};
+
+/// All that is foreign about a model: makes its graph look like one of ours, arrays [batch, time, ...] and states [batch, ...].  A step
+/// of an input of chunks is one call of the graph; so is a row, where the graph takes one at a time.
+class Adapter {
+ public:
+  using Run = std::function<Arrays(const Arrays& feeds, const std::vector<std::string>& wanted)>;
+
+  /// Raises ForeignModelError that lists every problem and what the graph has.
+  Adapter(const Bytes& bytes, const Reading& reading, const Run& run) : reading_(reading), graph_(bytes), run_(run) {
+    check_names();
+    raise();
+    read_inputs();
+    raise();
+    read_outputs();
+    raise();
+  }
+
+  /// The signature that a file of ours would have.
+  std::string signature() const {
+    std::string inputs, outputs, states;
+    const auto add = [](std::string& list, const std::string& one) { list += (list.empty() ? "" : ", ") + one; };
+    for (const GraphPort& port : ports_) add(inputs, described(port, shape_of(port), chunk_of(port)));
+    for (const GraphPort& port : outputs_) {
+      add(outputs, described(port, std::string(chunked_ || port.time >= 0 ? "\"batch\", \"time\"" : "\"batch\"") + listed(port.rest())));
+    }
+    const auto state = [&](const std::string& name, const std::string& output, const std::string& type, const std::vector<std::int64_t>& item, const Array* start) {
+      std::string shape = "\"batch\"";
+      for (const std::int64_t size : item) shape += ", " + std::to_string(size);
+      add(states, "{\"name\": " + quoted(name) + ", \"output\": " + quoted(output) + ", \"dtype\": \"" + type + "\", \"size\": " + std::to_string(product(item)) +
+                      ", \"shape\": [" + shape + "], \"initial\": " + (start != nullptr ? "\"" + to_base64(start->bytes()) + "\"" : "null") + "}");
+    };
+    for (const GraphState& one : states_) state(one.port.name, one.output, one.port.type, one.item, one.start ? &*one.start : nullptr);
+    for (const GraphPort& port : ports_) {
+      if (reading_.context == 0 || sizes_.count(port.name) == 0) continue;
+      std::vector<std::int64_t> item{reading_.context};
+      for (const Dim& one : port.rest()) item.push_back(one.fixed);
+      state(context_of(port), context_of(port), port.type, item, nullptr);
+    }
+    return "{\"inputs\": [" + inputs + "], \"outputs\": [" + outputs + "], \"states\": [" + states + "], \"lengths\": null, \"causal\": " +
+           (states_.empty() ? "false" : "true") + ", \"not_causal_because\": \"it was loaded as a model without states\"}";
+  }
+
+  /// All that tells one reading of a graph from another.
+  std::string described() const {
+    std::string said = signature();
+    for (const auto& [name, words] : reading_.axes) said += "\naxes " + quoted(name) + " " + quoted(words);
+    for (const auto& [name, array] : constants_) said += "\nconstant " + quoted(name) + " " + array.dtype() + " " + text(array.dims()) + " " + to_base64(array.bytes());
+    return said + "\nchunk " + std::to_string(reading_.chunk.value_or(0)) + " context " + std::to_string(reading_.context);
+  }
+
+  std::set<std::string> inputs() const {
+    std::set<std::string> names;
+    for (const GraphPort& port : ports_) {
+      names.insert(port.name);
+      if (reading_.context != 0) names.insert(context_of(port));
+    }
+    for (const GraphState& state : states_) names.insert(state.port.name);
+    return names;
+  }
+  std::set<std::string> outputs() const {
+    std::set<std::string> names;
+    for (const GraphPort& port : ports_) if (reading_.context != 0) names.insert(context_of(port));
+    for (const GraphPort& port : outputs_) names.insert(port.name);
+    for (const GraphState& state : states_) names.insert(state.output);
+    return names;
+  }
+
+  /// Whole arrays from the given states; answers and final states.
+  Arrays call(const Arrays& arrays) const {
+    const std::int64_t batch = arrays.at(ports_.front().name).dims()[0];
+    if (!alone_ || batch == 1) return together(arrays);
+    std::map<std::string, std::vector<Array>> parts;
+    for (std::int64_t i = 0; i < batch; ++i) {
+      Arrays row;
+      for (const auto& [name, array] : arrays) row[name] = slice(array, 0, i, i + 1);
+      for (auto& [name, array] : together(row)) parts[name].push_back(std::move(array));
+    }
+    Arrays joined;
+    for (const auto& [name, all] : parts) joined[name] = concat(all, 0);
+    return joined;
+  }
+
+ private:
+  static std::string context_of(const GraphPort& port) { return port.name + ".context"; }
+
+  static std::string quoted(const std::string& text) {
+    std::string made = "\"";
+    for (const char letter : text) {
+      const auto code = static_cast<unsigned char>(letter);
+      if (letter == '"' || letter == '\\') made += '\\';
+      if (code >= 0x20) made += letter;
+      else (made += "\\u00") += {"0123456789abcdef"[code >> 4], "0123456789abcdef"[code & 15]};
+    }
+    return made + "\"";
+  }
+  static std::string listed(const std::vector<Dim>& dims) {
+    std::string made;
+    for (const Dim& one : dims) made += ", " + (one.free() ? quoted(one.name) : std::to_string(one.fixed));
+    return made;
+  }
+  static std::string described(const GraphPort& port, const std::string& shape, std::int64_t chunk = 0) {
+    return "{\"name\": " + quoted(port.name) + ", \"dtype\": \"" + port.type + "\", \"shape\": [" + shape + "]" + (chunk ? ", \"chunk\": " + std::to_string(chunk) : "") + "}";
+  }
+  std::string shape_of(const GraphPort& port) const {
+    if (has_time_ && port.time < 0) return "\"batch\"" + listed(port.rest());
+    const std::int64_t chunk = chunk_of(port);
+    return "\"batch\", \"time\"" + (chunk ? ", " + std::to_string(chunk) : "") + listed(port.rest());
+  }
+  /// Samples of one step, 0 where a step is none of several.
+  std::int64_t chunk_of(const GraphPort& port) const {
+    const auto chunk = sizes_.find(port.name);
+    return chunk != sizes_.end() && (chunk->second > 1 || reading_.context != 0) ? chunk->second : 0;
+  }
+
+  void raise() {
+    if (problems_.empty()) return;
+    for (const auto& [role, values] : {std::make_pair("inputs", &graph_.inputs), std::make_pair("outputs", &graph_.outputs)}) {
+      std::string names;
+      for (const GraphValue& one : *values) names += (names.empty() ? "" : ", ") + one.name + " " + (one.type.empty() ? "no tensor" : one.type) + (one.has_rank ? text(one.dims) : "");
+      problems_.push_back(std::string("its ") + role + " are " + names);
+    }
+    raise_all<ForeignModelError>(problems_, "the model cannot be read as it was said");
+  }
+
+  void check_names() {
+    const auto problem = [this](const std::string& text) { problems_.push_back(text); };
+    if (reading_.chunk && *reading_.chunk < 1) problem("chunk is " + std::to_string(*reading_.chunk) + ", expected at least 1, or none");
+    if (reading_.context < 0) problem("context is " + std::to_string(reading_.context) + ", expected at least 0");
+    std::set<std::string> used;
+    for (const auto& [name, output] : reading_.states) {
+      if (graph_.input(name) == nullptr) problem("there is no input '" + name + "' to be a state");
+      if (graph_.output(output) == nullptr) problem("there is no output '" + output + "' for the state '" + name + "'");
+      if (!used.insert(output).second) problem("the output '" + output + "' is used for several states");
+      if (reading_.constants.count(name) != 0) problem("'" + name + "' is a state and a constant");
+    }
+    for (const auto& [name, array] : reading_.constants) if (graph_.input(name) == nullptr) problem("there is no input '" + name + "' to be constant");
+    for (const auto& [name, array] : reading_.initial) if (reading_.states.count(name) == 0) problem("initial is given for '" + name + "', which is no state");
+    for (const auto& [name, words] : reading_.axes) {
+      if (graph_.input(name) == nullptr && graph_.output(name) == nullptr) problem("axes are given for '" + name + "', which is no input or output");
+      for (const char* word : {"batch", "time"}) {
+        const auto all = words_of(name);
+        if (std::count(all.begin(), all.end(), word) > 1) problem("axes of '" + name + "' say '" + word + "' twice");
+      }
+    }
+  }
+
+  std::vector<std::string> words_of(const std::string& name) const {
+    std::vector<std::string> words;
+    const auto found = reading_.axes.find(name);
+    std::istringstream source(found == reading_.axes.end() ? "" : found->second);
+    for (std::string word; source >> word;) words.push_back(word);
+    return words;
+  }
+  static int place(const std::vector<std::string>& words, const char* word) {
+    const auto found = std::find(words.begin(), words.end(), word);
+    return found == words.end() ? -1 : static_cast<int>(found - words.begin());
+  }
+
+  /// A port with the axes that the caller names; `batch` and `time` are left alone where nobody named them.
+  GraphPort port_of(const GraphValue& value) {
+    GraphPort port{value.name, value.type, value.dims, -1, -1};
+    if (value.type.empty()) problems_.push_back("'" + value.name + "' holds no numbers that this header can handle");
+    if (reading_.axes.count(value.name) == 0) return port;
+    const auto words = words_of(value.name);
+    if (!value.has_rank) port.dims.assign(words.size(), Dim{-1, "?"});
+    if (words.size() != port.dims.size()) {
+      problems_.push_back("axes of '" + value.name + "' name " + std::to_string(words.size()) + " axes, the graph has " + text(port.dims));
+      return port;
+    }
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      if (words[i].size() > 9 || words[i].find_first_not_of("0123456789") != std::string::npos) continue;
+      const std::int64_t told = std::stoll(words[i]);
+      if (!port.dims[i].free() && port.dims[i].fixed != told) problems_.push_back("axes of '" + value.name + "' say " + words[i] + ", the graph has " + text(value.dims));
+      port.dims[i].fixed = told;
+    }
+    port.batch = place(words, "batch"), port.time = place(words, "time");
+    return port;
+  }
+  static void name_axes(GraphPort& port) {
+    if (port.batch >= 0) port.dims[static_cast<std::size_t>(port.batch)].name = "batch";
+    if (port.time >= 0) port.dims[static_cast<std::size_t>(port.time)].name = "time";
+  }
+  bool named(const std::string& name) const { return reading_.axes.count(name) != 0; }
+
+  void read_inputs() {
+    std::set<std::string> batch_names;
+    for (const auto& [name, output] : reading_.states) {
+      states_.push_back(read_state(*graph_.input(name), output));
+      const GraphPort& port = states_.back().port;
+      const GraphValue& value = *graph_.input(name);
+      if (port.batch >= 0 && value.has_rank && value.dims[static_cast<std::size_t>(port.batch)].free()) batch_names.insert(value.dims[static_cast<std::size_t>(port.batch)].name);
+      alone_ = alone_ || port.alone();
+    }
+    batch_names.erase("?");
+    const bool one_row = alone_;
+    for (const GraphValue& value : graph_.inputs) {
+      const auto constant = reading_.constants.find(value.name);
+      if (reading_.states.count(value.name) != 0 || (graph_.defaults.count(value.name) != 0 && !named(value.name) && constant == reading_.constants.end())) continue;
+      GraphPort port = port_of(value);
+      if (constant != reading_.constants.end()) {
+        if (value.type.empty()) continue;
+        constants_[value.name] = converted(constant->second, value.type, "the constant '" + value.name + "'");
+        if (value.has_rank && !GraphPort{value.name, value.type, value.dims}.fits(constant->second.dims())) {
+          problems_.push_back("the constant '" + value.name + "' has shape " + text(constant->second.dims()) + ", the graph has " + text(value.dims));
+        }
+        continue;
+      }
+      if (port.dims.empty()) problems_.push_back("input '" + value.name + "' is a single number: give it as one of the constants");
+      if (!named(value.name)) {
+        for (std::size_t i = port.dims.size(); i-- > 0;) if (port.dims[i].free() && batch_names.count(port.dims[i].name) != 0) port.batch = static_cast<int>(i);
+        if (port.batch < 0 && !port.dims.empty() && (port.dims[0].fixed == 1 || (!one_row && port.dims[0].free()))) port.batch = 0;
+      }
+      name_axes(port);
+      ports_.push_back(port);
+    }
+    if (ports_.empty()) problems_.push_back("every input is a state or a constant: there is nothing left to push");
+    find_time();
+    find_chunks();
+    for (GraphPort& port : ports_) {
+      const auto size = sizes_.find(port.name);
+      if (size != sizes_.end()) port.dims[static_cast<std::size_t>(port.time)] = {size->second + reading_.context, "time"};
+      alone_ = alone_ || port.alone();
+      has_time_ = has_time_ || port.time >= 0;
+      check_batch(port);
+      if (reading_.context != 0 && graph_.input(context_of(port)) != nullptr) problems_.push_back("context needs the name '" + context_of(port) + "', which an input has");
+      for (const Dim& one : port.rest()) {
+        if (reading_.context != 0 && one.free()) problems_.push_back("input '" + port.name + "' has an axis '" + one.name + "' of unknown size: say it in axes");
+      }
+    }
+    for (const GraphState& state : states_) check_batch(state.port);
+    chunked_ = !sizes_.empty() || !has_time_;
+  }
+
+  void check_batch(const GraphPort& port) {
+    const std::int64_t size = port.batch < 0 ? 1 : port.dims[static_cast<std::size_t>(port.batch)].fixed;
+    if (size > 1) problems_.push_back("the batch axis of '" + port.name + "' has the fixed size " + std::to_string(size) + ", expected a free one or 1: name its axes");
+  }
+
+  /// Time axes of inputs of which the caller names no axes: the first free one, else that of a chunk of fixed size.
+  void find_time() {
+    bool any = false;
+    for (GraphPort& port : ports_) {
+      for (std::size_t i = 0; !named(port.name) && port.time < 0 && i < port.dims.size(); ++i) {
+        if (static_cast<int>(i) != port.batch && port.dims[i].free()) port.time = static_cast<int>(i);
+      }
+      name_axes(port);
+      any = any || port.time >= 0;
+    }
+    for (GraphPort& port : ports_) {
+      const std::size_t others = port.dims.size() - (port.batch >= 0 ? 1 : 0);
+      if (any || named(port.name) || !(others > 1 || (others == 1 && (reading_.chunk || reading_.context != 0)))) continue;
+      port.time = port.batch == 0 ? 1 : 0;
+      name_axes(port);
+    }
+  }
+
+  /// Samples of one call, without the context, of each input whose chunks have a fixed size.
+  void find_chunks() {
+    std::string free;
+    for (const GraphPort& port : ports_) {
+      if (port.time < 0) continue;
+      const Dim& dim = port.dims[static_cast<std::size_t>(port.time)];
+      if (dim.free() && !reading_.chunk) {
+        free = port.name;
+        continue;
+      }
+      const std::int64_t size = dim.free() ? *reading_.chunk : dim.fixed - reading_.context;
+      sizes_[port.name] = size;
+      if (size < 1) problems_.push_back("input '" + port.name + "' takes " + dim.text() + " samples, context " + std::to_string(reading_.context) + " leaves none");
+      else if (reading_.chunk && *reading_.chunk != size) problems_.push_back("input '" + port.name + "' takes " + dim.text() + " samples a call, not chunk " + std::to_string(*reading_.chunk) + " and context " + std::to_string(reading_.context));
+    }
+    if (!free.empty() && !sizes_.empty()) problems_.push_back("input '" + free + "' takes any number of steps, others a fixed one: say chunk");
+    if (sizes_.empty() && (reading_.chunk || reading_.context != 0)) problems_.emplace_back("chunk and context need an input with a time axis, and context a chunk of fixed size");
+  }
+
+  /// A state with its batch axis; that of a graph without free axes is the first of size 1, if there is one.
+  GraphState read_state(const GraphValue& value, const std::string& output) {
+    GraphState state{port_of(value), output, {}, {}};
+    GraphPort& port = state.port;
+    for (const bool free : {true, false}) {
+      for (std::size_t i = 0; !named(value.name) && port.batch < 0 && i < port.dims.size(); ++i) {
+        if (free ? port.dims[i].free() : port.dims[i].fixed == 1) port.batch = static_cast<int>(i);
+      }
+    }
+    port.time = -1;
+    name_axes(port);
+    const auto initial = reading_.initial.find(value.name);
+    if (initial != reading_.initial.end() && !value.type.empty()) {
+      state.start = converted(initial->second, value.type, "initial of '" + value.name + "'");
+      GraphPort item{value.name, value.type, port.rest()};
+      if (!item.fits(state.start->dims())) problems_.push_back("initial of '" + value.name + "' has shape " + text(state.start->dims()) + ", one sequence has " + text(item.dims));
+      else for (std::size_t i = 0, k = 0; i < port.dims.size(); ++i) if (static_cast<int>(i) != port.batch) port.dims[i].fixed = state.start->dims()[k++];
+    }
+    for (const Dim& one : port.rest()) state.item.push_back(one.fixed);
+    if (std::count(state.item.begin(), state.item.end(), -1) != 0) {
+      problems_.push_back("the size of state '" + value.name + "' " + text(port.dims) + " is not known: say which axis is the batch and the sizes of others, axes '... batch ...'");
+    }
+    return state;
+  }
+
+  struct Sample {
+    std::int64_t batch, steps;
+    std::map<std::string, std::vector<std::int64_t>> shapes;
+  };
+
+  /// Ports of all outputs that are no states, learnt by running the graph twice on zeros of different sizes.
+  void read_outputs() {
+    std::vector<const GraphValue*> own;
+    std::vector<std::string> wanted;
+    for (const GraphValue& value : graph_.outputs) {
+      const auto same = [&value](const GraphState& state) { return state.output == value.name; };
+      if (std::none_of(states_.begin(), states_.end(), same)) own.push_back(&value);
+      wanted.push_back(value.name);
+    }
+    if (own.empty()) return problems_.push_back("every output is a state: there is nothing to return");
+    const std::vector<Sample> samples = sampled(wanted);
+    if (samples.empty()) return;
+    for (const GraphState& state : states_) {
+      for (const Sample& sample : samples) {
+        std::vector<std::int64_t> expected;
+        for (const Dim& one : state.port.dims) expected.push_back(one.free() ? sample.batch : one.fixed);
+        const auto& found = sample.shapes.at(state.output);
+        if (found == expected) continue;
+        problems_.push_back("state '" + state.port.name + "' goes in as " + text(expected) + ", '" + state.output + "' comes out as " + text(found) + ": pair other names, or say its axes");
+        break;
+      }
+    }
+    for (const GraphValue* value : own) read_output(*value, samples[0], samples[1]);
+  }
+
+  std::vector<Sample> sampled(const std::vector<std::string>& wanted) {
+    const std::vector<std::pair<std::int64_t, std::int64_t>> tries = chunked_ ? std::vector<std::pair<std::int64_t, std::int64_t>>{{1, 1}} : std::vector<std::pair<std::int64_t, std::int64_t>>{{5, 7}, {61, 67}, {1009, 1013}};
+    std::string told;
+    for (const auto& [first, second] : tries) {
+      std::vector<Sample> samples;
+      try {
+        for (const std::int64_t steps : {first, second}) {
+          Sample sample{alone_ ? 1 : static_cast<std::int64_t>(2 + samples.size()), steps, {}};
+          Arrays feeds = constants_;
+          const auto put = [&](const GraphPort& port) {
+            std::vector<std::int64_t> dims;
+            for (const Dim& one : port.dims) dims.push_back(!one.free() ? one.fixed : one.name == "batch" ? sample.batch : one.name == "time" ? steps : 1);
+            feeds[port.name] = Array(port.type, dims);
+          };
+          for (const GraphPort& port : ports_) put(port);
+          for (const GraphState& state : states_) put(state.port);
+          for (const auto& [name, array] : run_(feeds, wanted)) sample.shapes[name] = array.dims();
+          samples.push_back(std::move(sample));
+        }
+        return samples;
+      } catch (const InputError& error) {
+        told = error.what();
+      }
+    }
+    problems_.push_back("onnxruntime could not run it on zeros: " + told);
+    return {};
+  }
+
+  void read_output(const GraphValue& value, const Sample& one, const Sample& two) {
+    const auto &first = one.shapes.at(value.name), &second = two.shapes.at(value.name);
+    GraphPort port{value.name, value.type, {}, -1, -1};
+    const auto words = words_of(value.name);
+    if (value.type.empty()) problems_.push_back("output '" + value.name + "' holds no numbers that this header can handle");
+    if (first.size() != second.size() || (named(value.name) && words.size() != first.size())) {
+      return problems_.push_back("output '" + value.name + "' has shape " + text(first) + ", then " + text(second) + (named(value.name) ? ", its axes have " + std::to_string(words.size()) + " words" : ""));
+    }
+    const auto follows = [&](std::size_t axis, std::int64_t a, std::int64_t b) { return axis < first.size() && first[axis] == a && second[axis] == b; };
+    const auto follow = [&](std::int64_t a, std::int64_t b, int without) {
+      for (std::size_t i = 0; i < first.size(); ++i) if (static_cast<int>(i) != without && follows(i, a, b)) return static_cast<int>(i);
+      return -1;
+    };
+    port.batch = named(value.name) ? place(words, "batch") : alone_ ? (follows(0, 1, 1) ? 0 : -1) : follow(one.batch, two.batch, -1);
+    if (port.batch < 0 ? !alone_ : !follows(static_cast<std::size_t>(port.batch), one.batch, two.batch)) {
+      problems_.push_back("output '" + value.name + "' has no batch axis: " + text(first) + " from a batch of " + std::to_string(one.batch) + ": say its axes");
+    }
+    if (named(value.name)) {
+      port.time = place(words, "time");
+      if (port.time >= 0 && !follows(static_cast<std::size_t>(port.time), one.steps, two.steps)) {
+        if (!chunked_) problems_.push_back("axes of '" + value.name + "' call axis " + std::to_string(port.time) + " time, but it has " + std::to_string(first[static_cast<std::size_t>(port.time)]) + " of " + std::to_string(one.steps) + " steps");
+        port.time = -1;  // several samples for each chunk: an axis like any other
+      }
+    } else if (!chunked_) {
+      port.time = follow(one.steps, two.steps, port.batch);
+    } else {
+      const auto single = std::find_if(ports_.begin(), ports_.end(), [this](const GraphPort& own) { return own.time >= 0 && sizes_.at(own.name) == 1 && reading_.context == 0; });
+      if (single != ports_.end() && single->time != port.batch && follows(static_cast<std::size_t>(single->time), 1, 1)) port.time = single->time;
+    }
+    for (std::size_t i = 0; i < first.size(); ++i) {
+      const bool is_batch = static_cast<int>(i) == port.batch, is_time = static_cast<int>(i) == port.time;
+      if (is_batch) port.dims.push_back(alone_ ? Dim{1, "batch"} : Dim{-1, "batch"});
+      else if (is_time && !chunked_) port.dims.push_back({-1, "time"});
+      else port.dims.push_back({first[i], ""});
+      if (is_batch || is_time || first[i] == second[i]) continue;
+      problems_.push_back("output '" + value.name + "' has size " + std::to_string(first[i]) + " after " + std::to_string(one.steps) + " steps and " + std::to_string(second[i]) + " after " +
+                          std::to_string(two.steps) + ": this header reads outputs that are as long as their input");
+    }
+    outputs_.push_back(port);
+  }
+
+  Arrays together(const Arrays& arrays) const {
+    if (!chunked_) return once(arrays);
+    Arrays now = arrays, finals;
+    std::map<std::string, std::vector<Array>> columns;
+    const auto timed = [this](const GraphPort& port) { return !has_time_ || port.time >= 0; };
+    const auto first = std::find_if(ports_.begin(), ports_.end(), timed);
+    for (std::int64_t t = 0; t < arrays.at(first->name).dims()[1]; ++t) {
+      for (const GraphPort& port : ports_) {
+        if (!timed(port)) continue;
+        Array& step = now[port.name] = without_axis(slice(arrays.at(port.name), 1, t, t + 1), 1);
+        if (reading_.context == 0 || sizes_.count(port.name) == 0) continue;
+        step = concat({now.at(context_of(port)), step}, 1);
+        finals[context_of(port)] = now[context_of(port)] = slice(step, 1, step.dims()[1] - reading_.context, step.dims()[1]);
+      }
+      Arrays values = once(now);
+      for (const GraphPort& port : outputs_) columns[port.name].push_back(with_axis(values.at(port.name), 1));
+      for (const GraphState& state : states_) now[state.port.name] = finals[state.output] = values.at(state.output);
+    }
+    for (const auto& [name, all] : columns) finals[name] = concat(all, 1);
+    return finals;
+  }
+
+  Arrays once(const Arrays& arrays) const {
+    Arrays feeds = constants_, answers;
+    for (const GraphPort& port : ports_) {
+      const Array& rows = arrays.at(port.name);
+      // A step of a chunked model has no time axis of its own; the graph may want one of size 1.
+      const bool missing = chunked_ && port.time >= 0 && rows.dims().size() < port.dims.size() + (port.batch < 0 ? 1 : 0);
+      feeds[port.name] = port.to_graph(missing ? with_axis(rows, 1) : rows);
+    }
+    std::vector<std::string> wanted;
+    for (const GraphState& state : states_) {
+      feeds[state.port.name] = state.port.to_graph(arrays.at(state.port.name));
+      wanted.push_back(state.output);
+    }
+    for (const GraphPort& port : outputs_) wanted.push_back(port.name);
+    const Arrays values = run_(feeds, wanted);
+    const auto fitting = [&values](const GraphPort& port, const std::string& name) -> const Array& {
+      const Array& value = values.at(name);
+      if (!port.fits(value.dims())) throw InputError("the graph answered " + name + " with shape " + text(value.dims()) + ", its trial run showed " + text(port.dims));
+      return value;
+    };
+    for (const GraphPort& port : outputs_) {
+      const Array rows = port.from_graph(fitting(port, port.name));
+      answers[port.name] = chunked_ && port.time >= 0 ? without_axis(rows, 1) : rows;
+    }
+    for (const GraphState& state : states_) answers[state.output] = state.port.from_graph(fitting(state.port, state.output));
+    return answers;
+  }
+
+  const Reading reading_;
+  const GraphValues graph_;
+  const Run run_;
+  std::vector<std::string> problems_;
+  std::vector<GraphPort> ports_, outputs_;
+  std::vector<GraphState> states_;
+  Arrays constants_;
+  std::map<std::string, std::int64_t> sizes_;  // of chunks
+  bool alone_ = false, has_time_ = false, chunked_ = false;
+};
+
 // -------------------------------------------------------------------------------------------------------------- model
+
+/// One call of a graph.
+inline Arrays run_graph(const Api& api, void* session, const Arrays& feeds, const std::vector<std::string>& outputs) {
+  std::vector<const char*> names, wanted;
+  std::vector<Handle> values, kept;
+  std::vector<void*> raw;
+  for (const auto& [name, array] : feeds) {
+    names.push_back(name.c_str());
+    auto* memory = const_cast<unsigned char*>(array.bytes().data());  // onnxruntime does not write into inputs
+    values.push_back(api.tensor(memory, array.bytes().size(), array.dims(), dtype(array.dtype()).onnx));
+    raw.push_back(values.back().get());
+  }
+  for (const std::string& name : outputs) wanted.push_back(name.c_str());
+  std::vector<void*> answers(wanted.size(), nullptr);
+  try {
+    api.call(Slot::Run, session, static_cast<void*>(nullptr), names.data(), raw.data(), names.size(), wanted.data(), wanted.size(), answers.data());
+  } catch (const InputError& error) {
+    throw InputError(std::string("onnxruntime could not run the model on this input: ") + error.what());
+  }
+  for (void* answer : answers) kept.push_back(api.held(answer, Slot::ReleaseValue));
+  Arrays results;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const auto [type, dims] = api.described(answers[i]);
+    Array array(dtype_name(type), dims);
+    if (array.size() != 0) std::memcpy(array.bytes().data(), api.memory_of(answers[i]), array.bytes().size());
+    results[outputs[i]] = std::move(array);
+  }
+  return results;
+}
 
 /// What all copies of a model and its streams share; nothing of it changes.
 class Engine {
  public:
-  Engine(std::shared_ptr<const Api> own, Handle open, std::map<std::string, std::string> texts)
-      : api(std::move(own)), session(std::move(open)), metadata(std::move(texts)), signature(Json::parse(metadata.at("signature"))) {
+  /// `foreign`: for a file of others, how its graph is called.
+  Engine(std::shared_ptr<const Api> own, Handle open, std::map<std::string, std::string> texts, std::shared_ptr<const Adapter> foreign = nullptr)
+      : api(std::move(own)), session(std::move(open)), metadata(std::move(texts)), signature(Json::parse(metadata.at("signature"))), adapter_(std::move(foreign)) {
     const auto names = api->names(session.get(), Slot::SessionGetInputCount, Slot::SessionGetInputName);
     const auto answers = api->names(session.get(), Slot::SessionGetOutputCount, Slot::SessionGetOutputName);
-    graph_inputs_ = {names.begin(), names.end()};
-    const std::set<std::string> graph_outputs(answers.begin(), answers.end());
+    graph_inputs_ = adapter_ ? adapter_->inputs() : std::set<std::string>(names.begin(), names.end());
+    const std::set<std::string> graph_outputs = adapter_ ? adapter_->outputs() : std::set<std::string>(answers.begin(), answers.end());
     std::vector<std::string> problems;
     const auto expect = [&problems](const std::set<std::string>& graph, const std::string& name) {
       if (graph.count(name) == 0) problems.push_back("'" + name + "' is in the signature, not in the graph");
@@ -1201,7 +1938,8 @@ class Engine {
         problems.push_back("input '" + port.name + "' is missing");
         continue;
       }
-      for (const auto& [axis, size] : port.read(given->second, item, problems)) {
+      found[port.name] = port.folded(given->second, item, problems);
+      for (const auto& [axis, size] : port.read(found[port.name], item, problems)) {
         const bool tied = axis == "batch" || axis == "time" || signature.axes.count(axis) != 0;
         if (tied && find(sizes, axis, size) != size) {
           problems.push_back("input '" + port.name + "' has size " + std::to_string(size) + " along axis '" + axis +
@@ -1209,7 +1947,6 @@ class Engine {
         }
         sizes[axis] = size;
       }
-      found[port.name] = given->second;
     }
     return found;
   }
@@ -1242,36 +1979,15 @@ class Engine {
       feeds[signature.lengths] = Array::of<std::int64_t>({batch}, lengths.empty() ? std::vector<std::int64_t>(static_cast<std::size_t>(batch), steps) : lengths);
     }
     if (graph_inputs_.count(signature.pick_at) != 0) feeds[signature.pick_at] = Array("int64", {batch, steps, 1});
-    std::vector<const char*> names, wanted;
-    std::vector<Handle> values;
-    std::vector<void*> raw;
-    for (auto& [name, array] : feeds) {
-      names.push_back(name.c_str());
-      values.push_back(api->tensor(array.bytes().data(), array.bytes().size(), array.dims(), dtype(array.dtype()).onnx));
-      raw.push_back(values.back().get());
-    }
-    for (const Port& port : signature.outputs) wanted.push_back(port.name.c_str());
-    for (const State& state : signature.states) wanted.push_back(state.output.c_str());
-    std::vector<void*> answers(wanted.size(), nullptr);
-    try {
-      api->call(Slot::Run, session.get(), static_cast<void*>(nullptr), names.data(), raw.data(), names.size(), wanted.data(), wanted.size(), answers.data());
-    } catch (const InputError& error) {
-      throw InputError(std::string("onnxruntime could not run the model on this input: ") + error.what());
-    }
-    std::vector<Handle> kept;
-    for (void* answer : answers) kept.push_back(api->held(answer, Slot::ReleaseValue));
-    Arrays results;
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      const auto [type, dims] = api->described(answers[i]);
-      Array array(dtype_name(type), dims);
-      if (array.size() != 0) std::memcpy(array.bytes().data(), api->memory_of(answers[i]), array.bytes().size());
-      if (i < signature.outputs.size() && signature.outputs[i].is_flat) {
-        std::vector<std::int64_t> apart;
-        const Port& port = signature.outputs[i];
-        for (const Size& size : port.inner) apart.push_back(size.value(sizes));
-        array = array.reshaped(apart);
-      }
-      results[wanted[i]] = std::move(array);
+    std::vector<std::string> wanted;
+    for (const Port& port : signature.outputs) wanted.push_back(port.name);
+    for (const State& state : signature.states) wanted.push_back(state.output);
+    Arrays results = adapter_ ? adapter_->call(feeds) : run_graph(*api, session.get(), feeds, wanted);
+    for (const Port& port : signature.outputs) {
+      if (!port.is_flat) continue;
+      std::vector<std::int64_t> apart;
+      for (const Size& size : port.inner) apart.push_back(size.value(sizes));
+      results[port.name] = results[port.name].reshaped(apart);
     }
     return results;
   }
@@ -1350,6 +2066,7 @@ class Engine {
     return outputs;
   }
 
+  const std::shared_ptr<const Adapter> adapter_;
   std::set<std::string> graph_inputs_;
 };
 
@@ -1624,27 +2341,47 @@ class Runtime {
   }
   /// The same from memory.
   Model load(const std::vector<unsigned char>& bytes, int threads = 1) const { return load(bytes, "", threads); }
+  /// Load a file of somebody else, whose weights are in it, as `reading` says.
+  Model load(const std::string& path, const Reading& reading, int threads = 1) const { return load(detail::read_file(path), reading, threads); }
+  /// The same from memory.
+  Model load(const std::vector<unsigned char>& bytes, const Reading& reading, int threads = 1) const {
+    using namespace detail;
+    if (!find_metadata(bytes).found.empty()) throw InputError("this file was written by rnncore and knows its states: load it without a Reading");
+    const Handle session = session_of(bytes, "", threads);
+    const auto run = [api = api_, session](const Arrays& feeds, const std::vector<std::string>& wanted) { return run_graph(*api, session.get(), feeds, wanted); };
+    auto adapter = std::make_shared<const Adapter>(bytes, reading, run);
+    const std::string said = hex(sha256(bytes.data(), bytes.size())) + adapter->described();  // another reading is another model
+    const std::string fingerprint = hex(sha256(reinterpret_cast<const unsigned char*>(said.data()), said.size()));
+    return Model(std::make_shared<Engine>(api_, session, std::map<std::string, std::string>{{"signature", adapter->signature()}, {"fingerprint", fingerprint}}, adapter));
+  }
 
  private:
   Model load(const detail::Bytes& bytes, const std::string& path, int threads) const {
     using namespace detail;
-    if (threads < 1) throw InputError("threads is " + std::to_string(threads) + ", expected at least 1");
     auto metadata = read_metadata(bytes);
     if (metadata.count("signature") == 0) throw ModelFileError("the file has no rnncore.signature: export it again");
     const bool outside = metadata.count("weights") != 0;
     if (outside) check_weights(Json::parse(metadata["weights"]), path);
+    const Handle session = session_of(bytes, outside ? path : "", threads);
+    return Model(std::make_shared<Engine>(api_, session, std::move(metadata)));
+  }
+
+  /// A session over the bytes of a model, or over its file where `path` is not empty.
+  detail::Handle session_of(const detail::Bytes& bytes, const std::string& path, int threads) const {
+    using namespace detail;
+    if (threads < 1) throw InputError("threads is " + std::to_string(threads) + ", expected at least 1");
     void* made = nullptr;
     api_->call(Slot::CreateSessionOptions, &made);
     const Handle options = api_->held(made, Slot::ReleaseSessionOptions);
     api_->call(Slot::SetSessionLogSeverityLevel, options.get(), int{4});
     api_->call(Slot::SetIntraOpNumThreads, options.get(), threads);
     try {
-      if (outside) api_->call(Slot::CreateSession, api_->env(), wide(path).c_str(), options.get(), &made);
+      if (!path.empty()) api_->call(Slot::CreateSession, api_->env(), wide(path).c_str(), options.get(), &made);
       else api_->call(Slot::CreateSessionFromArray, api_->env(), static_cast<const void*>(bytes.data()), bytes.size(), options.get(), &made);
     } catch (const InputError& error) {
       throw ModelFileError(std::string("onnxruntime does not accept the model: ") + error.what());
     }
-    return Model(std::make_shared<Engine>(api_, api_->held(made, Slot::ReleaseSession), std::move(metadata)));
+    return api_->held(made, Slot::ReleaseSession);
   }
 
 #ifdef _WIN32

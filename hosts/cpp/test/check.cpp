@@ -152,6 +152,40 @@ std::string check_streams(const rnncore::Model& model) {
   return stream.steps() == 0 ? "" : "a stream that was reset has steps";
 }
 
+/// Ids, or rows of numbers, as the model takes them.
+Array chunk_of(const rnncore::Model& model, const Json& rows) {
+  std::vector<std::int64_t> dims{static_cast<std::int64_t>(rows.list().size())};
+  if (rows.list().front().kind == Json::Kind::list) dims.push_back(static_cast<std::int64_t>(rows.list().front().list().size()));
+  return rnncore::detail::converted(Array::of<double>(dims, numbers(rows)), model.signature().inputs.front().type, "chunk");
+}
+
+std::string check_saved(const rnncore::Runtime& runtime, const std::string& folder, const std::string& name, const Json& saved) {
+  const rnncore::Model model = runtime.load(folder + name);
+  const std::string input = model.inputs().front(), output = model.outputs().front();
+  const auto bytes = rnncore::detail::from_base64(saved["snapshot"].string());
+  const auto answer = numbers(saved["answer"]);
+  const Array first = chunk_of(model, saved["first"]), then = chunk_of(model, saved["then"]);
+  const auto near = [&](const Array& got) {
+    bool same = got.size() == answer.size();
+    for (std::size_t i = 0; same && i < got.size(); ++i) same = std::abs(got.number(i) - answer[i]) <= (name == "layer_norm.onnx" ? 4e-3 : 1e-4);
+    return same;
+  };
+  auto stream = model.restore(bytes);
+  if (stream.steps() != first.dims()[0]) return "another number of steps";
+  if (!near(stream.push({{input, then}}).at(output))) return "another answer";
+  auto own = model.stream();
+  own.push({{input, first}});
+  if (!near(model.restore(own.save()).push({{input, then}}).at(output))) return "saved and restored here it goes on otherwise";
+  std::vector<std::vector<unsigned char>> wrongs{{}, {bytes.begin(), bytes.begin() + 20}, {bytes.begin(), bytes.end() - 1}, bytes};
+  wrongs.back()[40] ^= 1;
+  for (const auto& wrong : wrongs) {
+    const std::string note = refused<rnncore::SnapshotError>([&] { model.restore(wrong); });
+    if (!note.empty()) return note;
+  }
+  const rnncore::Model other = runtime.load(folder + (name == "tagger.onnx" ? "layer_norm.onnx" : "tagger.onnx"));
+  return refused<rnncore::SnapshotError>([&] { other.restore(bytes); });
+}
+
 std::string check_wrong_input(const rnncore::Model& model) {
   const std::string input = model.inputs().front();
   const std::vector<Arrays> wrongs{{},
@@ -164,7 +198,83 @@ std::string check_wrong_input(const rnncore::Model& model) {
     const std::string note = refused<rnncore::InputError>([&] { model.run(wrong); });
     if (!note.empty()) return note;
   }
+  for (const auto& sizes : std::vector<std::vector<std::int64_t>>{{-1, -3}, {-1}, {1, std::int64_t{1} << 62}, {std::int64_t{1} << 40, std::int64_t{1} << 40}}) {
+    const std::string note = refused<rnncore::InputError>([&] { Array("int64", sizes); });
+    if (!note.empty()) return note;
+  }
   return refused<rnncore::InputError>([&] { model.run({{input, Array("int64", {2, 3})}}, {1, 4}); });
+}
+
+/// Words of `load` are those of Python.
+rnncore::Reading reading(const Json& options) {
+  rnncore::Reading how;
+  for (const auto& [name, output] : options["states"].members) how.states[name] = output.string();
+  for (const auto& [name, words] : options["axes"].members) how.axes[name] = words.string();
+  for (const auto& [name, value] : options["constants"].members) how.constants[name] = Array::of<double>({}, {value.number()});
+  for (const auto& [name, values] : options["initial"].members) {
+    const auto all = numbers(values);
+    how.initial[name] = Array::of<double>({static_cast<std::int64_t>(all.size())}, all);
+  }
+  if (options.has("chunk")) how.chunk = options["chunk"].integer();
+  if (options.has("context")) how.context = options["context"].integer();
+  return how;
+}
+
+/// A file of others: Python's answers, whole and in chunks, saved between them.
+std::string check_foreign(const rnncore::Runtime& runtime, const std::string& folder, const Json& one) {
+  const std::string path = folder + one["file"].string(), input = one["input"].string(), output = one["output"].string();
+  const rnncore::Reading how = reading(one["options"]);
+  const rnncore::Model model = runtime.load(path, how);
+  std::vector<std::int64_t> shape;
+  for (const Json& size : one["shape"].list()) shape.push_back(size.integer());
+  const std::string type = model.signature().inputs.front().type;
+  const Array x = rnncore::detail::converted(Array::of<double>(shape, numbers(one["x"])), type, "x");
+  const double tolerance = type == "float16" ? 4e-3 : 1e-4;
+  const auto answer = numbers(one["answer"]);
+  const auto near = [&](const Array& got, std::size_t from) {
+    for (std::size_t i = 0; i < got.size(); ++i) if (!(std::abs(got.number(i) - answer[from + i]) <= tolerance)) return false;
+    return true;
+  };
+  const Array whole = model.run({{input, x}}).at(output);
+  if (whole.size() != answer.size() || !near(whole, 0)) return "another answer to the whole";
+  const std::size_t own = answer.size() / static_cast<std::size_t>(shape[0] * shape[1]);
+  const auto& cuts = one["cuts"].list();
+  std::vector<rnncore::Stream> streams{model.stream(), model.stream()};  // in turns
+  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    for (std::int64_t row = 0; row < 2; ++row) {
+      const Array item = rnncore::detail::without_axis(rnncore::detail::slice(x, 0, row, row + 1), 0);
+      auto& stream = streams[static_cast<std::size_t>(row)];
+      const Array got = stream.push({{input, rnncore::detail::slice(item, 0, cuts[i].integer(), cuts[i + 1].integer())}}).at(output);
+      if (got.dims()[0] != cuts[i + 1].integer() - cuts[i].integer()) return "a chunk has another number of steps";
+      if (!near(got, static_cast<std::size_t>(row * shape[1] + cuts[i].integer()) * own)) return "another answer to a chunk";
+      stream = model.restore(stream.save());
+    }
+  }
+  if (how.chunk) {  // samples one after the other are chunks too
+    const Array flat = x.reshaped({2, rnncore::detail::product(shape) / 2});
+    if (!near(model.run({{input, flat}}).at(output), 0)) return "another answer to flat samples";
+    const std::string short_by_one = refused<rnncore::InputError>([&] { model.run({{input, rnncore::detail::slice(flat, 1, 1, flat.dims()[1])}}); });
+    if (!short_by_one.empty()) return short_by_one;
+  }
+  rnncore::Reading other = how;
+  const std::string first = how.states.begin()->first;
+  const auto& state = model.signature().states.front();
+  other.initial[first] = rnncore::detail::filled("float64", state.item, 0.25);
+  std::string note = refused<rnncore::SnapshotError>([&] { runtime.load(path, other).restore(streams[0].save()); });
+  if (!note.empty()) return note;
+  std::vector<rnncore::Reading> wrongs(7, how);
+  wrongs[0].states = {};
+  wrongs[1].states = {{first, "nothing"}};
+  wrongs[2].states = {{"nothing", how.states.begin()->second}};
+  wrongs[3].axes[first] = "batch batch";
+  wrongs[4].initial[first] = Array("float32", {1, 1, 1, 1});
+  wrongs[5].chunk = 0;
+  wrongs[6].constants["nothing"] = Array("float32", {});
+  for (const auto& wrong : wrongs) {
+    note = refused<rnncore::RnncoreError>([&] { runtime.load(path, wrong).stream(); });
+    if (!note.empty()) return "wrong reading " + std::to_string(&wrong - wrongs.data()) + ": " + note;
+  }
+  return refused<rnncore::ForeignModelError>([&] { runtime.load(path); });
 }
 
 std::string check_generator(const rnncore::Model& model, const Json& expected) {
@@ -239,23 +349,30 @@ int main(int count, char** arguments) {
     return note.empty() ? refused<rnncore::TamperedModelError>([&] { runtime.load(folder + "changed/fused.onnx"); }) : note;
   });
   test("streams, forks and saved streams", [&] { return check_streams(tagger); });
-  test("a stream that Python saved goes on here", [&] {
-    const Json& saved = expected["saved"];
-    auto stream = tagger.restore(rnncore::detail::from_base64(saved["snapshot"].string()));
-    const Arrays answers = stream.push({{tagger.inputs().front(), row(ids_of(saved["read"]))}});
-    return close(answers.begin()->second, numbers(saved["answer"])) ? std::string() : "another answer";
-  });
+  for (const auto& [name, saved] : expected["saved"].members) {
+    test("a stream of " + name + " that Python saved goes on here, and not in another model", [&, &file = name, &one = saved] { return check_saved(runtime, folder, file, one); });
+  }
   test("a model that does not stream says why", [&] {
     return refused<rnncore::NotStreamableError>([&] { runtime.load(folder + "both_ways.onnx").stream(); });
   });
   test("wrong input is refused", [&] { return check_wrong_input(tagger); });
+  for (const Json& one : expected["foreign"].list()) {
+    test("a file of others, " + one["name"].string(), [&] { return check_foreign(runtime, folder, one); });
+  }
+  test("states of a file of ours are refused", [&] {
+    return refused<rnncore::InputError>([&] { runtime.load(folder + "tagger.onnx", rnncore::Reading{}); });
+  });
   test("a generator writes as in Python", [&] { return check_generator(runtime.load(folder + "generator.onnx"), expected["generator"]); });
   test("a translator finds what Python finds", [&] { return check_translator(runtime.load(folder + "translator.onnx"), expected["translator"]); });
-  // a stream that has read the ids 3, 1, 4, for Python to go on with
-  auto stream = tagger.stream();
-  stream.push({{tagger.inputs().front(), row({3, 1, 4})}});
-  std::cout << "snapshot " << std::hex << std::setfill('0');
-  for (const unsigned char byte : stream.save()) std::cout << std::setw(2) << int{byte};
-  std::cout << std::endl;
+  // streams that have read a first chunk, for Python to go on with
+  std::cout << std::hex << std::setfill('0');
+  for (const auto& [name, saved] : expected["saved"].members) {
+    const rnncore::Model model = runtime.load(folder + name);
+    auto stream = model.stream();
+    stream.push({{model.inputs().front(), chunk_of(model, saved["first"])}});
+    std::cout << "snapshot " << name << ": ";
+    for (const unsigned char byte : stream.save()) std::cout << std::setw(2) << int{byte};
+    std::cout << std::endl;
+  }
   return failures == 0 ? 0 : 1;
 }

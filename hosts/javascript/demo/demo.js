@@ -17,23 +17,42 @@ let read = []; // [{ letter, reader, bits, written }], one for each letter of th
 let turn = 0; // counts changes: whoever sees another number than its own gives up
 let writing = false;
 let spent = []; // milliseconds of the last reads
+let drawn = []; // what of `read` the paper shows
+
+const MOST = 20_000; // letters that are read: each keeps a state of some kilobytes
+const PATIENCE_MS = 80; // of work without letting the page answer
 
 const readerBefore = (index) => (index ? read[index - 1].reader : start);
 
-/** Read what is in the field, from the first letter that is another than before. */
-async function follow(writtenFrom = Infinity) {
+/** Read what is in the field, from the first letter that is another than before; false if the field has changed meanwhile. */
+async function follow() {
   const own = ++turn;
-  const wanted = [...field.value];
+  const wanted = [...field.value.slice(0, 2 * MOST)].slice(0, MOST);
   let same = 0;
   while (same < read.length && same < wanted.length && read[same].letter === wanted[same]) same++;
   read = read.slice(0, same);
   show();
+  let began = performance.now();
   for (let index = same; index < wanted.length; index++) {
-    const one = await step(wanted[index], readerBefore(index), index >= writtenFrom);
-    if (turn !== own) return; // the field has changed since
+    const one = await step(wanted[index], readerBefore(index));
+    if (turn !== own) return false;
     read.push(one);
-    if (index % 8 === 7 || index + 1 === wanted.length) show();
+    const isLast = index + 1 === wanted.length;
+    if (isLast || performance.now() - began > PATIENCE_MS) {
+      show();
+      await new Promise((done) => setTimeout(done)); // runs in WebAssembly never let the page answer by themselves
+      if (turn !== own) return false;
+      began = performance.now();
+    }
   }
+  return true;
+}
+
+/** Follow what somebody did; what goes wrong is said. */
+const followed = () => follow().catch(tellError);
+
+function tellError(error) {
+  at("status").textContent = `${error.name}: ${error.message}`;
 }
 
 /** One letter more: its surprise, and a reader that has read it.  A letter that the model does not know is passed over. */
@@ -59,10 +78,17 @@ async function write() {
   }
   writing = true;
   at("write").textContent = "Stop";
-  await follow();
-  const own = turn;
+  try {
+    if (await follow()) await goOn(turn);
+  } finally {
+    writing = false;
+    at("write").textContent = "Go on from here";
+  }
+}
+
+async function goOn(own) {
   const how = { temperature: Number(at("temperature").value), topP: Number(at("top").value) };
-  for (let left = Number(at("length").value); left > 0 && writing && turn === own; left--) {
+  for (let left = Number(at("length").value); left > 0 && writing && turn === own && read.length < MOST; left--) {
     const before = readerBefore(read.length);
     const id = before.draw(Math.random(), how);
     if (id === model.vocabulary.eosId) break;
@@ -73,31 +99,36 @@ async function write() {
     show();
     await new Promise((done) => setTimeout(done, 12)); // slow enough to be read
   }
-  writing = false;
-  at("write").textContent = "Go on from here";
+}
+
+function drawLetters() {
+  let same = 0;
+  while (same < drawn.length && same < read.length && drawn[same] === read[same]) same++;
+  while (letters.childNodes.length > same) letters.lastChild.remove();
+  const added = read.slice(same).map(({ letter, bits, written }) => {
+    const span = document.createElement("span");
+    span.textContent = letter;
+    if (bits === null) span.className = "unknown";
+    else {
+      span.dataset.bits = bits;
+      span.style.background = colourOf(bits);
+    }
+    if (written) span.classList.add("written");
+    return span;
+  });
+  const length = read.reduce((sum, { letter }) => sum + letter.length, 0);
+  letters.append(...added, field.value.slice(length) + "\u200b");
+  drawn = [...read];
 }
 
 function show() {
-  letters.replaceChildren(
-    ...read.map(({ letter, bits, written }) => {
-      const span = document.createElement("span");
-      span.textContent = letter;
-      if (bits === null) span.className = "unknown";
-      else {
-        span.dataset.bits = bits;
-        span.style.background = colourOf(bits);
-      }
-      if (written) span.classList.add("written");
-      return span;
-    }),
-    field.value.slice(read.map((one) => one.letter).join("").length) + "\u200b"
-  );
+  drawLetters();
   field.parentElement.style.height = `${Math.max(letters.scrollHeight, 184)}px`;
   drawChart(at("chart"), read);
   const known = read.filter((one) => one.bits !== null);
   const mean = known.reduce((sum, one) => sum + one.bits, 0) / known.length;
   at("mean").textContent = known.length ? mean.toFixed(2) : "–";
-  at("count").textContent = read.length;
+  at("count").textContent = read.length < MOST ? read.length : `the first ${MOST.toLocaleString("en")}`;
   const times = [...spent].sort((a, b) => a - b);
   at("speed").textContent = times.length ? `${times[times.length >> 1].toFixed(1)} ms` : "–";
   const worst = known.reduce((most, one) => (one.bits > (most?.bits ?? 0) ? one : most), null);
@@ -126,7 +157,7 @@ function showNext() {
       button.title = "add it";
       button.onclick = () => {
         field.value += model.vocabulary.tokens[id];
-        follow();
+        followed();
         field.focus();
       };
       bar.style.width = `${(100 * probability) / likeliest}%`;
@@ -142,11 +173,11 @@ for (const [id, shown] of [["temperature", (x) => x.toFixed(2)], ["top", (x) => 
   at(id).addEventListener("input", tell);
   tell();
 }
-field.addEventListener("input", () => follow());
-at("write").addEventListener("click", write);
+field.addEventListener("input", followed);
+at("write").addEventListener("click", () => write().catch(tellError));
 at("clear").addEventListener("click", () => {
   field.value = "";
-  follow();
+  followed();
   field.focus();
 });
 
@@ -168,5 +199,5 @@ try {
   field.focus();
   document.title += " · ready";
 } catch (error) {
-  at("status").textContent = `${error.name}: ${error.message}`;
+  tellError(error);
 }

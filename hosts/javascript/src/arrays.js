@@ -43,6 +43,9 @@ export const isFloat = (type) => type.startsWith("float");
  */
 export function readArray(value, type, label) {
   const { dims, data } = isArray(value) ? value : nested(value, label);
+  if (!dims.every((size) => Number.isSafeInteger(size) && size >= 0)) {
+    throw new InputError(`${label} has dims [${dims.join(", ")}], expected integers of at least 0`);
+  }
   if (product(dims) !== data.length) {
     throw new InputError(`${label} has ${data.length} numbers for dims [${dims.join(", ")}]`);
   }
@@ -73,12 +76,13 @@ export const isArray = (value) =>
   value !== null && typeof value === "object" && Array.isArray(value.dims) && ArrayBuffer.isView(value.data);
 
 /** Nested lists or typed arrays as { dims, data }. */
-function nested(value, label) {
+function nested(value, label, depth = 0) {
+  if (depth > 16) throw new InputError(`${label} is nested more than 16 deep, expected an array: { dims, data } or nested lists`);
   if (ArrayBuffer.isView(value)) return { dims: [value.length], data: value };
   if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") return { dims: [], data: [value] };
   if (!Array.isArray(value)) throw new InputError(`${label} is ${shown(value)}, expected an array: { dims, data } or nested lists`);
   if (!value.length) return { dims: [0], data: [] };
-  const parts = value.map((part) => (isArray(part) ? part : nested(part, label)));
+  const parts = value.map((part) => (isArray(part) ? part : nested(part, label, depth + 1)));
   const [{ dims }] = parts;
   if (parts.some((part) => part.dims.join() !== dims.join())) {
     throw new InputError(`${label} has rows of several sizes: pad them, and hand in lengths`);
@@ -125,6 +129,24 @@ export function concat(arrays, axis) {
 export const stack = (arrays, axis) => concat(arrays.map((array) => withAxis(array, axis)), axis);
 
 export const withAxis = ({ type, dims, data }, axis) => ({ type, dims: [...dims.slice(0, axis), 1, ...dims.slice(axis)], data });
+
+/** The axes in another order: axis i of the answer is axis order[i] of the array. */
+export function transpose({ type, dims, data }, order) {
+  const result = zeros(type, order.map((axis) => dims[axis]));
+  const strides = order.map((axis) => product(dims.slice(axis + 1)));
+  const at = Array(dims.length).fill(0);
+  let from = 0;
+  for (let i = 0; i < data.length; i++) {
+    result.data[i] = data[from];
+    for (let axis = at.length - 1; axis >= 0; axis--) {
+      from += strides[axis];
+      if (++at[axis] < result.dims[axis]) break;
+      from -= strides[axis] * result.dims[axis];
+      at[axis] = 0;
+    }
+  }
+  return result;
+}
 
 /** One entry along an axis, which is gone. */
 export function row(array, axis, index) {

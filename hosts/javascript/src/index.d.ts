@@ -27,6 +27,18 @@ export interface LoadOptions {
   weights?: Source;
   /** Handed to onnxruntime. */
   sessionOptions?: object;
+  /** For a file that rnncore did not write: the output that each state becomes, by name of the input; {} if it has none. */
+  states?: Record<string, string>;
+  /** Words for the axes of inputs and outputs: "batch", "time", a size, or any other word. */
+  axes?: Record<string, string>;
+  /** What states begin at, without the batch axis. */
+  initial?: Inputs;
+  /** Inputs that never change. */
+  constants?: Inputs;
+  /** Samples of one call of the graph, where they are fixed. */
+  chunk?: number | null;
+  /** Samples of the chunk before that the graph wants to see again. */
+  context?: number;
 }
 
 /** @param ort the module onnxruntime-web or onnxruntime-node */

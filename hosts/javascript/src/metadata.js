@@ -1,6 +1,6 @@
 /** The metadata of a model file, read from its bytes, and its fingerprint.  See docs/format.md, "Where it is". */
 
-import { ForeignModelError, FormatVersionError, ModelFileError, NotOnnxError, TamperedModelError } from "./errors.js";
+import { ForeignModelError, FormatVersionError, InputError, ModelFileError, NotOnnxError, TamperedModelError } from "./errors.js";
 import { sha256 } from "./sha256.js";
 
 export const FORMAT_VERSION = 2;
@@ -13,7 +13,7 @@ class Malformed extends Error {}
 class CutShort extends Malformed {}
 
 /** Number, start and end of the content of each field of the protobuf message in bytes[start..end]. */
-function* fields(bytes, start, end) {
+export function* fields(bytes, start, end) {
   let at = start;
   const varint = () => {
     let value = 0;
@@ -46,6 +46,9 @@ function* fields(bytes, start, end) {
   }
 }
 
+/** Whether rnncore wrote an ONNX file; the errors of `readMetadata` for bytes that are none. */
+export const isOurs = (bytes) => entriesOf(bytes).some(({ key }) => key.startsWith(PREFIX));
+
 /** All metadata of an ONNX file, by key: the text, and where in the file it begins and ends. */
 function entriesOf(bytes) {
   if (!bytes.length) throw new NotOnnxError("the file is empty");
@@ -68,6 +71,9 @@ function entriesOf(bytes) {
     if (error instanceof CutShort && seen.has(IR_VERSION)) {
       throw new NotOnnxError(`the file is truncated or damaged: ${error.message}; copy or export it again`);
     }
+    if (String.fromCharCode(...bytes.subarray(4, 8)) === "ORTM") {
+      throw new NotOnnxError("the file has onnxruntime's own format (.ort): load the .onnx file that it was made from");
+    }
     throw new NotOnnxError("the file is no ONNX model, or is damaged");
   }
   if (!seen.has(GRAPH)) throw new NotOnnxError("the file is no ONNX model: it holds no graph");
@@ -79,6 +85,7 @@ function entriesOf(bytes) {
  * Objects and lists are parsed, everything else is text: exactly the document of `rnncore inspect --json`.
  */
 export async function readMetadata(bytes) {
+  if (!(bytes instanceof Uint8Array)) throw new InputError("the bytes of a model file are a Uint8Array");
   const entries = entriesOf(bytes);
   const own = entries.filter(({ key }) => key.startsWith(PREFIX));
   if (!own.length) {

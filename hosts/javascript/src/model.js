@@ -2,6 +2,7 @@
 
 import { bitsOf, concat, filled, numbersOf, readArray, slice, zeroBeyond, zeros } from "./arrays.js";
 import { InputError, ModelFileError, NotOnnxError, NotStreamableError, raiseAll } from "./errors.js";
+import { openForeign, readReading } from "./foreign.js";
 import { readDocument, readMetadata } from "./metadata.js";
 import { BATCH, Signature, sizeOf, TIME } from "./signature.js";
 import { restored } from "./snapshot.js";
@@ -9,17 +10,29 @@ import { Stream, pushTogether } from "./stream.js";
 import { weightsOf } from "./weights.js";
 
 /**
- * Load a file that rnncore exported.
+ * Load a file that rnncore exported, or with `states` one of somebody else.
  *
  * @param ort the module of onnxruntime-web or onnxruntime-node.
  * @param source the bytes of the file, or its URL, or in Node its path.
  * @param options.document what `rnncore inspect --json` wrote, if only onnxruntime may see the bytes.
  * @param options.weights the bytes of the second file, if the model has its weights in one and `source` is no place beside it.
  * @param options.sessionOptions handed to onnxruntime.
+ * @param options.states for a file of somebody else: the output that each state becomes, by name of the input; {} if it has none.
+ *   With it go axes, initial, constants, chunk and context, as in Python.  See docs/format.md, "Files of others".
  */
-export async function load(ort, source, { document = null, weights = null, sessionOptions = {} } = {}) {
+export async function load(ort, source, options = {}) {
+  const { document = null, weights = null, sessionOptions = {}, ...foreign } = options ?? {};
   if (!ort?.InferenceSession || !ort?.Tensor) {
     throw new InputError("ort is no onnxruntime: import * as ort from 'onnxruntime-web' (or -node), and hand it in");
+  }
+  const unknown = Object.keys(foreign).filter((name) => !["states", "axes", "initial", "constants", "chunk", "context"].includes(name));
+  if (unknown.length) throw new InputError(`load has no option '${unknown[0]}'`);
+  const reading = readReading(foreign);
+  if (reading) {
+    if (document || weights) throw new InputError("a file of somebody else has no document, and its weights in the file itself");
+    const bytes = await bytesOf(source);
+    const { session, signature, metadata } = await openForeign(ort, bytes, reading, () => sessionOf(ort, bytes, sessionOptions));
+    return new Model(ort, session, new Signature(signature), metadata);
   }
   const bytes = document && typeof source === "string" ? null : await bytesOf(source);
   const metadata = document ? readDocument(document) : await readMetadata(bytes);
@@ -99,13 +112,16 @@ export class Model {
    * Run whole sequences, each from the initial state: an array [batch, time, ...] for each input, by name.  Options may be
    * left out, and one number stands for all rows.  `lengths`: valid steps of each row.  Answers by name, zero beyond them.
    */
-  async run(inputs, { lengths = null } = {}) {
+  async run(inputs, options = {}) {
+    const { lengths = null } = options ?? {};
     const { signature } = this;
     const problems = [];
     const sizes = {};
-    const arrays = readInputs(signature, inputs, problems, (port, array) => {
+    const arrays = readInputs(signature, inputs, problems, (port, given) => {
+      const array = port.folded(given, port.inner);
       const own = port.read(array, port.inner, `input '${port.name}'`, problems);
       agree(sizes, own, signature, port.name, problems);
+      return array;
     });
     raiseAll(problems);
     const batch = sizes[BATCH] ?? 1;
@@ -282,7 +298,7 @@ export class Model {
   }
 }
 
-/** The arrays of all inputs but options, each shown to `check`; every missing and unknown one is a problem. */
+/** The arrays of all inputs but options, as `check` returns each; every missing and unknown one is a problem. */
 export function readInputs(signature, inputs, problems, check) {
   const names = signature.inputs.map((port) => port.name);
   if (typeof inputs !== "object" || inputs === null || Array.isArray(inputs) || "dims" in inputs) {
@@ -299,8 +315,7 @@ export function readInputs(signature, inputs, problems, check) {
       continue;
     }
     try {
-      arrays[port.name] = readArray(inputs[port.name], port.type, `input '${port.name}'`);
-      check(port, arrays[port.name]);
+      arrays[port.name] = check(port, readArray(inputs[port.name], port.type, `input '${port.name}'`));
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       problems.push(error.message);

@@ -27,8 +27,8 @@ export const shapeText = (shape) => `[${shape.map(sizeText).join(", ")}]`;
 
 /** One input or output; `inner` is its shape with two axes where the graph has them as one. */
 export class Port {
-  constructor({ name, dtype, shape, limit = null }, option = null) {
-    Object.assign(this, { name, type: dtype, shape, limit, option });
+  constructor({ name, dtype, shape, limit = null, chunk = null }, option = null) {
+    Object.assign(this, { name, type: dtype, shape, limit, option, chunk });
     this.inner = shape.flatMap((size) => (typeof size === "object" && size.flat ? size.flat : [size]));
     this.batchAxis = this.inner.indexOf(BATCH);
     this.timeAxis = this.inner.map(baseOf).indexOf(TIME); // -1: one value for the whole sequence
@@ -58,6 +58,15 @@ export class Port {
   /** What stands for an option that is left out. */
   leftOut(batch) {
     return filled(this.type, this.dims({ [BATCH]: batch }), this.option.default);
+  }
+
+  /** Samples one after the other as steps of a chunk each, where the model takes chunks. */
+  folded(array, shape) {
+    if (this.chunk === null || array.dims.length !== shape.length - 1) return array;
+    const axis = shape.indexOf(TIME);
+    const samples = array.dims[axis];
+    if (samples % this.chunk) throw new InputError(`input '${this.name}' has ${samples} samples, the model takes chunks of ${this.chunk}: hand in whole ones`);
+    return { ...array, dims: [...array.dims.slice(0, axis), samples / this.chunk, this.chunk, ...array.dims.slice(axis + 1)] };
   }
 
   /** The sizes of the named axes of an array; adds to `problems` what does not fit. */
@@ -91,14 +100,14 @@ export class Port {
 
 /** One recurrent state: graph input `name`, graph output `output`, and the value that a sequence starts from. */
 export class State {
-  constructor({ name, output, dtype, size, initial = null, shape = null }) {
+  constructor({ name, output, dtype, size, initial = null, shape = null, start = null }) {
     Object.assign(this, { name, output, type: dtype, size, shape: shape ?? [BATCH, size] });
     this.batchAxis = this.shape.indexOf(BATCH);
     const item = this.shape.filter((_, axis) => axis !== this.batchAxis);
     if (this.batchAxis < 0 || product(item) !== size) {
       throw new ModelFileError(`state '${name}' has shape ${shapeText(this.shape)} for ${size} values`);
     }
-    this.initial = initial === null ? zeros(dtype, item) : fromBytes(fromBase64(initial), dtype, item);
+    this.initial = start ? start : initial === null ? zeros(dtype, item) : fromBytes(fromBase64(initial), dtype, item);
   }
 
   /** The initial value for several sequences, as the graph wants it. */

@@ -57,9 +57,11 @@ export class Stream {
     const { signature } = this.model;
     const problems = [];
     const sizes = {};
-    const items = readInputs(signature, inputs, problems, (port, array) => {
+    const items = readInputs(signature, inputs, problems, (port, given) => {
+      const array = port.folded(given, port.itemShape);
       const own = port.read(array, port.itemShape, `input '${port.name}'`, problems);
       agree(sizes, own, signature, port.name, problems);
+      return array;
     });
     for (const port of signature.inputs.filter((one) => one.option && inputs[one.name] !== undefined)) {
       items[port.name] = readArray(inputs[port.name], port.type, `input '${port.name}'`);

@@ -7,7 +7,11 @@ import { Vocabulary } from "./vocabulary.js";
 
 const vocabularyOf = (model, name = "tokenizer") => (model.metadata[name] ? new Vocabulary(model.metadata[name]) : null);
 
+const MOST_DRAWS = 2 ** 27; // a gigabyte of them
+
 function seeded(seed) {
+  const isWhole = typeof seed === "bigint" || Number.isSafeInteger(seed);
+  if (seed != null && !(isWhole && seed >= 0)) throw new InputError(`seed is ${String(seed)}, expected an integer of at least 0, or null for another one each time`);
   return new Pcg64(seed ?? crypto.getRandomValues(new BigUint64Array(1))[0]);
 }
 
@@ -19,6 +23,16 @@ function checkSampling({ temperature = 1, topK = null, topP = null, maxTokens = 
   if (!(Number.isInteger(maxTokens) && maxTokens >= 0)) problems.push(`maxTokens is ${maxTokens}, expected 0 or more`);
   raiseAll(problems);
 }
+
+/** Raises InputError unless `list` is an array whose items are what `fits` says. */
+function checkList(list, label, what, fits) {
+  if (!Array.isArray(list)) throw new InputError(`${label} is ${list === null ? "null" : `a ${typeof list}`}, expected a list of ${what}`);
+  const wrong = list.findIndex((one) => !fits(one));
+  if (wrong >= 0) throw new InputError(`${label}[${wrong}] is ${String(list[wrong]).slice(0, 60)}, expected ${what}`);
+}
+
+const isText = (one) => typeof one === "string";
+const isIds = (one) => Array.isArray(one) && one.every((id) => typeof id === "bigint" || Number.isSafeInteger(id));
 
 /** Rows of ids as one array, padded with 0; at least one column. */
 function padded(rows) {
@@ -152,6 +166,7 @@ export class TextGenerator {
   /** What is written after each of several prefixes; the same seed gives the texts that Python gives. */
   async generate(prefixes, options = {}) {
     if (!this.vocabulary) throw new InputError("the file has no tokenizer: use generateIds");
+    checkList(prefixes, "prefixes", "texts", isText);
     const written = await this.generateIds(prefixes.map((text) => this.vocabulary.encode(text)), options);
     return written.map(({ ids }) => this.vocabulary.decode(ids));
   }
@@ -159,7 +174,9 @@ export class TextGenerator {
   /** Token ids written after each prefix of ids, as { ids, logProbs }. */
   async generateIds(prefixes, { maxTokens = 400, temperature = 1, topK = null, topP = null, seed = null } = {}) {
     checkSampling({ temperature, topK, topP, maxTokens });
+    checkList(prefixes, "prefixes", "lists of token ids", isIds);
     const rows = prefixes.length;
+    if (rows * maxTokens > MOST_DRAWS) throw new InputError(`maxTokens is ${maxTokens} for ${rows} texts, expected at most ${MOST_DRAWS} tokens in one call: hand in fewer texts`);
     const random = seeded(seed);
     const uniforms = { dims: [rows, maxTokens], data: Float64Array.from({ length: rows * maxTokens }, () => random.random()) };
     const inputs = { prefix: padded(prefixes), uniforms, max_tokens: all(rows, maxTokens), temperature: all(rows, temperature) };
@@ -192,12 +209,14 @@ export class Translator {
   /** The best translation of each text. */
   async translate(texts, options = {}) {
     if (!this.source || !this.target) throw new InputError("the file has no tokenizers: use translateIds");
+    checkList(texts, "texts", "texts", isText);
     const found = await this.translateIds(texts.map((text) => this.source.encode(text)), options);
     return found.map(([best]) => this.target.decode(best.ids));
   }
 
   /** For each source the targets found, best first, as { ids, logProb, score }. */
   async translateIds(sources, { beam = 1, maxTokens = null, lengthPenalty = 0 } = {}) {
+    checkList(sources, "sources", "lists of token ids", isIds);
     const rows = sources.length;
     const inputs = {
       source: padded(sources),

@@ -1,11 +1,12 @@
 /** Put the golden questions of a file to it once more, and compare with what PyTorch answered.  See docs/format.md. */
 
 import { concat, fromBase64, fromBytes, fromHalf, isBig, isFloat, product, row, slice, toHalf, withAxis, zeros } from "./arrays.js";
-import { ModelFileError, RnncoreError } from "./errors.js";
+import { InputError, ModelFileError, RnncoreError } from "./errors.js";
 import { Pcg64 } from "./pcg64.js";
 
 /** { passed, tolerance, measure, cases: [{ kind, batch, time, maxAbs, error, passed, note }] } */
 export async function verify(model) {
+  if (!model?.metadata) throw new InputError("model is no loaded model: hand in what load gives");
   const { golden } = model.metadata;
   if (!golden?.cases?.length) throw new ModelFileError("the file holds no golden cases: export it with verify=True");
   const cases = [];

@@ -13,7 +13,8 @@ export class Vocabulary {
 
   /** @param data the JSON of a `tokenizers` tokenizer. */
   constructor(data) {
-    const { model } = data;
+    const { model } = data ?? {};
+    if (typeof model?.vocab !== "object") throw new ModelFileError("the tokenizer has no model with a vocabulary: hand in the JSON of a tokenizer");
     this.ids = new Map(Object.entries(model.vocab));
     this.special = new Set();
     for (const { id, content, special } of data.added_tokens ?? []) {
@@ -97,7 +98,8 @@ function byteLetters() {
 
 function normalizer(data) {
   if (!data) return (text) => text;
-  if (data.type === "Lowercase") return (text) => text.toLowerCase();
+  // Letter by letter, as the library: a sigma that ends a Greek word is no case of its own there.
+  if (data.type === "Lowercase") return (text) => [...text].map((letter) => letter.toLowerCase()).join("");
   if (data.type === "Replace") return (text) => text.replace(pattern(data.pattern), () => data.content);
   if (data.type === "Sequence") {
     const steps = data.normalizers.map(normalizer);

@@ -110,27 +110,98 @@ export async function check(ort, rnncore, read, place) {
     const whole = (await model.run({ [input]: [[1, 2, 3, 5]] }))[output];
     if (!close(answers[0], [...whole.data.slice(-answers[0].length)])) return "chunks differ from the whole";
   });
-  await test("a stream that Python saved goes on here", async () => {
-    const { snapshot, read: ids, answer } = expected.saved;
-    const model = await opened("tagger.onnx");
-    const stream = await model.restore(Uint8Array.from(atob(snapshot), (letter) => letter.charCodeAt(0)));
-    const [output] = Object.values(await stream.push({ [model.inputs[0]]: ids }));
-    if (!close([...output.data], answer.flat())) return `${output.data} in place of ${answer}`;
-  });
+  for (const [name, { snapshot, first, then, answer }] of Object.entries(expected.saved)) {
+    await test(`a stream of ${name} that Python saved goes on here, and not in another model`, async () => {
+      const model = await opened(name);
+      const [input] = model.inputs;
+      const bytes = Uint8Array.from(atob(snapshot), (letter) => letter.charCodeAt(0));
+      const near = (got) => got.length === answer.flat().length && got.every((value, i) => Math.abs(value - answer.flat()[i]) <= (name === "layer_norm.onnx" ? 4e-3 : 1e-4));
+      const stream = await model.restore(bytes);
+      if (stream.steps !== first.length) return `${stream.steps} steps`;
+      const [output] = Object.values(await stream.push({ [input]: then }));
+      if (!near([...output.data])) return `${output.data} in place of ${answer}`;
+      const own = model.stream();
+      await own.push({ [input]: first });
+      const [again] = Object.values(await (await model.restore(own.save())).push({ [input]: then }));
+      if (!near([...again.data])) return "saved and restored here it goes on otherwise";
+      const other = await opened(name === "tagger.onnx" ? "layer_norm.onnx" : "tagger.onnx");
+      for (const wrong of [bytes.slice(0, -1), bytes.slice(0, 20), new Uint8Array(0), bytes.map((byte, i) => (i === 40 ? byte ^ 1 : byte)), "text", null, 5]) {
+        const note = await refused("SnapshotError", () => model.restore(wrong));
+        if (note) return `${wrong}`.slice(0, 20) + note;
+      }
+      return refused("SnapshotError", () => other.restore(bytes));
+    });
+  }
   await test("a model that does not stream says why", async () =>
     refused("NotStreamableError", async () => (await opened("both_ways.onnx")).stream()));
   await test("wrong input is refused by name", async () => {
     const model = await opened("tagger.onnx");
     const [input] = model.inputs;
-    for (const wrong of [{}, { [input]: [[99999]] }, { [input]: [[0.5]] }, { [input]: [1] }, { nothing: [[1]] }, [[1]]]) {
+    const cycle = [];
+    cycle.push(cycle);
+    const sized = [[-1, -3], [1.5, 2], ["1", "3"], [NaN, 3]].map((dims) => ({ [input]: { dims, data: new BigInt64Array(3) } }));
+    for (const wrong of [...sized, { [input]: cycle }, null, { [input]: "abc" }, { [input]: [[1], [1, 2]] }, {}, { [input]: [[99999]] }, { [input]: [[0.5]] }, { [input]: [1] }, { nothing: [[1]] }, [[1]]]) {
       const note = await refused("InputError", () => model.run(wrong));
-      if (note) return `${JSON.stringify(wrong)}: ${note}`;
+      if (note) return `${JSON.stringify(wrong === null ? wrong : Object.keys(wrong))}: ${note}`;
     }
     const stream = model.stream();
+    const closed = model.stream();
+    closed.close();
+    const shut = await refused("StateError", () => closed.push({ [input]: [1] }));
+    if (shut) return shut;
     const [first] = [stream.push({ [input]: [1] })];
     const note = await refused("StreamBusyError", () => stream.push({ [input]: [1] }));
     await first;
     return note;
+  });
+  for (const { file, name, options, input, output, shape, x, cuts, answer } of expected.foreign) {
+    await test(`a file of others, ${name}: Python's answers, whole and in chunks, saved between them`, async () => {
+      const model = await rnncore.load(ort, await read(file), options);
+      const tolerance = model.signature.inputs[0].type === "float16" ? 4e-3 : 1e-4;
+      const near = (got, from, to) => got.length === to - from && got.every((value, i) => Math.abs(value - answer[from + i]) <= tolerance);
+      const whole = (await model.run({ [input]: { dims: shape, data: Float32Array.from(x) } }))[output];
+      if (!near([...whole.data], 0, answer.length)) return `${whole.dims}: ${whole.data.slice(0, 5)} in place of ${answer.slice(0, 5)}`;
+      const step = x.length / shape[0] / shape[1];
+      const own = answer.length / shape[0] / shape[1];
+      const [streams, forks] = [[0, 1].map(() => model.stream()), []];
+      for (let i = 0; i + 1 < cuts.length; i++) {
+        const chunk = (row) => ({ dims: [cuts[i + 1] - cuts[i], ...shape.slice(2)], data: Float32Array.from(x.slice((row * shape[1] + cuts[i]) * step, (row * shape[1] + cuts[i + 1]) * step)) });
+        const together = await model.pushMany(streams, streams.map((_, row) => ({ [input]: chunk(row) })));
+        for (const [row, got] of together.entries()) {
+          const at = row * shape[1];
+          if (!near([...got[output].data], (at + cuts[i]) * own, (at + cuts[i + 1]) * own)) return `row ${row}, chunk ${i} differs`;
+        }
+        for (const [row, stream] of streams.entries()) {
+          forks.push(stream.fork());
+          streams[row] = await model.restore(stream.save());
+        }
+      }
+      if (options.chunk) { // samples one after the other are chunks too
+        const flat = Float32Array.from(x.slice(0, x.length / 2));
+        if (!near([...(await model.stream().push({ [input]: flat }))[output].data], 0, answer.length / 2)) return "flat samples differ";
+        const note = await refused("InputError", () => model.stream().push({ [input]: flat.slice(1) }));
+        if (note) return note;
+      }
+      if (!same(forks.slice(0, 2).map((one) => one.steps), [1, 1])) return "a fork moved";
+      const [first] = Object.keys(options.states);
+      for (const wrong of [{ states: {} , ...(options.chunk ? { chunk: options.chunk } : {}) }, { states: { [first]: "nothing" } }, { states: { nothing: first } }, { ...options, axes: { [first]: "batch" } }, { ...options, initial: { [first]: [[[[1]]]] } }, { ...options, chunk: 1.5 }]) {
+        const note = await refused("RnncoreError", async () => (await rnncore.load(ort, await read(file), wrong)).stream());
+        if (note) return `${JSON.stringify(wrong)}: ${note}`;
+      }
+      const reading = { ...options, initial: { [first]: [...(await model.stream()).states[first].data].map((value) => value + 1) } };
+      if (name === "no batch, begins elsewhere") {
+        const other = await rnncore.load(ort, await read(file), reading);
+        const note = await refused("SnapshotError", () => other.restore(streams[0].save()));
+        if (note) return note;
+      }
+      return refused("ForeignModelError", async () => rnncore.load(ort, await read(file)));
+    });
+  }
+  await test("states of a file of ours, and words without states, are refused", async () => {
+    const note = await refused("InputError", async () => rnncore.load(ort, await read("tagger.onnx"), { states: {} }));
+    if (note) return note;
+    const chunk = await refused("InputError", async () => rnncore.load(ort, await read("tagger.onnx"), { chunk: 5 }));
+    return chunk ?? refused("InputError", async () => rnncore.load(ort, await read("tagger.onnx"), { state: {} }));
   });
   for (const { name, tokenizer, texts } of expected.vocabularies) {
     await test(`${name}: the ids and texts of the tokenizers library`, async () => {
@@ -160,7 +231,12 @@ export async function check(ort, rnncore, read, place) {
       const got = await generator.generate(prefixes, options);
       if (!same(got, written)) return `${JSON.stringify(got)} in place of ${JSON.stringify(written)}`;
     }
-    return refused("InputError", () => generator.generate(["a"], { topP: 2 }));
+    const wrongs = [[["a"], { topP: 2 }], [["a"], { seed: -1 }], [["a"], { seed: 1.5 }], [["a"], { seed: "x" }], [["a"], { maxTokens: 1e12 }], ["abc"], [null], [[5]]];
+    for (const wrong of wrongs) {
+      const note = await refused("InputError", () => generator.generate(...wrong));
+      if (note) return `${JSON.stringify(wrong)}: ${note}`;
+    }
+    return refused("InputError", () => generator.generateIds([["a"]]));
   });
   await test("a translator finds what Python finds", async () => {
     const translator = await rnncore.Translator.load(ort, await read("translator.onnx"));
@@ -175,10 +251,15 @@ export async function check(ort, rnncore, read, place) {
   return results;
 }
 
-/** The state, in base64, of a stream of the tagger that has read the ids 3, 1, 4. */
-export async function snapshot(ort, rnncore, read) {
-  const model = await rnncore.load(ort, await read("tagger.onnx"));
-  const stream = model.stream();
-  await stream.push({ [model.inputs[0]]: [3, 1, 4] });
-  return btoa(String.fromCharCode(...stream.save()));
+/** The states, in base64, of streams that have read the first chunks of expected.saved, by file. */
+export async function snapshots(ort, rnncore, read) {
+  const { saved } = JSON.parse(new TextDecoder().decode(await read("expected.json")));
+  const found = {};
+  for (const [name, { first }] of Object.entries(saved)) {
+    const model = await rnncore.load(ort, await read(name));
+    const stream = model.stream();
+    await stream.push({ [model.inputs[0]]: first });
+    found[name] = btoa(String.fromCharCode(...stream.save()));
+  }
+  return found;
 }

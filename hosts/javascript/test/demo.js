@@ -37,6 +37,14 @@ async function problem(ort, rnncore, read) {
   if (field.value.length !== text.length - 2 + written || written > 20) return `it wrote ${written} letters into ${field.value}`;
   const all = (await model.tokenScores(field.value)).map((one) => one.logProb);
   if (differs(shown(), all)) return "what it writes has another surprise than what it reads";
+
+  for (const [value, read] of [[text.repeat(1500), 200], ["", 0], ["Ω🙂 the", 0], [text.slice(0, 5), 5]]) { // 100 kB, then another text at once
+    field.value = value;
+    field.dispatchEvent(new Event("input"));
+    await until(`the page answers to ${value.length} letters`, () => shown().length >= read && letters.textContent.startsWith(value.slice(0, 5)));
+  }
+  await until("the last text is there alone", () => letters.textContent === `${text.slice(0, 5)}\u200b`);
+  if (differs(shown(), log_probs.slice(0, 5))) return "after 100 kB a short text is read otherwise";
   return "";
 }
 

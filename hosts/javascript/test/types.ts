@@ -26,6 +26,8 @@ export async function everything(bytes: Uint8Array): Promise<number> {
   const together: Outputs[] = await model.pushMany([stream, other], [{ x: [[1]] }, { x: [[2]] }]);
   again.reset();
   again.close();
+  const vad = await load(ort, bytes, { states: { state: "stateN" }, axes: { state: "2 batch 128" }, constants: { sr: 16000 }, chunk: 512 });
+  await vad.stream().push({ input: new Float32Array(512) });
   const report: VerifyReport = await verify(model);
   const metadata: Record<string, unknown> = await readMetadata(bytes);
   const language = await LanguageModel.load(ort, "model.onnx");
