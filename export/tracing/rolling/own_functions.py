@@ -35,7 +35,7 @@ def forward_only() -> Iterator[None]:
         with _lock:
             _users -= 1
             if not _users:
-                Function.apply = _plain
+                Function.apply = _plain  # type: ignore[method-assign]
 
 
 def _forward(cls: type[Function], *args: Any, **named: Any) -> Any:

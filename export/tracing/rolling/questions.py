@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Any
 
 import torch
@@ -139,7 +140,7 @@ class _Merger:
                 (b[b_from:b_to], self._no, self._from_no),
             ):
                 for i in own:
-                    everything = mapped(log.ops[i].everything, lambda v, table=table: self._moved(v, table))
+                    everything = mapped(log.ops[i].everything, partial(self._moved_by, table))
                     table[i] = self._add(log.ops[i], everything)
                     self._condition_of[table[i]] = self._condition
 
@@ -149,6 +150,9 @@ class _Merger:
         b = mapped(other.everything, lambda v: self._moved(v, self._from_no))
         chosen = iter([self._one(x, y, mine.lines) for x, y in zip(leaves(a), leaves(b), strict=True)])
         self._from_yes[i] = self._from_no[j] = self._add(mine, mapped(a, lambda _: next(chosen)))
+
+    def _moved_by(self, table: Mapping[int, int], value: Any) -> Any:
+        return self._moved(value, table)
 
     def _moved(self, value: Any, table: Mapping[int, int]) -> Any:
         return Ref(table[value.op], value.part) if isinstance(value, Ref) else value
