@@ -9,6 +9,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from rnncore.export.decoding.beam_loop import Choices, emit_beam_search
 from rnncore.export.decoding.beam_places import Places
+from rnncore.runtime.text.beam import MOST_BEAMS
 from rnncore.export.decoding.graph_values import data_type, finish_outputs, value_of
 from rnncore.export.decoding.loop import Start, Step
 from rnncore.export.decoding.traced_parts import EncoderAndDecoder
@@ -50,7 +51,7 @@ def _signature(model: EncoderDecoder, parts: EncoderAndDecoder) -> Signature:
         not_causal_because=_NOT_CAUSAL,
         options=(
             Option("token", -1, minimum=-1, maximum=model.config.target_size - 1),
-            Option("beam", 1, minimum=1),
+            Option("beam", 1, minimum=1, maximum=MOST_BEAMS),
             Option("length_penalty", 0.0, minimum=0.0),
             *(Option(name, 0.0) for name in parts.shapes),
         ),
