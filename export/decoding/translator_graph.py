@@ -9,7 +9,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from rnncore.export.decoding.beam_loop import Choices, emit_beam_search
 from rnncore.export.decoding.beam_places import Places
-from rnncore.runtime.text.beam import MOST_BEAMS
 from rnncore.export.decoding.graph_values import data_type, finish_outputs, value_of
 from rnncore.export.decoding.loop import Start, Step
 from rnncore.export.decoding.traced_parts import EncoderAndDecoder
@@ -18,6 +17,7 @@ from rnncore.export.graph.inline import inline
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import BATCH, TIME, Signature, TensorSpec
+from rnncore.runtime.text.beam import MOST_BEAMS
 from rnncore.runtime.text.generation import STEPS
 from rnncore.runtime.text.translator import BEAM
 
