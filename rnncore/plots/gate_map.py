@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rnncore.plots.figure import drawing
 from rnncore.plots.text_gates import TextGates, liveliest_units
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.text.vocabulary import EOS
+from rnncore.runtime.text.special_tokens import EOS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

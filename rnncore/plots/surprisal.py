@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rnncore.runtime.text.language_model import LanguageModel
-from rnncore.runtime.text.vocabulary import EOS
+from rnncore.runtime.text.special_tokens import EOS
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -11,7 +11,8 @@ from torch import Tensor
 from rnncore.models import LanguageModel
 from rnncore.plots.gates import Recording, gates
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.text.vocabulary import EOS, Vocabulary
+from rnncore.runtime.text.special_tokens import EOS
+from rnncore.runtime.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

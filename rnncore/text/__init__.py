@@ -1,6 +1,7 @@
 """Text: where it comes from, how it is cut, and which characters it has."""
 
-from rnncore.runtime.text.vocabulary import EOS, UNK, Vocabulary
+from rnncore.runtime.text.special_tokens import EOS, UNK
+from rnncore.runtime.text.vocabulary import Vocabulary
 from rnncore.text.characters import character_vocabulary
 from rnncore.text.corpus import TEXTS_BY, Corpus, Split, read_corpus
 from rnncore.text.english import python_corpus

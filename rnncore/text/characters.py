@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.text.vocabulary import EOS, Vocabulary
+from rnncore.runtime.text.special_tokens import EOS
+from rnncore.runtime.text.vocabulary import Vocabulary
 
 
 def character_vocabulary(texts: Iterable[str], *, lowercase: bool = False) -> Vocabulary:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.text.vocabulary import EOS, UNK, Vocabulary
+from rnncore.runtime.text.special_tokens import EOS, UNK
+from rnncore.runtime.text.vocabulary import Vocabulary
 
 
 def token_vocabulary(

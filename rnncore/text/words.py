@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from rnncore.runtime.errors import InputError, MissingExtraError
-from rnncore.runtime.text.vocabulary import EOS, UNK, Vocabulary
+from rnncore.runtime.text.special_tokens import EOS, UNK
+from rnncore.runtime.text.vocabulary import Vocabulary
 
 # A word with inner apostrophes and hyphens (don't, well-known), a line end, or any other single character but blanks.
 _TOKEN = r"\w+(?:['’-]\w+)*|\n|[^\w\s]"

@@ -11,15 +11,10 @@ import numpy as np
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
 from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.text.columns import read_texts
+from rnncore.runtime.text.special_tokens import ENDS, end_token, unknown_token
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-EOS = "<eos>"
-"""The special token that ends every text; a model reads it before the first token too."""
-
-UNK = "<unk>"
-"""The token of every word that a word-level model does not know; other models have none."""
 
 # Encoding one long text is slower than many short ones, and holds an object for each character; a character-level text
 # may be cut anywhere.
@@ -28,27 +23,31 @@ _SHOWN = 5
 
 
 class Vocabulary:
-    """The tokens of a text model: every ``tokenizers`` tokenizer that has an ``<eos>`` token.
+    """The tokens of a text model: every ``tokenizers`` tokenizer that has a token which ends a text.
 
+    That is ``<eos>``, or one of the names that others give it: ``</s>``, ``<|endoftext|>``, ``[SEP]`` (see
+    :data:`rnncore.runtime.text.special_tokens.ENDS`).  What the tokenizer does not know is its own unknown token.
     Special tokens are never read from text: the five characters ``<eos>`` in a text are five characters.  Texts are read as the
     tokenizer's normalizer makes them: one of ``character_vocabulary(texts, lowercase=True)`` takes capitals for small letters.
 
     Raises:
-        ModelFileError: the tokenizer has no ``<eos>`` token.
+        ModelFileError: the tokenizer has no such token.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        eos = tokenizer.token_to_id(EOS)
+        self._ids = tokenizer.get_vocab(with_added_tokens=True)
+        eos = end_token(self._ids)
         if eos is None:
             raise ModelFileError(
-                f"the tokenizer has no token {EOS!r}, which marks the end of a text: add it and export again"
+                f"the tokenizer has no token {ENDS[0]!r}, which marks the end of a text, nor any of {', '.join(ENDS[1:])}: "
+                "add one and export again"
             )
+        tokenizer.add_special_tokens([eos])  # one that is an ordinary token so far would be read from texts
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
-        self._ids = tokenizer.get_vocab(with_added_tokens=True)
-        self.eos_id: int = eos
-        self.unk_id: int | None = tokenizer.token_to_id(UNK)
-        ordinary = self._ids.keys() - {EOS}
+        self.eos_id: int = self._ids[eos]
+        self.unk_id = unknown_token(json.loads(tokenizer.to_str())["model"], self._ids)
+        ordinary = self._ids.keys() - {eos}
         self.is_character_level = all(len(token) == 1 for token in ordinary)
         self._characters = frozenset(ordinary) if self.is_character_level else None
         self._by_character = tokenizer.normalizer is None or type(tokenizer.normalizer).__name__ == "Lowercase"
@@ -127,7 +126,16 @@ class Vocabulary:
                 raise
             raise UnknownTokenError(f"the text cannot be written in the model's {len(self)} tokens: {error}") from None
         parts = [[np.asarray(next(encodings).ids, np.int64) for _ in own] for own in blocks]
-        return [np.concatenate(own) if own else np.zeros(0, np.int64) for own in parts]
+        return [self._without_ends(np.concatenate(own)) if own else np.zeros(0, np.int64) for own in parts]
+
+    def _without_ends(self, ids: np.ndarray) -> np.ndarray:
+        """The unknown token where a text spells the token that ends texts, which some tokenizers of others read as that."""
+        ends = ids == self.eos_id
+        if not ends.any():
+            return ids
+        if self.unk_id is None:
+            raise UnknownTokenError(f"the text holds {self.token(self.eos_id)!r}, which ends a text: take it out")
+        return np.where(ends, self.unk_id, ids)
 
     def pieces(self, text: str) -> list[str]:
         """``text`` cut so that each piece is what one of its tokens stands for, blanks before it included.
@@ -180,7 +188,7 @@ def _pass_on_others(error: BaseException) -> None:
 
 
 def unknown_token_id(tokenizer: str | None) -> int | None:
-    """The id of ``<unk>`` in the JSON of a tokenizer, None if there is none; needs no ``tokenizers``."""
+    """The id of the unknown token in the JSON of a tokenizer, None if there is none; needs no ``tokenizers``."""
     if tokenizer is None:
         return None
     try:
@@ -189,7 +197,7 @@ def unknown_token_id(tokenizer: str | None) -> int | None:
         known = data["model"]["vocab"]
         if isinstance(known, list):  # Unigram: pairs of token and score
             known = {token: i for i, (token, _) in enumerate(known)}
-        found = {**known, **added}.get(UNK)
+        found = unknown_token(data["model"], {**known, **added})
         return None if found is None else int(found)
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ModelFileError(f"the tokenizer in the file cannot be read ({error!r}): export the model again") from None

@@ -18,7 +18,8 @@ from rnncore.export.decoding.traced_parts import EncoderAndDecoder, trace_encode
 from rnncore.runtime import LanguageModel as RuntimeLanguageModel
 from rnncore.runtime import Model, TextGenerator, Translator
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
-from rnncore.runtime.text.vocabulary import UNK, Vocabulary
+from rnncore.runtime.text.special_tokens import UNK
+from rnncore.runtime.text.vocabulary import Vocabulary
 
 WORDS = ("<eos>", UNK, "the", "apple", "and", "pear", "salad", "of", "a", "red", "moon")
 END, UNKNOWN = 0, 1

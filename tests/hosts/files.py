@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 import rnncore
@@ -132,6 +133,7 @@ def vocabularies() -> list[dict[str, Any]]:
     made: dict[str, tuple[Vocabulary, list[str]]] = {
         "characters": (character_vocabulary(corpus), corpus),
         "small letters": (word_vocabulary(corpus, 30, lowercase=True), [*corpus, "MATS ΣΑΣ the İ THE"]),
+        "words of others": (words_of_others(), ["the cat </s> sat", "a dog", ""]),
         "words": (word_vocabulary(corpus, 30), [*corpus, "unknown wörds, (too) <eos>!"]),
         "tokens": (token_vocabulary([text.split() for text in corpus], 40), [*corpus, "MATS 77 <eos> zzz"]),
         "byte pairs": (subword_vocabulary(corpus * 3, 300), [*corpus, "Ω  unseen 🙂\ttext it'll"]),
@@ -140,6 +142,14 @@ def vocabularies() -> list[dict[str, Any]]:
         {"name": name, "tokenizer": json.loads(vocabulary.to_json()), "texts": [read(vocabulary, one) for one in some]}
         for name, (vocabulary, some) in made.items()
     ]
+
+
+def words_of_others() -> Vocabulary:
+    """With another token at the end of texts, an ordinary one, and another for what is unknown."""
+    words = ["</s>", "oov", "the", "cat", "sat", "a"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="oov"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return Vocabulary(tokenizer)
 
 
 def read(vocabulary: Vocabulary, text: str) -> dict[str, Any]:

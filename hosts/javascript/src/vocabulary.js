@@ -2,7 +2,8 @@
 
 import { InputError, ModelFileError, UnknownTokenError } from "./errors.js";
 
-const EOS = "<eos>";
+/** Names of the token that ends a text, the first that a tokenizer has counts. */
+const ENDS = ["<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "[EOS]", "[SEP]"];
 const BYTE_LEVEL = /'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 
 export class Vocabulary {
@@ -23,13 +24,15 @@ export class Vocabulary {
     }
     this.tokens = [];
     for (const [token, id] of this.ids) this.tokens[id] = token;
-    this.eosId = this.ids.get(EOS);
-    if (this.eosId === undefined) throw new ModelFileError(`the tokenizer has no token '${EOS}': add it and export again`);
-    this.unkId = this.ids.get("<unk>") ?? null;
-    this.isCharacterLevel = [...this.ids.keys()].every((token) => token === EOS || [...token].length === 1);
+    const end = ENDS.find((token) => this.ids.has(token));
+    if (end === undefined) throw new ModelFileError(`the tokenizer has no token '${ENDS[0]}': add it and export again`);
+    this.eosId = this.ids.get(end);
+    const unknown = this.ids.has("<unk>") ? "<unk>" : model.unk_token === end ? null : model.unk_token;
+    this.unkId = this.ids.get(unknown) ?? null;
+    this.isCharacterLevel = [...this.ids.keys()].every((token) => token === end || [...token].length === 1);
     this.#normalize = normalizer(data.normalizer);
     this.#split = splitter(data.pre_tokenizer);
-    this.#pieces = model.type === "BPE" ? bytePairs(model) : wholeWords(model, this.ids, this.isCharacterLevel);
+    this.#pieces = model.type === "BPE" ? bytePairs(model) : wholeWords(model, this.ids, end, this.isCharacterLevel);
     this.#joined = decoder(data.decoder);
   }
 
@@ -55,10 +58,10 @@ export class Vocabulary {
   }
 }
 
-function wholeWords(model, ids, isCharacterLevel) {
+function wholeWords(model, ids, end, isCharacterLevel) {
   if (model.type !== "WordLevel") refuse("model", model.type);
   return (word, text) => {
-    if (ids.has(word) && word !== EOS) return [word];
+    if (ids.has(word) && word !== end) return [word];
     if (!isCharacterLevel && ids.has(model.unk_token)) return [model.unk_token];
     const code = word.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
     throw new UnknownTokenError(
