@@ -169,7 +169,9 @@ def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Mod
     step = copied(model).eval()
     with unchanged(step):
         call = Example.of(step, example, options.axes, options.lengths)
+    with unchanged(step):
         check_runs(call, step)
+    with unchanged(step):
         call = find_axes(step, call, options.axes, options.seed)
         found = states_from_zeros(step, call)
     states = options.states or found

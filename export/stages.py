@@ -72,10 +72,12 @@ class Captured:
         reference = copied(module).eval()
         with unchanged(reference):
             check_repeatable(reference, bind(reference, example))
+        with unchanged(reference):  # each on its own: what one call leaves in an attribute may not fit the next
             call = Example.of(reference, example, options.axes, options.lengths)
         check_dtypes(reference, call)
         with unchanged(reference):
             check_runs(call, reference)
+        with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
         plain = convert_plain_layers(copied(reference))
         operators = find_operators(plain, call, options.seed)

@@ -68,12 +68,31 @@ def _rg_lru() -> Subject:
         for parameter in module.parameters():
             parameter.normal_(0, 0.3)
 
-    def fresh(rglru: Any, activations: torch.Tensor) -> Any:
-        rglru.recurrent_states = None  # it keeps those of the last call
-        positions = torch.arange(activations.shape[1])[None].expand(activations.shape[0], -1)
-        return rglru(activations, positions)
+    class Fresh(torch.nn.Module):
+        """It keeps the last state in an attribute: here, as in its own model without a cache, each call begins anew."""
 
-    return Subject(Call(module, fresh), lambda b, t: torch.randn(b, t, 16), causal=True)
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> Any:
+            self.module.recurrent_states = None
+            return self.module(x, position_ids)
+
+    return Subject(Fresh(), lambda b, t: (torch.randn(b, t, 16), torch.arange(t).expand(b, t).clone()), causal=True)
+
+
+@entry("transformers", "xLSTMForCausalLM")
+def _xlstm_language() -> Subject:
+    import transformers.utils
+
+    transformers.utils.is_xlstm_available = lambda: False  # type: ignore[assignment]  # else it wants kernels for GPUs
+    from transformers import xLSTMConfig, xLSTMForCausalLM
+
+    config = xLSTMConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_heads=2, autocast_kernel_dtype="float32"
+    )
+    return _language(xLSTMForCausalLM(config))
 
 
 @entry("transformers", "EncodecModel encoder")

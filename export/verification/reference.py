@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.verification.repeatable import TWICE, RandomState, draws_random_numbers, same_answers
@@ -98,7 +99,7 @@ class Reference:
         )
 
     def _run(self, module: nn.Module, tensors: Sequence[Tensor]) -> list[Array]:
-        with torch.no_grad():
+        with torch.no_grad(), unchanged(module):
             answers = _arrays(self._example.call(module, tensors))
         states = self._example.states.values()
         return [answer for number, answer in enumerate(answers) if number not in states]

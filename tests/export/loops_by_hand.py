@@ -319,6 +319,30 @@ class LocationSensitive(nn.Module):
         return torch.stack(out).transpose(0, 1)
 
 
+class AsksForFirst(nn.Module):
+    """Exponential gates with a stabiliser, which has no past in the first step: asked of the values, as xLSTM's sLSTM does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates, self.back = nn.Linear(WIDTH, 12), nn.Linear(3, 12, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, c, n, m = x.new_zeros(4, x.shape[0], 3)
+        out = []
+        for step in self.gates(x).unbind(1):
+            i, f, z, o = (step + self.back(h)).chunk(4, 1)
+            f = m + functional.logsigmoid(f)
+            if torch.all(n == 0):
+                m = i
+            else:
+                m = torch.maximum(i, f)
+            i, f = torch.exp(i - m), torch.exp(f - m)
+            c, n = f * c + i * torch.tanh(z), f * n + i
+            h = torch.sigmoid(o) * c / n
+            out.append(h)
+        return torch.stack(out, 1)
+
+
 STREAMING: dict[str, Callable[[], nn.Module]] = {
     "lstm": Lstm,
     "layers in time": LayersInTime,
@@ -331,6 +355,7 @@ STREAMING: dict[str, Callable[[], nn.Module]] = {
     "two ago": TwoAgo,
     "scans": Scans,
     "reads first": ReadsFirst,
+    "asks for first": AsksForFirst,
 }
 BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
     "ways as rows": WaysAsRows,

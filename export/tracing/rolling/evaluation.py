@@ -88,6 +88,8 @@ class Evaluation:
                 return self._weight(value.path)
             case Constant():
                 return value.tensor()
+            case Outside(part=Formula()):
+                return self._entry(value.op, value.part(self.sizes))
             case Outside():
                 if value.op not in self._results:
                     self.run(value.op)
@@ -109,6 +111,17 @@ class Evaluation:
             self._results[number] = self._call(statement.op.target, [self.value(v) for v in statement.arguments[0]])
         else:
             self._results[number] = execute(statement, self.value)
+
+    def _entry(self, number: int, index: Any) -> Tensor:
+        """Entry ``index`` of the list that the statement under this number makes of one tensor."""
+        statement = self.program.statements[number]
+        args = [self.value(v) for v in statement.arguments[0]]
+        if statement.op.target is aten.unbind.int:
+            return aten.select.int(args[0], args[1] if len(args) > 1 else 0, index)
+        if statement.op.target is aten.split.Tensor and isinstance(args[1], int):
+            start = index * args[1]
+            return aten.slice.Tensor(args[0], args[2] if len(args) > 2 else 0, start, start + args[1])
+        raise ExportError(f"a loop over time cannot be rolled: it reads the end of what {statement.op.target} gives")
 
     def _call(self, call: LayerCall, arguments: list[Any]) -> list[Any]:
         lengths = arguments.pop() if call.has_lengths else None

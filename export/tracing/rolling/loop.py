@@ -156,7 +156,8 @@ class RolledLoop:
         if isinstance(value, tuple):
             statement, part = self._statement(value[0]), value[1]
         elif isinstance(value, Outside):
-            statement, part = self.program.statements[value.op], value.part
+            # All entries of a list that a formula picks from have one shape.
+            statement, part = self.program.statements[value.op], value.part if isinstance(value.part, int) else 0
         elif isinstance(value, Inside):
             statement, part = self.program.blocks[value.loop].statements[value.place], value.part
         else:

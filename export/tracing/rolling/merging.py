@@ -10,7 +10,7 @@ from typing import Any
 from rnncore.export.tracing.rolling.alignment import Aligned, Loop
 from rnncore.export.tracing.rolling.fitting import Formula, fit
 from rnncore.export.tracing.rolling.log import Constant, Input, Op, Ref, mapped
-from rnncore.export.tracing.rolling.relations import Inside
+from rnncore.export.tracing.rolling.relations import Inside, Outside
 from rnncore.runtime.errors import ExportError
 
 
@@ -118,6 +118,12 @@ class Merger:
             raise self._refusal(op, "an argument that is of another kind for other numbers of steps")
         if type(first) in (int, float):
             return self._fit(values, op)
+        if (
+            isinstance(first, Outside)
+            and len({value.op for value in values}) == 1
+            and _is_followed(values, self.aligned)
+        ):
+            return replace(first, part=self._fit([value.part for value in values], op))
         if type(first).__module__ == Run.__module__ or type(first).__module__ == Inside.__module__:
             return replace(
                 first, **{f.name: self._field(f.name, [getattr(v, f.name) for v in values], op) for f in fields(first)}
@@ -146,6 +152,11 @@ class Merger:
     def _refusal(self, op: Op | None, what: str) -> ExportError:
         line = f"\n  {op.lines[-1]}" if op is not None and op.lines else ""
         return ExportError(f"a loop over time cannot be rolled: {what}{line}")
+
+
+def _is_followed(values: Sequence[Outside], aligned: Aligned) -> bool:
+    """Whether these are entries of a list, at a place that follows the sizes: the last step, which a loop backward peels."""
+    return len({value.part for value in values}) > 1 and aligned.outside[values[0].op][0].several
 
 
 def _filled(everything: tuple[Any, ...], values: Sequence[Any]) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from rnncore.export.tracing.rolling.log import Log
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Merger, Program
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
+from rnncore.export.tracing.rolling.questions import Answers, without_questions
 from rnncore.export.tracing.rolling.recording import record
 from rnncore.export.tracing.rolling.relations import Carried, Same
 from rnncore.export.tracing.rolling.writes import Collected
@@ -152,12 +153,12 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
     failure = ExportError("")
     for least in (6, 12, 24):
         try:
-            logs, layers = _record(module, example, operators, seed, least)
+            logs, layers, asks = _record(module, example, operators, seed, least)
         except ExportError:
             raise
         except Exception:  # not at such sizes
             continue
-        if len({len(log.ops) for log in logs}) == 1:
+        if len({len(log.ops) for log in logs}) == 1 and not asks:
             return None  # no loop follows a size
         try:
             aligned = Aligner(logs, grown=3).run()
@@ -175,9 +176,7 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
 
 def _record(
     module: nn.Module, example: Example, operators: Operators, seed: int, least: int
-) -> tuple[list[Log], dict[str, Recurrent]]:
-    logs: list[Log] = []
-    layers: dict[str, Recurrent] = {}
+) -> tuple[list[Log], dict[str, Recurrent], bool]:
     extent = example.extents.get(TIME)
     step = extent.multiple if extent is not None else 1
     low = max(least, extent.minimum if extent is not None else 0)
@@ -198,7 +197,13 @@ def _record(
     for name in others:
         multiple = example.extents[name].multiple if name in example.extents else 1
         points += [{**points[0], name: base[name] + k * multiple} for k in (1, 2)]
-    for point in points:
-        log, layers = record(module, example, operators, example.draw(point, generator), point)
-        logs.append(without_unused_views(log))
-    return logs, layers
+    drawn = [example.draw(point, generator) for point in points]
+    layers: dict[str, Recurrent] = {}
+
+    def log_of(i: int, answers: Answers) -> Log:
+        log, own = record(module, example, operators, drawn[i], points[i], answers)
+        layers.update(own)
+        return log
+
+    logs, asks = without_questions([log_of(i, {}) for i in range(len(points))], log_of)
+    return [without_unused_views(log) for log in logs], layers, asks

@@ -22,6 +22,8 @@ from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling.cells import CELLS
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight
+from rnncore.export.tracing.rolling.own_functions import forward_only
+from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
@@ -86,10 +88,11 @@ class _Cells(TorchFunctionMode):
 
 
 class _Logger(TorchDispatchMode):
-    def __init__(self, log: Log, callers: Callers) -> None:
+    def __init__(self, log: Log, callers: Callers, answers: Answers) -> None:
         super().__init__()
         self.log = log
         self._callers = callers
+        self._answers = answers
         self._values: dict[int, Any] = {}
         self._kept: list[Tensor] = []  # or an identity would be given to another tensor
 
@@ -116,8 +119,10 @@ class _Logger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _READS and args[0].dtype == torch.bool and args[0].numel() == 1 and not args[0].dim():
+            return self._ask(self.value(args[0]), bool(func(*args, **kwargs)))
         if func in _READS:
-            raise ExportError(f"forward reads the value of a tensor ({func}), which a file cannot know{_where()}")
+            raise refusal(func, user_lines(2))
         values = tuple(self.value(item) for item in args)
         named = {name: self.value(item) for name, item in kwargs.items() if name not in _PLACES}
         result = func(*args, **kwargs)
@@ -128,6 +133,13 @@ class _Logger(TorchDispatchMode):
         else:
             self._write(func, values, named, result)
         return result
+
+    def _ask(self, value: Any, natural: bool) -> bool:
+        question = Question(self._callers.path(3), user_lines(3))
+        answer = self._answers.get(question, natural)
+        op = Op(question, (value,), {"answer": answer}, [], [], False, question.lines, question.path)
+        self.log.ops.append(op)
+        return answer
 
     def _functional(self, func: Any, values: tuple[Any, ...]) -> Any:
         """The operation that gives what ``func`` writes into its first argument."""
@@ -195,15 +207,22 @@ class _Flat:
 
 
 def record(
-    module: nn.Module, example: Example, operators: Operators, tensors: Sequence[Tensor], sizes: Mapping[str, int]
+    module: nn.Module,
+    example: Example,
+    operators: Operators,
+    tensors: Sequence[Tensor],
+    sizes: Mapping[str, int],
+    answers: Answers,
 ) -> tuple[Log, dict[str, Recurrent]]:
     """What ``module`` runs on ``tensors``, inputs of the given ``sizes``, and the recurrent layers that it calls by name.
+
+    answers: to questions of the code about values, where these shall not answer themselves.
 
     Raises:
         ExportError: it reads values of tensors, or changes weights.  Whatever the module itself raises.
     """
     callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
-    logger, flat = _Logger(log, callers), _Flat(module, example)
+    logger, flat = _Logger(log, callers, answers), _Flat(module, example)
     tensors = [tensor.detach().clone() for tensor in tensors]  # two inputs may be one tensor
     for path, weight in [*module.named_parameters(), *module.named_buffers()]:
         logger.name(weight, Weight(path))
@@ -214,8 +233,8 @@ def record(
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
-            contexts = (unchanged(module), recording(recorder), packing_by(PaddedPacker()), torch.no_grad())
-            contexts += (sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), logger)  # type: ignore[assignment]
+            contexts = (unchanged(module), recording(recorder), packing_by(PaddedPacker()), forward_only())
+            contexts += (torch.no_grad(), sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), logger)  # type: ignore[assignment]
             for context in contexts:
                 stack.enter_context(context)
             results = torch.func.functionalize(flat)(*tensors)

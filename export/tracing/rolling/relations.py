@@ -21,10 +21,10 @@ class Inside:
 
 @dataclass(frozen=True)
 class Outside:
-    """Result ``part`` of the operation number ``op`` outside of all loops."""
+    """Result ``part`` of the operation number ``op`` outside of all loops; of a list the part may be a formula."""
 
     op: int
-    part: int
+    part: Any
 
 
 @dataclass(frozen=True)
