@@ -1,7 +1,7 @@
 """Find the borders of exons in DNA (many to one): python examples/classify_dna.py
 
-Each sequence has 60 bases; in its middle an exon ends ("ei"), begins ("ie"), or neither ("n").  Trains a bidirectional
-GRU, exports it, and classifies with the file, without PyTorch.
+Each sequence has 60 bases; in its middle, marked "|", an exon ends ("ei"), begins ("ie"), or neither ("n").
+Trains a bidirectional GRU, exports it, and classifies with the file, without PyTorch.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("runs/dna.onnx"))
     arguments = parser.parse_args()
-    training, held_out = split(splice_junctions(arguments.data))
-    vocabulary = character_vocabulary(["ACGT"])
+    # A mark where the border would be: a network that reads both ways is not told where it is otherwise.
+    rows = [(f"{bases[:30]}|{bases[30:]}", label) for bases, label in splice_junctions(arguments.data)]
+    training, held_out = split(list(dict(rows).items()))  # equal sequences stand in one of them only
+    vocabulary = character_vocabulary(["ACGT|"], lowercase=True)
 
     torch.manual_seed(0)
     cells = (CellConfig.named("gru", 64),)

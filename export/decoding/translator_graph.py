@@ -17,6 +17,7 @@ from rnncore.export.graph.inline import inline
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import BATCH, TIME, Signature, TensorSpec
+from rnncore.runtime.text.beam import MOST_BEAMS
 from rnncore.runtime.text.generation import STEPS
 from rnncore.runtime.text.translator import BEAM
 
@@ -50,7 +51,7 @@ def _signature(model: EncoderDecoder, parts: EncoderAndDecoder) -> Signature:
         not_causal_because=_NOT_CAUSAL,
         options=(
             Option("token", -1, minimum=-1, maximum=model.config.target_size - 1),
-            Option("beam", 1, minimum=1),
+            Option("beam", 1, minimum=1, maximum=MOST_BEAMS),
             Option("length_penalty", 0.0, minimum=0.0),
             *(Option(name, 0.0) for name in parts.shapes),
         ),

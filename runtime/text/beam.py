@@ -14,6 +14,9 @@ from rnncore.runtime.text.token_scorer import Ids
 Advance = Callable[[NDArray[np.intp], Ids], Array]
 """(rows of the last call, token that each goes on with) -> log-probabilities of the next token [rows, vocabulary]."""
 
+MOST_BEAMS = 1024
+"""Places of a beam; a search keeps a state, and a log-probability of every token, for each of them."""
+
 
 class Found(NamedTuple):
     """One sequence: its ids int64 [tokens] without the end, its log-probability, the end included if it has one, and

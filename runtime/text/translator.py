@@ -18,7 +18,7 @@ from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.padding import pack
 from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
-from rnncore.runtime.text.beam import Found, beam_search
+from rnncore.runtime.text.beam import MOST_BEAMS, Found, beam_search
 from rnncore.runtime.text.columns import read_texts, text_of
 from rnncore.runtime.text.log_probs import log_probability_problem
 from rnncore.runtime.text.token_scorer import Ids
@@ -210,6 +210,8 @@ class Translator:
             for least in (0 if name == "max_tokens" else 1,)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least
         ]
+        if not problems and beam > MOST_BEAMS:
+            problems.append(f"beam is {beam}, expected at most {MOST_BEAMS}: every place of a beam takes memory")
         if not 0.0 <= length_penalty < float("inf"):
             problems.append(f"length_penalty is {length_penalty}, expected 0 or more")
         slot = Slot.of(replace(self.model.signature.inputs[0], name="source", shape=(BATCH,)))

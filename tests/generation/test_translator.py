@@ -132,6 +132,7 @@ def test_a_host_without_rnncore_makes_one_call() -> None:
     ("options", "message"),
     [
         ({"beam": 0, "batch_size": 0}, "2 problems"),
+        ({"beam": 10**9}, "beam is 1000000000, expected at most 1024"),
         ({"max_tokens": -1}, "max_tokens is -1"),
         ({"length_penalty": -1.0}, "length_penalty is -1"),
     ],

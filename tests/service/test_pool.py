@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -310,10 +311,18 @@ def test_a_cancelled_push_is_applied_or_not_never_half(gate: Gate) -> None:
 def test_a_pending_stream_is_not_touched(gate: Gate) -> None:
     with model(SPEC).pool(max_wait_ms=0) as pool, ThreadPoolExecutor(1) as executor:
         stream = pool.open()
+        start = stream.state
         running = executor.submit(stream.push, chunk())
         gate.wait_until_running()
-        for use in (stream.save, stream.fork, stream.reset, lambda: stream.state, lambda: stream.set_state({})):
-            with pytest.raises(runtime.StateError):
+        uses: dict[str, Callable[[], object]] = {
+            "save": stream.save,
+            "fork": stream.fork,
+            "reset": stream.reset,
+            "read": lambda: stream.state,
+            "change": lambda: stream.set_state(start),
+        }
+        for verb, use in uses.items():
+            with pytest.raises(runtime.StateError, match=f"pending: wait for them before you {verb} it"):
                 use()
         gate.opened.set()
         running.result()

@@ -78,5 +78,8 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         return imported(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with model(OLD).pool() as pool, pytest.raises(runtime.MissingExtraError, match=r"rnncore\[metrics\]"):
+    with (
+        model(OLD).pool() as pool,
+        pytest.raises(runtime.MissingExtraError, match=r"prometheus_client.*rnncore\[metrics\]"),
+    ):
         pool.collector()

@@ -217,6 +217,9 @@ export class Translator {
   /** For each source the targets found, best first, as { ids, logProb, score }. */
   async translateIds(sources, { beam = 1, maxTokens = null, lengthPenalty = 0 } = {}) {
     checkList(sources, "sources", "lists of token ids", isIds);
+    if (maxTokens !== null && !(Number.isSafeInteger(maxTokens) && maxTokens >= 0)) {
+      throw new InputError(`maxTokens is ${maxTokens}, expected an integer of at least 0`);
+    }
     const rows = sources.length;
     const inputs = {
       source: padded(sources),

@@ -247,6 +247,10 @@ export async function check(ort, rnncore, read, place) {
       }
       if (!close(got.flat().map((one) => one.score), found.flat().map(([, score]) => score))) return "other scores";
     }
+    for (const wrong of [{ beam: 1e9 }, { beam: 0 }, { maxTokens: -1 }, { maxTokens: 0.5 }, { lengthPenalty: -1 }]) {
+      const note = await refused("InputError", () => translator.translateIds([[1]], wrong));
+      if (note) return `${JSON.stringify(wrong)}: ${note}`;
+    }
   });
   return results;
 }
