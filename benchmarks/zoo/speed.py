@@ -58,6 +58,8 @@ def _row(subject: Subject) -> tuple[str, ...]:
     drawn = subject.draw(1, STEPS)
     tensors = drawn if isinstance(drawn, tuple) else (drawn,)
     step = tuple(tensor[:, 1:2] for tensor in tensors)
+    with torch.no_grad():
+        module(*tensors)  # RWKV scales its weights in its first call
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         with torch.inference_mode(False):
             path = Path(folder) / "model.onnx"
