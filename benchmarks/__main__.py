@@ -1,13 +1,14 @@
 """Run benchmarks and keep their tables: ``python -m benchmarks [NAME ...]``; all by default.
 
 Tables go to benchmarks/results/KIND/NAME.md.  KIND is the instruction set of this processor, "avx2", "avx512" or
-another: tables differ between them.
+another: tables differ between them.  "instructions" needs valgrind, and is left out by default where that is missing.
 """
 
 from __future__ import annotations
 
 import importlib
 import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def main(arguments: list[str]) -> int:
     machine = (
         f"{_processor()}, {kind()}; torch {torch.__version__.split('+')[0]}, onnxruntime {onnxruntime.__version__}"
     )
-    for name in arguments or NAMES:
+    default = [name for name in NAMES if name != "instructions" or shutil.which("valgrind")]
+    for name in arguments or default:
         text = f"{importlib.import_module(f'benchmarks.bench_{name}').run().markdown()}\n{machine}.\n"
         print(text, flush=True)
         (folder / f"{name}.md").write_text(text)

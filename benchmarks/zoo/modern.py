@@ -82,6 +82,35 @@ def _rg_lru() -> Subject:
     return Subject(Fresh(), lambda b, t: (torch.randn(b, t, 16), torch.arange(t).expand(b, t).clone()), causal=True)
 
 
+@entry("transformers", "RecurrentGemmaForCausalLM")
+def _recurrent_gemma() -> Subject:
+    from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
+
+    config = RecurrentGemmaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        lru_width=16,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        block_types=["recurrent"],
+    )
+
+    class Positions(torch.nn.Module):
+        """Positions are an input, or a stream would begin anew with each chunk; without attention there is no mask to make."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = RecurrentGemmaForCausalLM(config)
+
+        def forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            mask = {"sliding_attention": None}
+            return self.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
+
+    module = Positions().float()  # the package keeps one number in bfloat16
+    return Subject(module, lambda b, t: (torch.randint(40, (b, t)), torch.arange(t).expand(b, t).clone()), causal=True)
+
+
 @entry("transformers", "xLSTMForCausalLM")
 def _xlstm_language() -> Subject:
     import transformers.utils

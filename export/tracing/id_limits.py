@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._C._functorch import get_unwrapped, is_batchedtensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
@@ -56,6 +57,11 @@ def limit_ids(program: ExportedProgram, inputs: int, lengths: int | None = None)
         Smallest and largest id by position among these inputs, for those that have limits.
     """
     nodes = list(program.graph.nodes)
+    for (
+        node
+    ) in nodes:  # what torch.vmap has touched, the steps of a rolled loop, may still be marked as one row of many
+        if isinstance(node.meta.get("val"), torch.Tensor) and is_batchedtensor(node.meta["val"]):
+            node.meta["val"] = get_unwrapped(node.meta["val"])
     placeholders = [node for node in nodes if node.op == "placeholder"]
     own = placeholders[len(placeholders) - inputs :] if inputs else []
     constants = _constants(program, placeholders)

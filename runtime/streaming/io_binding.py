@@ -20,7 +20,7 @@ from rnncore.runtime.tensors.validation import within
 if TYPE_CHECKING:
     from onnxruntime import IOBinding
 
-FastStep = tuple[np.dtype[Any], tuple[int, ...], Array, Any, tuple[Any, Any], Array]
+FastStep = tuple[np.dtype[Any], tuple[int, ...], Array, Any, tuple[Any, Any], Array, tuple[int, int] | None]
 """What :attr:`Step.one` holds."""
 
 
@@ -109,9 +109,10 @@ class Binding:
 class Step:
     """One time step: fixed input and output buffers, and one prepared binding for each direction of the ping-pong.
 
-    one: (dtype, shape, input buffer, call, arguments of the call for each direction, output buffer) of a model whose one
-        input can only be wrong in dtype and shape and that has one output, else None.  :meth:`Stream.push` then does the
-        rest itself, in as few operations as can be: each of them finds the processor's caches full of weights.
+    one: (dtype, shape, input buffer, call, arguments of the call for each direction, output buffer, bounds) of a model with
+        one output whose one input can only be wrong in dtype and shape, or is one id within bounds, else None.
+        :meth:`Stream.push` then does the rest itself, in as few operations as can be: each of them finds the processor's
+        caches full of weights.
     """
 
     __slots__ = ("_inputs", "_outputs", "_pair", "_run", "one")
@@ -128,9 +129,10 @@ class Step:
         self._outputs = tuple(outputs[slot.name].reshape(shapes[slot.name]) for slot in layout.outputs)
         self._run, self._pair = _bare_call(engine, pair)
         self.one: FastStep | None = None
-        if len(self._inputs) == len(self._outputs) == 1 and self._inputs[0][3] is None:
-            buffer, shape, dtype, _ = self._inputs[0]
-            self.one = (dtype, shape, buffer, self._run, self._pair, self._outputs[0])
+        if len(self._inputs) == len(self._outputs) == 1:
+            buffer, shape, dtype, bounds = self._inputs[0]
+            if bounds is None or buffer.size == 1:
+                self.one = (dtype, shape, buffer, self._run, self._pair, self._outputs[0], bounds)
 
     def take(self, chunks: Sequence[Any]) -> bool:
         """Copy chunks that need no conversion into the buffers; False if there is anything to convert or to refuse."""

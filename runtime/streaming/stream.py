@@ -100,9 +100,14 @@ class Stream(Closing):
         try:
             one = self._one
             if one is not None and len(chunks) == 1 and not named:
-                dtype, shape, buffer, run, arguments, output = one
+                dtype, shape, buffer, run, arguments, output, bounds = one
                 chunk = chunks[0]
-                if type(chunk) is _ndarray and chunk.dtype is dtype and chunk.shape == shape:
+                if (
+                    type(chunk) is _ndarray
+                    and chunk.dtype is dtype
+                    and chunk.shape == shape
+                    and (bounds is None or bounds[0] <= chunk.item() <= bounds[1])
+                ):
                     buffer[...] = chunk
                     now, steps = self._reached
                     try:
@@ -113,7 +118,7 @@ class Stream(Closing):
                         raise run_error(error) from error
                     self._reached = (1 - now, steps + 1)
                     return output.copy()
-            elif self._step is not None and not named and self._step.take(chunks):
+            if self._step is not None and not named and self._step.take(chunks):
                 return self._finish(self._step.run(self._reached[0]), 1)
             return self._push(chunks, named)
         finally:

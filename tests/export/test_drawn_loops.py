@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -15,8 +15,10 @@ from rnncore.conversion import convert_plain_layers
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied
 from rnncore.export.tracing.example import Example
-from rnncore.export.tracing.operators import find_operators
+from rnncore.export.tracing.one_step import over_time
+from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.rolling.program import roll
+from rnncore.export.tracing.trace import trace
 from tests.tolerances import fixed
 
 WIDTH, SIZE = 3, 4
@@ -198,6 +200,7 @@ class Body(nn.Module):
         return torch.tanh(self.recall(h) + gate - top), 1 + top.abs()
 
 
+@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
 @given(spelling=SPELLINGS, seed=st.integers(0, 2**16))
 def test_a_loop_is_rolled_however_it_is_spelled(spelling: Spelling, seed: int) -> None:
     torch.manual_seed(seed)
@@ -211,3 +214,36 @@ def test_a_loop_is_rolled_however_it_is_spelled(spelling: Spelling, seed: int) -
             x = torch.randn(batch, steps, WIDTH)
             (got,) = rolled(x).values()
             torch.testing.assert_close(got, module(x), rtol=0, atol=fixed("float32"))
+
+
+class Step(nn.Module):
+    """One step of a stack of cells that looks ids up, with a loop of its own over the layers, as a cached language model has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, SIZE)
+        self.cells = nn.ModuleList(nn.GRUCell(SIZE, SIZE) for _ in range(2))
+
+    def forward(self, ids: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+        value, states = self.table(ids[:, None])[:, 0], [first.clone(), second.clone()]
+        for n, cell in enumerate(self.cells):
+            value = states[n] = cell(value, states[n])
+        return value, *states
+
+
+def test_a_step_of_layers_that_looks_ids_up_streams_from_zeros() -> None:
+    torch.manual_seed(0)
+    step, example = Step().eval(), (torch.randint(9, (2,)), torch.zeros(2, SIZE), torch.zeros(2, SIZE))
+    call = find_axes(step, Example.of(step, example, None, "auto"), None, 0)
+    module, drawn = over_time(step, call, {"first": "output_1", "second": "output_2"}, None)
+    with torch.no_grad():
+        call = find_axes(module, Example.of(module, drawn, None, "auto"), None, 0)
+        rolled = roll(module, call, find_operators(module, call, 0), 0)
+        assert rolled is not None
+        (loop,) = rolled.loops
+        assert loop.layer is not None and loop.layer.cell.starts is not None  # else it would be batch only
+        ids = torch.randint(9, (3, 17))
+        for got, wanted in zip(rolled(ids).values(), module(ids).values(), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0, atol=fixed("float32"))
+        found = trace(rolled, call, Operators([]), lift_lengths=False, output_names=None, seed=0)
+    assert [str(value.name) for value in found.model.graph.inputs] == ["ids"]

@@ -239,6 +239,8 @@ class Aligner:
         def jump(r: int) -> tuple[int, int]:
             """How far out, and how far back, the code jumps before place r."""
             before, now = keys[r - 1], keys[r]
+            if before and not now:  # back in the loop that the export itself puts around one step
+                return (-1, 0)
             for depth, (a, b) in enumerate(zip(before, now, strict=False)):
                 if a != b:
                     return (depth, b - a) if b < a else (99, 0)

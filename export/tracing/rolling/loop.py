@@ -39,6 +39,10 @@ class RolledLoop:
         self.reverse = self._runs_backward()
         self.layer: Recurrent | None = None
         self._reads = self._keys_read(plan.core, {*plan.before})
+        carried = [
+            (place, part) for place, part, _ in plan.states if place in plan.before
+        ]  # an entry of the step before
+        self._reads += [key for key in carried if key not in self._reads]
         self._gives = [key for key in self._outputs() if key[0] in plan.core]
         self._weights: list[Any] = []
         self._captured: list[Any] = []
@@ -141,9 +145,12 @@ class RolledLoop:
         for place in self.plan.core:
             for relation in self.plan.relations(place):
                 note(relation)
+        for place, part, _ in self.plan.states:
+            note(Same(place, part))
         self._weights, self._captured = list(weights), list(captured)
         inside: set[int] = set()
         todo = [r.place for p in self.plan.core for r in self.plan.relations(p) if isinstance(r, Same)]
+        todo += [place for place, _, _ in self.plan.states]
         while todo:
             place = todo.pop()
             if place in self.plan.fixed and place not in inside and self._place_of_weights(place):

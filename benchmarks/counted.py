@@ -1,0 +1,111 @@
+"""Run under ``valgrind --tool=callgrind`` by :mod:`benchmarks.bench_instructions`: parts of the work, a dump after each.
+
+Arguments: an LSTM file with an input of its size, a file that takes ids, and the number of pushes of each part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from rnncore.runtime import Model, Stream, load
+from rnncore.runtime.pool.stream import PoolStream
+
+STREAMS = 16
+NAMES = (
+    "nothing",
+    "bound run",
+    "push",
+    f"push_many of {STREAMS}",
+    f"pool, {STREAMS} coroutines",
+    "bound run, ids",
+    "push, ids",
+)
+
+
+def parts(paths: tuple[str, str], count: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is counted, by its name in :data:`NAMES`; ``count`` pushes of one step each."""
+    model, reader = load(paths[0]), load(paths[1])
+    frame, token = np.zeros((1, model.signature.inputs[0].shape[-1]), np.float32), np.ones(1, np.int64)
+    many, frames = [model.stream() for _ in range(STREAMS)], [frame] * STREAMS
+    with model.pool() as pool:
+        clients = [pool.open() for _ in range(STREAMS)]
+        works: tuple[Callable[[], None], ...] = (
+            lambda: None,
+            lambda: _bound_runs(model, frame, count),
+            lambda: _pushes(model.stream(), frame, count),
+            lambda: _pushes_of_many(model, many, frames, count // STREAMS),
+            lambda: asyncio.run(_pooled(clients, frame, count // STREAMS)),
+            lambda: _bound_runs(reader, token, count),
+            lambda: _pushes(reader.stream(), token, count),
+        )
+        yield from zip(NAMES, works, strict=True)
+
+
+def _pushes(stream: Stream, chunk: np.ndarray, count: int) -> None:
+    for _ in range(count):
+        stream.push(chunk)
+
+
+def _bound_runs(model: Model, chunk: np.ndarray, count: int) -> None:
+    """onnxruntime's call with buffers bound as in a push, and nothing else."""
+    from onnxruntime import OrtValue
+
+    engine = model.engine
+    binding = engine.session.io_binding()
+    buffers = {slot.name: np.zeros(slot.full_shape(1, 1), slot.dtype) for slot in engine.layout.inputs}
+    buffers[engine.layout.inputs[0].name][...] = chunk
+    outputs = {slot.name: np.zeros(slot.full_shape(1, 1), slot.dtype) for slot in engine.layout.outputs}
+    for state in engine.layout.states:
+        buffers[state.name] = np.zeros((1, state.size), state.dtype)
+        outputs[state.output] = np.zeros((1, state.size), state.dtype)
+    if engine.layout.lengths is not None:
+        buffers[engine.layout.lengths] = np.ones(1, np.int64)
+    for name, array in buffers.items():
+        binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
+    for name, array in outputs.items():
+        binding.bind_ortvalue_output(name, OrtValue.ortvalue_from_numpy(array))
+    for _ in range(count):
+        engine.session.run_with_iobinding(binding)
+
+
+def _pushes_of_many(model: Model, streams: list[Stream], chunks: list[np.ndarray], rounds: int) -> None:
+    for _ in range(rounds):
+        model.push_many(streams, chunks)
+
+
+async def _pooled(streams: list[PoolStream], frame: np.ndarray, rounds: int) -> None:
+    async def client(stream: PoolStream) -> None:
+        for _ in range(rounds):
+            await stream.apush(frame)
+
+    await asyncio.gather(*map(client, streams))
+
+
+def _dump(name: str) -> None:
+    """Have callgrind write what it has counted since the last dump, and begin anew."""
+    subprocess.run(
+        ["callgrind_control", f"--dump={name}", str(os.getpid())], check=True, stdout=subprocess.DEVNULL, timeout=300
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Do every part twice, and dump the second time only under its name."""
+    first, second, count = arguments
+    gc.disable()  # a collection would be counted in whichever part it falls
+    for name, work in parts((first, second), int(count)):
+        work()
+        _dump("before")
+        work()
+        _dump(name)
+    os._exit(0)  # what ends here is not counted
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

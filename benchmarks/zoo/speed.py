@@ -1,0 +1,91 @@
+"""Modern recurrences, one step and whole, against their own packages in torch: ``python -m benchmarks.zoo.speed [KEY ...]``.
+
+Runs in the zoo's environment (scripts/zoo makes it); the table goes to benchmarks/results/KIND/modern.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+from benchmarks.__main__ import HERE, kind
+from benchmarks.measure import Table, micro, percent, ratio, timings
+from benchmarks.zoo.subject import ENTRIES, Subject
+from rnncore.export import export
+from rnncore.runtime import load
+
+KEYS = (
+    "minGRU-pytorch.minGRU",
+    "ncps.CfC",
+    "transformers.MambaForCausalLM",
+    "transformers.RecurrentGemma RG-LRU",
+    "transformers.RecurrentGemmaForCausalLM",
+    "transformers.xLSTMForCausalLM",
+    "xlstm.sLSTMLayer",
+    "transformers.RwkvForCausalLM",
+    "ncps.LTC",
+)
+STEPS = 128
+NOTE = (
+    "The package's own class with random weights, of the zoo's small sizes, in torch's inference mode, and its exported file; "
+    "one row, one thread, µs a step, medians of interleaved runs, equally many calls of each. "
+    f"Whole: {STEPS} steps in one call. Step: `push` of one step with its state carried, against the module on one step "
+    "without a state, which is the least that a step of it can cost."
+)
+
+
+def run(keys: tuple[str, ...]) -> Table:
+    """The table of ``keys``, entries of the zoo that stream."""
+    torch.set_num_threads(1)
+    rows = []
+    for key in keys:
+        torch.manual_seed(0)
+        rows.append((key, *_row(ENTRIES[key].make())))
+        print(*rows[-1], flush=True)
+    header = ("class", "push", "torch step", "torch/push", "run", "torch whole", "torch/run", "largest spread")
+    return Table("Modern recurrences", NOTE, header, tuple(rows))
+
+
+def _row(subject: Subject) -> tuple[str, ...]:
+    module = subject.module.eval()
+    drawn = subject.draw(1, STEPS)
+    tensors = drawn if isinstance(drawn, tuple) else (drawn,)
+    step = tuple(tensor[:, 1:2] for tensor in tensors)
+    with torch.no_grad():
+        module(*tensors)  # RWKV scales its weights in its first call
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        with torch.inference_mode(False):
+            path = Path(folder) / "model.onnx"
+            export(module, path, subject.draw(*subject.sizes[0]), streaming=True, **subject.options)
+        model = load(path)
+        arrays = [tensor.numpy() for tensor in tensors]
+        chunk = {name: array[0, 1:2] for name, array in zip(model.inputs, arrays, strict=True)}
+        stream = model.stream()
+        one = timings({"push": lambda: stream.push(**chunk), "torch": lambda: module(*step)}, cold=False)
+        whole = timings({"run": lambda: model.run(*arrays), "torch": lambda: module(*tensors)}, cold=False)
+    found = [micro(one["push"].warm), micro(one["torch"].warm), ratio(one["torch"].warm, one["push"].warm)]
+    found += [micro(whole["run"].warm, STEPS), micro(whole["torch"].warm, STEPS)]
+    found.append(ratio(whole["torch"].warm, whole["run"].warm))
+    return (*found, percent(max(timing.spread for timing in (*one.values(), *whole.values()))))
+
+
+def main(arguments: list[str]) -> int:
+    """Write the table."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    importlib.import_module("benchmarks.zoo.modern")
+    versions = f"torch {torch.__version__.split('+')[0]}, onnxruntime {onnxruntime.__version__}, {kind()}"
+    text = f"{run(tuple(arguments) or KEYS).markdown()}\n{versions}.\n"
+    (HERE / "results" / kind() / "modern.md").write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
