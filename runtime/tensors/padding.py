@@ -11,10 +11,8 @@ from rnncore.runtime.tensors.specs import Slot
 
 
 def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
-    """The items of a whole output with a time axis, each a copy cut to its length; one that is all of it, as it is."""
+    """The items of a whole output with a time axis, each a copy cut to its length."""
     rows = slot.rows(output)
-    if len(lengths) == 1 and slot.item_time_axis == 0 and rows.shape[1] == slot.steps(lengths[0]):
-        return [rows[0]]
     return [slot.item_from_row(rows[i, : slot.steps(n)]).copy() for i, n in enumerate(lengths)]
 
 

@@ -123,7 +123,7 @@ def test_the_rule_is_found_from_two_points_and_questions(
         return max(0, (times * n + plus) // over)
 
     low = (16 + start) * multiple
-    high = low + multiple * max(apart, -(-2 * over // times))
+    high = low + multiple * max(apart, over * over)  # nearer ones are those of several strides
     assume(truth(high) > truth(low))
     found = fit_steps(TIME, {low: truth(low), high: truth(high)}, truth, multiple)
     assert known_size(found, {TIME: low}) == truth(low) and known_size(found, {TIME: high}) == truth(high)
