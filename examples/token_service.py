@@ -3,7 +3,8 @@
 Needs ``pip install 'rnncore[examples]'``.  A client connects to ``/score`` and sends text in pieces of up to 4096 characters;
 for each piece it gets the log-probability of every character given all that it has sent before.  A client that is idle, does
 not read its answers, sends anything but text, or comes from another site's page is closed with a code and one line in the
-log; one that leaves takes its work with it.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool.
+log; one that leaves takes its work with it.  New clients beyond ``--arrivals`` a second wait at the door, so that those who come
+again and again cost the others nothing.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from rnncore.runtime import InputError, LanguageModel, PoolStream
 
 MAX_MESSAGE = 4096  # characters; uvicorn also refuses more bytes than that before they are read
 PIECE = 64  # characters of one push: so much is done at most for somebody who has left
+SPARE = 200  # clients that may come at once after a while without any
+LONGEST_WAIT_S = 8.0  # at the door: clients give up after ten seconds
 UNANSWERED = 8  # messages that a client may send ahead
 NOT_TEXT, REFUSED, TOO_LONG, TRY_AGAIN_LATER = 1003, 1008, 1009, 1013
 
@@ -43,8 +47,26 @@ class Limits:
     clients: int = 1024
     idle_s: float = 60.0
     send_s: float = 10.0
+    arrivals: float = 50.0
     token: str | None = None
     stats: bool = False
+
+
+class Door:
+    """Lets so many in a second, and as many more at once as came too few before; the others wait, first come first served."""
+
+    def __init__(self, per_s: float) -> None:
+        self._pause_s = 1 / per_s
+        self._spare_s = SPARE * self._pause_s
+        self._next = 0.0
+
+    def wait_s(self, now: float) -> float:
+        """How long one who comes now has to wait; raises Refused, and keeps no place, if that is too long to be worth it."""
+        turn = max(self._next, now - self._spare_s)
+        if turn - now > LONGEST_WAIT_S:
+            raise Refused(TRY_AGAIN_LATER, "too many clients come at once, try again later")
+        self._next = turn + self._pause_s
+        return max(0.0, turn - now)
 
 
 class Refused(Exception):
@@ -59,6 +81,7 @@ def make_app(model: LanguageModel, limits: Limits = Limits()) -> FastAPI:
     # Pushes that are too many wait their turn, so that clients slow down to what the pool can do.
     pool = model.model.pool(max_batch=64, max_wait_ms=2, on_overload="wait")
     clients: set[WebSocket] = set()
+    door = Door(limits.arrivals)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -78,9 +101,10 @@ def make_app(model: LanguageModel, limits: Limits = Limits()) -> FastAPI:
 
     @app.websocket("/score")
     async def score(client: WebSocket) -> None:
-        await client.accept()
-        clients.add(client)
         try:
+            await asyncio.sleep(door.wait_s(time.monotonic()))
+            await client.accept()
+            clients.add(client)
             check_client(client, len(clients), limits)
             with pool.open() as stream:
                 await serve(client, model, stream, limits)
@@ -191,6 +215,7 @@ def main() -> None:
         "--idle-s", type=float, default=Limits.idle_s, help="close a client that says nothing for so long"
     )
     parser.add_argument("--send-s", type=float, default=Limits.send_s, help="close one that does not read for so long")
+    parser.add_argument("--arrivals", type=float, default=Limits.arrivals, help="new clients a second; others wait")
     token = os.environ.get("TOKEN_SERVICE_TOKEN")
     parser.add_argument(
         "--token", default=token, help="what clients must know; default: $TOKEN_SERVICE_TOKEN, or nothing"
@@ -198,7 +223,9 @@ def main() -> None:
     parser.add_argument("--stats", action="store_true", help="show the pool under /stats")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s")
-    limits = Limits(arguments.max_clients, arguments.idle_s, arguments.send_s, arguments.token, arguments.stats)
+    limits = Limits(
+        arguments.max_clients, arguments.idle_s, arguments.send_s, arguments.arrivals, arguments.token, arguments.stats
+    )
     app = make_app(LanguageModel.load(small_model(arguments.model)), limits)
     config = uvicorn.Config(app, log_level="warning", ws_max_size=MAX_MESSAGE, timeout_graceful_shutdown=2)
     logging.getLogger("uvicorn.error").addFilter(in_one_line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -127,3 +128,22 @@ def test_who_leaves_takes_its_work_with_it(start: Start) -> None:
         assert json.load(urlopen(stats))["steps"] < sent
         with connect(url) as good:
             assert len(ask(good, "abc")["log_probs"]) == 3
+
+
+def test_who_comes_again_and_again_waits_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a made-up clock: a burst is let in, then so many a second; who would wait too long is sent away, without a place."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    service = importlib.import_module("token_service")
+    door = service.Door(8.0)  # a pause of 1/8 s: every sum is exact
+    now = 1000.0
+    assert [door.wait_s(now) for _ in range(service.SPARE + 1)] == [0.0] * (service.SPARE + 1)
+    waits = []
+    with pytest.raises(service.Refused, match="try again later"):
+        while True:
+            waits.append(door.wait_s(now))
+    assert waits == pytest.approx([0.125 * (i + 1) for i in range(len(waits))]) and max(waits) <= service.LONGEST_WAIT_S
+    for _ in range(1000):
+        with pytest.raises(service.Refused):
+            door.wait_s(now)
+    assert door.wait_s(now + 0.25) <= service.LONGEST_WAIT_S, "those who were sent away hold nobody up"
+    assert door.wait_s(now + 3600) == 0.0
