@@ -111,7 +111,8 @@ def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = N
     check_states(signature, options.limits)
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
     report = _report(metadata)
-    shared_out = _shares_rows(report, options)
+    sharing = _row_sharing(report, options)
+    shared_out = sharing is not None
     session = _session(_graph(data, metadata, origin, signed), options, shared_out)
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
@@ -122,7 +123,7 @@ def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = N
         fingerprint,
         lambda: _reopened(origin, fingerprint, shared_out),
         options.max_batch_steps,
-        RowSharing(options.threads) if shared_out and options.threads else None,
+        sharing,
     )
     return LoadedFile(engine, metadata, report, fingerprint, fingerprint, origin)
 
@@ -199,10 +200,12 @@ def _session(graph: Graph, options: Options, shared_out: bool = False) -> Infere
     return open_session(graph, threads=threads, arena=options.arena, providers=options.providers)
 
 
-def _shares_rows(report: dict[str, Any], options: Options) -> bool:
-    """Whether rows of a batch go to several threads: the caller allows it, and the file's rows were seen to be independent."""
-    alone = [name for name, _ in options.providers] == [CPU]
-    return options.threads is not None and options.threads > 1 and alone and rows_are_independent(report)
+def _row_sharing(report: dict[str, Any], options: Options) -> RowSharing | None:
+    """Threads for the rows of a batch, if the caller allows several and the file's rows were seen to be independent."""
+    threads, alone = options.threads, [name for name, _ in options.providers] == [CPU]
+    if threads is None or threads < 2 or not alone or not rows_are_independent(report):
+        return None
+    return RowSharing(threads)
 
 
 def _reopened(origin: Origin, fingerprint: str, shared_out: bool = False) -> InferenceSession:

@@ -15,9 +15,8 @@ from rnncore.runtime.session.process_fork import abandon, watch
 
 T = TypeVar("T")
 
-_TOGETHER = (
-    4  # rows: so many stay together, for onnxruntime's kernel of a single row rounds otherwise than that of many
-)
+_TOGETHER = 4
+"""Rows that stay together: onnxruntime's kernel of a single row rounds otherwise than that of many."""
 _LEAST_S = 1e-3  # a shorter call is over before another thread has begun
 _SUPPOSED_PACE_S = 5e-7  # of one row and step, before a call was timed: a small layer
 

@@ -11,7 +11,7 @@ import numpy as np
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
 from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.text.columns import read_texts
-from rnncore.runtime.text.special_tokens import ENDS, end_token, unknown_token
+from rnncore.runtime.text.special_tokens import ENDS, UNK, end_token, unknown_token
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,7 +46,9 @@ class Vocabulary:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.eos_id: int = self._ids[eos]
-        self.unk_id = unknown_token(json.loads(tokenizer.to_str())["model"], self._ids)
+        self.unk_id: int | None = self._ids.get(UNK)
+        if self.unk_id is None:  # to write a large tokenizer out takes time, and only its text says which token that is
+            self.unk_id = unknown_token(json.loads(tokenizer.to_str())["model"], self._ids)
         ordinary = self._ids.keys() - {eos}
         self.is_character_level = all(len(token) == 1 for token in ordinary)
         self._characters = frozenset(ordinary) if self.is_character_level else None
