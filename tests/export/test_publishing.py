@@ -66,7 +66,9 @@ def test_readers_meet_a_whole_pair(what: str, two: Path) -> None:
         assert found["failed"] == 0, done.stderr
 
 
-def test_a_second_file_that_goes_just_after_it_was_seen(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_file_that_goes_just_after_it_was_seen(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An exchange that falls between two looks of a reader: the reader begins again with the new file."""
     new = [(file.name, file.read_bytes()) for file in (two / "b").iterdir()]
     shutil.copytree(two / "a", tmp_path, dirs_exist_ok=True)
