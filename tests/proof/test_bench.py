@@ -17,6 +17,7 @@ from rnncore.export.verification.cases import Case, Verdict
 from rnncore.runtime.errors import ExportError, VerificationError
 from rnncore.runtime.format.axes import Axis
 from tests.proof.small_files import File, Sum, X, recorder, verified
+from tests.tolerances import fixed
 
 WHOLE = [
     (2, 6, "the example itself"),
@@ -211,10 +212,10 @@ def test_golden_cases_are_whole_ragged_and_a_stream(tmp_path: Path) -> None:
     assert (golden.tolerance, golden.measure, golden.left_out) == (1e-4, "max", ())
     whole, ragged, stream = golden.cases
     for case in (whole, stream):
-        np.testing.assert_allclose(case.outputs["y"].values, case.inputs["x"].cumsum(1).ravel(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(case.outputs["y"].values, case.inputs["x"].cumsum(1).ravel(), rtol=0, atol=fixed("float32"))
     wanted = ragged.inputs["x"].cumsum(1)
     wanted[1, 3:] = 0
-    np.testing.assert_allclose(ragged.outputs["y"].values, wanted.ravel(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ragged.outputs["y"].values, wanted.ravel(), rtol=0, atol=fixed("float32"))
     drawn = stream.drawn["x"]
     assert (drawn.low, drawn.high) == (float(X.min()), float(X.max())) and drawn.shape == (1, 13, 3)
 
