@@ -212,7 +212,9 @@ def test_golden_cases_are_whole_ragged_and_a_stream(tmp_path: Path) -> None:
     assert (golden.tolerance, golden.measure, golden.left_out) == (1e-4, "max", ())
     whole, ragged, stream = golden.cases
     for case in (whole, stream):
-        np.testing.assert_allclose(case.outputs["y"].values, case.inputs["x"].cumsum(1).ravel(), rtol=0, atol=fixed("float32"))
+        np.testing.assert_allclose(
+            case.outputs["y"].values, case.inputs["x"].cumsum(1).ravel(), rtol=0, atol=fixed("float32")
+        )
     wanted = ragged.inputs["x"].cumsum(1)
     wanted[1, 3:] = 0
     np.testing.assert_allclose(ragged.outputs["y"].values, wanted.ravel(), rtol=0, atol=fixed("float32"))
