@@ -201,7 +201,7 @@ class _Proved:
 def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
     plan, traced = Plan.of(options, own_lengths=captured.example.lengths is not None), None
-    remarks: list[str] = []
+    remarks: list[str] = [*captured.remarks]
     while True:
         progress.now("tracing")
         planned = Planned.of(captured, options, plan, traced)

@@ -6,6 +6,7 @@ All are values: a stage reads what came before it and makes something new.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ from rnncore.export.signature import precision_of, signature_of, write_metadata
 from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_forms, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.example import Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import with_other_ways
 from rnncore.export.tracing.rolling.program import roll
@@ -41,6 +42,7 @@ from rnncore.export.verification.sizes import MOST_STEPS
 from rnncore.export.verification.structure import stride_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
 from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.signature import Signature, StateSpec
 
 
@@ -60,6 +62,7 @@ class Captured:
     example: Example
     operators: Operators
     why_not_rolled: ExportError | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, module: nn.Module, example: Any, options: Options) -> Captured:
@@ -79,15 +82,47 @@ class Captured:
             check_runs(call, reference)
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
+        try:
+            return cls._rolled(reference, call, options)
+        except ExportError as reason:
+            held = _with_sizes_held(call, options)
+            if held is not None:
+                axes, what = held
+                with suppress(ExportError), unchanged(reference):
+                    fewer = Example.of(reference, example, axes, options.lengths)
+                    fewer = find_axes(reference, fewer, axes, options.seed)
+                    return replace(cls._rolled(reference, fewer, options), remarks=(what,))
+            plain = convert_plain_layers(copied(reference))
+            operators = find_operators(plain, call, options.seed)
+            return cls(reference, plain, plain, call, operators, reason)
+
+    @classmethod
+    def _rolled(cls, reference: nn.Module, call: Example, options: Options) -> Captured:
         plain = convert_plain_layers(copied(reference))
         operators = find_operators(plain, call, options.seed)
-        try:
-            rolled = roll(plain, call, operators, options.seed)
-        except ExportError as reason:  # matters only if torch cannot trace the loops as they are
-            return cls(reference, plain, plain, call, operators, reason)
+        rolled = roll(plain, call, operators, options.seed)
         if rolled is None:
             return cls(reference, plain, plain, call, operators)
         return cls(reference, plain, rolled, call, Operators([]))
+
+
+def _with_sizes_held(call: Example, options: Options) -> tuple[Axes, str] | None:
+    """Axes of the inputs without those that are neither batch nor time, and what to say of it; None if there are none.
+
+    A loop over time carries values whose sizes it must know: of images whose height and width are free it can know none.
+    """
+    given = options.axes or {}
+    held = [
+        f"{own.name} axis {i} to {own.value.shape[i]}"
+        for own in call.inputs
+        if own.name not in given
+        for i, axis in enumerate(own.axes)
+        if axis not in (None, BATCH, TIME)
+    ]
+    if not held:
+        return None
+    axes = {i.name: tuple(axis if axis in (BATCH, TIME) else None for axis in i.axes) for i in call.inputs} | dict(given)
+    return axes, f"a loop over time holds the sizes that it carries: {', '.join(held)}, as in the example"
 
 
 @dataclass(frozen=True)

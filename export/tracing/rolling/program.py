@@ -197,6 +197,8 @@ def _record(
     for name in others:
         multiple = example.extents[name].multiple if name in example.extents else 1
         points += [{**points[0], name: base[name] + k * multiple} for k in (1, 2)]
+    if others:  # all at once, to tell sums of sizes from products
+        points.append({**points[5], **{name: max(point[name] for point in points) for name in others}})
     drawn = [example.draw(point, generator) for point in points]
     layers: dict[str, Recurrent] = {}
 
