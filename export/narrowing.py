@@ -58,7 +58,9 @@ def narrowed_lengths(traced: Traced, verdict: Verdict) -> Narrowed | None:
         return None
     extents = {**example.extents, TIME: replace(extent, minimum=low, maximum=high)}
     trace = replace(traced.trace, example=replace(example, extents=extents))
-    return Narrowed(replace(traced, trace=trace), _remark(list(asked.values()), extents[TIME]), high == extent.maximum)
+    # Streams begin short: one of fewer steps than the way of the example begins with has no right answer.
+    forever = high == extent.maximum and (low == extent.minimum or example.trace_steps is None)
+    return Narrowed(replace(traced, trace=trace), _remark(list(asked.values()), extents[TIME]), forever)
 
 
 def _range(guard: Guard, traced_at: int) -> tuple[int, int | None]:
