@@ -37,6 +37,9 @@ def _log_sigmoid(x: Any) -> Any:
 
 TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
 """Operators that torch translates into something else than it computes."""
+TRANSLATIONS[torch.ops.prims.view_of.default] = lambda x: op.Identity(
+    x
+)  # what squeeze of an axis that is not 1 becomes
 
 
 def to_onnx(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ir.Model:
