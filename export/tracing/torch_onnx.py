@@ -19,6 +19,7 @@ from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
+from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
 from rnncore.export.tracing.whole_quotients import add_in_pairs, whole_quotients
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
@@ -49,6 +50,9 @@ TRANSLATIONS: dict[Any, Any] = {
     torch.ops.aten.squeeze.dims: _squeeze,
 }
 """Operators that torch translates into something else than it computes."""
+TRANSLATIONS[torch.ops.prims.view_of.default] = lambda x: op.Identity(
+    x
+)  # what squeeze of an axis that is not 1 becomes
 
 
 def to_onnx(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ir.Model:
@@ -70,7 +74,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with silent(), whole_quotients(), CountedNumbers(), torch.no_grad():
+    with silent(), whole_quotients(), sizes_stay_sizes(module), CountedNumbers(), torch.no_grad():
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:

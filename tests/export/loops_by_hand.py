@@ -298,22 +298,23 @@ class Greedy(nn.Module):
 
 
 class LocationSensitive(nn.Module):
-    """Attention that remembers where it has looked: a state as long as the input."""
+    """Attention that remembers where it has looked: states as long as the input, one of them changed in place and viewed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.query, self.key = nn.LSTMCell(10, 6), nn.Linear(6, 7), nn.Linear(5, 7)
-        self.where, self.score, self.head = nn.Conv1d(1, 7, 3, padding=1), nn.Linear(7, 1), nn.Linear(11, 3)
+        self.where, self.score, self.head = nn.Conv1d(2, 7, 3, padding=1), nn.Linear(7, 1), nn.Linear(11, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         keys, h, c = self.key(x), x.new_zeros(x.shape[0], 6), x.new_zeros(x.shape[0], 6)
-        context, looked, out = x.new_zeros(x.shape[0], 5), x.new_zeros(x.shape[0], x.shape[1]), []
+        context, looked, weights = x.new_zeros(x.shape[0], 5), x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
+        out: list[Tensor] = []
         t = 0
         while t < x.shape[1]:
             h, c = self.cell(torch.cat((x[:, t], context), -1), (h, c))
-            seen = self.where(looked[:, None]).transpose(1, 2)
+            seen = self.where(torch.cat((weights.unsqueeze(1), looked.unsqueeze(1)), 1)).transpose(1, 2)
             weights = torch.softmax(self.score(torch.tanh(self.query(h)[:, None] + keys + seen)).squeeze(-1), 1)
-            looked = looked + weights
+            looked += weights
             context = torch.bmm(weights[:, None], x).squeeze(1)
             out.append(self.head(torch.cat((h, context), 1)))
             t += 1

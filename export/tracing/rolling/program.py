@@ -217,7 +217,9 @@ def _record(
     points: list[dict[str, int]] = [{**base, BATCH: b, TIME: t} for b, t in sizes]
     for name in others:
         multiple = example.extents[name].multiple if name in example.extents else 1
-        points += [{**points[0], name: base[name] + k * multiple} for k in (1, 2)]
+        points += [
+            {**points[k], name: base[name] + (k + 1) * multiple} for k in (0, 1, 4)
+        ]  # alone, with time, with batch
     drawn = [example.draw(point, generator) for point in points]
     layers: dict[str, Recurrent] = {}
 
