@@ -48,7 +48,7 @@ def without_questions(logs: Sequence[Log], again: Callable[[int, Answers], Log])
     Raises:
         ExportError: a question is about more than whether a step is the first; names the line of code.
     """
-    questions = list(dict.fromkeys(op.target for log in logs for op in log.ops if isinstance(op.target, Question)))
+    questions = questions_of(logs)
     if not questions:
         return logs, False
     axes = {question: _batch_axis(question, logs) for question in questions}
@@ -57,6 +57,29 @@ def without_questions(logs: Sequence[Log], again: Callable[[int, Answers], Log])
         yes, no = (again(i, dict.fromkeys(questions, answer)) for answer in (True, False))
         found.append(_Merger(log, yes, no, axes).run())
     return found, True
+
+
+def questions_of(logs: Sequence[Log]) -> list[Question]:
+    """What the code asks in any of ``logs``, each once."""
+    return list(dict.fromkeys(op.target for log in logs for op in log.ops if isinstance(op.target, Question)))
+
+
+def without_asking(log: Log) -> Log:
+    """``log`` without its questions, whose answers are known."""
+    places, kept = {}, []
+    for i, op in enumerate(log.ops):
+        if not isinstance(op.target, Question):
+            places[i] = len(kept)
+            kept.append(op)
+
+    def moved(value: Any) -> Any:
+        return Ref(places[value.op], value.part) if isinstance(value, Ref) else value
+
+    ops = []
+    for op in kept:
+        args, named = op.with_arguments(mapped(op.everything, moved))
+        ops.append(replace(op, args=args, kwargs=named))
+    return replace(log, ops=ops, outputs=[(name, moved(value)) for name, value in log.outputs])
 
 
 def _batch_axis(question: Question, logs: Sequence[Log]) -> int:
