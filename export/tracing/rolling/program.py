@@ -19,7 +19,7 @@ from rnncore.export.tracing.rolling.log import Log
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Merger, Program
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
-from rnncore.export.tracing.rolling.questions import Answers, questions_of, without_asking, without_questions
+from rnncore.export.tracing.rolling.questions import Answers, without_asking, without_questions
 from rnncore.export.tracing.rolling.recording import record
 from rnncore.export.tracing.rolling.relations import Carried, Same
 from rnncore.export.tracing.rolling.settled import find_settled
@@ -233,7 +233,7 @@ def _record(
     try:
         logs, asks = without_questions(own, log_of)
     except ExportError:
-        settled = find_settled(module, example, questions_of(own), drawn[0], seed)
+        settled = find_settled(module, example, own, drawn[0], seed)
         if not settled:
             raise
         logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True

@@ -18,7 +18,8 @@ from rnncore.export.tracing.callers import Callers, user_lines
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
-from rnncore.export.tracing.rolling.questions import Answers, Question
+from rnncore.export.tracing.rolling.log import Log
+from rnncore.export.tracing.rolling.questions import Answers, Question, asks_for_equality, questions_of
 
 _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default)
 _KINDS: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (
@@ -80,28 +81,30 @@ class _Runs:
 
 
 def find_settled(
-    module: nn.Module, example: Example, questions: Sequence[Question], tensors: Sequence[Tensor], seed: int
+    module: nn.Module, example: Example, logs: Sequence[Log], tensors: Sequence[Tensor], seed: int
 ) -> dict[Question, bool]:
-    """For each of ``questions`` the answer that is always right; none at all if one has none.
+    """For each question in ``logs`` of ``module`` the answer that is always right; none at all if one has none.
 
     tensors: inputs of the module.
     """
+    questions = questions_of(logs)
     if len(questions) > _MOST_QUESTIONS:
         return {}
     runs = _Runs(module, example, tensors, seed)
-    answers = {question: _answer(question, runs) for question in questions}
+    answers = {question: _answer(question, runs, may_turn=asks_for_equality(question, logs)) for question in questions}
     settled = {question: answer for question, answer in answers.items() if answer is not None}
     if len(settled) < len(questions) or not all(runs.compared(settled)):
         return {}
     return settled
 
 
-def _answer(question: Question, runs: _Runs) -> bool | None:
+def _answer(question: Question, runs: _Runs, *, may_turn: bool) -> bool | None:
+    """The answer that is always right; ``may_turn``: also where the module itself answers now this, now that."""
     compared = {answer: runs.compared({question: answer}) for answer in (False, True)}
     right = [answer for answer, found in compared.items() if found and all(found)]
     own = runs.own.get(question, set())
     if len(own) == 2:
-        return right[0] if right else None
+        return right[0] if right and may_turn else None
     fails = [answer for answer, found in compared.items() if found and all(one is None for one in found)]
     return next(iter(own)) if own and fails == [not next(iter(own))] else None
 
