@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -35,7 +36,19 @@ def _log_sigmoid(x: Any) -> Any:
     return op.Sub(op.Log(op.Sigmoid(op.Abs(x))), op.Relu(op.Neg(x)))
 
 
-TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
+def _squeeze(x: Any, dims: int | Sequence[int]) -> Any:
+    """Without those of ``dims`` that have one entry; torch lets the others be, where ONNX refuses them."""
+    given = (dims,) if isinstance(dims, int) else dims
+    axes = [axis for axis in given if x.shape is None or (len(x.shape) and x.shape[axis] == 1)]
+    picked: Any = op.Constant(value_ints=axes)
+    return op.Squeeze(x, picked) if axes else op.Identity(x)
+
+
+TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.aten.log_sigmoid.default: _log_sigmoid,
+    torch.ops.aten.squeeze.dim: _squeeze,
+    torch.ops.aten.squeeze.dims: _squeeze,
+}
 """Operators that torch translates into something else than it computes."""
 TRANSLATIONS[torch.ops.prims.view_of.default] = lambda x: op.Identity(
     x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -344,6 +345,51 @@ class AsksForFirst(nn.Module):
         return torch.stack(out, 1)
 
 
+class Smooths(nn.Module):
+    """The state begins as the first entry, and what each step gives is computed in the loop as well as before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share, self.head = nn.Parameter(torch.tensor(0.3)), nn.Linear(WIDTH, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = x[:, 0].squeeze(1)  # which has more than one entry: torch lets it be
+        out = [self.head(level)]
+        for t in range(1, x.shape[1]):
+            level = self.share * x[:, t] + (1 - self.share) * level
+            out.append(self.head(level))
+        return torch.stack(out, 1)
+
+
+class PrefixSums(torch.autograd.Function):
+    """``h[t] = a[t] * h[t - 1] + x[t]`` along axis 1, each round over steps twice as far apart."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        far = 1
+        while far < x.shape[1]:
+            later = x[:, far:] + a[:, far:] * x[:, :-far]
+            x = torch.cat([x[:, :far], later], 1)
+            a = torch.cat([a[:, :far], a[:, far:] * a[:, :-far]], 1)
+            far *= 2
+        return x
+
+
+prefix_sums = PrefixSums.apply  # called by this name, as packages do
+
+
+class ParallelScan(nn.Module):
+    """A linear recurrence in a logarithm of the steps, whose graph is another one at every length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Linear(WIDTH, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        forget, new = self.gates(x).chunk(2, 2)
+        return prefix_sums(torch.sigmoid(forget), new)
+
+
 STREAMING: dict[str, Callable[[], nn.Module]] = {
     "lstm": Lstm,
     "layers in time": LayersInTime,
@@ -357,12 +403,14 @@ STREAMING: dict[str, Callable[[], nn.Module]] = {
     "scans": Scans,
     "reads first": ReadsFirst,
     "asks for first": AsksForFirst,
+    "first step": FirstStep,
+    "smooths": Smooths,
+    "parallel scan": ParallelScan,
 }
 BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
     "ways as rows": WaysAsRows,
     "both ways": BothWays,
     "attends": Attends,
-    "first step": FirstStep,
     "greedy": Greedy,
     "location sensitive": LocationSensitive,
 }
