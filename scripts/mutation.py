@@ -80,7 +80,7 @@ PACKAGES = {
     ),
     "export/verification": Package(
         "rnncore/export/verification",
-        (*_in("proof", "files", "repeatable", "sizes"), *_in("export", "faults", "int8_faults")),
+        _in("proof", "bench", "judging", "structure", "repeatable", "sizes"),
     ),
     "export/tracing": Package(
         "rnncore/export/tracing",
@@ -137,7 +137,7 @@ PLANTED = (
         "export/verification/verifier.py",
         "if not all(np.array_equal(a, b, equal_nan=True)",
         "if False and not all(np.array_equal(a, b, equal_nan=True)",
-        "tests/proof/test_files.py::test_a_file_that_answers_otherwise_the_second_time_fails",
+        "tests/proof/test_bench.py::test_a_fault_fails_where_it_shows",
     ),
     Fault(
         "Concat or Add of which one part is zero taken for a state of zeros",

@@ -62,10 +62,12 @@ class AccuracyReport:
 
 def compare(name: str, ids: Sequence[Array | None], got: Sequence[Array], expected: Sequence[Array]) -> OutputAccuracy:
     """One output over examples; ``ids`` are what a language model read, None for other models."""
+    finite = [np.isfinite(e) for e in expected]
     differences = [
-        np.abs(g.astype(np.float64) - e.astype(np.float64))[np.isfinite(e)] for g, e in zip(got, expected, strict=True)
+        np.abs(g[known].astype(np.float64) - e[known].astype(np.float64))
+        for g, e, known in zip(got, expected, finite, strict=True)
     ]
-    joined = np.concatenate([d.ravel() for d in differences]) if differences else np.zeros(0)
+    joined = np.concatenate(differences) if differences else np.zeros(0)
     same = before = after = places = predicted = 0.0
     classes = all(is_log_probabilities(e) for e in expected)
     for i, g, e in zip(ids, got, expected, strict=True):

@@ -84,7 +84,7 @@ def read_ragged(layout: Layout, given: Mapping[str, Any], quick: FastReader) -> 
 def check_ragged(layout: Layout, items: Sequence[Items], lengths: Sequence[int], first: int = 0) -> None:
     """Raise InputError if the checked sequences, numbered from ``first``, cannot be answered together."""
     for slot in () if layout.fixed else layout.inputs:
-        if slot.ragged and not slot.named:
+        if slot.ragged and not slot.named and not slot.tied:
             problem = free_axes_problem(slot, [item[slot.name] for item in items])
             if problem:
                 raise InputError(problem)
