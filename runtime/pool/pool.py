@@ -16,7 +16,7 @@ import numpy as np
 from rnncore.runtime.errors import InputError, Overloaded, PoolClosedError, SnapshotError, raise_all
 from rnncore.runtime.pool.eviction import OnEvict, evict, longest_idle, watch_idle
 from rnncore.runtime.pool.request import StreamQueue
-from rnncore.runtime.pool.scheduler import Scheduler
+from rnncore.runtime.pool.scheduler import Batching, Scheduler
 from rnncore.runtime.pool.stream import PoolStream
 from rnncore.runtime.pool.worker import Worker, join_all
 from rnncore.runtime.session.run import run_items
@@ -74,12 +74,9 @@ class Pool(Closing):
         workers = workers if max_streams is None else min(workers, max_streams)
         self._scheduler = Scheduler(
             engine,
-            max_batch=max_batch,
-            max_wait_ms=max_wait_ms,
+            Batching(max_batch, max_wait_ms, max_streams, workers),
             max_pending=max_pending,
             waits=on_overload == "wait",
-            max_streams=max_streams,
-            workers=workers,
         )
         self._workers = [Worker(self._scheduler, slice_steps) for _ in range(workers)]
         self._housekeeper: threading.Thread | None = None

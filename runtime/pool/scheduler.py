@@ -15,6 +15,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rnncore.runtime.errors import (
@@ -48,32 +49,45 @@ _LONGEST_NAP_S = 1.0
 _POLL_S = 1e-3
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How batches are made: ``max_batch``, ``max_wait_ms`` and ``max_streams`` as of :meth:`rnncore.runtime.Model.pool`.
+
+    workers: so many take batches, ``max_streams`` at most.
+    """
+
+    max_batch: int
+    max_wait_ms: float
+    max_streams: int | None
+    workers: int
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of a batch: what is being run must be resident, all batches together."""
+        return self.max_batch if self.max_streams is None else min(self.max_batch, self.max_streams // self.workers)
+
+
 class Scheduler(Books):
     """Who is next in one pool.
 
-    max_batch, max_wait_ms, max_pending, max_streams: as of :class:`rnncore.runtime.Pool`.  waits: a push beyond max_pending
-    waits for a place, else it is refused.  workers: so many take batches, ``max_streams`` at most.
+    max_pending: as of :meth:`rnncore.runtime.Model.pool`.  waits: a push beyond that waits for a place, else it is refused.
     """
 
     def __init__(
         self,
         engine: Engine,
+        batching: Batching,
         *,
-        max_batch: int,
-        max_wait_ms: float,
         max_pending: int,
         waits: bool = False,
-        max_streams: int | None = None,
-        workers: int = 1,
     ) -> None:
-        super().__init__(engine.layout, max_pending=max_pending, max_streams=max_streams)
+        super().__init__(engine.layout, max_pending=max_pending, max_streams=batching.max_streams)
         self.engine = engine
         self._waits = waits
-        self._workers = workers
-        self._at_work = workers
-        # What is being run must be resident, all batches together.
-        self._max_batch = max_batch if max_streams is None else min(max_batch, max_streams // workers)
-        self._max_wait_s = max_wait_ms / 1e3
+        self._workers = batching.workers
+        self._at_work = batching.workers
+        self._max_batch = batching.most_rows
+        self._max_wait_s = batching.max_wait_ms / 1e3
         self._turn = threading.Lock()  # held by the worker that waits for the next batch
 
     # ------------------------------------------------------------------------------------------- from any thread
