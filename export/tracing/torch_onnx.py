@@ -117,7 +117,7 @@ def _explain(error: Exception, what: str) -> str:
     message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {reason}"
     if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):
         message += (
-            f"\n  {FIXES_AXIS} (a size read as a Python number, such as len(x) for x.shape[0], a loop over time, a reshape "
+            f"\n  {FIXES_AXIS} (a size read as a Python number, as numpy or range() read it, a loop over time, a reshape "
             "with literal sizes, nn.MaxPool1d). Use tensor operations, the sequential form if the package has one, or wrap a "
             "loop over time in rnncore.Recurrent with a Cell."
         )

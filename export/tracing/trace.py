@@ -273,7 +273,8 @@ def _name_axes(graph: ir.Graph, axes: dict[str, Sequence[str | None]], lengths: 
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, renames)) + r")\b") if renames else None
     for value in _all_values(graph):
         if value.shape is not None and pattern is not None:
-            dims = [d if isinstance(d, int) else pattern.sub(lambda m: renames[m[1]], str(d)) for d in _dims(value)]
+            # A size that nobody knows has no name: of two values with equal names onnxruntime thinks that they are as large.
+            dims = [pattern.sub(lambda m: renames[m[1]], d) if isinstance(d, str) else d for d in _dims(value)]
             value.shape = ir.Shape(dims)
     if lengths is not None:
         next(v for v in graph.inputs if v.name == lengths).shape = ir.Shape([BATCH])

@@ -1,18 +1,22 @@
-"""``int(n)`` of a size, as people write it around ``math.ceil(n / d)``, is the size itself.
+"""``int(n)`` of a size, as people write it around ``math.ceil(n / d)``, and ``len(x)`` are sizes themselves.
 
-Python lets no ``int()`` give anything but a number, so torch takes the size of the trace for it, and what is computed from it
-is frozen.  While a module is traced, ``int`` in the files of its classes, and of their packages, is a type that lets sizes
-through and otherwise is ``int``.
+Python lets neither give anything but a number, so torch takes the size of the trace for it, and what is computed from it is
+frozen.  While a module is traced, both names stand for others in the files of its classes, and of their packages: a type that
+lets sizes through and otherwise is ``int``, and a function that asks a tensor for its shape.  Files that ask for the very
+type (``type(n) is int``, ``dtype=int``) keep the real one.
 """
 
 from __future__ import annotations
 
+import linecache
 import math
+import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +26,9 @@ from torch import nn
 from rnncore.export.tracing.counted_sizes import size_counted
 
 _NOT_THEIRS = {"torch", "rnncore", "builtins", "numpy", "sympy"}
+_ASKS_FOR_THE_TYPE = re.compile(r"\bis (not )?int\b|\bdtype ?= ?int\b|\.(to|type|astype|view)\(int\b")
 _lock = threading.Lock()
-_users: Counter[str] = Counter()
+_users: Counter[tuple[str, str]] = Counter()
 
 
 class _Kind(type):
@@ -56,33 +61,53 @@ class _Whole(int, metaclass=_Kind):
     """``int``, and sizes as they are."""
 
 
+def _length(value: Any, /) -> Any:
+    """``len``, with sizes as they are."""
+    return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else len(value)
+
+
+_STAND_INS: dict[str, Any] = {"int": _Whole, "len": _length}
+
+
 @contextmanager
 def sizes_stay_sizes(module: nn.Module) -> Iterator[None]:
-    """Let ``int()`` keep sizes inside the block, wherever the classes of ``module`` call it; other threads see no difference."""
-    files = _files_of(module)
-    _count(files, +1)
+    """Let ``int()`` and ``len()`` keep sizes inside the block where the classes of ``module`` call them; other threads go on."""
+    places = list(_places(module))
+    _count(places, +1)
     try:
         yield
     finally:
-        _count(files, -1)
+        _count(places, -1)
 
 
-def _files_of(module: nn.Module) -> list[ModuleType]:
-    """The loaded files of the packages that the classes of ``module`` come from, those that have no ``int`` of their own."""
+def _places(module: nn.Module) -> Iterator[tuple[ModuleType, str]]:
+    """Loaded files of the packages of the classes of ``module``, with each name that they call and have not made their own."""
     packages = {type(part).__module__.partition(".")[0] for part in module.modules()} - _NOT_THEIRS
-    loaded = list(sys.modules.items())
-    files = [file for name, file in loaded if name.partition(".")[0] in packages and isinstance(file, ModuleType)]
-    return [file for file in files if file.__dict__.get("int", _Whole) is _Whole]
+    for name, file in list(sys.modules.items()):
+        if name.partition(".")[0] in packages and isinstance(file, ModuleType):
+            path = getattr(file, "__file__", None)
+            called = _STAND_INS.keys() if path is None else _called(path)
+            yield from ((file, own) for own in called if file.__dict__.get(own, _STAND_INS[own]) is _STAND_INS[own])
 
 
-def _count(files: list[ModuleType], change: int) -> None:
-    """Count who is inside; the first who enters puts the type in place, and the last who leaves takes it away."""
+@lru_cache(maxsize=1 << 14)
+def _called(path: str) -> tuple[str, ...]:
+    try:
+        text = "".join(linecache.getlines(path))
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return ()
+    names = [name for name in _STAND_INS if re.search(rf"\b{name}\(", text)]
+    return tuple(name for name in names if name != "int" or not _ASKS_FOR_THE_TYPE.search(text))
+
+
+def _count(places: Sequence[tuple[ModuleType, str]], change: int) -> None:
+    """Count who is inside; the first who enters puts a name in place, and the last who leaves takes it away."""
     with _lock:
-        for file in files:
-            name = file.__name__
-            _users[name] += change
-            if _users[name] > 0:
-                file.__dict__["int"] = _Whole
+        for file, name in places:
+            key = file.__name__, name
+            _users[key] += change
+            if _users[key] > 0:
+                file.__dict__[name] = _STAND_INS[name]
             else:
-                file.__dict__.pop("int", None)
-                del _users[name]
+                file.__dict__.pop(name, None)
+                del _users[key]

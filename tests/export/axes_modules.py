@@ -158,12 +158,16 @@ class Vocoder(nn.Module):
 
 
 class Enhancer(nn.Module):
-    """As many samples come out as go in, [batch, time]: padded so that the last window is whole, and trimmed to the middle."""
+    """As many samples come out as go in, [batch, time]: padded so that the last window is whole, and trimmed to the middle.
+
+    What torch writes for its two norms has sizes that nobody knows, and which are not the same.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.down, self.up = nn.Conv1d(1, 4, 8, 4), nn.ConvTranspose1d(5, 1, 8, 4)
         self.gru = nn.GRU(4, 5, batch_first=True)
+        self.before, self.after = nn.GroupNorm(1, 1), nn.GroupNorm(1, 4)
 
     def whole(self, length: int) -> int:
         windows = max(1, math.ceil((length - 8) / 4) + 1)
@@ -171,8 +175,8 @@ class Enhancer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         more = self.whole(x.shape[1]) - x.shape[1]
-        y = self.down(F.pad(x[:, None], (more // 2, more - more // 2)))
-        y = self.up(self.gru(y.mT)[0].mT)[:, 0]
+        y = self.down(F.pad(self.before(x[:, None]), (more // 2, more - more // 2)))
+        y = self.up(self.gru(self.after(y).mT)[0].mT)[:, 0]
         over = y.shape[1] - x.shape[1]
         if over:
             y = y[:, over // 2 : -(over - over // 2)]
