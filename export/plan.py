@@ -22,7 +22,10 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
-UNUSED_LENGTHS = "; if forward does not cut its sequences by '{name}', lengths=False makes that an input like others"
+UNUSED_LENGTHS = (
+    "; with lengths=False '{name}' is an input like others, and the file answers a padded batch as PyTorch does, "
+    "whatever that is"
+)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ All are values: a stage reads what came before it and makes something new.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,10 +33,10 @@ from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example, bind, check_dtypes, check_runs
 from rnncore.export.tracing.operators import Operators, find_operators
-from rnncore.export.tracing.other_ways import with_other_ways
+from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.states import find_states, states_of, with_starts
-from rnncore.export.tracing.trace import TRACE_SIZES, Trace, trace
+from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.verification.repeatable import check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS
 from rnncore.export.verification.structure import stride_of, why_not_causal
@@ -106,20 +107,22 @@ class Traced:
             ExportError: torch cannot trace it, it fixes an axis that must be free, or the form is none for its cells.
         """
         program, operators = captured.program, captured.operators
+        asked: dict[str, Any] = {
+            "lift_lengths": lift_lengths,
+            "output_names": options.output_names,
+            "seed": options.seed,
+        }
         try:
-            found = trace(
-                program,
-                captured.example,
-                operators,
-                lift_lengths=lift_lengths,
-                output_names=options.output_names,
-                seed=options.seed,
-            )
+            found = trace(program, captured.example, operators, **asked)
         except ExportError as error:
             if captured.why_not_rolled is None:
                 raise
             raise captured.why_not_rolled from error
-        limits = with_other_ways(found.limits, program, operators, found.example, TRACE_SIZES, MOST_STEPS)
+        steps = steps_of_own_way(found, captured.example)
+        if steps is not None:  # that of the sizes chosen here is another than that of the user's example
+            with suppress(ExportError):
+                found = trace(program, replace(captured.example, trace_steps=steps), operators, **asked)
+        limits = with_other_ways(found.limits, program, operators, found.example, found.sizes, MOST_STEPS)
         calls = list(found.calls.values())
         if options.int8:
             check_form(options.form, [call.name for call in calls])

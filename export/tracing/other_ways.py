@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from rnncore.export.tracing.copying import unchanged
-from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.example import Example, Extent
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.export.tracing.recorder import PlaceholderRecorder
 from rnncore.export.tracing.size_limits import Guard, SizeLimits, Sizes, find_size_limits
 from rnncore.export.tracing.torch_onnx import to_program
-from rnncore.export.tracing.trace import TracedModule, axes_of_symbols
+from rnncore.export.tracing.trace import Trace, TracedModule, axes_of_symbols
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.format.signature import TIME
+from rnncore.runtime.format.signature import BATCH, TIME
 
 MOST_TRACES = 4
 """Further traces of one module; each takes about a second."""
@@ -52,6 +52,28 @@ def with_other_ways(
         waiting += [guard for guard in fresh if set(guard.axes) <= set(traced_at) and guard.holds(traced_at)]
     numbers = tuple(dict.fromkeys(number for one in found for number in one.numbers))
     return SizeLimits(tuple(known.values()), numbers, max(one.reach for one in found))
+
+
+def steps_of_own_way(traced: Trace, example: Example) -> int | None:
+    """Steps at which to trace so that ``forward`` goes the way of the user's example; None if the trace does already."""
+    shapes = [(i.axes, i.value.shape) for i in example.inputs]
+    own = {str(axis): size for axes, shape in shapes for axis, size in zip(axes, shape, strict=True) if axis}
+    if TIME not in own:
+        return None
+    broken = [g for g in traced.limits.guards if set(g.axes) <= {BATCH, TIME} <= set(own) and not g.holds(own)]
+    if not any(TIME in guard.axes for guard in broken):
+        return None
+    others = {size for axis, size in traced.sizes.items() if axis != TIME}
+    near = [own[TIME] + more for more in (1, 3, 2, 0, -1)]  # an odd one of a stride, if that is no other way
+    possible = [n for n in near if n > 1 and n not in others and example.extents.get(TIME, Extent(TIME)).takes(n)]
+    return next(
+        (
+            n
+            for n in possible
+            if all(g.holds({**own, TIME: n}) == g.holds(own) for g in traced.limits.guards if set(g.axes) <= set(own))
+        ),
+        None,
+    )
 
 
 def _other_side(guard: Guard, traced_at: Sizes, most_steps: int) -> Sizes | None:

@@ -8,10 +8,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rnncore.cells import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, valid_steps
+from rnncore.layers.dropout import dropout as dropped
 from rnncore.runtime.errors import InputError, StateError, raise_all
 
 
@@ -26,9 +26,10 @@ class Stacked(RecurrentLayer):
     Args:
         layers: bottom first; the first one must be recurrent.
         dropout: probability of zeroing an output of each recurrent layer but the last, while training.
+        variational: zero the same outputs at all steps of a sequence, see :func:`rnncore.layers.dropout.dropout`.
     """
 
-    def __init__(self, layers: Iterable[nn.Module], *, dropout: float = 0.0) -> None:
+    def __init__(self, layers: Iterable[nn.Module], *, dropout: float = 0.0, variational: bool = False) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_checked_layers(layers))
         if not isinstance(dropout, int | float) or not 0.0 <= dropout <= 1.0:
@@ -38,6 +39,7 @@ class Stacked(RecurrentLayer):
                 "the first layer of Stacked must be a recurrent layer, such as Recurrent(GRUCell(80, 128))"
             )
         self.dropout = dropout
+        self.variational = variational
         self._check_widths()
         recurrent = [i for i, layer in enumerate(self.layers) if isinstance(layer, RecurrentLayer)]
         self._last_recurrent = recurrent[-1]
@@ -96,7 +98,7 @@ class Stacked(RecurrentLayer):
                 y, layer_state = layer(y, None if state is None else state[i], lengths)
                 states.append(layer_state)
                 if i < self._last_recurrent:
-                    y = functional.dropout(y, self.dropout, self.training)
+                    y = dropped(y, self.dropout, self.training, variational=self.variational)
             else:
                 y = layer(y)
                 states.append(())

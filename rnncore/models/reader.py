@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rnncore.layers import Bidirectional, Recurrent, RecurrentLayer, Stacked
+from rnncore.layers.dropout import dropout
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.runtime.errors import InputError
 
@@ -47,7 +47,7 @@ class Reader(nn.Module):
             else:
                 layers.append(Recurrent(cell.build(width)))
             width = layers[-1].output_size
-        self.stack = Stacked(layers, dropout=config.dropout)
+        self.stack = Stacked(layers, dropout=config.dropout, variational=config.variational)
         self.output_size = width
         self.forward_size = width // 2 if config.bidirectional else width
         """Features of the output that come from the forward direction; they are the first ones."""
@@ -63,11 +63,10 @@ class Reader(nn.Module):
         Returns:
             [batch, time, output_size].
         """
-        dropout = self.config.dropout
         if self.embedding is not None:
             if x.dim() != 2 or x.is_floating_point():
                 raise InputError(f"x is {x.dtype} {list(x.shape)}, expected token ids int64 [batch, time]")
-            x = functional.dropout(self.embedding(x), dropout, self.training)
+            x = self._dropped(self.embedding(x))
         else:
             if x.dim() != 3 or x.shape[2] != self.config.features or not x.is_floating_point():
                 expected = f"expected floats [batch, time, {self.config.features}]"
@@ -78,7 +77,10 @@ class Reader(nn.Module):
                 extra = extra.unsqueeze(1).expand(-1, x.shape[1], -1)
             x = torch.cat((x, extra), 2)
         y, _ = self.stack(x, None, lengths)
-        return functional.dropout(y, dropout, self.training)
+        return self._dropped(y)
+
+    def _dropped(self, y: Tensor) -> Tensor:
+        return dropout(y, self.config.dropout, self.training, variational=self.config.variational)
 
     def standardise(self, sequences: Iterable[Any]) -> None:
         """Have every feature of ``sequences``, floats [time_i, features] each, read with mean 0 and deviation 1.

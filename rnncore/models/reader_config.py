@@ -19,6 +19,8 @@ class ReaderConfig:
     embedding_size: features of one token; ignored for floats.
     bidirectional: every layer reads in both directions, with two cells of the same configuration.
     dropout: probability of zeroing a feature, while training: of the embedding, between the layers, of what comes out.
+    variational: what is dropped is the same at all steps of a sequence, see :func:`rnncore.layers.dropout.dropout`; with few
+        examples it often helps.
 
     Raises:
         InputError: lists every value that is out of range.
@@ -30,6 +32,7 @@ class ReaderConfig:
     embedding_size: int = 64
     bidirectional: bool = False
     dropout: float = 0.0
+    variational: bool = False
 
     def __post_init__(self) -> None:
         given = {"vocabulary_size": self.vocabulary_size, "features": self.features}

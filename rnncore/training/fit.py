@@ -36,6 +36,7 @@ def fit(
     length: Callable[[Example], int] | None = None,
     schedule: str = "cosine",
     weight_decay: float = 0.01,
+    average: float = 0.0,
 ) -> FitReport:
     """Train ``model`` with AdamW; afterwards it holds the weights of the epoch with the lowest held-out loss.
 
@@ -72,6 +73,9 @@ def fit(
         schedule: "cosine": the learning rate rises over the first 5 % of all steps, then falls along a half cosine to a
             hundredth; "constant": it stays after rising.
         weight_decay: of AdamW.
+        average: decay of the exponential moving average of the weights, a step, such as 0.999; what is evaluated, chosen
+            from and kept is then the average.  It begins with a shorter memory, min(average, (1 + step) / (10 + step)).
+            0: the weights themselves.
 
     Raises:
         InputError: lists every argument that is out of range; the model has no ``loss``.
@@ -79,7 +83,9 @@ def fit(
         TrainingInterrupted: on Ctrl-C (or SIGTERM), after saving the checkpoint.  Without one, Ctrl-C is an ordinary
             KeyboardInterrupt.
     """
-    settings = FitSettings(epochs, batch, learning_rate, clip, patience, seed, mixed_precision, schedule, weight_decay)
+    settings = FitSettings(
+        epochs, batch, learning_rate, clip, patience, seed, mixed_precision, schedule, weight_decay, average
+    )
     _check(model, training, held_out)
     path = None if checkpoint is None else Path(checkpoint)
     examples = Examples(training, held_out, collate, length)

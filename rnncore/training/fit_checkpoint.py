@@ -25,6 +25,7 @@ class FitCheckpoint:
     history: one report for each finished epoch.
     model, optimizer: their state dicts.
     best: the model's weights after its best epoch; None before the first is done.
+    average: state dict of the averaged weights; empty if none are averaged.
     random_states: of the CPU's generator, and of the GPU's where there is one, for each process.
     """
 
@@ -38,6 +39,7 @@ class FitCheckpoint:
     optimizer: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Tensor] | None = None
     random_states: list[list[Tensor]] = field(default_factory=list)
+    average: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the file, or leave the one that was there; raises OSError."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.runtime.errors import InputError, TrainingError
+from rnncore.training.averaging import averaged
 from rnncore.training.fit_checkpoint import FitCheckpoint
 from rnncore.training.fit_report import FitReport, best_of, should_stop
 from rnncore.training.fit_settings import WARMUP, FitSettings
@@ -93,6 +94,7 @@ class FitRun:
         self._check_shares(smallest=min(map(len, first)))
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self._loss, self._optimizer = self._accelerator.prepare(_Loss(model), optimizer)
+        self._average = averaged(model, settings.average) if settings.average else None
         self._observer = self._observers(observer, log_dir)
         identity = settings.fixed() | {"training examples": len(training), "held-out examples": len(held_out)}
         self._state = FitCheckpoint(identity, epoch=0, step=0, loss_sum=0.0, terms=0)
@@ -173,6 +175,8 @@ class FitRun:
         norm = accelerator.clip_grad_norm_(self._model.parameters(), self._settings.clip or math.inf)
         self._check_finite(loss_sum, float(norm) if norm is not None else 0.0)
         self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._model)
         state.step += 1
         state.loss_sum += loss_sum
         state.terms += int(terms)
@@ -220,23 +224,23 @@ class FitRun:
         report = EpochReport(state.epoch + 1, state.loss_sum / max(1, state.terms), held_out, metrics)
         state.history.append(report)
         if best_of(state.history) is report:
-            state.best = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
+            state.best = {name: value.detach().clone() for name, value in self._kept.state_dict().items()}
         state.epoch, state.step, state.loss_sum, state.terms = state.epoch + 1, 0, 0.0, 0
         return report
 
     @torch.no_grad()
     def _evaluate(self) -> tuple[float, dict[str, float]]:
         """(mean held-out loss, mean of each metric), over all processes."""
-        self._loss.eval()
+        model = self._kept.eval()
         accelerator = self._accelerator
-        metrics = getattr(self._model, "metrics", None)
+        metrics = getattr(model, "metrics", None)
         own: dict[str, list[float]] = {"": [0.0, 0.0]}
         for indices in self._held_out_batches:
             if len(indices) <= accelerator.process_index:
                 continue
             batch = self._collated(self._held_out, indices)
             with accelerator.autocast():
-                loss, terms = self._model.loss(**batch)  # type: ignore[operator]  # checked by fit
+                loss, terms = model.loss(**batch)  # type: ignore[operator]  # checked by fit
                 counted = {"": (float(loss), int(terms)), **(metrics(**batch) if callable(metrics) else {})}
             for name, (value, count) in counted.items():
                 sums = own.setdefault(name, [0.0, 0.0])
@@ -254,6 +258,11 @@ class FitRun:
                 f"the held-out loss is {loss} after epoch {self._state.epoch + 1}: look at the examples"
             )
         return loss, means
+
+    @property
+    def _kept(self) -> nn.Module:
+        """What is evaluated and kept: the model, or the average of its weights."""
+        return self._model if self._average is None else self._average.module
 
     def _check_shares(self, smallest: int) -> None:
         processes = self._accelerator.num_processes
@@ -292,6 +301,7 @@ class FitRun:
         state.random_states = gathered(self._accelerator, [torch.get_rng_state(), *gpu])
         state.model = self._model.state_dict()
         state.optimizer = self._optimizer.state_dict()
+        state.average = {} if self._average is None else self._average.state_dict()
         if self._accelerator.is_main_process:
             state.save(self._checkpoint)
         self._observer.saved(self._checkpoint)
@@ -302,6 +312,8 @@ class FitRun:
         try:
             self._model.load_state_dict(saved.model)
             self._optimizer.load_state_dict(saved.optimizer)
+            if self._average is not None:
+                self._average.load_state_dict(saved.average)
         except (RuntimeError, ValueError, KeyError) as error:
             raise TrainingError(f"{path} does not fit the model: {error}") from None
         self._state = saved

@@ -27,6 +27,7 @@ class FitSettings:
     mixed_precision: str
     schedule: str
     weight_decay: float
+    average: float
 
     def __post_init__(self) -> None:
         problems = [
@@ -45,6 +46,8 @@ class FitSettings:
         ]
         if not 0.0 <= self.weight_decay < float("inf"):
             problems.append(f"weight_decay is {self.weight_decay!r}, expected 0 or more")
+        if not 0.0 <= self.average < 1.0:
+            problems.append(f"average is {self.average!r}, expected 0 (no averaging) or more, and below 1")
         problems += [
             f"{name} is {value!r}, expected one of: {', '.join(known)}"
             for name, value, known in (
@@ -59,4 +62,6 @@ class FitSettings:
         """What a resumed run must have in common with the one it goes on from."""
         values = asdict(self)
         del values["epochs"], values["patience"]
+        if not self.average:
+            del values["average"]  # which checkpoints of earlier versions do not have
         return values

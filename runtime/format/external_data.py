@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rnncore.runtime.errors import ForeignModelError, ModelFileError, NotOnnxError, TamperedModelError
 from rnncore.runtime.format.limits import Limits
-from rnncore.runtime.format.reading import read_array
+from rnncore.runtime.format.reading import read_array, size_of
 from rnncore.runtime.format.tensors import Outside
 
 WEIGHTS_KEY = "rnncore.weights"
@@ -60,7 +60,8 @@ class WeightsFile:
     def read(self, folder: Path, limits: Limits) -> NDArray[np.uint8]:
         """The bytes of the file in ``folder``; TamperedModelError unless they are those of the export."""
         path = _inside(folder, self.file)
-        if path.stat().st_size == self.size:  # else there is nothing worth reading
+        size = size_of(path)
+        if size == self.size:  # else there is nothing worth reading
             found = read_array(path, limits.weights_bytes, "weights_bytes")
             if found.size == self.size and hashlib.sha256(found.data).hexdigest() == self.sha256:
                 return found
@@ -68,8 +69,7 @@ class WeightsFile:
                 f"the weights in {path} are not those the model was exported with: copy both files again"
             )
         raise TamperedModelError(
-            f"the weights in {path} have {path.stat().st_size} bytes, the model was exported with {self.size}: copy both "
-            "files again"
+            f"the weights in {path} have {size} bytes, the model was exported with {self.size}: copy both files again"
         )
 
 

@@ -74,6 +74,16 @@ def read_array(path: Path, most: int, limit: str) -> NDArray[np.uint8]:
         return array[: size - len(left)]
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file; NotOnnxError if it is not there (any more) or is no ordinary file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise NotOnnxError(f"{path}: the file cannot be read: {error.strerror or error}") from error
+    _check_kind(path, found)
+    return found.st_size
+
+
 @contextmanager
 def _opened(path: Path, most: int, limit: str) -> Iterator[tuple[FileIO, int]]:
     try:

@@ -66,6 +66,30 @@ def test_readers_meet_a_whole_pair(what: str, two: Path) -> None:
         assert found["failed"] == 0, done.stderr
 
 
+def test_a_second_file_that_goes_just_after_it_was_seen(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exchange that falls between two looks of a reader: the reader begins again with the new file."""
+    new = [(file.name, file.read_bytes()) for file in (two / "b").iterdir()]
+    shutil.copytree(two / "a", tmp_path, dirs_exist_ok=True)
+    exists = Path.exists
+
+    def exchanged(self: Path, **options: bool) -> bool:
+        found = exists(self, **options)
+        if self.suffix == ".data" and self.parent == tmp_path and new:
+            self.unlink()
+            while new:
+                name, data = new.pop()
+                (tmp_path / name).write_bytes(data)
+        return found
+
+    monkeypatch.setattr(Path, "exists", exchanged)
+    x = np.ones((1, 3, FEATURES), np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run(x)
+    assert not new
+    np.testing.assert_array_equal(found, runtime.load(two / "b" / "m.onnx").run(x))
+
+
 def test_a_loaded_model_does_not_change_with_its_files(two: Path, tmp_path: Path) -> None:
     for file in (two / "a").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._sympy.functions import CeilToInt, FloorDiv, IntTrueDiv, Mod, PythonMod
 
+from rnncore.export.tracing.free_parts import count_ends_forwards
 from rnncore.export.tracing.size_expressions import computed
 from rnncore.export.tracing.size_limits import Number, SizeLimits, find_size_limits
 from rnncore.export.tracing.torch_onnx import to_onnx, to_program
@@ -156,26 +157,62 @@ def test_axes_that_are_counted_out_are_known() -> None:
 
 
 class PadsToFrames(nn.Module):
-    """As codecs do: in whole windows, whose number is a rounded quotient; the first pads nothing, whatever the length."""
+    """As codecs do: in whole windows, whose number is a rounded quotient; the first pads nothing, whatever the length.
+
+    At last, as enhancers do, to windows of 12 steps, 4 apart, of which there is one at least: the quotient may be negative.
+    """
+
+    def whole(self, length: int) -> int:
+        for _ in range(2):
+            length = max(1, math.ceil((length - 12) / 4) + 1)
+        return int((length - 1) * 16 + 57)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x[: len(x)] if len(x.shape) == 3 and isinstance(len(x), int | torch.SymInt) else x[:0]
         for stride in (1, 2, 3):
-            frames = math.ceil((x.shape[1] - stride) / stride + 1)
+            frames = math.ceil((math.ceil(x.shape[1]) - stride) / stride + 1)
             x = F.pad(x, (0, 0, 0, frames * stride - x.shape[1]))
-        return x[:, : math.floor(x.shape[1] / 2)]
+        x = x[:, : math.floor(x.shape[1] / 2)]
+        return F.pad(x, (0, 0, 0, int(self.whole(x.shape[1]) / 2)))
 
 
 def test_rounded_quotients_of_sizes_are_whole_numbers() -> None:
-    free = ({1: torch.export.Dim.DYNAMIC},)
+    free = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
     program = to_program(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
     assert not [node for node in program.graph.nodes if node.target in (math.ceil, math.floor, operator.truediv)]
     file = to_onnx(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
     session = onnxruntime.InferenceSession(ir.to_proto(file).SerializeToString(), providers=["CPUExecutionProvider"])
     for steps in range(9, 40):
-        x = torch.randn(2, steps, FEATURES)
+        x = torch.randn(1 + steps % 3, steps, FEATURES)
         (found,) = session.run(None, {file.graph.inputs[0].name: x.numpy()})
         assert found.shape == program.module()(x).shape == PadsToFrames()(x).shape
-    assert torch.SymFloat.__ceil__.__module__.startswith("torch")  # type: ignore[attr-defined]
+    for kind in (torch.SymFloat, torch.SymInt):
+        assert kind.__ceil__.__module__.startswith("torch")  # type: ignore[attr-defined]
+    assert not {"int", "len"} & globals().keys()
+
+
+class EndsBefore(nn.Module):
+    """Leaves out what is over a multiple of 4, if anything is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        over = x.shape[1] % 4
+        return x[:, :-over] if over else x
+
+
+def test_ends_are_counted_forwards() -> None:
+    free = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+    program = to_program(EndsBefore(), (torch.randn(3, 31, FEATURES),), free, what="it")
+    before = program.module(check_guards=False)
+    x = torch.randn(2, 32, FEATURES)
+    assert before(x).shape[1] == 0  # -0 is the beginning
+    count_ends_forwards(program)
+    for steps in range(4, 40):
+        x = torch.randn(2, steps, FEATURES)
+        assert torch.equal(program.module(check_guards=False)(x), EndsBefore()(x))
+    asked = [
+        guard for guard in limits_of(EndsBefore()).guards if guard.differ and guard.where.startswith("test_sizes.py:")
+    ]
+    assert asked and asked[0].own and not asked[0].holds({"time": 32})
 
 
 @given(st.lists(st.integers(3, 9000), max_size=12), st.integers(1, 9000))

@@ -90,6 +90,39 @@ def test_one_step_is_adamw_on_the_clipped_gradient_of_the_mean_over_terms() -> N
         )
 
 
+def test_averaged_weights_are_evaluated_and_kept() -> None:
+    """Against the average written out, of the weights after every step."""
+    model, plain, after = Tagger(), Tagger(), []
+
+    class Weights(Observer):
+        def stepped(self, report: StepReport) -> None:
+            after.append([value.detach().clone() for value in model.parameters()])
+
+    def flat(model: nn.Module) -> list[torch.Tensor]:
+        return [value.detach() for value in model.parameters()]
+
+    report = train(model, epochs=1, average=0.5, observer=Weights())
+    expected = after[0]
+    for n, weights in enumerate(after[1:], 1):
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
+    for got, wanted in zip(flat(model), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=fixed("float32 training"), atol=fixed("float32 training"))
+    loss, terms = model.loss(**collate(HELD_OUT))
+    assert float(loss.detach()) / terms == pytest.approx(report.best.held_out_loss, rel=fixed("float32"))
+    train(plain, epochs=1)
+    assert all(torch.equal(a, b) for a, b in zip(flat(plain), after[-1], strict=True)), (
+        "steps are of the weights themselves"
+    )
+
+
+def test_a_model_that_cannot_be_averaged_says_so() -> None:
+    model = Tagger()
+    model.computed = model.head.weight * 2  # type: ignore[assignment]
+    with pytest.raises(InputError, match="average needs a copy of the model, which Tagger does not allow"):
+        train(model, average=0.9)
+
+
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_random_numbers_alone() -> None:
     models = [Tagger(dropout=0.3) for _ in range(3)]
     torch.manual_seed(5)
@@ -216,9 +249,24 @@ def test_the_length_of_an_example_is_guessed(example: Any, length: int) -> None:
 def test_every_wrong_argument_is_listed() -> None:
     with pytest.raises(InputError) as caught:
         train(
-            Tagger(), epochs=0, batch=0, learning_rate=float("nan"), patience=0, mixed_precision="half", schedule="up"
+            Tagger(),
+            epochs=0,
+            batch=0,
+            learning_rate=float("nan"),
+            patience=0,
+            mixed_precision="half",
+            schedule="up",
+            average=1.0,
         )
-    for name in ("epochs is 0", "batch is 0", "learning_rate is nan", "patience is 0", "'half'", "'up'"):
+    for name in (
+        "average is 1.0",
+        "epochs is 0",
+        "batch is 0",
+        "learning_rate is nan",
+        "patience is 0",
+        "'half'",
+        "'up'",
+    ):
         assert name in str(caught.value)
     with pytest.raises(InputError, match=r"(?s)training has no examples.*held_out has no.*Linear has no method loss"):
         fit(nn.Linear(2, 2), [], [], collate=collate, epochs=1)

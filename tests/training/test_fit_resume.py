@@ -71,6 +71,19 @@ def test_ctrl_c_and_going_on_change_no_bit(tmp_path: Path) -> None:
     assert all(torch.equal(value, expected.best[name]) for name, value in model.state_dict().items())
 
 
+def test_the_average_of_the_weights_goes_on_too(tmp_path: Path) -> None:
+    straight, stopped = tmp_path / "straight.pt", tmp_path / "stopped.pt"
+    train(Tagger(), checkpoint=straight, average=0.9)
+    with pytest.raises(TrainingInterrupted):
+        train(Tagger(), checkpoint=stopped, average=0.9, observer=SignalAt(10))
+    train(Tagger(seed=5), checkpoint=stopped, average=0.9)
+    got, expected = FitCheckpoint.load(stopped), FitCheckpoint.load(straight)
+    assert_same_bits(got, expected)
+    assert all(torch.equal(got.average[name], value) for name, value in expected.average.items())
+    with pytest.raises(TrainingError, match=r"average was 0.9, is now 0.5"):
+        train(Tagger(), checkpoint=stopped, average=0.5)
+
+
 def test_a_finished_training_is_only_read_or_goes_on_to_more_epochs(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     expected = straight(path)
