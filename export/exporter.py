@@ -203,7 +203,7 @@ class _Proved:
 
 def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
-    plan, traced = Plan.of(options, own_lengths=captured.example.lengths is not None), None
+    plan, traced = Plan.of(options, captured.example.lengths, captured.example.names), None
     remarks: list[str] = []
     while True:
         progress.now("tracing")

@@ -95,23 +95,25 @@ def test_every_fusable_cell_equals_pytorch_with_lengths_of_zero(tmp_path: Path, 
             np.testing.assert_allclose(got[name], expected.numpy(), atol=fixed("float32 fused operator"), err_msg=name)
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-def test_refusals_name_the_layer_the_reason_and_the_way_out(tmp_path: Path, reason: str) -> None:
-    module = nn.Sequential()
-    module.add_module("encoder", Only(REFUSED[reason]))
-    with pytest.raises(ExportError, match="form='loop' or 'scan'") as caught:
-        export(module, tmp_path / "x.onnx", torch.randn(2, 4, INPUT), form="fused", streaming=False, verify=False)
-    assert "'encoder.layer'" in str(caught.value) and reason in str(caught.value)
-    assert not list(tmp_path.iterdir())
+class Refused(nn.Module):
+    """Every cell that has no such operator, side by side."""
 
-
-class Only(nn.Module):
-    def __init__(self, cell: rnncore.Cell) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.layer = rnncore.Recurrent(cell)
+        self.encoder = nn.ModuleList(rnncore.Recurrent(cell) for cell in REFUSED.values())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)[0]
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [layer(x)[0] for layer in self.encoder]
+
+
+def test_refusals_name_the_layer_the_reason_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        export(Refused(), tmp_path / "x.onnx", torch.randn(2, 4, INPUT), form="fused", streaming=False, verify=False)
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == len(REFUSED) and not list(tmp_path.iterdir())
+    for number, (reason, line) in enumerate(zip(REFUSED, lines, strict=True)):
+        assert f"layer 'encoder.{number}': " in line and reason in line
+        assert line.endswith("; use form='loop' or 'scan'")
 
 
 class Small(nn.Module):
