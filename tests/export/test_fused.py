@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rnncore
-from rnncore.export import export
+from rnncore.export import export, form_advice
 from rnncore.export.targets import choose_forms
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError
@@ -200,3 +202,20 @@ def test_weights_that_overflow_and_other_activations_get_no_operator(both: tuple
             assert choose_forms([call], "auto", "portable", int8=False)["layer"].form == "portable", cell  # type: ignore[list-item]
     call = SimpleNamespace(name="layer", cell=usual, layer=SimpleNamespace(reverse=False), lengths=True)
     assert choose_forms([call], "auto", "onnxruntime", int8=True)["layer"].form == "scan"  # type: ignore[list-item]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_report_says_what_another_form_gains_and_measures_it_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(form_advice, "_WORTH_A_LINE", 0)  # how much it gains is a matter of the machine
+    report = export(nn.LSTM(INPUT, 32, batch_first=True), tmp_path / "loop.onnx", torch.randn(2, 4, INPUT))
+    gain = re.search(r"form='auto' runs this model (\d+\.\d)x faster here \(measured\)", str(report))
+    assert gain is not None and float(gain[1]) > 0, report
+    assert [file.name for file in tmp_path.iterdir()] == ["loop.onnx"]
+    assert load(report.path).metadata["rnncore.form"] == report.form == "loop"
