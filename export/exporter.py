@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
+from rnncore.export.form_advice import advice
 from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
 from rnncore.export.narrowing import narrowed_lengths
@@ -158,7 +159,8 @@ def _exported(model: nn.Module, example: Any, options: Options, file: Path, prog
     with saving(place) as temporary:
         proved = _proved(captured, options, temporary, progress, external=external)
         progress.now("recording golden cases" if options.verify else "writing")
-        report = _written(captured, options, proved, quantization, temporary)
+        line = advice(captured, options, proved.built, temporary) if progress.shown else ""
+        report = replace(_written(captured, options, proved, quantization, temporary), advice=line)
     weights = report.weights_path
     return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
 
@@ -201,7 +203,7 @@ class _Proved:
 
 def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
-    plan = Plan.of(options, own_lengths=captured.example.lengths is not None)
+    plan = Plan.of(options, captured.example.lengths, captured.example.names)
     known: Sequence[Traced] = ()
     remarks: list[str] = []
     while True:

@@ -40,9 +40,8 @@ PACKAGES = {
     "runtime/format": Package(
         "rnncore/runtime/format",
         (
-            *_in("runtime", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits", "options"),
-            *_in("runtime", "formats", "weights_files"),
-            *_in("export", "publishing"),
+            *_in("runtime", "atomic", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits"),
+            *_in("runtime", "options", "formats", "weights_files", "folding", "comparison"),
         ),
     ),
     "runtime/session": Package(

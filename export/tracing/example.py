@@ -48,6 +48,7 @@ class Input:
 
         Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
         the example's spread, integers any value between the example's extremes (below ``vocabulary`` if it is constant).
+        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) are all full.
         """
         value = self.value.detach().cpu()
         shape = [_size(axis, n, sizes) for axis, n in zip(self.axes, value.shape, strict=True)]
@@ -55,7 +56,9 @@ class Input:
             if self.axes[axis]:
                 picks = torch.randint(value.shape[axis], (size,), generator=generator)
                 value = value.index_select(axis, picks)
-        if value.is_floating_point():
+        if are_shares(self.value):
+            value = torch.ones_like(value)
+        elif value.is_floating_point():
             spread = self.value.detach().float().std(correction=0).item() if self.value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator)
             value = value + (noise * (spread or 1.0)).to(value.dtype)
@@ -229,6 +232,12 @@ class Example:
         filled = {name: with_tensors(value, source) for name, value in self._arguments.arguments.items()}
         bound = inspect.BoundArguments(self._arguments.signature, filled)
         return module(*bound.args, **bound.kwargs)
+
+
+def are_shares(value: Tensor) -> bool:
+    """Whether an input may say which share of the steps of the longest row each row has."""
+    known = value.dim() == 1 and value.is_floating_point() and value.numel() > 0
+    return known and bool((value > 0).all()) and float(value.max()) == 1.0
 
 
 def _size(axis: str | None, own: int, sizes: Mapping[str, int]) -> int:

@@ -85,7 +85,7 @@ def _places(module: nn.Module) -> Iterator[tuple[ModuleType, str]]:
     packages = {type(part).__module__.partition(".")[0] for part in module.modules()} - _NOT_THEIRS
     for name, file in list(sys.modules.items()):
         if name.partition(".")[0] in packages and isinstance(file, ModuleType):
-            path = getattr(file, "__file__", None)
+            path = file.__dict__.get("__file__")  # asked for as an attribute, a file that is loaded late is loaded
             called = _STAND_INS.keys() if path is None else _called(path)
             yield from ((file, own) for own in called if file.__dict__.get(own, _STAND_INS[own]) is _STAND_INS[own])
 
@@ -104,7 +104,7 @@ def _count(places: Sequence[tuple[ModuleType, str]], change: int) -> None:
     """Count who is inside; the first who enters puts a name in place, and the last who leaves takes it away."""
     with _lock:
         for file, name in places:
-            key = file.__name__, name
+            key = str(file.__dict__.get("__name__")), name
             _users[key] += change
             if _users[key] > 0:
                 file.__dict__[name] = _STAND_INS[name]

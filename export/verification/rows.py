@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rnncore.export.tracing.example import are_shares
 from rnncore.export.verification.bench import Bench, Question
 from rnncore.export.verification.cases import Case
 from rnncore.export.verification.reference import first_line
@@ -66,16 +67,21 @@ def counted_cases(bench: Bench, model: Model) -> Iterator[Case]:
     Where no row is full PyTorch's answer may be shorter: the file's goes on with zeros.  Counts that are all 1 are not asked:
     PyTorch spreads a mask of one place over all of them.
     """
-    for batch, time, left_out in ((4, 11, 0), (2, 5, 0), (3, 9, 1)) if bench.example.counts else ():
+    shares = [own.name for own in bench.example.inputs if are_shares(own.value)]
+    names = [*bench.example.counts, *shares]
+    for batch, time, left_out in ((4, 11, 0), (2, 5, 0), (3, 9, 1)) if names else ():
         batch, time = bench.near(batch, time)
         tensors = bench.draw(batch, time)
         for place, name in enumerate(bench.example.names):
-            if name in bench.example.counts:
+            if name in shares:
+                fewer = 0.05 + 0.95 * torch.rand(batch - 1, generator=bench.generator).sort(descending=True).values
+                tensors[place] = torch.cat([torch.ones(1), fewer]).to(tensors[place])
+            elif name in bench.example.counts:
                 full = int(tensors[place].max())
                 most = max(min(2, full), full - left_out)
                 fewer = torch.randint(1, most + 1, (batch - 1,), generator=bench.generator).sort(descending=True).values
                 tensors[place] = torch.cat([torch.tensor([most]), fewer]).to(tensors[place])
-        detail = ", ".join(f"{n} {t.tolist()}" for n, t in bench.named(tensors) if n in bench.example.counts)
+        detail = ", ".join(f"{n} {t.tolist()}" for n, t in bench.named(tensors) if n in names)
         if not bench.reference.failure(tensors):
             yield bench.asked(model, Question("whole", batch, time, tensors, detail, may_be_shorter=left_out > 0))
 

@@ -35,6 +35,16 @@ def strided(kernel: int = 3, stride: int = 2, padding: int = 1) -> Net:
     )
 
 
+def whole_windows() -> Net:
+    """Windows of five steps, three apart, of the past, and of zeros after the last step so that the last one is whole."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        more = math.ceil(x.shape[1] / 3) * 3 - x.shape[1]
+        return s.gru(s.conv(F.pad(x.mT, (2, more))).mT)[0]
+
+    return _made(run, conv=nn.Conv1d(4, 6, 5, 3), gru=nn.GRU(6, 5, batch_first=True))
+
+
 def every_nth(n: int = 2, start: int = 0) -> Net:
     """Each n-th step of [batch, time, 4]."""
     return _made(lambda s, x: s.gru(x[:, start::n])[0], gru=nn.GRU(4, 5, batch_first=True))

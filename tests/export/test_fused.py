@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rnncore
-from rnncore.export import export
+from rnncore.export import export, form_advice
 from rnncore.export.targets import choose_forms
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError
@@ -93,23 +95,25 @@ def test_every_fusable_cell_equals_pytorch_with_lengths_of_zero(tmp_path: Path, 
             np.testing.assert_allclose(got[name], expected.numpy(), atol=fixed("float32 fused operator"), err_msg=name)
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-def test_refusals_name_the_layer_the_reason_and_the_way_out(tmp_path: Path, reason: str) -> None:
-    module = nn.Sequential()
-    module.add_module("encoder", Only(REFUSED[reason]))
-    with pytest.raises(ExportError, match="form='loop' or 'scan'") as caught:
-        export(module, tmp_path / "x.onnx", torch.randn(2, 4, INPUT), form="fused", streaming=False, verify=False)
-    assert "'encoder.layer'" in str(caught.value) and reason in str(caught.value)
-    assert not list(tmp_path.iterdir())
+class Refused(nn.Module):
+    """Every cell that has no such operator, side by side."""
 
-
-class Only(nn.Module):
-    def __init__(self, cell: rnncore.Cell) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.layer = rnncore.Recurrent(cell)
+        self.encoder = nn.ModuleList(rnncore.Recurrent(cell) for cell in REFUSED.values())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)[0]
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [layer(x)[0] for layer in self.encoder]
+
+
+def test_refusals_name_the_layer_the_reason_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        export(Refused(), tmp_path / "x.onnx", torch.randn(2, 4, INPUT), form="fused", streaming=False, verify=False)
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == len(REFUSED) and not list(tmp_path.iterdir())
+    for number, (reason, line) in enumerate(zip(REFUSED, lines, strict=True)):
+        assert f"layer 'encoder.{number}': " in line and reason in line
+        assert line.endswith("; use form='loop' or 'scan'")
 
 
 class Small(nn.Module):
@@ -198,3 +202,20 @@ def test_weights_that_overflow_and_other_activations_get_no_operator(both: tuple
             assert choose_forms([call], "auto", "portable", int8=False)["layer"].form == "portable", cell  # type: ignore[list-item]
     call = SimpleNamespace(name="layer", cell=usual, layer=SimpleNamespace(reverse=False), lengths=True)
     assert choose_forms([call], "auto", "onnxruntime", int8=True)["layer"].form == "scan"  # type: ignore[list-item]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_report_says_what_another_form_gains_and_measures_it_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(form_advice, "_WORTH_A_LINE", 0)  # how much it gains is a matter of the machine
+    report = export(nn.LSTM(INPUT, 32, batch_first=True), tmp_path / "loop.onnx", torch.randn(2, 4, INPUT))
+    gain = re.search(r"form='auto' runs this model (\d+\.\d)x faster here \(measured\)", str(report))
+    assert gain is not None and float(gain[1]) > 0, report
+    assert [file.name for file in tmp_path.iterdir()] == ["loop.onnx"]
+    assert load(report.path).metadata["rnncore.form"] == report.form == "loop"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import onnx_ir as ir
 import onnxruntime
@@ -21,6 +24,7 @@ from rnncore.export.tracing.free_parts import count_ends_forwards
 from rnncore.export.tracing.size_expressions import computed
 from rnncore.export.tracing.size_limits import Number, SizeLimits, find_size_limits
 from rnncore.export.tracing.torch_onnx import to_onnx, to_program
+from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
 from rnncore.export.verification.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at, chunkings
 from tests.proof.modules import FEATURES, Base, Before, Branch, Dilated, Lag, Sliced, Table, WarmUp, Window
 
@@ -189,6 +193,20 @@ def test_rounded_quotients_of_sizes_are_whole_numbers() -> None:
     for kind in (torch.SymFloat, torch.SymInt):
         assert kind.__ceil__.__module__.startswith("torch")  # type: ignore[attr-defined]
     assert not {"int", "len"} & globals().keys()
+
+
+class Late(ModuleType):
+    """A file of a package that is loaded when something of it is asked for, and cannot be."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ImportError(name)
+
+
+def test_files_that_are_loaded_late_stay_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tests.late", Late("tests.late"))
+    with sizes_stay_sizes(PadsToFrames()):
+        assert "int" in globals()
+    assert "int" not in globals()
 
 
 class EndsBefore(nn.Module):
