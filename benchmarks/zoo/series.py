@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import torch
 
 from benchmarks.zoo.subject import Call, Subject, entry
@@ -58,8 +61,15 @@ def _forecasting_lstm() -> Subject:
     return Subject(module, lambda b, t: torch.randn(b, t, 6), causal=True)
 
 
+def _torchvision_without_operators() -> None:
+    """tsai imports it and needs no operator of it; those of its wheels are compiled for other builds of torch."""
+    name = "torchvision._meta_registrations"
+    sys.modules.setdefault(name, types.ModuleType(name))
+
+
 @entry("tsai", "LSTM_FCN")
 def _lstm_fcn() -> Subject:
+    _torchvision_without_operators()
     from tsai.models.RNN_FCN import LSTM_FCN
 
     return Subject(LSTM_FCN(4, 3, shuffle=False, hidden_size=9), lambda b, t: torch.randn(b, 4, t))
@@ -67,6 +77,7 @@ def _lstm_fcn() -> Subject:
 
 @entry("tsai", "RNNPlus")
 def _rnn_plus() -> Subject:
+    _torchvision_without_operators()
     from tsai.models.RNN import LSTM
 
     return Subject(LSTM(4, 3, hidden_size=9), lambda b, t: torch.randn(b, 4, t), causal=True)
@@ -74,6 +85,7 @@ def _rnn_plus() -> Subject:
 
 @entry("tsai", "TCN")
 def _tsai_tcn() -> Subject:
+    _torchvision_without_operators()
     from tsai.models.TCN import TemporalConvNet
 
     return Subject(TemporalConvNet(4, [6, 6], ks=3), lambda b, t: torch.randn(b, 4, t), causal=True)
