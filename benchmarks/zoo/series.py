@@ -9,6 +9,11 @@ import torch
 
 from benchmarks.zoo.subject import Call, Subject, entry
 
+# tsai imports torchvision, and so does transformers where it is; both need no operator of it, and those of its wheels are
+# compiled for other builds of torch.
+_OPERATORS = "torchvision._meta_registrations"
+sys.modules.setdefault(_OPERATORS, types.ModuleType(_OPERATORS))
+
 
 @entry("gluonts", "DeepAR's LSTM (unroll)")
 def _deepar() -> Subject:
@@ -61,15 +66,8 @@ def _forecasting_lstm() -> Subject:
     return Subject(module, lambda b, t: torch.randn(b, t, 6), causal=True)
 
 
-def _torchvision_without_operators() -> None:
-    """tsai imports it and needs no operator of it; those of its wheels are compiled for other builds of torch."""
-    name = "torchvision._meta_registrations"
-    sys.modules.setdefault(name, types.ModuleType(name))
-
-
 @entry("tsai", "LSTM_FCN")
 def _lstm_fcn() -> Subject:
-    _torchvision_without_operators()
     from tsai.models.RNN_FCN import LSTM_FCN
 
     return Subject(LSTM_FCN(4, 3, shuffle=False, hidden_size=9), lambda b, t: torch.randn(b, 4, t))
@@ -77,7 +75,6 @@ def _lstm_fcn() -> Subject:
 
 @entry("tsai", "RNNPlus")
 def _rnn_plus() -> Subject:
-    _torchvision_without_operators()
     from tsai.models.RNN import LSTM
 
     return Subject(LSTM(4, 3, hidden_size=9), lambda b, t: torch.randn(b, 4, t), causal=True)
@@ -85,7 +82,6 @@ def _rnn_plus() -> Subject:
 
 @entry("tsai", "TCN")
 def _tsai_tcn() -> Subject:
-    _torchvision_without_operators()
     from tsai.models.TCN import TemporalConvNet
 
     return Subject(TemporalConvNet(4, [6, 6], ks=3), lambda b, t: torch.randn(b, 4, t), causal=True)
