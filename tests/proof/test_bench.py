@@ -16,6 +16,7 @@ from rnncore.export.tracing.size_limits import Number, SizeLimits
 from rnncore.export.verification.cases import Case, Verdict
 from rnncore.runtime.errors import ExportError, VerificationError
 from rnncore.runtime.format.axes import Axis
+from rnncore.runtime.format.golden import Golden
 from tests.proof.small_files import File, Sum, X, recorder, verified
 from tests.tolerances import fixed
 
@@ -227,6 +228,26 @@ def test_golden_streams_are_as_long_as_those_that_were_verified(tmp_path: Path) 
     _, batch, stream = recorder(Sum(), SizeLimits((), (), 40)).record(path).cases
     assert (batch.kind, batch.batch, batch.time, batch.lengths) == ("whole", 2, 5, None)
     assert (stream.time, stream.chunks) == (56, (29, 1, 3, 2, 21))
+
+
+def test_golden_streams_are_as_long_as_the_example_and_take_no_room(tmp_path: Path) -> None:
+    path = File(lengths=False).written(tmp_path / "m.onnx")
+    golden = recorder(Sum(), example=torch.randn(2, 400, 3)).record(path)
+    stream = golden.cases[2]
+    assert stream.time == 400 and sum(stream.chunks or ()) == 400 and set(stream.drawn) == {"x"}
+    kept, right = stream.outputs["y"], stream.inputs["x"].cumsum(1)
+    np.testing.assert_allclose(kept.values, right.ravel()[:: kept.every], rtol=0, atol=fixed("float32 long"))
+    assert len(golden.to_json()) < 25_000 and Golden.from_json(golden.to_json()).to_json() == golden.to_json()
+
+
+def test_golden_inputs_that_are_too_large_to_keep_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rnncore.export.verification.golden.RAW_BYTES", 3 * 238)
+    path = File().written(tmp_path / "m.onnx")
+    assert [set(case.drawn) for case in recorder(Sum()).record(path).cases] == [set(), {"x"}, {"x"}]
+    monkeypatch.setattr("rnncore.export.verification.golden.RAW_BYTES", 3 * 240)  # half of it is the ragged input
+    golden = recorder(Sum()).record(path)
+    assert [set(case.drawn) for case in golden.cases] == [set(), set(), {"x"}] and not golden.left_out
+    assert [case.outputs["y"].every for case in golden.cases] == [1, 1, 1]
 
 
 def test_golden_inputs_are_spread_where_the_example_is_constant(tmp_path: Path) -> None:
