@@ -25,7 +25,7 @@ from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of
-from rnncore.export.stages import Built, Captured, Planned
+from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
@@ -203,11 +203,12 @@ class _Proved:
 
 def _proved(captured: Captured, options: Options, path: Path, progress: Progress, *, external: bool) -> _Proved:
     """The first file that holds what its plan says, at ``path``."""
-    plan, traced = Plan.of(options, captured.example.lengths, captured.example.names), None
+    plan = Plan.of(options, captured.example.lengths, captured.example.names)
+    known: Sequence[Traced] = ()
     remarks: list[str] = []
     while True:
         progress.now("tracing")
-        planned = Planned.of(captured, options, plan, traced)
+        planned = Planned.of(captured, options, plan, known)
         progress.now("writing loops")
         built = Built.of(captured, options, planned)
         write_model(built.model.clone(), path, external=external)
@@ -224,9 +225,9 @@ def _proved(captured: Captured, options: Options, path: Path, progress: Progress
                 if narrower.forever or not planned.plan.stream
                 else planned.plan.batch_only(narrower.remark)
             )
-            traced = narrower.traced
+            known = (narrower.traced,)
             continue
-        plan, traced = planned.plan.narrowed(planned.traced.trace, verdict), planned.traced
+        plan, known = planned.plan.narrowed(planned.traced.trace, verdict), planned.known
         if plan == planned.plan:
             return _Proved(built, verdict)
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from rnncore.export.stages import Traced
 from rnncore.export.tracing.example import Extent
+from rnncore.export.tracing.other_ways import LEAST_RANGE
 from rnncore.export.tracing.size_limits import Guard
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.sizes import MOST_STEPS, broken_at
 from rnncore.export.verification.verifier import size_of
 from rnncore.runtime.format.axes import BATCH, TIME
 
-_LEAST_RANGE = 8
 """Sizes that a range has at least; a condition such as ``time % 4 == 0`` leaves single ones."""
 
 
@@ -49,12 +49,7 @@ def narrowed_lengths(traced: Traced, verdict: Verdict) -> Narrowed | None:
                 low, high = max(low, least), most if high is None else min(high, most or high)
     own = size_of(example, TIME)
     most = MOST_STEPS if high is None else high
-    if (
-        not asked
-        or not low <= own <= most
-        or most - low + 1 < _LEAST_RANGE
-        or any(low <= c.time <= most for c in wrong)
-    ):
+    if not asked or not low <= own <= most or most - low + 1 < LEAST_RANGE or any(low <= c.time <= most for c in wrong):
         return None
     extents = {**example.extents, TIME: replace(extent, minimum=low, maximum=high)}
     trace = replace(traced.trace, example=replace(example, extents=extents))

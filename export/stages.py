@@ -135,35 +135,41 @@ class Traced:
 
 @dataclass(frozen=True)
 class Planned:
-    """What the file shall offer, and the graph to make it of, in which what looks back without a loop carries ``contexts``."""
+    """What the file shall offer, and the graph to make it of, in which what looks back without a loop carries ``contexts``.
+
+    known: all traces that were made on the way, ``traced`` among them.
+    """
 
     plan: Plan
     traced: Traced
     model: ir.Model
     contexts: Sequence[StateSpec]
+    known: Sequence[Traced]
 
     @classmethod
-    def of(cls, captured: Captured, options: Options, plan: Plan, known: Traced | None) -> Planned:
-        """``plan`` as far as the structure of the module allows it; ``known``: traced before, perhaps with other lengths.
+    def of(cls, captured: Captured, options: Options, plan: Plan, known: Sequence[Traced]) -> Planned:
+        """``plan`` as far as the structure of the module allows it; ``known``: traced before, with lengths and without.
 
         Raises:
             NotStreamableError: it does not stream, and must.
         """
-        if known is None or known.trace.lengths_lifted != plan.lift_lengths:
-            known = Traced.of(captured, options, lift_lengths=plan.lift_lengths)
-        found = known.trace
+        traced = next((one for one in known if one.trace.lengths_lifted == plan.lift_lengths), None)
+        if traced is None:
+            traced = Traced.of(captured, options, lift_lengths=plan.lift_lengths)
+            known = [*known, traced]
+        found = traced.trace
         plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
         why_not = (why_not_causal(found) or sizes_of(found.example, found.limits).too_far) if plan.stream else ""
         if why_not:
             plan = plan.batch_only(why_not)
         if not plan.stream or plan.must_lengths or found.example.lengths is not None:
-            return cls(plan, known, found.model, [])
+            return cls(plan, traced, found.model, [], known)
         model = found.model.clone()
         contexts = carry_context(model)
         if contexts and plan.lift_lengths:
             # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
-        return cls(plan, known, model, contexts)
+        return cls(plan, traced, model, contexts, known)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ question only.  So it is traced once more on the other side of each, as far as :
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import torch
 from torch import nn
 
@@ -21,6 +23,8 @@ from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.signature import BATCH, TIME
 
+LEAST_RANGE = 8  # lengths next to each other that a file takes at least, if it does not take all
+FAR = 64  # steps to both sides of the example where these are looked for
 MOST_TRACES = 4
 """Further traces of one module; each takes about a second."""
 
@@ -66,14 +70,18 @@ def steps_of_own_way(traced: Trace, example: Example) -> int | None:
     others = {size for axis, size in traced.sizes.items() if axis != TIME}
     near = [own[TIME] + more for more in (1, 3, 2, 0, -1)]  # an odd one of a stride, if that is no other way
     possible = [n for n in near if n > 1 and n not in others and example.extents.get(TIME, Extent(TIME)).takes(n)]
-    return next(
-        (
-            n
-            for n in possible
-            if all(g.holds({**own, TIME: n}) == g.holds(own) for g in traced.limits.guards if set(g.axes) <= set(own))
-        ),
-        None,
-    )
+    guards = [g for g in traced.limits.guards if set(g.axes) <= set(own)]
+
+    def goes_the_same_way(size: int) -> bool:
+        return all(g.holds({**own, TIME: size}) == g.holds(own) for g in guards)
+
+    takes = example.extents.get(TIME, Extent(TIME)).takes
+    near_own = [n for n in range(max(1, own[TIME] - FAR), own[TIME] + FAR) if takes(n)]
+    before = [n for n in near_own if n <= own[TIME]][::-1]
+    alike = [*takewhile(goes_the_same_way, before), *takewhile(goes_the_same_way, near_own[len(before) :])]
+    if len(alike) < min(LEAST_RANGE, len(near_own)):
+        return None  # a way of single lengths, such as multiples of a chunk, is none that a file could keep to
+    return next((n for n in possible if goes_the_same_way(n)), None)
 
 
 def _other_side(guard: Guard, traced_at: Sizes, most_steps: int) -> Sizes | None:

@@ -48,11 +48,9 @@ TRANSLATIONS: dict[Any, Any] = {
     torch.ops.aten.log_sigmoid.default: _log_sigmoid,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.dims: _squeeze,
+    torch.ops.prims.view_of.default: lambda x: op.Identity(x),  # what torch may write such a squeeze as
 }
 """Operators that torch translates into something else than it computes."""
-TRANSLATIONS[torch.ops.prims.view_of.default] = lambda x: op.Identity(
-    x
-)  # what squeeze of an axis that is not 1 becomes
 
 
 def to_onnx(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, *, what: str) -> ir.Model:
