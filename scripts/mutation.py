@@ -69,7 +69,8 @@ PACKAGES = {
     "runtime/streaming": Package(
         "rnncore/runtime/streaming",
         (
-            *_in("runtime", "stream", "strides", "state_rows", "bound_buffers", "stream_machine", "foreign"),
+            *_in("runtime", "stream", "strides", "state_rows", "snapshot_text", "bound_buffers", "foreign"),
+            *_in("runtime", "stream_machine"),
             *_in("service", "hooks", "snapshot"),
         ),
     ),
