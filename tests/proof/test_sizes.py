@@ -259,3 +259,11 @@ def test_a_long_stream_is_cut_into_a_long_chunk_and_short_ones_and_evenly(
     steps: int, cuts: list[tuple[int, ...]]
 ) -> None:
     assert chunkings(steps) == cuts
+
+
+def test_a_module_without_a_free_time_axis_is_asked_at_other_batches_only() -> None:
+    limits = limits_of(Before(Branch(4, axis=0)))
+    limits = SizeLimits(limits.guards, (Number("time", 40, ""),), 40)
+    assert set(Sizes.of(limits, 5, ["batch"]).whole) == {(4, 7), (5, 7)}
+    assert not Sizes.of(limits, 5, ["time"]).whole
+    assert {(4, 7), (5, 7), (1, 39), (1, 56)} < set(Sizes.of(limits, 5).whole)
