@@ -41,7 +41,7 @@ PACKAGES = {
         "rnncore/runtime/format",
         (
             *_in("runtime", "atomic", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits"),
-            *_in("runtime", "options", "formats", "weights_files", "folding", "comparison"),
+            *_in("runtime", "options", "formats", "weights_files", "folding", "comparison", "second_files"),
         ),
     ),
     "runtime/session": Package(
