@@ -17,7 +17,7 @@ from rnncore.export.verification.cases import Case, Verdict
 from rnncore.runtime.errors import ExportError, VerificationError
 from rnncore.runtime.format.axes import Axis
 from rnncore.runtime.format.golden import Golden
-from tests.proof.small_files import File, Sum, X, recorder, verified
+from tests.proof.small_files import File, Sum, Totals, X, recorder, verified
 from tests.tolerances import fixed
 
 WHOLE = [
@@ -168,6 +168,34 @@ def test_what_can_be_asked_by_index_is(tmp_path: Path) -> None:
     assert asked(verdict, "whole")[6:] == [(1, 1, "1 picked a step"), (2, 7, "3 picked a step")]
 
 
+OWN = (X, torch.tensor([6, 4]))
+TOTAL = "t = Unsqueeze (total, ones)  z = Mul (sum, nought)  y = Add (z, t)"
+
+
+def test_lengths_of_the_modules_own_are_asked_as_they_are_and_row_by_row(tmp_path: Path) -> None:
+    verdict = verified(File(TOTAL, causal=False), Totals(), tmp_path, example=OWN)
+    assert not failed(verdict)
+    ragged = asked(verdict, "ragged")
+    assert ragged[0] == (2, 6, "the example itself") and asked(verdict, "whole") == WHOLE[1:]
+    own = [(batch, time) for batch, time, detail in ragged if detail.startswith("lengths [")]
+    assert own == [(4, 11), (3, 13)]
+    assert sum(detail.endswith("alone") for *_, detail in ragged) == 7
+    golden = recorder(Totals(), example=OWN).record(tmp_path / "m.onnx")
+    _, kept = golden.cases
+    assert (kept.kind, kept.lengths, list(kept.inputs)) == ("ragged", (5, 3), ["x"])
+    wanted = np.stack([kept.inputs["x"][0].sum(0), kept.inputs["x"][1, :3].sum(0)])[:, None].repeat(5, 1)
+    wanted[1, 3:] = 0
+    np.testing.assert_allclose(kept.outputs["y"].values, wanted.ravel(), rtol=0, atol=fixed("float32"))
+
+
+def test_padding_that_is_not_zero_is_what_shows_it(tmp_path: Path) -> None:
+    """The runtime pads a list of rows with zeros, which a sum does not see; the callers' own padding may be anything."""
+    verdict = verified(File(TOTAL, causal=False, heeds=False), Totals(), tmp_path, example=OWN)
+    details = {case.detail for case in failed(verdict)}
+    assert "the example itself" in details and {case.kind for case in failed(verdict)} == {"ragged"}
+    assert all(detail.startswith(("lengths [", "the example")) for detail in details) and len(details) == 3
+
+
 def test_a_hidden_nan_is_a_remark(tmp_path: Path) -> None:
     verdict = verified(File("n = IsNaN (sum)  y = Where (n, nought, sum)"), Sum(), tmp_path)
     assert not failed(verdict)
@@ -179,8 +207,10 @@ def test_a_hidden_nan_is_a_remark(tmp_path: Path) -> None:
 def test_where_pytorch_fails_nothing_is_compared(tmp_path: Path) -> None:
     verdict = verified(File(causal=False), Short(), tmp_path)
     assert not failed(verdict)
-    left_out = {(c.batch, c.time) for c in verdict.cases if c.note == "left out, PyTorch itself fails: a kernel of 3"}
-    assert left_out == {(1, 1), (5, 2), (3, 64)}
+    left_out = {
+        (c.batch, c.time, c.kind) for c in verdict.cases if c.note == "left out, PyTorch itself fails: a kernel of 3"
+    }
+    assert left_out == {(1, 1, "whole"), (5, 2, "whole"), (3, 64, "whole")}
     assert len(asked(verdict, "ragged")) < 7
 
     class Never(Sum):

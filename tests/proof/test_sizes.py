@@ -241,3 +241,29 @@ def test_the_work_is_bounded(reaches: list[int], example: int) -> None:
     assert max(sizes.streams) <= max(MOST_STEPS, example)
     for chunks in chunkings(sizes.streams[0]):
         assert sum(chunks) == sizes.streams[0] and min(chunks) > 0 and len(chunks) <= 17
+
+
+@pytest.mark.parametrize(
+    ("steps", "cuts"),
+    [
+        (13, []),
+        (14, [(8, 1, 5), (1,) * 14]),
+        (15, [(8, 1, 3, 2, 1), (1,) * 15]),
+        (16, [(9, 1, 3, 2, 1), (1,) * 16]),
+        (17, [(9, 1, 3, 2, 2), (2,) * 8 + (1,)]),
+        (100, [(51, 1, 3, 2, 43), (7,) * 14 + (2,)]),
+        (160, [(81, 1, 3, 2, 73), (10,) * 16]),
+    ],
+)
+def test_a_long_stream_is_cut_into_a_long_chunk_and_short_ones_and_evenly(
+    steps: int, cuts: list[tuple[int, ...]]
+) -> None:
+    assert chunkings(steps) == cuts
+
+
+def test_a_module_without_a_free_time_axis_is_asked_at_other_batches_only() -> None:
+    limits = limits_of(Before(Branch(4, axis=0)))
+    limits = SizeLimits(limits.guards, (Number("time", 40, ""),), 40)
+    assert set(Sizes.of(limits, 5, ["batch"]).whole) == {(4, 7), (5, 7)}
+    assert not Sizes.of(limits, 5, ["time"]).whole
+    assert {(4, 7), (5, 7), (1, 39), (1, 56)} < set(Sizes.of(limits, 5).whole)

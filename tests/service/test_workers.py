@@ -106,8 +106,9 @@ def test_batches_that_run_side_by_side_hold_no_more_than_max_streams(held: Held)
         assert max(pool.stats()["batch_sizes"]) == 1
 
 
-def test_what_one_worker_leaves_half_done_the_other_goes_on_with() -> None:
-    """At once: it sleeps for a second where nobody wakes it, and 400 parts would take minutes."""
+def test_what_one_worker_leaves_half_done_the_other_goes_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: it is woken, and does not look up from time to time."""
+    monkeypatch.setattr("rnncore.runtime.pool.scheduler._LONGEST_NAP_S", 1e4)
     long = chunk(400)
     with model(SPEC).pool(workers=2, slice_steps=1) as pool:
         assert_same(pool.open().submit(long).result(60), alone(SPEC, [(long,)])[0])
