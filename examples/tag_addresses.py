@@ -37,7 +37,7 @@ def main() -> None:
     model = Tagger(config, labels, crf=True, affixes=affixes)
 
     def encoded(examples: list[tuple[list[str], list[str]]]) -> list[tuple[object, object, list[str]]]:
-        return [(vocabulary.encode(" ".join(tokens)), affixes.ids(tokens), tags) for tokens, tags in examples]
+        return [(vocabulary.encode_tokens(tokens), affixes.ids(tokens), tags) for tokens, tags in examples]
 
     fit(model, encoded(training), encoded(held_out), collate=model.collate, epochs=arguments.epochs, learning_rate=5e-3)
     batch = model.collate(encoded(held_out))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rnncore.export.decoding.translator import TranslatorReport, export_translator
     from rnncore.export.exporter import export
     from rnncore.export.lowering.forms import Form
+    from rnncore.export.quantizing import QuantizeReport, quantize
     from rnncore.export.report import ExportReport
     from rnncore.export.tasks import export_model
 
@@ -19,12 +20,14 @@ __all__ = [
     "ExportReport",
     "Form",
     "GeneratorReport",
+    "QuantizeReport",
     "TranslatorReport",
     "adapt",
     "export",
     "export_generator",
     "export_model",
     "export_translator",
+    "quantize",
 ]
 
 _HOME = {
@@ -32,6 +35,8 @@ _HOME = {
     "adapt": "adapting",
     "ExportReport": "report",
     "Form": "lowering.forms",
+    "QuantizeReport": "quantizing",
+    "quantize": "quantizing",
     "GeneratorReport": "decoding.generator",
     "TranslatorReport": "decoding.translator",
     "export": "exporter",

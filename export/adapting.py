@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from rnncore.export.file import saving
+from rnncore.export.file import in_one_file, saving
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.verification.judging import INT8_RMS, Int8Judge
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -23,7 +23,6 @@ from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.atomic import target_of
 from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
-from rnncore.runtime.format.external_data import WEIGHTS_KEY
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
 from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec
@@ -91,7 +90,7 @@ def adapt(
         raise InputError(f"{file}: there is no such file")
     data = file.read_bytes()
     metadata = metadata_of(data)
-    data = _in_one(file, data)
+    data = in_one_file(file, data)
     with saving(target_of(path)) as temporary:  # which removes the second file of a model that was there before
         if any(key.startswith(PREFIX) for key in metadata):
             report = _stamped_again(data, metadata, temporary, quantized)
@@ -100,22 +99,6 @@ def adapt(
         else:
             report = _lifted(data, temporary, axes)
     return replace(report, path=Path(path))
-
-
-def _in_one(file: Path, data: bytes) -> bytes:
-    """The model with the weights that it has in other files, and without a word about such files."""
-    if not Structure.of(data, Limits()).outside and WEIGHTS_KEY not in metadata_of(data):
-        return data
-    try:
-        model = onnx.load(file)
-        kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != WEIGHTS_KEY]
-        del model.metadata_props[:]
-        for key, value in kept:
-            model.metadata_props.add(key=key, value=value)
-        return model.SerializeToString()
-    except Exception as error:
-        pass_on_interruption(error)
-        raise ModelFileError(f"{file}: the weights in its other files cannot be read into one file: {error}") from error
 
 
 def _stamped_again(data: bytes, metadata: Mapping[str, str], path: Path, quantized: bool) -> AdaptReport:

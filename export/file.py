@@ -14,11 +14,14 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.export.lowering.unique_names import make_names_unique
-from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.error_boundary import pass_on_interruption
+from rnncore.runtime.errors import ExportError, InputError, ModelFileError
 from rnncore.runtime.format.atomic import replacing_with_companions, target_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
 from rnncore.runtime.format.external_data import WEIGHTS_KEY, WeightsFile
+from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT
+from rnncore.runtime.format.structure import Structure
 
 LARGEST_FILE = 1_900_000_000
 """Bytes of weights that go into the model file itself, at most: a protobuf message ends at 2 GiB."""
@@ -67,6 +70,22 @@ def saving(target: Path) -> Iterator[Path]:
             new.needs = _companions(new.path)
     except OSError as error:
         raise ExportError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def in_one_file(file: Path, data: bytes) -> bytes:
+    """``data``, the bytes of ``file``, with the weights that it has in other files, and without a word about such files."""
+    if not Structure.of(data, Limits()).outside and WEIGHTS_KEY not in metadata_of(data):
+        return data
+    try:
+        model = onnx.load(file)
+        kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != WEIGHTS_KEY]
+        del model.metadata_props[:]
+        for key, value in kept:
+            model.metadata_props.add(key=key, value=value)
+        return model.SerializeToString()
+    except Exception as error:
+        pass_on_interruption(error)
+        raise ModelFileError(f"{file}: the weights in its other files cannot be read into one file: {error}") from error
 
 
 def weights_of(path: Path) -> Path | None:

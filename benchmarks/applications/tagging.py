@@ -39,7 +39,7 @@ def train_tagger(
     model = Tagger(config, labels, crf=True, affixes=affixes)
 
     def encoded(part: Sequence[Tagged]) -> list[tuple[object, object, list[str]]]:
-        return [(vocabulary.encode(" ".join(tokens)), affixes.ids(tokens), tags) for tokens, tags in part]
+        return [(vocabulary.encode_tokens(tokens), affixes.ids(tokens), tags) for tokens, tags in part]
 
     fit(
         model,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rnncore.cli.console import reports_errors
+from rnncore.cli.console import AsJson, reports_errors, tell
 
 
 @reports_errors
@@ -17,6 +17,7 @@ def adapt(
     quantized: Annotated[
         bool, typer.Option("--quantized", help="It went through a quantiser: hold it to what int8 files are held to.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let an ONNX file stream whose LSTM, GRU and RNN nodes hide their states, or stamp a changed file of ours again.
 
@@ -24,4 +25,12 @@ def adapt(
     """
     from rnncore.export import adapt as adapt_file
 
-    typer.echo(str(adapt_file(model, out, quantized=quantized)))
+    report = adapt_file(model, out, quantized=quantized)
+    data = {
+        "path": str(report.path),
+        "causal": report.signature.causal,
+        "not_causal_because": report.signature.not_causal_because,
+        "lifted": list(report.lifted),
+        "max_error": report.max_error,
+    }
+    tell(str(report), data, as_json)

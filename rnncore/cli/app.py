@@ -11,6 +11,7 @@ from rnncore.cli.adapt_command import adapt
 from rnncore.cli.export_command import export
 from rnncore.cli.inspect_command import inspect
 from rnncore.cli.plot_command import plot_app
+from rnncore.cli.quantize_command import quantize
 from rnncore.cli.sample_command import sample
 from rnncore.cli.score_command import score
 from rnncore.cli.sign_command import sign
@@ -41,6 +42,6 @@ def _options(
     pass
 
 
-for command in (train, export, score, sample, inspect, verify, sign, adapt):
+for command in (train, export, score, sample, inspect, verify, sign, adapt, quantize):
     app.command()(command)
 app.add_typer(plot_app, name="plot")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from rnncore.runtime.errors import RnncoreError
+from rnncore.runtime.errors import InputError, RnncoreError
 
 P = ParamSpec("P")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+"""The option of every command that has something to tell."""
+
+STDIN = "-"
+"""Where a text or a file is expected: read it from standard input."""
 
 _INTERRUPTED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
 
@@ -44,6 +51,25 @@ def printable(text: object, most: int = 2000) -> str:
     shown = str(text)
     shown = shown if len(shown) <= most else shown[:most] + f"… ({len(shown) - most} more characters)"
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
+
+
+def tell(told: str, data: dict[str, Any], as_json: bool) -> None:
+    """Print what a command did: in words, or as one line of JSON."""
+    typer.echo(json.dumps(data) if as_json else printable(told, 100_000))
+
+
+def text_argument(text: str) -> str:
+    """A text of the command line; ``-`` is standard input, whose last line end does not count.
+
+    Raises:
+        InputError: standard input is not UTF-8.
+    """
+    if text != STDIN:
+        return text
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input: byte {error.start} is not valid UTF-8: convert it to UTF-8 first") from None
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:

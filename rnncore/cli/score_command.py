@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rnncore.cli.console import reports_errors
+from rnncore.cli.console import AsJson, reports_errors, tell, text_argument
 
 
 @reports_errors
@@ -20,28 +18,34 @@ def score(
     eos: Annotated[
         bool, typer.Option("--eos", help="Score the end of the text too: how likely is it as a whole?")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    total: Annotated[
+        bool, typer.Option("--total", help="The sum only: reads many tokens in a call, for whole books.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the natural-log probability of a text, its perplexity, and the score of each character.
 
-    The text is read as a stream, one token at a time, without PyTorch.
+    The text is read as a stream, one token at a time (with --total many), without PyTorch.
     """
     from rnncore.runtime.errors import InputError
     from rnncore.runtime.text.language_model import LanguageModel
 
-    if text == "-":
-        text = sys.stdin.read().removesuffix("\n")
-    scores = LanguageModel.load(model).token_scores(text, eos=eos)
-    if not scores:
+    text = text_argument(text)
+    scorer = LanguageModel.load(model)
+    scores = [] if total else scorer.token_scores(text, eos=eos)
+    count = len(scorer.encode(text)) + eos if total else len(scores)
+    if not count:
         raise InputError("the text is empty: hand in at least one character, or --eos")
-    log_prob = math.fsum(one.log_prob for one in scores)
-    perplexity = math.exp(-log_prob / len(scores))
-    if as_json:
-        tokens = [{"token": one.token, "log_prob": one.log_prob} for one in scores]
-        typer.echo(json.dumps({"text": text, "log_prob": log_prob, "perplexity": perplexity, "tokens": tokens}))
-        return
-    # Plain lines: a table of rich takes a millisecond a row, more than the scoring.
-    typer.echo(f"{'token':10} log-probability  probability")
-    for one in scores:
-        typer.echo(f"{one.token!r:10} {one.log_prob:15.4f}  {math.exp(one.log_prob):11.4f}")
-    typer.echo(f"log-probability  {log_prob:.4f}\nperplexity       {perplexity:.4f} over {len(scores)} tokens")
+    log_prob = scorer.score(text, eos=eos) if total else math.fsum(one.log_prob for one in scores)
+    perplexity = math.exp(-log_prob / count)
+    data: dict[str, Any] = {"log_prob": log_prob, "perplexity": perplexity}
+    if total:
+        data["count"] = count
+    else:
+        data |= {"text": text, "tokens": [{"token": one.token, "log_prob": one.log_prob} for one in scores]}
+        if not as_json:  # plain lines: a table of rich takes a millisecond a row, more than the scoring
+            typer.echo(f"{'token':10} log-probability  probability")
+            for one in scores:
+                typer.echo(f"{one.token!r:10} {one.log_prob:15.4f}  {math.exp(one.log_prob):11.4f}")
+    told = f"log-probability  {log_prob:.4f}\nperplexity       {perplexity:.4f} over {count} tokens"
+    tell(told, data, as_json)

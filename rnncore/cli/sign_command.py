@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rnncore.cli.console import output, reports_errors
+from rnncore.cli.console import AsJson, reports_errors, tell
 
 
 @reports_errors
@@ -18,6 +18,7 @@ def sign(
     password_from: Annotated[
         str, typer.Option(help="Name of the environment variable with the password of the key.", metavar="NAME")
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Write MODEL.sig, a signature of a model file and its weights, which load and verify check by the public key.
 
@@ -30,4 +31,4 @@ def sign(
     if password_from and password is None:
         raise InputError(f"there is no environment variable {password_from!r}")
     written = sign_file(model, key, password=None if password is None else password.encode())
-    output().print(f"wrote {written}")
+    tell(f"wrote {written}", {"wrote": str(written)}, as_json)

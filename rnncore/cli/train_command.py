@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rnncore.cli.console import messages, output, reports_errors
+from rnncore.cli.console import AsJson, messages, output, reports_errors, tell
 from rnncore.runtime.errors import MissingExtraError
 
 # Fixed by the first run; a resumed one takes them from its checkpoint.
@@ -38,7 +39,8 @@ _FIXED = {
 def train(
     context: typer.Context,
     corpus: Annotated[
-        Path | None, typer.Argument(help="UTF-8 text; without one, English prose that comes with Python.")
+        Path | None,
+        typer.Argument(help="UTF-8 text, - for standard input; without one, English prose that comes with Python."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Model file to write; the checkpoint lies beside it as .pt.")] = Path(
         "model.onnx"
@@ -124,6 +126,7 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Start anew even if an unfinished checkpoint is there.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a language model, export it, verify the file, and show what it does.
 
@@ -132,7 +135,7 @@ def train(
     _prepare_torch()
     from rnncore.cli import train_setup
     from rnncore.cli.train_defaults import warnings_of
-    from rnncore.cli.train_summary import show_summary
+    from rnncore.cli.train_summary import Summary
     from rnncore.training import TrainingInterrupted
     from rnncore.training.progress import TrainProgress
 
@@ -172,7 +175,7 @@ def train(
         console.print(f"warning: {warning}")
     console.print(f"checkpoint: {checkpoint} (Ctrl-C saves it and stops)")
     try:
-        trainer.run()
+        history = trainer.run()
     except TrainingInterrupted as interrupted:
         console.print(f"interrupted; everything so far is in {interrupted.checkpoint}")
         console.print(f"go on with: rnncore train --resume --out {out}")
@@ -181,7 +184,11 @@ def train(
     accuracy = train_setup.export_model(trainer, out, form, quantize)
     if accuracy:
         console.print(accuracy)
-    show_summary(output(), out, trainer.held_out_texts)
+    summary = Summary.of(out, trainer.held_out_texts)
+    if as_json:
+        tell("", {**summary.to_dict(), "epochs": [asdict(report) for report in history]}, as_json)
+    else:
+        summary.show(output())
 
 
 def _prepare_torch() -> None:

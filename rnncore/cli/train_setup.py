@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from rnncore.cli.console import STDIN, text_argument
 from rnncore.cli.train_defaults import PATIENCE, Defaults, defaults_for
 from rnncore.layers import compile_steps
 from rnncore.models import CellConfig, LanguageModelConfig
@@ -20,6 +21,7 @@ from rnncore.runtime.text.vocabulary import Vocabulary
 from rnncore.text import (
     Corpus,
     character_vocabulary,
+    corpus_of,
     python_corpus,
     read_corpus,
     subword_vocabulary,
@@ -134,7 +136,7 @@ def new_trainer(choices: Choices, optimisation: Optimisation, checkpoint: Path, 
         checkpoint=checkpoint,
         save_every_s=running.save_every_s,
         source={
-            "corpus": None if choices.corpus is None else str(choices.corpus.resolve()),
+            "corpus": _source(choices.corpus),
             "texts_by": choices.texts_by,
             "held_out": choices.held_out,
             "log_dir": None if running.log_dir is None else str(running.log_dir.resolve()),
@@ -172,6 +174,8 @@ def resumed_trainer(
     if epochs is not None and epochs < saved.position.epoch:
         raise InputError(f"--epochs is {epochs}, but {saved.position.epoch} are done already")
     source = saved.source
+    if corpus is None and source["corpus"] == STDIN:
+        raise InputError("the corpus came from standard input: hand it in again, rnncore train - --resume < FILE")
     place = corpus if corpus is not None or source["corpus"] is None else Path(source["corpus"])
     trainer = Trainer.resume(
         saved,
@@ -228,8 +232,19 @@ def _held_out_ids(trainer: Trainer) -> list[torch.Tensor] | None:
     return texts or None
 
 
+def _source(path: Path | None) -> str | None:
+    """Where a resumed training finds its corpus."""
+    return None if path is None else STDIN if str(path) == STDIN else str(path.resolve())
+
+
 def _corpus(path: Path | None, texts_by: str) -> Corpus:
-    return python_corpus() if path is None else read_corpus(path, texts_by)
+    if path is None:
+        return python_corpus()
+    return (
+        corpus_of("standard input", text_argument(STDIN), texts_by)
+        if str(path) == STDIN
+        else read_corpus(path, texts_by)
+    )
 
 
 def _vocabulary(choices: Choices, corpus: Corpus) -> Vocabulary:

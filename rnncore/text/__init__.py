@@ -3,7 +3,7 @@
 from rnncore.runtime.text.special_tokens import EOS, UNK
 from rnncore.runtime.text.vocabulary import Vocabulary
 from rnncore.text.characters import character_vocabulary
-from rnncore.text.corpus import TEXTS_BY, Corpus, Split, read_corpus
+from rnncore.text.corpus import TEXTS_BY, Corpus, Split, corpus_of, read_corpus
 from rnncore.text.english import python_corpus
 from rnncore.text.subwords import subword_vocabulary
 from rnncore.text.tokens import token_vocabulary
@@ -17,6 +17,7 @@ __all__ = [
     "Split",
     "Vocabulary",
     "character_vocabulary",
+    "corpus_of",
     "python_corpus",
     "read_corpus",
     "subword_vocabulary",

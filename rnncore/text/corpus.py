@@ -113,8 +113,15 @@ def read_corpus(path: str | Path, texts_by: str = "paragraph") -> Corpus:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not valid UTF-8: convert the file to UTF-8 first") from None
+    return corpus_of(str(path), text, texts_by)
+
+
+def corpus_of(name: str, text: str, texts_by: str = "paragraph") -> Corpus:
+    """The texts of a string; ``name`` says where it comes from, the rest is as for :func:`read_corpus`."""
+    if texts_by not in TEXTS_BY:
+        raise InputError(f"texts_by is {texts_by!r}, expected one of: {', '.join(TEXTS_BY)}")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     texts = tuple(part for part in TEXTS_BY[texts_by](text) if part.strip())
     if not texts:
-        raise InputError(f"{path}: no text in it")
-    return Corpus(str(path), texts)
+        raise InputError(f"{name}: no text in it")
+    return Corpus(name, texts)

@@ -20,8 +20,8 @@ def token_vocabulary(
 ) -> Vocabulary:
     """The most frequent tokens of ``sequences``, after ``<eos>`` (id 0) and ``<unk>`` (id 1).
 
-    A token is anything without blanks; a text is cut at blanks and nowhere else, so that taggers give one label for each.
-    Everything else is read as ``<unk>``.
+    A token is what the lists hold, with any characters inside, blanks too; ``Vocabulary.encode_tokens`` reads such lists.  A
+    text is cut at blanks and nowhere else, so that taggers give one label for each.  Everything else is read as ``<unk>``.
 
     Args:
         sequences: what to count.
@@ -45,10 +45,11 @@ def token_vocabulary(
     strips = [normalizers.Replace(Regex(r"(?<=\w)[^\w\s]+(?!\S)"), "")] if strip else []
     normalizer = normalizers.Sequence([*folds, *strips, plain])
     splitter = pre_tokenizers.WhitespaceSplit()
+    around = normalizers.Strip()  # blanks as the splitter knows them, which Python's strip does not
     counts: Counter[str] = Counter()
     for tokens in sequences:
-        text = normalizer.normalize_str(" ".join(tokens))
-        counts.update(token for token, _ in splitter.pre_tokenize_str(text))
+        counts.update(around.normalize_str(normalizer.normalize_str(token)) for token in tokens)
+    del counts[""]
     frequent = sorted((-count, token) for token, count in counts.items() if count >= least_count)
     if not frequent:
         raise InputError(f"no token occurs {least_count} times: a vocabulary needs at least one")

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
+from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
 from rnncore.runtime.tasks.claims import probe, refuse
@@ -188,13 +188,8 @@ class TaskRunner:
         return list(self.vocabulary.encode_many(texts)) if texts else []
 
     def _ids_of_tokens(self, tokens: Sequence[str], where: str = "") -> Array:
-        """One id for each token; a token is what the tokenizer does not cut any further."""
-        parts = self._tokenized(list(tokens))
-        wrong = [f"{where}token {i} is {tokens[i]!r}" for i, part in enumerate(parts) if len(part) != 1]
-        if wrong:
-            title = "each of these is no single token of the model: hand in the whole text instead"
-            raise_all(wrong, UnknownTokenError, title=title)
-        return np.concatenate(parts)
+        """One id for each token, see :meth:`rnncore.runtime.text.vocabulary.Vocabulary.encode_tokens`."""
+        return self.vocabulary.encode_tokens(tokens, where=where)
 
 
 class SequenceRunner(TaskRunner):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError
+from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.interrupts import from_signal_handler
 from rnncore.runtime.text.columns import read_texts
 from rnncore.runtime.text.special_tokens import ENDS, UNK, end_token, unknown_token
@@ -53,6 +54,9 @@ class Vocabulary:
         self.is_character_level = all(len(token) == 1 for token in ordinary)
         self._characters = frozenset(ordinary) if self.is_character_level else None
         self._by_character = tokenizer.normalizer is None or type(tokenizer.normalizer).__name__ == "Lowercase"
+        self._cuts_at_blanks = type(tokenizer.model).__name__ == "WordLevel" and (
+            tokenizer.pre_tokenizer is None or type(tokenizer.pre_tokenizer).__name__ == "WhitespaceSplit"
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
@@ -129,6 +133,43 @@ class Vocabulary:
             raise UnknownTokenError(f"the text cannot be written in the model's {len(self)} tokens: {error}") from None
         parts = [[np.asarray(next(encodings).ids, np.int64) for _ in own] for own in blocks]
         return [self._without_ends(np.concatenate(own)) if own else np.zeros(0, np.int64) for own in parts]
+
+    def encode_tokens(self, tokens: Sequence[str], *, where: str = "") -> np.ndarray:
+        """One id for each of the tokens that somebody else has cut, int64 [tokens], whatever characters are inside.
+
+        A vocabulary of :func:`rnncore.text.token_vocabulary` reads ``New York`` as the one token that it is in the list, and one
+        that it lacks as its unknown token; if it has no token with blanks inside at all, such a token is taken for a text and
+        refused.  Other tokenizers cut by rules of their own: what they would cut is refused.  ``where`` is put in front of
+        messages.
+
+        Raises:
+            UnknownTokenError: names every token that is none, or several, of the vocabulary.
+        """
+        texts = read_texts(tokens, f"{where}token")
+        if self._cuts_at_blanks:
+            ids = [self._id_of_whole(text) for text in texts]
+        else:
+            ids = [int(part[0]) if len(part) == 1 else None for part in self.encode_many(texts)]
+        wrong = [f"{where}token {i} is {texts[i]!r}" for i, one in enumerate(ids) if one is None]
+        title = "each of these is no single token of the model: hand in the whole text instead"
+        raise_all(wrong, UnknownTokenError, title=title)
+        return np.array(ids, np.int64)
+
+    def _id_of_whole(self, token: str) -> int | None:
+        normalizer = self._tokenizer.normalizer
+        found = self._ids.get(token if normalizer is None else normalizer.normalize_str(token))
+        if found is not None and found != self.eos_id:
+            return found
+        if self.unk_id is None:
+            return None
+        ids = self.encode(token)  # with blanks around it, say
+        if len(ids) == 1:
+            return int(ids[0])
+        return self.unk_id if self._has_blanks else None
+
+    @cached_property
+    def _has_blanks(self) -> bool:
+        return any(len(token.split()) > 1 for token in self._ids)
 
     def _without_ends(self, ids: np.ndarray) -> np.ndarray:
         """The unknown token where a text spells the token that ends texts, which some tokenizers of others read as that."""

@@ -60,6 +60,31 @@ def test_sample_writes_on_from_a_prefix(run: Run, model: Path) -> None:
     assert greedy.stdout == runtime_model().sample(9, temperature=0) + "\n"
 
 
+def test_texts_come_from_standard_input_and_answers_as_json(run: Run, model: Path, tmp_path: Path) -> None:
+    text = "abc abc\nabd"
+    scored = json.loads(run("score", model, "-", "--json", stdin=text + "\n").stdout)
+    assert scored["text"] == text and "".join(one["token"] for one in scored["tokens"]) == text
+    book = run("score", model, "-", "--total", "--json", stdin=("\ufeff" + text * 2000).encode())
+    assert json.loads(book.stdout) == {
+        "log_prob": pytest.approx(runtime_model().score(text * 2000)),
+        "perplexity": pytest.approx(runtime_model().perplexity(text * 2000)),
+        "count": len(text) * 2000,
+    }
+    told = run("score", model, "ab", "--total").stdout
+    assert told.splitlines()[0] == f"log-probability  {runtime_model().score('ab'):.4f}"
+    sampled = json.loads(
+        run("sample", model, "--prefix", "-", "--length", 5, "--seed", 3, "--json", stdin="ab\n").stdout
+    )
+    assert sampled == {"prefix": "ab", "written": runtime_model().sample(5, temperature=0.7, seed=3, prefix="ab")}
+    page = tmp_path / "page.html"
+    plotted = json.loads(run("plot", "surprisal", model, "-", "--json", "--out", page, stdin="abc").stdout)
+    assert plotted["wrote"] == str(page) and page.exists()
+    bits = [one["bits"] for one in plotted["tokens"]]
+    assert -math.log(2.0) * sum(bits) == pytest.approx(runtime_model().score("abc"))
+    refused = run("score", model, "-", stdin=b"ab\xff")
+    assert (refused.exit_code, refused.stdout) == (1, "") and "standard input: byte 2" in refused.stderr
+
+
 # --------------------------------------------------------------------------------------------------------------inspect
 def test_inspect_prints_signature_and_report(run: Run, model: Path) -> None:
     result = run("inspect", model)

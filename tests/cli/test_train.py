@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -41,7 +42,9 @@ def held_out_perplexity(text: str) -> float:
 @pytest.mark.slow
 def test_train_makes_a_verified_file_and_shows_what_it_does(run: Run, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "model.onnx"
-    result = run("train", corpus, "--out", out, *OPTIONS, "--epochs", "2", "--cell", "gru-before", "--form", "scan")
+    text = corpus.read_bytes()
+    choices = ("--epochs", "2", "--cell", "gru-before", "--form", "scan")
+    result = run("train", "-", "--out", out, *OPTIONS, *choices, stdin=text)
     assert result.exit_code == 0, result.stderr
     assert names(out.parent) == ["model.onnx", "model.pt"]
     assert "epoch 2 done: training loss" in result.stderr
@@ -56,9 +59,13 @@ def test_train_makes_a_verified_file_and_shows_what_it_does(run: Run, corpus: Pa
     assert model.score(CORPUS.texts[0]) > model.score(CORPUS.texts[0][::-1])
     assert Checkpoint.load(out.with_suffix(".pt")).model_config.cells[0].options == {"reset": "before"}
 
-    again = run("train", "--out", out, "--resume")
+    assert "hand it in again" in run("train", "--out", out, "--resume").stderr
+    again = run("train", "-", "--out", out, "--resume", "--json", stdin=text)
     assert again.exit_code == 0, again.stderr
-    assert held_out_perplexity(again.stdout) == shown
+    told = json.loads(again.stdout)
+    assert f"{told['held_out']['perplexity']:.3f}" == f"{shown:.3f}"
+    assert [report["epoch"] for report in told["epochs"]] == [1, 2] and len(told["samples"]) == 3
+    assert told["size_bytes"] == out.stat().st_size
 
 
 @needs_compiler

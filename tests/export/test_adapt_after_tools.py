@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -18,9 +21,11 @@ from typer.testing import CliRunner
 
 from rnncore import runtime
 from rnncore.cli.app import app
-from rnncore.export import adapt, export
-from rnncore.runtime.errors import InputError, ModelFileError, RnncoreError, VerificationError
-from tests.tolerances import bound
+from rnncore.export import adapt, export, quantize
+from rnncore.export import quantizing as quantizing_module
+from rnncore.export.verification.judging import INT8_RMS, INT8_SELF
+from rnncore.runtime.errors import ExportError, InputError, ModelFileError, RnncoreError, VerificationError
+from tests.tolerances import bound, fixed
 
 WIDTH, HIDDEN = 5, 41
 Tool = Callable[[Path, Path], object]
@@ -145,3 +150,52 @@ def test_quantized_is_for_files_with_golden_answers(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y])), path)
     with pytest.raises(InputError, match="quantized="):
         adapt(path, tmp_path / "again.onnx", quantized=True)
+
+
+def test_a_float_file_becomes_an_int8_one_without_its_module(ours: dict[str, Path], tmp_path: Path) -> None:
+    out, random = tmp_path / "small.onnx", np.random.default_rng(2)
+    x = random.standard_normal((3, 23, WIDTH)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    result = CliRunner().invoke(
+        app, ["quantize", str(ours["loop"]), "--out", str(out), "--data", str(tmp_path / "x.npy"), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    model, float_model = runtime.load(out), runtime.load(ours["loop"])
+    assert model.metadata["rnncore.precision"] == "int8" and runtime.verify(model).passed
+    assert told["size_bytes"] == out.stat().st_size < told["size_bytes_before"] == ours["loop"].stat().st_size
+    assert re.fullmatch(r"\d+ weights in int8, \d+ small ones left in float32", told["quantized"])
+    (accuracy,) = told["accuracy"]["outputs"]
+    got, right = model.run(x), float_model.run(x)
+    rms = np.sqrt(np.mean((got - right).astype(np.float64) ** 2) / np.mean(right.astype(np.float64) ** 2))
+    assert accuracy["rms"] == pytest.approx(rms, rel=fixed("float32"))
+    assert 0 < accuracy["rms"] < INT8_RMS and 0 < told["worst_rms"] < INT8_RMS
+    with model.stream() as stream:
+        chunks = np.concatenate([stream.push(x[0, :9]), stream.push(x[0, 9:])])
+    assert np.abs(chunks - got[0]).max() <= INT8_SELF * np.abs(got).max()
+    kinds = {case["kind"] for case in model.report["cases"]}
+    assert {"whole", "stream", "rows"} <= kinds and model.report["int8"]["quantized"] == told["quantized"]
+    with pytest.raises(ExportError, match="is in int8"):
+        quantize(out, tmp_path / "again.onnx")
+
+
+def test_what_cannot_become_int8_is_refused(
+    ours: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "small.onnx"
+    with pytest.raises(ExportError, match="fused layers"):
+        quantize(ours["two files"], out)
+    with pytest.raises(InputError, match=r"accuracy_data\[1\]"):
+        quantize(ours["loop"], out, accuracy_data=[np.zeros((1, 3, WIDTH)), np.zeros((1, 3, WIDTH + 1))])
+    right = quantizing_module.quantize_int8
+
+    def negated(model: ir.Model, states: Sequence[runtime.StateSpec]) -> object:
+        for value in model.graph.initializers.values():
+            if value.const_value is not None and value.const_value.shape == (HIDDEN, 3):
+                value.const_value = ir.Tensor(-value.const_value.numpy())
+        return right(model, states)
+
+    monkeypatch.setattr(quantizing_module, "quantize_int8", negated)
+    with pytest.raises(VerificationError, match="keep it in float32"):
+        quantize(ours["loop"], out)
+    assert list(tmp_path.iterdir()) == []

@@ -18,8 +18,8 @@ def points(axes: int) -> list[dict[str, int]]:
     base = {name: base[name] for name in AXES[:axes]}
     found = [{**base, "batch": b, "time": t} for b, t in [(3, 6), (3, 7), (3, 8), (3, 9), (4, 6), (4, 7), (5, 12)]]
     others = list(base)[2:]
-    found += [{**base, name: base[name] + k} for name in others for k in (1, 2)]
-    return found + ([{**found[5], **{name: base[name] + 2 for name in others}}] if others else [])
+    found += [{**found[k], name: base[name] + k + 1} for name in others for k in (0, 1, 4)]
+    return found + ([{**found[5], **{name: base[name] + 5 for name in others}}] if len(others) > 1 else [])
 
 
 @st.composite

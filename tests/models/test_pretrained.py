@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import pickle
 import shutil
@@ -16,11 +17,36 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, LanguageModel, LanguageModelConfig, runtime
+from rnncore import (
+    Cell,
+    CellConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    GRUCell,
+    LanguageModel,
+    LanguageModelConfig,
+    runtime,
+)
 from rnncore.models import Classifier, Embedder, Generator, Rater, ReaderConfig, Recogniser, Tagger
 from rnncore.models.pretrained import Pretrained
 from rnncore.runtime.errors import InputError, ModelFileError
 from tests.strategies import randomize
+
+
+class Leaky(Cell):
+    """Somebody's own: one state, with an option."""
+
+    def __init__(self, input_size: int, size: int, decay: float = 0.9) -> None:
+        super().__init__(input_size, size, {"s": size})
+        self.linear, self.decay = nn.Linear(input_size, size), decay
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.linear(x))
+
+    def step(self, z: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        s = self.decay * s + z
+        return s, s
+
 
 CELLS = (CellConfig.named("lstm", 5), CellConfig("gru", 4, {"reset": "before"}))
 IDS = ReaderConfig(CELLS, vocabulary_size=11, embedding_size=3, bidirectional=True)
@@ -35,6 +61,7 @@ MODELS: dict[str, Callable[[], Pretrained]] = {
     "embedder": lambda: Embedder(FLOATS, size=4, pooling="statistics", loss="triplet"),
     "language model, tied": lambda: LanguageModel(LanguageModelConfig(11, 4, CELLS, tied=True)),
     "language model, adaptive": lambda: LanguageModel(LanguageModelConfig(11, 4, CELLS, cutoffs=(4, 8))),
+    "own cell": lambda: Classifier(ReaderConfig((CellConfig.of(Leaky, 5, decay=0.5),), features=3), ["a", "b"]),
     "translator": lambda: EncoderDecoder(EncoderDecoderConfig(7, 8, CELLS, CELLS, attention="additive")),
 }
 
@@ -165,3 +192,29 @@ def test_the_mixin_of_the_hub_and_ours_read_the_same_weights(tmp_path: Path) -> 
     plain.save_pretrained(tmp_path / "ours")
     ours, hub = (load_file(tmp_path / place / "model.safetensors") for place in ("ours", "hub"))
     assert ours.keys() == hub.keys() and all(torch.equal(ours[key], hub[key]) for key in ours)
+
+
+def test_an_own_cell_is_looked_up_and_never_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CellConfig.of(Leaky, 5, decay=0.5)
+    assert config == CellConfig(f"{__name__}:Leaky", 5, {"decay": 0.5})
+    assert isinstance(config.build(3), Leaky) and CellConfig.of(GRUCell, 4) == CellConfig("gru", 4)
+    assert isinstance(CellConfig("__main__:Leaky", 5).build(3), Leaky)  # of a script that is imported now
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="import the module that defines it"):
+        CellConfig("trap:Cell", 5).build(3)
+    with pytest.raises(InputError, match="does not take these options"):
+        CellConfig.of(Leaky, 5, growth=1).build(3)
+
+    class Inside(Leaky):
+        pass
+
+    for cell, says in (
+        (Inside, "define it in a module"),
+        (nn.GRUCell, "expected a subclass"),
+        (Leaky(3, 4), "expected a"),
+    ):
+        with pytest.raises(InputError, match=says):
+            CellConfig.of(cell, 5)  # type: ignore[arg-type]
+    del Inside
+    gc.collect()

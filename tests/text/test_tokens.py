@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnncore.runtime import InputError
-from rnncore.text import EOS, UNK, Vocabulary, token_vocabulary
+from rnncore.runtime import InputError, UnknownTokenError
+from rnncore.text import EOS, UNK, Vocabulary, character_vocabulary, token_vocabulary, word_vocabulary
 
 ADDRESSES = [["12", "Main", "St."], ["7", "main", "Ave,"], ["41", "7th", "St."]]
 
@@ -44,3 +44,42 @@ def test_every_token_is_one_id_before_and_after_saving(tokens: list[str]) -> Non
         assert len(ids) == len(words)
         assert ids == again.encode(" ".join(words)).tolist()
         assert vocabulary.eos_id not in ids
+
+
+@given(st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=5), st.booleans())
+def test_a_list_of_tokens_has_one_id_for_each_whatever_is_inside(tokens: list[str], strip: bool) -> None:
+    try:
+        vocabulary = token_vocabulary([tokens], strip=strip)
+    except InputError:  # nothing but tokens that spell <unk>
+        return
+    again = Vocabulary.from_json(vocabulary.to_json())
+    ids = vocabulary.encode_tokens(tokens)
+    assert ids.shape == (len(tokens),) and ids.dtype == "int64"
+    assert vocabulary.eos_id not in ids
+    assert ids.tolist() == again.encode_tokens(tokens).tolist()
+    for token, one in zip(tokens, ids.tolist(), strict=True):
+        alone = vocabulary.encode(token)
+        if len(alone) == 1:
+            assert alone.tolist() == [one]
+        elif len(alone) > 1 and EOS not in token:  # blanks inside: known, since the vocabulary was made of it
+            assert one != vocabulary.unk_id or UNK in token
+
+
+def test_tokens_with_blanks_are_tokens_where_a_list_holds_them() -> None:
+    vocabulary = token_vocabulary([["New York", "is", "big"], ["York"]], fold=False)
+    asked = ["New York", " is ", "New", "", "San Francisco", "York", EOS]
+    known = [vocabulary.token(i) for i in vocabulary.encode_tokens(asked).tolist()]
+    assert known == ["New York", "is", UNK, UNK, UNK, "York", UNK]
+    assert len(vocabulary.encode("New York")) == 2  # a text is cut at blanks
+    assert vocabulary.encode_tokens([]).shape == (0,)
+
+
+def test_what_other_tokenizers_would_cut_is_refused_by_its_place() -> None:
+    letters = character_vocabulary(["abc "])
+    assert letters.encode_tokens(list("cab")).tolist() == letters.encode("cab").tolist()
+    with pytest.raises(UnknownTokenError, match=r"item 4: token 1 is 'ab'"):
+        letters.encode_tokens(["a", "ab", "c"], where="item 4: ")
+    with pytest.raises(UnknownTokenError, match="token 0 is 'road,'"):
+        word_vocabulary(["a road, a lane"]).encode_tokens(["road,"])
+    with pytest.raises(InputError, match="one text where several"):
+        letters.encode_tokens("abc")
