@@ -167,9 +167,12 @@ class Bench:
             if slot.time_axis is not None:
                 # A module that gives back what it packed gives as many steps as the longest row has.
                 longest = int(question.valid.max(initial=0))
-                if slot.flat is None and value.shape[slot.time_axis] == slot.steps(longest):
-                    value = padded(value, slot.time_axis, slot.steps(question.time))
-                value = slot.unfolded(value.copy(), question.batch, question.time)
+                time = next((t for t in (question.time, longest) if slot.holds(value, question.batch, t)), None)
+                if time is None:  # of another shape, which is judged as it is
+                    results.append(value)
+                    continue
+                value = slot.unfolded(value.copy(), question.batch, time)
+                value = padded(value, slot.time_axis, slot.steps(question.time))
                 for row, length in zip(slot.rows(value), question.valid, strict=True):
                     row[slot.steps(int(length)) :] = 0
                 value = slot.folded(value)

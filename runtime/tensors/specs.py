@@ -100,6 +100,16 @@ class Slot:
         first, second = (known_size(size, {BATCH: batch, TIME: time}) for size in self.shape[self.flat : self.flat + 2])
         return array.reshape(*array.shape[: self.flat], first, second, *array.shape[self.flat + 1 :])
 
+    def holds(self, array: Array, batch: int, time: int) -> bool:
+        """Whether a whole array as the graph gives it may be one of ``batch`` sequences of ``time`` steps."""
+        sizes = {BATCH: batch, TIME: time}
+        if self.flat is not None:
+            first, second = (known_size(size, sizes) for size in self.shape[self.flat : self.flat + 2])
+            return array.ndim == len(self.shape) - 1 and array.shape[self.flat] == first * second
+        return self.time_axis is None or (
+            array.ndim == len(self.shape) and array.shape[self.time_axis] == self.steps(time)
+        )
+
     def folded(self, array: Array) -> Array:
         """Inverse of :meth:`unfolded`."""
         if self.flat is None:

@@ -15,8 +15,10 @@ from torch import Tensor
 from rnncore.export.tracing.size_limits import Number, SizeLimits
 from rnncore.export.verification.cases import Case, Verdict
 from rnncore.runtime.errors import ExportError, VerificationError
-from rnncore.runtime.format.axes import Axis
+from rnncore.runtime.format.axes import Axis, Flat
 from rnncore.runtime.format.golden import Golden
+from rnncore.runtime.format.signature import TensorSpec
+from rnncore.runtime.tensors.specs import Slot
 from tests.proof.small_files import File, Sum, Totals, X, recorder, verified
 from tests.tolerances import fixed
 
@@ -306,3 +308,13 @@ def test_a_verdict_is_plain_data(tmp_path: Path) -> None:
     assert list(data) == ["seed", "tolerance", "versions", "cases", "remarks"]
     assert list(data["versions"]) == ["python", "torch", "onnx", "onnxruntime"] and all(data["versions"].values())
     assert [Case(**case) for case in data["cases"]] == verdict.cases and math.isfinite(data["cases"][0]["max_abs"])
+
+
+@pytest.mark.parametrize("longest", [6, 4])
+def test_flat_answers_as_long_as_the_longest_row_are_padded(longest: int) -> None:
+    """[batch * steps, n], of a module that gives back only as many steps as its longest row has."""
+    slot = Slot.of(TensorSpec("y", "float32", (Flat(("batch", "time")), 2)))
+    value = np.arange(2 * longest * 2, dtype=np.float32).reshape(2 * longest, 2)
+    assert slot.holds(value, 2, longest)
+    assert not slot.holds(value, 2, longest + 1)
+    assert not slot.holds(value[:, 0], 2, longest)
