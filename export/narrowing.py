@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rnncore.export.stages import Traced
-from rnncore.export.tracing.example import Example, Extent
+from rnncore.export.tracing.example import Extent
+from rnncore.export.tracing.other_ways import LEAST_RANGE
 from rnncore.export.tracing.size_limits import Guard
-from rnncore.export.tracing.trace import TRACE_SIZES
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.sizes import MOST_STEPS, broken_at
 from rnncore.export.verification.verifier import size_of
 from rnncore.runtime.format.axes import BATCH, TIME
 
-_LEAST_RANGE = 8
 """Sizes that a range has at least; a condition such as ``time % 4 == 0`` leaves single ones."""
 
 
@@ -46,25 +45,21 @@ def narrowed_lengths(traced: Traced, verdict: Verdict) -> Narrowed | None:
         for guard in broken_at(traced.trace.limits.guards, {BATCH: case.batch, TIME: case.time}):
             if guard.axes == (TIME,):
                 asked.setdefault(guard.text, guard)
-                least, most = _range(guard, example)
+                least, most = _range(guard, traced.trace.sizes[TIME])
                 low, high = max(low, least), most if high is None else min(high, most or high)
     own = size_of(example, TIME)
     most = MOST_STEPS if high is None else high
-    if (
-        not asked
-        or not low <= own <= most
-        or most - low + 1 < _LEAST_RANGE
-        or any(low <= c.time <= most for c in wrong)
-    ):
+    if not asked or not low <= own <= most or most - low + 1 < LEAST_RANGE or any(low <= c.time <= most for c in wrong):
         return None
     extents = {**example.extents, TIME: replace(extent, minimum=low, maximum=high)}
     trace = replace(traced.trace, example=replace(example, extents=extents))
-    return Narrowed(replace(traced, trace=trace), _remark(list(asked.values()), extents[TIME]), high == extent.maximum)
+    # Streams begin short: one of fewer steps than the way of the example begins with has no right answer.
+    forever = high == extent.maximum and (low == extent.minimum or example.trace_steps is None)
+    return Narrowed(replace(traced, trace=trace), _remark(list(asked.values()), extents[TIME]), forever)
 
 
-def _range(guard: Guard, example: Example) -> tuple[int, int | None]:
+def _range(guard: Guard, traced_at: int) -> tuple[int, int | None]:
     """The lengths around that of the trace for which ``guard`` holds."""
-    traced_at = example.fit(TRACE_SIZES)[TIME]
     turns = guard.turns(TIME, {BATCH: 1}, MOST_STEPS)
     least = max((turn for turn in turns if turn <= traced_at), default=1)
     return least, min((turn - 1 for turn in turns if turn > traced_at), default=None)

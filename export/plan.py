@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rnncore.export.options import Options
 from rnncore.export.tracing.size_limits import Guard
-from rnncore.export.tracing.trace import Trace
+from rnncore.export.tracing.trace import LIFTED_LENGTHS, Trace
 from rnncore.export.verification.cases import Case, Verdict
 from rnncore.export.verification.sizes import MOST_STEPS, Sizes, broken_at
 from rnncore.export.verification.structure import why_chunks_differ
@@ -22,7 +22,10 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
-UNUSED_LENGTHS = "; if forward does not cut its sequences by '{name}', lengths=False makes that an input like others"
+UNUSED_LENGTHS = (
+    "; with lengths=False '{name}' is an input like others, and the file answers a padded batch as PyTorch does, "
+    "whatever that is"
+)
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,17 @@ class Plan:
     dropped_lengths: bool = False
 
     @classmethod
-    def of(cls, options: Options, *, own_lengths: bool) -> Plan:
-        """All that the caller wants, and what nobody forbids; ``own_lengths``: the module has such an input itself."""
+    def of(cls, options: Options, own_lengths: str | None, inputs: Sequence[str]) -> Plan:
+        """All that the caller wants, and what nobody forbids; ``own_lengths``: which of ``inputs`` are the module's own."""
         proves = options.verify  # "auto" is what is proved
+        taken = own_lengths is None and LIFTED_LENGTHS in inputs  # by something else
         stream = options.streaming is True or (options.streaming == "auto" and proves)
         why_not = "exported with streaming=False" if options.streaming is False else "not verified"
         return cls(
-            lift_lengths=options.lengths is True or (options.lengths == "auto" and proves),
+            lift_lengths=options.lengths is True or (options.lengths == "auto" and proves and not taken),
             stream=stream,
             not_causal_because="" if stream else why_not,
-            must_lengths=options.lengths is True and not own_lengths,
+            must_lengths=options.lengths is True and own_lengths is None,
             must_stream=options.streaming is True,
         )
 

@@ -32,6 +32,11 @@ class Progress:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether somebody may be watching."""
+        return self._thread is not None
+
     def now(self, stage: str) -> None:
         """What happens from here on, such as "tracing"."""
         self._stage = stage

@@ -21,6 +21,7 @@ class ExportReport:
     form: how the recurrence is written, such as "loop" or "fused+loop".  verification: the plain data stored in the file
     (seed, tolerance, versions, cases); empty if not verified.  accuracy: what int8 costs, None in full precision.
     form_choices: the form of each recurrent layer, and why.  weights_path: the second file, if the weights are in one.
+    advice: what another form would gain, measured where the export ran on a terminal; empty if it is little.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class ExportReport:
     accuracy: AccuracyReport | None = None
     form_choices: dict[str, Choice] = field(default_factory=dict)
     weights_path: Path | None = None
+    advice: str = ""
 
     @property
     def causal(self) -> bool:
@@ -60,5 +62,6 @@ class ExportReport:
         line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
         line += f"\n  weights in {self.weights_path}" if self.weights_path else ""
         line += "".join(f"\n  {text}" for text in describe(self.form_choices))
+        line += f"\n  {self.advice}" if self.advice else ""
         line += "".join(f"\n  {remark}" for remark in self.verification.get("remarks", ()))
         return line if self.accuracy is None else f"{line}\n{self.accuracy}"

@@ -32,10 +32,15 @@ def signature_of(
     """
     extents, lengths = traced.example.extents, traced.lengths
     state_names = {s.name for s in states} | {s.output for s in states}
-    inputs = [_port(v, ids=traced.ids.get(str(v.name))) for v in graph.inputs if v.name not in state_names]
+    followers = {i.name: i.axes for i in traced.example.inputs if any(isinstance(axis, Steps) for axis in i.axes)}
+    inputs = [
+        _port(v, followers=followers.get(str(v.name), ()), ids=traced.ids.get(str(v.name)))
+        for v in graph.inputs
+        if v.name not in state_names
+    ]
     known = dict(zip(graph.outputs, traced.example.output_shapes or (), strict=False))  # states come after them
     outputs = [_port(v, known.get(v)) for v in graph.outputs if v.name not in state_names]
-    names = [name for port in inputs for name in port.shape if isinstance(name, str)]
+    names = [name for port in inputs for name in port.shape if isinstance(name, str) and not isinstance(name, Steps)]
     problems = [
         f"{what} '{port.name}' of shape {shape_text(port.shape)} has {count} {axis} axes, expected {expected}"
         for what, ports in (("input", inputs), ("output", outputs))
@@ -46,7 +51,7 @@ def signature_of(
     ]
     raise_all(problems, ExportError)
     axes = tuple(extents.get(name, Extent(name)).axis for name in dict.fromkeys(names))
-    stated = [size for port in outputs for size in port.shape if isinstance(size, Steps | Flat)]
+    stated = [size for port in (*inputs, *outputs) for size in port.shape if isinstance(size, Steps | Flat)]
     says_more = bool(stated) or any(axis.bounded for axis in axes) or set(names) - {BATCH, TIME}
     return Signature(
         inputs=tuple(p for p in inputs if p.name != lengths),
@@ -59,10 +64,19 @@ def signature_of(
     )
 
 
-def _port(value: ir.Value, shape: Sequence[Size] | None = None, *, ids: tuple[int, int] | None = None) -> TensorSpec:
+def _port(
+    value: ir.Value,
+    shape: Sequence[Size] | None = None,
+    *,
+    followers: Sequence[str | None] = (),
+    ids: tuple[int, int] | None = None,
+) -> TensorSpec:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"'{value.name}' has no known shape or dtype")
-    found = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
+    found: tuple[Size, ...] = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
+    found = (
+        tuple(a if isinstance(a, Steps) else d for a, d in zip(followers, found, strict=True)) if followers else found
+    )
     low, high = (None, None) if ids is None else ids
     limit = None if high is None or high >= _NO_END else high + 1
     minimum = None if low is None or (low == 0 and limit is not None) else low

@@ -6,6 +6,7 @@ All are values: a stage reads what came before it and makes something new.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,17 +31,18 @@ from rnncore.export.signature import precision_of, signature_of, write_metadata
 from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_forms, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.example import Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.tracing.operators import Operators, find_operators
-from rnncore.export.tracing.other_ways import with_other_ways
+from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.states import find_states, states_of, with_starts
-from rnncore.export.tracing.trace import TRACE_SIZES, Trace, trace
+from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.verification.repeatable import check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS
 from rnncore.export.verification.structure import stride_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
 from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.signature import Signature, StateSpec
 
 
@@ -60,6 +62,7 @@ class Captured:
     example: Example
     operators: Operators
     why_not_rolled: ExportError | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, module: nn.Module, example: Any, options: Options) -> Captured:
@@ -79,15 +82,49 @@ class Captured:
             check_runs(call, reference)
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
+        try:
+            return cls._rolled(reference, call, options)
+        except ExportError as reason:
+            held = _with_sizes_held(call, options)
+            if held is not None:
+                axes, what = held
+                with suppress(ExportError), unchanged(reference):
+                    fewer = Example.of(reference, example, axes, options.lengths)
+                    fewer = find_axes(reference, fewer, axes, options.seed)
+                    return replace(cls._rolled(reference, fewer, options), remarks=(what,))
+            plain = convert_plain_layers(copied(reference))
+            operators = find_operators(plain, call, options.seed)
+            return cls(reference, plain, plain, call, operators, reason)
+
+    @classmethod
+    def _rolled(cls, reference: nn.Module, call: Example, options: Options) -> Captured:
         plain = convert_plain_layers(copied(reference))
         operators = find_operators(plain, call, options.seed)
-        try:
-            rolled = roll(plain, call, operators, options.seed)
-        except ExportError as reason:  # matters only if torch cannot trace the loops as they are
-            return cls(reference, plain, plain, call, operators, reason)
+        rolled = roll(plain, call, operators, options.seed)
         if rolled is None:
             return cls(reference, plain, plain, call, operators)
         return cls(reference, plain, rolled, call, Operators([]))
+
+
+def _with_sizes_held(call: Example, options: Options) -> tuple[Axes, str] | None:
+    """Axes of the inputs without those that are neither batch nor time, and what to say of it; None if there are none.
+
+    A loop over time carries values whose sizes it must know: of images whose height and width are free it can know none.
+    """
+    given = options.axes or {}
+    held = [
+        f"{own.name} axis {i} to {own.value.shape[i]}"
+        for own in call.inputs
+        if own.name not in given
+        for i, axis in enumerate(own.axes)
+        if axis not in (None, BATCH, TIME)
+    ]
+    if not held:
+        return None
+    axes = {i.name: tuple(axis if axis in (BATCH, TIME) else None for axis in i.axes) for i in call.inputs} | dict(
+        given
+    )
+    return axes, f"a loop over time holds the sizes that it carries: {', '.join(held)}, as in the example"
 
 
 @dataclass(frozen=True)
@@ -106,20 +143,22 @@ class Traced:
             ExportError: torch cannot trace it, it fixes an axis that must be free, or the form is none for its cells.
         """
         program, operators = captured.program, captured.operators
+        asked: dict[str, Any] = {
+            "lift_lengths": lift_lengths,
+            "output_names": options.output_names,
+            "seed": options.seed,
+        }
         try:
-            found = trace(
-                program,
-                captured.example,
-                operators,
-                lift_lengths=lift_lengths,
-                output_names=options.output_names,
-                seed=options.seed,
-            )
+            found = trace(program, captured.example, operators, **asked)
         except ExportError as error:
             if captured.why_not_rolled is None:
                 raise
             raise captured.why_not_rolled from error
-        limits = with_other_ways(found.limits, program, operators, found.example, TRACE_SIZES, MOST_STEPS)
+        steps = steps_of_own_way(found, captured.example)
+        if steps is not None:  # that of the sizes chosen here is another than that of the user's example
+            with suppress(ExportError):
+                found = trace(program, replace(captured.example, trace_steps=steps), operators, **asked)
+        limits = with_other_ways(found.limits, program, operators, found.example, found.sizes, MOST_STEPS)
         calls = list(found.calls.values())
         if options.int8:
             check_form(options.form, [call.name for call in calls])
@@ -132,35 +171,41 @@ class Traced:
 
 @dataclass(frozen=True)
 class Planned:
-    """What the file shall offer, and the graph to make it of, in which what looks back without a loop carries ``contexts``."""
+    """What the file shall offer, and the graph to make it of, in which what looks back without a loop carries ``contexts``.
+
+    known: all traces that were made on the way, ``traced`` among them.
+    """
 
     plan: Plan
     traced: Traced
     model: ir.Model
     contexts: Sequence[StateSpec]
+    known: Sequence[Traced]
 
     @classmethod
-    def of(cls, captured: Captured, options: Options, plan: Plan, known: Traced | None) -> Planned:
-        """``plan`` as far as the structure of the module allows it; ``known``: traced before, perhaps with other lengths.
+    def of(cls, captured: Captured, options: Options, plan: Plan, known: Sequence[Traced]) -> Planned:
+        """``plan`` as far as the structure of the module allows it; ``known``: traced before, with lengths and without.
 
         Raises:
             NotStreamableError: it does not stream, and must.
         """
-        if known is None or known.trace.lengths_lifted != plan.lift_lengths:
-            known = Traced.of(captured, options, lift_lengths=plan.lift_lengths)
-        found = known.trace
+        traced = next((one for one in known if one.trace.lengths_lifted == plan.lift_lengths), None)
+        if traced is None:
+            traced = Traced.of(captured, options, lift_lengths=plan.lift_lengths)
+            known = [*known, traced]
+        found = traced.trace
         plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
         why_not = (why_not_causal(found) or sizes_of(found.example, found.limits).too_far) if plan.stream else ""
         if why_not:
             plan = plan.batch_only(why_not)
         if not plan.stream or plan.must_lengths or found.example.lengths is not None:
-            return cls(plan, known, found.model, [])
+            return cls(plan, traced, found.model, [], known)
         model = found.model.clone()
         contexts = carry_context(model)
         if contexts and plan.lift_lengths:
             # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
-        return cls(plan, known, model, contexts)
+        return cls(plan, traced, model, contexts, known)
 
 
 @dataclass(frozen=True)

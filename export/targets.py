@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from rnncore.cells import Cell, LSTMCell, RNNCell
+import torch
+
+from rnncore.cells import Cell, GRUCell, LSTMCell, RNNCell
+from rnncore.export.lowering.forms import FUSED_OR_SCAN
 from rnncore.export.lowering.fused import why_not_fused
 from rnncore.export.tracing.recorder import Call
 
@@ -19,6 +22,9 @@ TARGETS = ("onnxruntime", "openvino", "tract", "portable")
 PORTABLE = ("onnxruntime", "openvino", "onnx-reference", "tract")
 """What target="portable" stands for."""
 ASKED = "asked for"
+_FASTEST = "the fused operator is several times faster at this size"
+_SMALL = 2**18  # numbers in the weights of a cell, some 180 units: both ways of writing it hold a copy
+_LARGEST = 1e6  # weight of such a cell: times ordinary numbers it does not overflow
 CHOICES_KEY = "rnncore.form_choices"
 
 
@@ -87,8 +93,10 @@ def _choice(call: Call, target: str, *, int8: bool) -> Choice:
     against = "fused operators have no int8 twin" if int8 else ""
     for program in programs:
         against = against or why_not(program, "fused", call.cell, **where)
-    if "onnxruntime" in programs:
-        against = against or why_hides_nan(call.cell)
+    if "onnxruntime" in programs and not against:
+        against = why_hides_nan(call.cell)
+        if against and target == "onnxruntime" and _is_small_and_bounded(call.cell):
+            return Choice(FUSED_OR_SCAN, f"{_FASTEST}; a Scan stands beside it for NaN, which it would hide")
     if not against:
         return Choice(
             "fused", f"the fused operator computes exactly this cell on {', '.join(programs)}, and is fastest"
@@ -98,9 +106,19 @@ def _choice(call: Call, target: str, *, int8: bool) -> Choice:
     return Choice(form, against)
 
 
+def _is_small_and_bounded(cell: Cell) -> bool:
+    """Whether the operator is much faster than a loop, and out of ordinary numbers makes no NaN that it could hide."""
+    if not isinstance(cell, LSTMCell | GRUCell) or (cell.gate_activation, cell.activation) != ("sigmoid", "tanh"):
+        return False
+    weights = list(cell.parameters())
+    if sum(weight.numel() for weight in weights) > _SMALL:
+        return False
+    return all(weight.dtype == torch.float32 and bool((weight.abs() <= _LARGEST).all()) for weight in weights)
+
+
 def form_text(choices: Mapping[str, Choice]) -> str:
     """The forms in a file, such as ``loop`` or ``fused+loop``."""
-    return "+".join(sorted({choice.form for choice in choices.values()})) or "none"
+    return "+".join(sorted({form for choice in choices.values() for form in choice.form.split("+")})) or "none"
 
 
 def describe(choices: Mapping[str, Choice]) -> list[str]:

@@ -248,6 +248,7 @@ class Model:
         max_streams: int | None = None,
         max_idle_s: float | None = None,
         on_evict: OnEvict | None = None,
+        workers: int = 1,
     ) -> Pool:
         """Open a pool, which batches the pushes of many streams; use it in ``with``, or close it.
 
@@ -264,6 +265,9 @@ class Model:
         max_idle_s: evict streams that have not pushed for so long.
         on_evict: called with key and saved state of an evicted stream, which is then at its end (StreamEvictedError);
             ``pool.restore`` goes on.  Without it an evicted stream is only parked, and comes back with its next push.
+        workers: threads that run batches side by side, at most one for each processor (and ``max_streams``).  Streams belong
+            to none of them: each batch is of those that are ready, and a long one holds up no other.  Worth it where the
+            model takes longer than handing the answers out, which is Python's one thread: from some 256 units.
 
         Raises NotStreamableError if the model is not causal, InputError for an option out of range.
         """
@@ -277,6 +281,7 @@ class Model:
             max_streams=max_streams,
             max_idle_s=max_idle_s,
             on_evict=on_evict,
+            workers=workers,
         )
 
     @property

@@ -40,9 +40,8 @@ PACKAGES = {
     "runtime/format": Package(
         "rnncore/runtime/format",
         (
-            *_in("runtime", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits", "options"),
-            *_in("runtime", "formats", "weights_files"),
-            *_in("export", "publishing"),
+            *_in("runtime", "atomic", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits"),
+            *_in("runtime", "options", "formats", "weights_files", "folding", "comparison", "second_files"),
         ),
     ),
     "runtime/session": Package(
@@ -70,7 +69,8 @@ PACKAGES = {
     "runtime/streaming": Package(
         "rnncore/runtime/streaming",
         (
-            *_in("runtime", "stream", "strides", "state_rows", "bound_buffers", "stream_machine", "foreign"),
+            *_in("runtime", "stream", "strides", "state_rows", "snapshot_text", "bound_buffers", "foreign"),
+            *_in("runtime", "stream_machine"),
             *_in("service", "hooks", "snapshot"),
         ),
     ),

@@ -36,8 +36,9 @@ def _recurrent_policy() -> Subject:
     assert RNNStates is not None
     return Subject(
         Step(),
-        lambda b, t: (torch.randn(b, 5), torch.zeros(1, b, 12), torch.zeros(1, b, 12), torch.zeros(b)),
+        lambda b, t: (torch.randn(b, 5), torch.zeros(1, b, 12), torch.zeros(1, b, 12), (torch.rand(b) < 0.2).float()),
         causal=True,
+        carried={"hidden": 1, "cell": 2},
     )
 
 

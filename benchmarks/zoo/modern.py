@@ -190,9 +190,7 @@ def _jamba() -> Subject:
         vocab_size=40,
         pscan=False,
     )
-    return Subject(
-        Call(JambaLM(config), lambda m, ids: m(ids)[0]), lambda b, t: torch.randint(40, (b, t)), causal=False
-    )
+    return Subject(JambaLM(config), lambda b, t: torch.randint(40, (b, t)))
 
 
 @entry("minGRU-pytorch", "minGRU")

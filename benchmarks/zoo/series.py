@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import torch
 
 from benchmarks.zoo.subject import Call, Subject, entry
+
+# tsai imports torchvision, and so does transformers where it is; both need no operator of it, and those of its wheels are
+# compiled for other builds of torch.
+_OPERATORS = "torchvision._meta_registrations"
+sys.modules.setdefault(_OPERATORS, types.ModuleType(_OPERATORS))
 
 
 @entry("gluonts", "DeepAR's LSTM (unroll)")

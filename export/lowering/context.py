@@ -99,16 +99,20 @@ class _Carrier:
     # ---------------------------------------------------------------------------------------------- what looks back
 
     def _pad(self, node: ir.Node) -> ir.Value | None:
-        x, layout, pads = node.inputs[0], _Layout.of(node.inputs[0]), _numbers(node, 1)
+        x, layout, pads = node.inputs[0], _Layout.of(node.inputs[0]), _widths(node)
         mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
         if x is None or layout is None or pads is None or mode != "constant" or len(pads) != 2 * len(layout.dims):
             return None
         before, after = pads[layout.time], pads[layout.time + len(layout.dims)]
-        others = [n for axis, n in enumerate(pads) if axis % len(layout.dims) != layout.time]
+        others = [n != 0 for axis, n in enumerate(pads) if axis % len(layout.dims) != layout.time]
         fill = _numbers(node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else [0]
-        if before <= 0 or any(others) or fill is None or (len(node.inputs) > 3 and node.inputs[3]):
+        if before is None or before <= 0 or any(others) or fill is None or (len(node.inputs) > 3 and node.inputs[3]):
             return None
         y = self._joined(node, x, layout, np.full(_item(layout, before), fill[0]))
+        if after is None:  # computed from the steps, as where the last window shall be whole
+            given = [0 if place == layout.time else 1 for place in range(len(pads))]
+            widths = self._builder.op("Mul", node.inputs[1], self._builder.constant(given))
+            return self._builder.op("Pad", y, widths, *node.inputs[2:3], mode="constant")
         if after < 0:  # as ZeroPad2d((0, 0, 1, -1)) shifts
             return self._slice(y, layout.time, 0, after)
         if after:
@@ -246,6 +250,17 @@ def _numbers(node: ir.Node, place: int) -> list[int] | None:
     value = node.inputs[place] if place < len(node.inputs) else None
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy().ravel().tolist()
+
+
+def _widths(node: ir.Node) -> list[int | None] | None:
+    """How much a ``Pad`` adds before and after each axis, None for what is computed; None if it is not known one by one."""
+    constant = _numbers(node, 1)
+    pieces = node.inputs[1].producer() if node.inputs[1] is not None else None
+    if constant is not None or pieces is None or pieces.op_type != "Concat":
+        return None if constant is None else list(constant)
+    found = [_numbers(pieces, place) for place in range(len(pieces.inputs))]
+    alone = [value is not None and value.shape is not None and tuple(value.shape) == (1,) for value in pieces.inputs]
+    return [None if one is None else one[0] for one in found] if all(alone) else None
 
 
 def _cut_at_end(x: ir.Value, axis: int) -> tuple[ir.Value, int] | None:

@@ -72,15 +72,38 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     """
     if form == "fused":
         return emit_fused(builder, rec, extent.lengths)
-    emit = {"loop": emit_loop, "scan": emit_scan}[form]
+    emit = emit_loop if form == "loop" else emit_scan
+
+    def steps(inside: Builder, own: Recurrence) -> list[ir.Value]:
+        if form == FUSED_OR_SCAN:
+            return _fused_or_steps(inside, own, extent, emit, builder)
+        return _steps(inside, own, extent, emit, builder)
+
     if not streams or rec.matrix_size > SMALL:
-        return _steps(builder, rec, extent, emit, builder)
+        return steps(builder, rec)
+    return _either(builder, rec, extent.one_step(builder, rec.x), ("one_step", emit_step), ("steps", steps))
+
+
+FUSED_OR_SCAN = "fused+scan"
+"""The fused operator and a ``Scan`` as branches: the operator where it is right, which each call finds out."""
+
+_ORDINARY = 1e30
+"""Of numbers that add up to less, no product with weights overflows, and none of them is NaN or infinite."""
+
+
+def _fused_or_steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outside: Builder) -> list[ir.Value]:
+    """The fused operator for ordinary numbers, and the steps for others, of which it would hide NaN.
+
+    Only for cells whose states stay bounded (sigmoid and tanh): of ordinary numbers they make no others.
+    """
+    sums = [builder.op("ReduceL1", value, keepdims=0) for value in (rec.x, *rec.states)]
+    ordinary = builder.op("Less", builder.op("Sum", *sums), builder.constant(_ORDINARY, rec.dtype.numpy()))
     return _either(
         builder,
         rec,
-        extent.one_step(builder, rec.x),
-        ("one_step", emit_step),
-        ("steps", lambda b, r: _steps(b, r, extent, emit, builder)),
+        ordinary,
+        ("fused", lambda b, r: emit_fused(b, r, extent.lengths)),
+        ("explicit", lambda b, r: _steps(b, r, extent, emit, outside)),
     )
 
 

@@ -44,12 +44,32 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     except Unfitting as why:
         raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
     extents = {names[k]: _extent(names[k], group, shapes) for k, group in enumerate(groups)}
-    roles = {place: names[k] for k, group in enumerate(groups) for place in group.places}
+    roles: dict[Place, str] = {place: names[k] for k, group in enumerate(groups) for place in group.places}
+    roles |= {
+        own.place: Steps(names[k], own.times, own.plus) for k, group in enumerate(groups) for own in group.followers
+    }
     inputs = tuple(
         replace(own, axes=tuple(roles.get((i, axis)) for axis in range(own.value.dim())))
         for i, own in enumerate(example.inputs)
     )
-    return replace(example, inputs=inputs, extents=extents, output_shapes=shapes)
+    counts = _counts(prober, example, groups, names) if BATCH in names.values() else {}
+    return replace(example, inputs=inputs, extents=extents, output_shapes=shapes, counts=counts)
+
+
+def _counts(prober: Prober, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> dict[str, str]:
+    """Inputs [batch] that count along an axis of others, beside the lengths, with the name of that axis."""
+    rows = next(group.places for k, group in enumerate(groups) if names[k] == BATCH)
+    counts = {}
+    for index in prober.counting:
+        name = example.names[index]
+        if name == example.lengths or (index, 0) not in rows:
+            continue
+        for k, group in enumerate(groups):
+            sizes = (group.size + group.multiple, group.size - group.multiple)
+            tried = [group.sizes(n) for n in sizes if n >= group.minimum]
+            if names[k] != BATCH and any(prober.counts(index, group.places, own) for own in tried):
+                counts[name] = names[k]
+    return counts
 
 
 def _given(example: Example, given: Axes) -> tuple[list[Place], dict[str, tuple[Place, ...]], dict[Place, str]]:
@@ -97,13 +117,15 @@ def _with_strangers(prober: Prober, example: Example, groups: Sequence[Group], n
             for group in groups
             if group is not home
             and group.size == home.size
+            and not group.followers
             and all(
                 index not in known and default_axes(example.inputs[index].value)[axis] == role
                 for index, axis in group.places
             )
         ]
         if more:
-            whole = Group((*home.places, *(place for group in more for place in group.places)), home.size)
+            places = (*home.places, *(place for group in more for place in group.places))
+            whole = Group(places, home.size, followers=home.followers)
             find_limits(prober, whole)
             joined = [whole if group is home else group for group in joined if group not in more]
     return joined

@@ -15,7 +15,7 @@ from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.packing import REWRITE
 from rnncore.runtime.errors import ExportError, InputError, raise_all
-from rnncore.runtime.format.axes import BATCH, TIME, Axis, Size
+from rnncore.runtime.format.axes import BATCH, TIME, Axis, Size, Steps
 
 LENGTHS_NAMES = (
     "lengths",
@@ -34,7 +34,10 @@ Axes = Mapping[str, Sequence[str | None]]
 
 @dataclass(frozen=True)
 class Input:
-    """One tensor the module takes: example value and the names of its free axes (None for a fixed one)."""
+    """One tensor the module takes: example value and its free axes (None for a fixed one).
+
+    An axis is its name, or :class:`Steps` where its size follows a named one of another input.
+    """
 
     name: str
     value: Tensor
@@ -45,14 +48,17 @@ class Input:
 
         Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
         the example's spread, integers any value between the example's extremes (below ``vocabulary`` if it is constant).
+        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) are all full.
         """
         value = self.value.detach().cpu()
-        shape = [sizes[axis] if axis else n for axis, n in zip(self.axes, value.shape, strict=True)]
+        shape = [_size(axis, n, sizes) for axis, n in zip(self.axes, value.shape, strict=True)]
         for axis, size in enumerate(shape):
             if self.axes[axis]:
                 picks = torch.randint(value.shape[axis], (size,), generator=generator)
                 value = value.index_select(axis, picks)
-        if value.is_floating_point():
+        if are_shares(self.value):
+            value = torch.ones_like(value)
+        elif value.is_floating_point():
             spread = self.value.detach().float().std(correction=0).item() if self.value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator)
             value = value + (noise * (spread or 1.0)).to(value.dtype)
@@ -106,6 +112,8 @@ class Example:
 
     extents: the sizes that free axes take, by name; an axis without takes any.
     states: inputs that are states of the file, with the number of the output that each becomes; drawn as zeros.
+    counts: inputs [batch] that say how many entries along an axis belong to each row, with the name of that axis.
+    trace_steps: so many steps the traced call shall have; None leaves that to the tracer.
     output_shapes: how the shapes of the outputs follow, None where nobody has looked.
     """
 
@@ -117,6 +125,8 @@ class Example:
     extents: Mapping[str, Extent] = field(default_factory=dict)
     output_shapes: tuple[tuple[Size, ...], ...] | None = None
     states: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, str] = field(default_factory=dict)
+    trace_steps: int | None = None
 
     @classmethod
     def of(cls, module: nn.Module, example: Any, axes: Axes | None, lengths: str | bool) -> Example:
@@ -173,7 +183,8 @@ class Example:
     @property
     def axis_names(self) -> list[str]:
         """Names of the free axes, each once."""
-        return list(dict.fromkeys(name for own in self.inputs for name in own.axes if name is not None))
+        axes = [axis for own in self.inputs for axis in own.axes if axis is not None and not isinstance(axis, Steps)]
+        return list(dict.fromkeys(axes))
 
     def fit(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, int]:
         """Sizes that the module takes: the given ones, counted as :meth:`Extent.near` does, and some for other axes.
@@ -193,11 +204,13 @@ class Example:
         return [torch.zeros_like(tensor) if name in self.states else tensor for name, tensor in named]
 
     def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
-        """Random inputs of the given sizes, exactly, all lengths full; other axes are of sizes that the module takes."""
+        """Random inputs of the given sizes, exactly, all lengths and counts full; other axes of sizes that the module takes."""
         sizes = {**self.fit({}), **sizes}
         return [
             torch.full((sizes[BATCH],), sizes[TIME], dtype=torch.int64)
             if i.name == self.lengths
+            else torch.full((sizes[BATCH],), sizes[self.counts[i.name]], dtype=i.value.dtype, device=i.value.device)
+            if i.name in self.counts
             else torch.zeros_like(i.resized(sizes, generator, self.vocabulary))
             if i.name in self.states
             else i.resized(sizes, generator, self.vocabulary)
@@ -205,10 +218,10 @@ class Example:
         ]
 
     def like_itself(self, generator: torch.Generator) -> list[Tensor]:
-        """Random inputs of the example's own sizes; its lengths stay as they are."""
+        """Random inputs of the example's own sizes; its lengths and counts stay as they are."""
         own = [dict(zip(map(str, i.axes), i.value.shape, strict=True)) for i in self.inputs]
         return [
-            i.value if i.name == self.lengths else i.resized(sizes, generator, self.vocabulary)
+            i.value if i.name == self.lengths or i.name in self.counts else i.resized(sizes, generator, self.vocabulary)
             for i, sizes in zip(self.inputs, own, strict=True)
         ]
 
@@ -219,6 +232,18 @@ class Example:
         filled = {name: with_tensors(value, source) for name, value in self._arguments.arguments.items()}
         bound = inspect.BoundArguments(self._arguments.signature, filled)
         return module(*bound.args, **bound.kwargs)
+
+
+def are_shares(value: Tensor) -> bool:
+    """Whether an input may say which share of the steps of the longest row each row has."""
+    known = value.dim() == 1 and value.is_floating_point() and value.numel() > 0
+    return known and bool((value > 0).all()) and float(value.max()) == 1.0
+
+
+def _size(axis: str | None, own: int, sizes: Mapping[str, int]) -> int:
+    if axis is None:
+        return own
+    return axis.at(sizes[axis.of]) if isinstance(axis, Steps) and axis not in sizes else sizes[axis]
 
 
 def default_axes(value: Tensor) -> tuple[str | None, ...]:

@@ -51,7 +51,7 @@ def _together(prober: Prober, groups: Sequence[Group]) -> list[tuple[dict[int, i
     runs = []
     for step in (3, 7):
         wanted = {k: group.size + (step + k) * group.multiple for k, group in enumerate(groups)}
-        sizes = {place: n for k, n in wanted.items() for place in groups[k].places}
+        sizes = {place: size for k, n in wanted.items() for place, size in groups[k].sizes(n).items()}
         outcome = prober.run(sizes)
         if outcome is not None:
             runs.append((wanted, outcome))
@@ -107,5 +107,5 @@ def _flat(prober: Prober, groups: tuple[Group, Group], parts: tuple[str, Part], 
 
 
 def _asked(prober: Prober, group: Group, n: int, place: tuple[int, int]) -> int | None:
-    outcome = group.outcomes.get(n) or prober.run(group.sizes(n))
+    outcome = group.outcomes.get(n) or group.run(prober, n)
     return None if outcome is None else outcome.shapes[place[0]][place[1]]

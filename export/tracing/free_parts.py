@@ -1,4 +1,4 @@
-"""``chunk`` and ``split`` along a free axis as slices, which is what torch's translation of them fails to write."""
+"""Parts of a free axis as slices that hold at every size: ``chunk`` and ``split``, and ends that are counted backwards."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ def slice_free_parts(program: ExportedProgram) -> None:
             for user in list(node.users):
                 _slice(graph, user, (source, dim), size)
         graph.erase_node(node)
+    program.graph_module.recompile()
+
+
+def count_ends_forwards(program: ExportedProgram) -> None:
+    """Write every slice ``x[..., : -n]``, where n is computed from sizes, as ``x[..., : size - n]``.
+
+    For a module that leaves the slice out where n is 0 (``if n: x = x[..., :-n]``) this holds at every size, and the other does
+    not: the end -0 is the beginning.
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is not aten.slice.Tensor or len(node.args) < 4 or not isinstance(node.args[3], Node):
+            continue
+        source, dim, _, end = node.args[:4]
+        back, size = end.meta["val"], source.meta["val"].shape[dim]
+        if isinstance(back, torch.SymInt) and back.node.hint is not None and back.node.hint < 0:
+            with graph.inserting_before(node):
+                whole = _noted(graph, aten.sym_size.int, (source, dim), size)
+                forwards = _noted(graph, operator.add, (whole, end), size + back)
+            node.update_arg(3, forwards)
     program.graph_module.recompile()
 
 

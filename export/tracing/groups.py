@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from rnncore.export.tracing.affine_ties import Follower, find_affine_ties
 from rnncore.export.tracing.probing import Outcome, Place, Prober
 
 _MOST_TIES = 64  # combinations of axes that are tried together for one size
@@ -15,7 +16,7 @@ _FAR = (2, 3)  # times the size of the example
 
 @dataclass
 class Group:
-    """Axes that have one size in common, and what sizes that may be."""
+    """Axes that have one size in common, what sizes that may be, and axes whose sizes follow it."""
 
     places: tuple[Place, ...]
     size: int
@@ -23,10 +24,19 @@ class Group:
     multiple: int = 1
     maximum: int | None = None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    followers: tuple[Follower, ...] = ()
 
     def sizes(self, size: int) -> dict[Place, int]:
         """All axes of the group at one size."""
-        return dict.fromkeys(self.places, size)
+        return {
+            **dict.fromkeys(self.places, size),
+            **{follower.place: follower.at(size) for follower in self.followers},
+        }
+
+    def run(self, prober: Prober, size: int) -> Outcome | None:
+        """What the module does at that size; None if it fails."""
+        sizes = self.sizes(size)
+        return None if min(sizes.values()) < 1 else prober.run(sizes)
 
 
 def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Place, ...]]) -> list[Group]:
@@ -46,6 +56,11 @@ def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Pla
     groups += [Group((place,), prober.base[place]) for place in alone if place not in doubtful]
     groups += _ties(prober, [place for place in open_places if place not in alone or place in doubtful])
     taken = {place for group in groups for place in group.places}
+    left = [place for place in open_places if place not in taken and place not in alone]
+    groups += [
+        Group((leader,), prober.base[leader], followers=followers)
+        for leader, followers in find_affine_ties(prober, left)
+    ]
     groups += [Group((place,), prober.base[place]) for place in doubtful if place not in taken]
     for group in groups:
         find_limits(prober, group)
@@ -134,7 +149,7 @@ def find_limits(prober: Prober, group: Group) -> None:
     size = group.size
 
     def works(n: int) -> bool:
-        outcome = prober.run(group.sizes(n))
+        outcome = group.run(prober, n)
         if outcome is not None:
             group.outcomes[n] = outcome
         return outcome is not None and _same_ranks(outcome, prober.run({}))

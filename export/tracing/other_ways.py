@@ -6,21 +6,25 @@ question only.  So it is traced once more on the other side of each, as far as :
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import torch
 from torch import nn
 
 from rnncore.export.tracing.copying import unchanged
-from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.example import Example, Extent
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.export.tracing.recorder import PlaceholderRecorder
 from rnncore.export.tracing.size_limits import Guard, SizeLimits, Sizes, find_size_limits
 from rnncore.export.tracing.torch_onnx import to_program
-from rnncore.export.tracing.trace import TracedModule, axes_of_symbols
+from rnncore.export.tracing.trace import Trace, TracedModule, axes_of_symbols
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.format.signature import TIME
+from rnncore.runtime.format.signature import BATCH, TIME
 
+LEAST_RANGE = 8  # lengths next to each other that a file takes at least, if it does not take all
+FAR = 64  # steps to both sides of the example where these are looked for
 MOST_TRACES = 4
 """Further traces of one module; each takes about a second."""
 
@@ -52,6 +56,32 @@ def with_other_ways(
         waiting += [guard for guard in fresh if set(guard.axes) <= set(traced_at) and guard.holds(traced_at)]
     numbers = tuple(dict.fromkeys(number for one in found for number in one.numbers))
     return SizeLimits(tuple(known.values()), numbers, max(one.reach for one in found))
+
+
+def steps_of_own_way(traced: Trace, example: Example) -> int | None:
+    """Steps at which to trace so that ``forward`` goes the way of the user's example; None if the trace does already."""
+    shapes = [(i.axes, i.value.shape) for i in example.inputs]
+    own = {str(axis): size for axes, shape in shapes for axis, size in zip(axes, shape, strict=True) if axis}
+    if TIME not in own:
+        return None
+    broken = [g for g in traced.limits.guards if set(g.axes) <= {BATCH, TIME} <= set(own) and not g.holds(own)]
+    if not any(TIME in guard.axes for guard in broken):
+        return None
+    others = {size for axis, size in traced.sizes.items() if axis != TIME}
+    near = [own[TIME] + more for more in (1, 3, 2, 0, -1)]  # an odd one of a stride, if that is no other way
+    possible = [n for n in near if n > 1 and n not in others and example.extents.get(TIME, Extent(TIME)).takes(n)]
+    guards = [g for g in traced.limits.guards if set(g.axes) <= set(own)]
+
+    def goes_the_same_way(size: int) -> bool:
+        return all(g.holds({**own, TIME: size}) == g.holds(own) for g in guards)
+
+    takes = example.extents.get(TIME, Extent(TIME)).takes
+    near_own = [n for n in range(max(1, own[TIME] - FAR), own[TIME] + FAR) if takes(n)]
+    before = [n for n in near_own if n <= own[TIME]][::-1]
+    alike = [*takewhile(goes_the_same_way, before), *takewhile(goes_the_same_way, near_own[len(before) :])]
+    if len(alike) < min(LEAST_RANGE, len(near_own)):
+        return None  # a way of single lengths, such as multiples of a chunk, is none that a file could keep to
+    return next((n for n in possible if goes_the_same_way(n)), None)
 
 
 def _other_side(guard: Guard, traced_at: Sizes, most_steps: int) -> Sizes | None:

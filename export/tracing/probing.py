@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from rnncore.export.tracing.counted_sizes import is_count
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.layers import Recurrent, StreamingLayer
@@ -50,6 +51,7 @@ class _Watch(TorchFunctionMode):
         self.calls: list[tuple[int, int]] = []
         self.operations = 0
         self.work = 0
+        self.sizes: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -59,6 +61,8 @@ class _Watch(TorchFunctionMode):
         self._note_sizes(name, args)
         result = func(*args, **(kwargs or {}))
         self.work += _WORK_OF_A_CALL + _multiplications(name, args, result)
+        if isinstance(result, Tensor):
+            self.sizes.update(result.shape)
         return result
 
     def _note_sizes(self, name: str, args: Any) -> None:
@@ -93,7 +97,9 @@ class Prober:
         self._example = example
         self._seed = seed
         self._known: dict[tuple[tuple[Place, int], ...], Outcome | None] = {}
+        self._met: dict[tuple[tuple[Place, int], ...], frozenset[int]] = {}
         self._work = 0
+        self.counting = self._may_count()
         self.base = {(i, a): n for i, inp in enumerate(example.inputs) for a, n in enumerate(inp.value.shape)}
 
     @property
@@ -108,8 +114,14 @@ class Prober:
         if key not in self._known:
             if self.exhausted:
                 return None
-            self._known[key] = self._run(every)
+            self._known[key], self._met[key] = self._run(every)
         return self._known[key]
+
+    def sizes_met(self, sizes: Mapping[Place, int]) -> frozenset[int]:
+        """Sizes of the results of all operations in such a run, as far as it came; of the inputs, too."""
+        self.run(sizes)
+        every = {**self.base, **sizes}
+        return self._met.get(tuple(sorted(every.items())), frozenset()) | set(every.values())
 
     def answer(self, tensors: list[Tensor]) -> list[Tensor] | None:
         """The module's outputs on ``tensors``, None if it fails."""
@@ -126,10 +138,14 @@ class Prober:
     def _draws(self, sizes: Mapping[Place, int]) -> Iterator[list[Tensor]]:
         """The same for each axis that lengths may be full along, where the example has several of that size."""
         every = {**self.base, **sizes}
-        for length in self._lengths(every) if self._example.lengths is not None else (0,):
-            yield self._drawn(every, length)
+        options = {index: self._counted(index, every) for index in self.counting}
+        for k in range(max(map(len, options.values()), default=1)):
+            yield self._drawn(every, {index: found[min(k, len(found) - 1)] for index, found in options.items()})
+        lengths = {index: found[0] for index, found in options.items() if self._is_lengths(index)}
+        if len(lengths) < len(options):  # what looks like counts may be anything else
+            yield self._drawn(every, lengths)
 
-    def _drawn(self, every: Mapping[Place, int], length: int) -> list[Tensor]:
+    def _drawn(self, every: Mapping[Place, int], counts: Mapping[int, int]) -> list[Tensor]:
         generator = torch.Generator().manual_seed(self._seed)
         tensors = []
         for i, own in enumerate(self._example.inputs):
@@ -138,14 +154,37 @@ class Prober:
             drawn = replace(own, axes=names).resized(
                 dict(zip(names, shape, strict=True)), generator, self._example.vocabulary
             )
-            if own.name == self._example.lengths:
-                drawn = torch.full_like(drawn, length)
+            if i in counts:
+                drawn = torch.full_like(drawn, counts[i])
             tensors.append(drawn)
         return tensors
 
-    def _lengths(self, sizes: Mapping[Place, int]) -> list[int]:
-        """Sizes of the axes that the lengths of the example are full along, those that changed first; else their largest."""
-        index = self._example.names.index(str(self._example.lengths))
+    def _is_lengths(self, index: int) -> bool:
+        return self._example.names[index] == self._example.lengths
+
+    def _may_count(self) -> list[int]:
+        """Inputs that may count along an axis of others: the lengths, and whole numbers [batch] as large as such an axis."""
+        found = []
+        for index, own in enumerate(self._example.inputs):
+            sizes = {size for other in self._example.inputs if other is not own for size in other.value.shape[1:]}
+            largest = int(own.value.max()) if is_count(own.value) else 0
+            if self._is_lengths(index) or (largest > 1 and largest in sizes):
+                found.append(index)
+        return found
+
+    def counts(self, index: int, places: Collection[Place], sizes: Mapping[Place, int]) -> bool:
+        """Whether input ``index`` counts along ``places``: there the module wants another number at other sizes."""
+        own = self._example.inputs[index].value
+        if not any(self.base[place] == int(own.max()) for place in places):
+            return False
+        full, every = self.run(sizes), {**self.base, **sizes}
+        as_it_was = {**{i: int(self._example.inputs[i].value.max()) for i in self.counting if i == index}}
+        others = {i: self._counted(i, every)[0] for i in self.counting if i != index}
+        kept = self._run_on(self._drawn(every, {**others, **as_it_was}), set())
+        return full is not None and (kept is None or kept.shapes != full.shapes)
+
+    def _counted(self, index: int, sizes: Mapping[Place, int]) -> list[int]:
+        """Sizes of the axes that the counts of the example are full along, those that changed first; else their largest."""
         longest = int(self._example.inputs[index].value.max())
         along = [place for place, size in self.base.items() if size == longest and place[0] != index and place[1] != 0]
         along += [place for place, size in self.base.items() if size == longest and place[0] != index]
@@ -156,14 +195,15 @@ class Prober:
         along.sort(key=lambda place: sizes[place] == self.base[place])
         return list(dict.fromkeys(sizes[place] for place in along)) or [longest]
 
-    def _run(self, sizes: Mapping[Place, int]) -> Outcome | None:
+    def _run(self, sizes: Mapping[Place, int]) -> tuple[Outcome | None, frozenset[int]]:
+        met: set[int] = set()
         for tensors in self._draws(sizes):
-            outcome = self._run_on(tensors)
+            outcome = self._run_on(tensors, met)
             if outcome is not None:
-                return outcome
-        return None
+                return outcome, frozenset(met)
+        return None, frozenset(met)
 
-    def _run_on(self, tensors: list[Tensor]) -> Outcome | None:
+    def _run_on(self, tensors: list[Tensor], met: set[int]) -> Outcome | None:
         watch = _Watch()
         with put_back(self._module), _layers_watched(self._module, watch.calls), torch.no_grad():
             try:
@@ -173,6 +213,7 @@ class Prober:
                 return None
             finally:
                 self._work += watch.work
+                met |= watch.sizes
         shapes = tuple(tuple(value.shape) for _, value in named_tensors(outputs, ""))
         return Outcome(shapes, tuple(watch.calls), watch.operations)
 

@@ -55,7 +55,7 @@ class Guard:
     """A condition on sizes under which the trace holds, such as ``time <= 100``.
 
     holds: whether it is true of given sizes.  where: the line that asked, empty where torch does not know.  own: that line
-    is the user's, not one of torch.  numbers: those in the condition.
+    is the user's, not one of torch.  numbers: those in the condition.  differ: it is that two sizes are not equal.
     """
 
     text: str
@@ -64,6 +64,7 @@ class Guard:
     axes: tuple[str, ...]
     numbers: tuple[int, ...]
     holds: Callable[[Sizes], bool]
+    differ: bool = False
 
     def turns(self, axis: str, others: Sizes, most: int) -> list[int]:
         """Sizes of ``axis``, up to ``most``, that are the first after the condition changed."""
@@ -121,7 +122,13 @@ def _guards(program: ExportedProgram, symbols: Symbols, numbers: Sequence[Number
                 where = next((n.where for n in numbers if n.axis in axes and n.value in inside), "")
                 where = where or _line_of_table(program, inside)
             yield Guard(
-                _text(expression, symbols), where, own or bool(where), axes, inside, _condition(expression, symbols)
+                _text(expression, symbols),
+                where,
+                own or bool(where),
+                axes,
+                inside,
+                _condition(expression, symbols),
+                isinstance(expression, sympy.Ne),
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
+from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
 from rnncore.export.tracing.whole_quotients import add_in_pairs, whole_quotients
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
@@ -34,7 +36,20 @@ def _log_sigmoid(x: Any) -> Any:
     return op.Sub(op.Log(op.Sigmoid(op.Abs(x))), op.Relu(op.Neg(x)))
 
 
-TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
+def _squeeze(x: Any, dims: int | Sequence[int]) -> Any:
+    """Without those of ``dims`` that have one entry; torch lets the others be, where ONNX refuses them."""
+    given = (dims,) if isinstance(dims, int) else dims
+    axes = [axis for axis in given if x.shape is None or (len(x.shape) and x.shape[axis] == 1)]
+    picked: Any = op.Constant(value_ints=axes)
+    return op.Squeeze(x, picked) if axes else op.Identity(x)
+
+
+TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.aten.log_sigmoid.default: _log_sigmoid,
+    torch.ops.aten.squeeze.dim: _squeeze,
+    torch.ops.aten.squeeze.dims: _squeeze,
+    torch.ops.prims.view_of.default: lambda x: op.Identity(x),  # what torch may write such a squeeze as
+}
 """Operators that torch translates into something else than it computes."""
 
 
@@ -57,7 +72,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with silent(), whole_quotients(), CountedNumbers(), torch.no_grad():
+    with silent(), whole_quotients(), sizes_stay_sizes(module), CountedNumbers(), torch.no_grad():
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:
@@ -102,7 +117,7 @@ def _explain(error: Exception, what: str) -> str:
     message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {reason}"
     if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):
         message += (
-            f"\n  {FIXES_AXIS} (a size read as a Python number, such as len(x) for x.shape[0], a loop over time, a reshape "
+            f"\n  {FIXES_AXIS} (a size read as a Python number, as numpy or range() read it, a loop over time, a reshape "
             "with literal sizes, nn.MaxPool1d). Use tensor operations, the sequential form if the package has one, or wrap a "
             "loop over time in rnncore.Recurrent with a Cell."
         )

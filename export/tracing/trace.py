@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -17,7 +17,9 @@ from torch.export import ExportedProgram
 
 from rnncore.export.tracing.call_counter import CallCounter
 from rnncore.export.tracing.copying import unchanged
+from rnncore.export.tracing.counted_sizes import counts_as_sizes
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.free_parts import count_ends_forwards
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
@@ -29,7 +31,7 @@ from rnncore.export.tracing.time_operators import find_time_operators
 from rnncore.export.tracing.torch_onnx import FIXES_AXIS, to_model, to_program
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError, InputError
-from rnncore.runtime.format.signature import BATCH, TIME
+from rnncore.runtime.format.signature import BATCH, TIME, Steps
 
 # Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
 # not even after a convolution over time that shortens it.  Axes beside batch and time have others.
@@ -48,7 +50,7 @@ class Trace:
 
     carried: calls of layers that have a state and no loop.  time_operators: what looks along the time axis, one line each.
     limits: what the program says about sizes.
-    ids: smallest and largest id of inputs that are looked up in tables.
+    ids: smallest and largest id of inputs that are looked up in tables.  sizes: of the traced call, by axis.
     ``example`` has the axes that the graph turned out to have.
     """
 
@@ -61,6 +63,7 @@ class Trace:
     time_operators: list[str] = field(default_factory=list)
     limits: SizeLimits = field(default_factory=SizeLimits)
     ids: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=lambda: TRACE_SIZES)
 
 
 class TracedModule(nn.Module):
@@ -84,7 +87,8 @@ class TracedModule(nn.Module):
         elif self.lift:
             tensors, lengths = flat[:-1], flat[-1]
         self.recorder.start(lengths, self._axes(tensors))
-        outputs = list(named_tensors(self.example.call(self.module, tensors), ""))
+        with counts_as_sizes(self._counts(tensors)):
+            outputs = list(named_tensors(self.example.call(self.module, tensors), ""))
         self.recorder.output_names = [name for name, _ in outputs]
         # An output that is an input, or listed twice, would be one ONNX value with two roles.
         seen: set[int] = {id(t) for t in flat}
@@ -93,6 +97,15 @@ class TracedModule(nn.Module):
             results.append(value.clone() if id(value) in seen else value)
             seen.add(id(value))
         return tuple(results)
+
+    def _counts(self, tensors: Sequence[Tensor]) -> list[tuple[Tensor, Any]]:
+        """Lengths and counts of the module itself, with the sizes of the axes that they count along."""
+        sizes: dict[str, Any] = {}
+        for own, tensor in zip(self.example.inputs, tensors, strict=True):
+            sizes.update({axis: size for axis, size in zip(own.axes, tensor.shape, strict=True) if axis})
+        along = {**self.example.counts, **({self.example.lengths: TIME} if self.example.lengths else {})}
+        named = zip(self.example.names, tensors, strict=True)
+        return [(tensor, sizes[along[name]]) for name, tensor in named if along.get(name) in sizes]
 
     def _axes(self, tensors: Sequence[Tensor]) -> dict[str, set[str]]:
         """How torch writes the sizes of the batch and time axes."""
@@ -123,6 +136,7 @@ def trace(
     generator = torch.Generator().manual_seed(seed)
     others = [name for name in example.axis_names if name not in TRACE_SIZES]
     sizes = example.fit({**TRACE_SIZES, **dict(zip(others, _OTHER_SIZES, strict=False))})
+    sizes = sizes if example.trace_steps is None else {**sizes, TIME: example.trace_steps}
     tensors = example.draw(sizes, generator)
     axes = [i.axes for i in example.inputs]
     names = example.names
@@ -153,6 +167,8 @@ def trace(
     limits = find_size_limits(program, axes_of_symbols(program, axes), TIME)
     lengths = LIFTED_LENGTHS if added else example.lengths
     place = None if lengths is None else names.index(lengths)
+    if any(guard.own and guard.differ for guard in limits.guards):
+        count_ends_forwards(program)
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
     model = to_model(program, what=what)
     if not recorder.calls and not recorder.carried and not counter.has_cells and not time_operators:
@@ -177,7 +193,7 @@ def trace(
     inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
     example = replace(example, inputs=inputs)
     return Trace(
-        model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids
+        model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids, sizes
     )
 
 
@@ -190,11 +206,15 @@ def axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None
     """The axis that each symbol in sizes of the inputs stands for."""
     inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-len(axes) :]
     pairs = [pair for value, roles in zip(inputs, axes, strict=True) for pair in zip(value.shape, roles, strict=True)]
-    return {size.node.expr: role for size, role in pairs if role and isinstance(size, torch.SymInt)}
+    own = [(size, role) for size, role in pairs if role and not isinstance(role, Steps)]
+    return {size.node.expr: role for size, role in own if isinstance(size, torch.SymInt)}
 
 
 def _roles(axes: Sequence[str | None], dims: Sequence[int | str]) -> tuple[str | None, ...]:
-    return tuple(str(d) if a and not isinstance(d, int) else None for a, d in zip(axes, dims, strict=True))
+    free = [axis if not isinstance(dim, int) else None for axis, dim in zip(axes, dims, strict=True)]
+    return tuple(
+        axis if isinstance(axis, Steps) or axis is None else str(dim) for axis, dim in zip(free, dims, strict=True)
+    )
 
 
 def _chosen_names(found: list[str], given: Sequence[str] | None) -> list[str]:
@@ -248,12 +268,13 @@ def _name_axes(graph: ir.Graph, axes: dict[str, Sequence[str | None]], lengths: 
                     f"the module fixes the {name} axis of input '{value.name}' to {dim}; it must stay free"
                 )
             # A symbol of its own means that torch saw no need for it to equal another; its role still names it.
-            if name and not isinstance(dim, int):
+            if name and not isinstance(dim, int) and not isinstance(name, Steps):
                 renames.setdefault(str(dim), name)
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, renames)) + r")\b") if renames else None
     for value in _all_values(graph):
         if value.shape is not None and pattern is not None:
-            dims = [d if isinstance(d, int) else pattern.sub(lambda m: renames[m[1]], str(d)) for d in _dims(value)]
+            # A size that nobody knows has no name: of two values with equal names onnxruntime thinks that they are as large.
+            dims = [pattern.sub(lambda m: renames[m[1]], d) if isinstance(d, str) else d for d in _dims(value)]
             value.shape = ir.Shape(dims)
     if lengths is not None:
         next(v for v in graph.inputs if v.name == lengths).shape = ir.Shape([BATCH])

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import sympy
@@ -18,19 +19,28 @@ import torch
 from sympy.core.function import Application
 from torch.export import ExportedProgram
 
+_OPERATIONS: dict[str, Any] = {
+    "Add": operator.add,
+    "Mul": operator.mul,
+    "FloorDiv": operator.floordiv,
+    "Max": lambda one, two: torch.sym_max(one, two),
+    "Min": lambda one, two: torch.sym_min(one, two),
+}
 _lock = threading.Lock()
 _users = 0
-_ROUND = {name: getattr(torch.SymFloat, name, None) for name in ("__ceil__", "__floor__")}
+_NAMES = ("__ceil__", "__floor__", "__trunc__")
+_ROUND = {name: getattr(torch.SymFloat, name, None) for name in _NAMES}
+_WHOLE = {name: getattr(torch.SymInt, name, None) for name in _NAMES}
 
 
 @contextmanager
 def whole_quotients() -> Iterator[None]:
     """Round quotients of sizes in whole numbers inside the block; other threads get the same numbers in another spelling."""
-    _exchange(+1, _ceil, _floor)
+    _exchange(+1, {"__ceil__": _ceil, "__floor__": _floor, "__trunc__": _trunc}, dict.fromkeys(_NAMES, _itself))
     try:
         yield
     finally:
-        _exchange(-1, _ROUND["__ceil__"], _ROUND["__floor__"])
+        _exchange(-1, _ROUND, _WHOLE)
 
 
 def add_in_pairs(program: ExportedProgram) -> None:
@@ -49,16 +59,21 @@ def add_in_pairs(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def _exchange(change: int, ceil: Any, floor: Any) -> None:
+def _exchange(change: int, of_quotients: Mapping[str, Any], of_sizes: Mapping[str, Any]) -> None:
     """Count who is inside; the first who enters and the last who leaves put the given methods in place."""
     global _users
-    if None in _ROUND.values():
+    if None in (*_ROUND.values(), *_WHOLE.values()):
         return
     with _lock:
         before, _users = _users, _users + change
         if 0 in (before, _users):
-            torch.SymFloat.__ceil__ = ceil  # type: ignore[attr-defined]
-            torch.SymFloat.__floor__ = floor  # type: ignore[attr-defined]
+            for name in _NAMES:
+                setattr(torch.SymFloat, name, of_quotients[name])
+                setattr(torch.SymInt, name, of_sizes[name])
+
+
+def _itself(size: Any) -> Any:
+    return size
 
 
 def _ceil(number: Any) -> Any:
@@ -69,6 +84,14 @@ def _floor(number: Any) -> Any:
     return _rounded(number, _ROUND["__floor__"], up=False)
 
 
+def _trunc(number: Any) -> Any:
+    parts = _quotient(number.node.expr)
+    environment = getattr(number.node, "shape_env", None)
+    if parts is None or environment is None or environment.bound_sympy(parts[0]).lower < max(0, -parts[2] * parts[1]):
+        return _ROUND["__trunc__"](number)  # type: ignore[misc]
+    return _floor(number)
+
+
 def _rounded(number: Any, as_torch: Any, *, up: bool) -> Any:
     parts = _quotient(number.node.expr)
     environment = getattr(number.node, "shape_env", None)
@@ -76,9 +99,25 @@ def _rounded(number: Any, as_torch: Any, *, up: bool) -> Any:
         return as_torch(number)
     numerator, divisor, offset = parts
     more = divisor - 1 if up else 0
-    if environment.bound_sympy(numerator).lower < -more:  # ONNX rounds quotients of whole numbers towards zero
+    lower = environment.bound_sympy(numerator).lower
+    if not isinstance(lower, sympy.Integer):
         return as_torch(number)
-    return (environment.create_symintnode(numerator, hint=None) + more) // divisor + offset
+    # ONNX rounds quotients of whole numbers towards zero: what may be negative is raised by whole divisors.
+    raised = max(0, -(-(-more - int(lower)) // divisor))
+    return (_anew(numerator, environment, {}) + more + raised * divisor) // divisor + (offset - raised)
+
+
+def _anew(expression: sympy.Expr, environment: Any, known: dict[sympy.Expr, Any]) -> Any:
+    """The size that ``expression`` says, computed from the sizes of the inputs by operations that torch writes down."""
+    if expression not in known:
+        if expression.is_Integer:
+            known[expression] = int(expression)
+        elif expression.is_Symbol:
+            known[expression] = environment.create_symintnode(expression, hint=None)
+        else:
+            parts = [_anew(part, environment, known) for part in expression.args]
+            known[expression] = reduce(_OPERATIONS[type(expression).__name__], parts)
+    return known[expression]
 
 
 def _quotient(expression: sympy.Expr) -> tuple[sympy.Expr, int, int] | None:
@@ -90,6 +129,6 @@ def _quotient(expression: sympy.Expr) -> tuple[sympy.Expr, int, int] | None:
         return None
     numerator, divisor = quotients[0].args
     parts = {type(part).__name__ for part in numerator.atoms(Application)}
-    if not divisor.is_Integer or int(divisor) < 1 or not parts <= {"FloorDiv"}:  # torch writes no others down anew
+    if not divisor.is_Integer or int(divisor) < 1 or not parts <= {"FloorDiv", "Max", "Min"}:
         return None
     return numerator, int(divisor), sum(int(number) for number in numbers)

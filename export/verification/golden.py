@@ -78,9 +78,11 @@ class GoldenRecorder(Verifier):
         if kind == "stream" or sum(array.nbytes for array in inputs.values()) > _INPUT_SHARE * budget_bytes:
             known = {i.name: i for i in self.example.inputs}
             drawn = {
-                name: self._drawn(known[name], array, 100 * seed + i) for i, (name, array) in enumerate(inputs.items())
+                name: self._drawn(known[name], array, 100 * seed + i)
+                for i, (name, array) in enumerate(inputs.items())
+                if name not in self.example.counts
             }
-            inputs = {name: drawn[name].array() for name in inputs}
+            inputs = {name: drawn[name].array() if name in drawn else array for name, array in inputs.items()}
             tensors = [
                 torch.from_numpy(inputs[i.name]).to(i.value.device, i.value.dtype) if i.name in inputs else t
                 for i, t in zip(self.example.inputs, tensors, strict=True)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rnncore.export.tracing.example import are_shares
 from rnncore.export.verification.bench import Bench, Question
 from rnncore.export.verification.cases import Case
 from rnncore.export.verification.reference import first_line
 from rnncore.runtime import Model
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.format.axes import base_of, known_size
 from rnncore.runtime.format.signature import BATCH, TIME
 
 ROWS = (2, 7)  # (batch, time) of rows without padding
@@ -41,7 +43,9 @@ def ragged_cases(bench: Bench, model: Model) -> Iterator[Case]:
         detail = f"lengths {lengths.tolist()}"
         if bench.example.lengths is not None:
             own = bench.with_lengths(tensors, lengths)
-            yield bench.asked(model, Question("ragged", batch, time, own, detail, lengths.numpy()), lengths)
+            question = Question("ragged", batch, time, own, detail, lengths.numpy())
+            if int(lengths.max()) == time or not bench.reference.failure(own):
+                yield bench.asked(model, question, lengths)
             tensors = _zeros_beyond(bench, tensors, lengths)  # as the runtime pads a list of rows
         try:
             got = bench.run(model, tensors, lengths)
@@ -57,6 +61,31 @@ def ragged_cases(bench: Bench, model: Model) -> Iterator[Case]:
             yield bench.judge(question, model, bench.row(model, got, row, length, (batch, time)))
 
 
+def counted_cases(bench: Bench, model: Model) -> Iterator[Case]:
+    """Rows of different counts along an axis, the first of them full, or a little less; what the module does not run is left out.
+
+    Where no row is full PyTorch's answer may be shorter: the file's goes on with zeros.  Counts that are all 1 are not asked:
+    PyTorch spreads a mask of one place over all of them.
+    """
+    shares = [own.name for own in bench.example.inputs if are_shares(own.value)]
+    names = [*bench.example.counts, *shares]
+    for batch, time, left_out in ((4, 11, 0), (2, 5, 0), (3, 9, 1)) if names else ():
+        batch, time = bench.near(batch, time)
+        tensors = bench.draw(batch, time)
+        for place, name in enumerate(bench.example.names):
+            if name in shares:
+                fewer = 0.05 + 0.95 * torch.rand(batch - 1, generator=bench.generator).sort(descending=True).values
+                tensors[place] = torch.cat([torch.ones(1), fewer]).to(tensors[place])
+            elif name in bench.example.counts:
+                full = int(tensors[place].max())
+                most = max(min(2, full), full - left_out)
+                fewer = torch.randint(1, most + 1, (batch - 1,), generator=bench.generator).sort(descending=True).values
+                tensors[place] = torch.cat([torch.tensor([most]), fewer]).to(tensors[place])
+        detail = ", ".join(f"{n} {t.tolist()}" for n, t in bench.named(tensors) if n in names)
+        if not bench.reference.failure(tensors):
+            yield bench.asked(model, Question("whole", batch, time, tensors, detail, may_be_shorter=left_out > 0))
+
+
 def _lengths(bench: Bench, batch: int, longest: int) -> Tensor:
     lengths = torch.randint(1, longest + 1, (batch,), generator=bench.generator)
     lengths[-1] = longest
@@ -67,10 +96,12 @@ def _lengths(bench: Bench, batch: int, longest: int) -> Tensor:
 def _zeros_beyond(bench: Bench, tensors: list[Tensor], lengths: Tensor) -> list[Tensor]:
     results = []
     for known, tensor in zip(bench.example.inputs, tensors, strict=True):
-        if BATCH in known.axes and TIME in known.axes:
+        timed = [(place, axis) for place, axis in enumerate(known.axes) if axis and base_of(axis) == TIME]
+        if BATCH in known.axes and timed:
+            place, axis = timed[0]
             tensor = tensor.clone()
-            by_row = tensor.movedim((known.axes.index(BATCH), known.axes.index(TIME)), (0, 1))
+            by_row = tensor.movedim((known.axes.index(BATCH), place), (0, 1))
             for row, length in enumerate(lengths.tolist()):
-                by_row[row, length:] = 0
+                by_row[row, known_size(axis, {TIME: length}) :] = 0
         results.append(tensor)
     return results

@@ -19,6 +19,13 @@ LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state it
 
 def why_not_causal(traced: Trace) -> str:
     """Why the module cannot stream, naming the layer; empty when the structure does not forbid it."""
+    for own in traced.example.inputs:
+        for axis in own.axes:
+            if isinstance(axis, Steps):
+                return f"input '{own.name}' has {axis} steps: chunks of two inputs would have to differ in length"
+    for name, axis in traced.example.counts.items():
+        if axis == TIME:
+            return f"input '{name}' says how many steps a whole sequence has"
     for call in traced.calls.values():
         if call.layer.reverse:
             return f"layer '{call.name}' reads backward in time (bidirectional or reverse)"

@@ -24,6 +24,7 @@ from rnncore.runtime.tensors.validation import (
     limit_problems,
     read_array,
     read_option,
+    tied_problems,
     too_many_steps,
     within,
 )
@@ -53,7 +54,7 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
     for slot in layout.inputs:
         if slot.option is not None:
             continue
-        time_axis = slot.time_axis if slot.chunk is None else None
+        time_axis = slot.time_axis if slot.chunk is None and slot.counts_steps else None
         too_many = too_many_steps(layout, apparent_steps(given[slot.name], time_axis))
         if too_many:  # told before anything is copied
             problems.extend(too_many)
@@ -64,8 +65,8 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
         if array is not None:
             arrays[slot.name] = array
             sizes[slot.name] = array.shape[slot.batch_axis]
-            if slot.time_axis is not None:
-                steps[slot.name] = array.shape[slot.time_axis]
+            if slot.counts_steps:
+                steps[slot.name] = array.shape[slot.time_axis or 0]
             for axis, name in slot.named:
                 others.setdefault(name, {})[slot.name] = array.shape[axis + (axis >= slot.batch_axis)]
     size = agreed(sizes, "sequences", problems)
@@ -77,6 +78,10 @@ def read_batch(layout: Layout, given: Mapping[str, Any], lengths: Any) -> Batch:
             arrays[slot.name] = array
             agreed({**sizes, slot.name: array.shape[slot.batch_axis]}, "sequences", problems)
     problems.extend(limit_problems(layout, {TIME: steps, **others}))
+    for slot in layout.inputs:
+        if slot.tied and slot.name in arrays:
+            item = np.delete(arrays[slot.name].shape, slot.batch_axis).tolist()
+            problems.extend(tied_problems(slot, item, {TIME: steps, **others}, f"input {slot.name!r}"))
     raise_all(problems)
     if size == 0:
         raise InputError("the batch is empty: hand in at least one sequence")
@@ -102,7 +107,7 @@ def _checked_ids(slot: Slot, array: Array, lengths: NDArray[np.int64], problems:
     if not array.size or within(array, slot.bounds):
         return array
     array = array.copy()
-    slot.rows(array)[np.arange(array.shape[slot.time_axis]) >= lengths[:, None]] = slot.blank
+    slot.rows(array)[np.arange(array.shape[slot.time_axis]) >= slot.each_steps(lengths)[:, None]] = slot.blank
     if not within(array, slot.bounds):
         problems.append(f"input {slot.name!r} {id_problem(array, slot.bounds)}")
     return array
@@ -157,7 +162,8 @@ def _run_without_steps(engine: Engine, batch: Batch) -> dict[str, Array]:
 def _one_blank_step(slot: Slot, array: Array) -> Array:
     if slot.time_axis is None:
         return array
-    return np.full([1 if axis == slot.time_axis else d for axis, d in enumerate(array.shape)], slot.blank, slot.dtype)
+    shape = [slot.steps(1) if axis == slot.time_axis else d for axis, d in enumerate(array.shape)]
+    return np.full(shape, slot.blank, slot.dtype)
 
 
 def _run_by_length(engine: Engine, batch: Batch, lengths: NDArray[np.int64]) -> dict[str, Array]:
@@ -189,7 +195,7 @@ def _part(slot: Slot, array: Array, rows: NDArray[np.int64], steps: int) -> Arra
     part = np.take(array, rows, axis=slot.batch_axis)
     if slot.time_axis is None:
         return part
-    return np.ascontiguousarray(part[(slice(None),) * slot.time_axis + (slice(steps),)])
+    return np.ascontiguousarray(part[(slice(None),) * slot.time_axis + (slice(slot.steps(steps)),)])
 
 
 def _blank(slot: Slot, like: tuple[int, ...], batch: Batch) -> Array:

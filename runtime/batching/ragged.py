@@ -40,6 +40,10 @@ def read_ragged(layout: Layout, given: Mapping[str, Any], quick: FastReader) -> 
 
     Raises InputError that lists every problem.
     """
+    if len(layout.inputs) == 1 and type(only := given[layout.inputs[0].name]) is list and only:
+        exact = _read_exact(layout, only, quick)
+        if exact is not None:
+            return exact
     timed = [slot for slot in layout.inputs if slot.ragged]
     columns = {slot.name: rows_of(given[slot.name]) for slot in timed}
     given = {**given, **{name: rows for name, rows in columns.items() if rows is not None}}
@@ -54,12 +58,8 @@ def read_ragged(layout: Layout, given: Mapping[str, Any], quick: FastReader) -> 
     raise_all(problems)
     if size == 0:
         raise InputError("the list of sequences is empty: hand in at least one")
-    alone = given[timed[0].name] if len(timed) == 1 else []
-    found = [quick.read((item,)) for item in alone]  # nearly all are exactly right
     read = [
-        known
-        if (known := found[i] if alone else None) is not None
-        else read_item(layout, {slot.name: given[slot.name][i] for slot in timed}, f", item {i}", problems)
+        read_item(layout, {slot.name: given[slot.name][i] for slot in timed}, f", item {i}", problems)
         for i in range(size)
     ]
     timeless: dict[str, Array] = {}
@@ -81,10 +81,24 @@ def read_ragged(layout: Layout, given: Mapping[str, Any], quick: FastReader) -> 
     return Ragged(items, lengths, timeless)
 
 
+def _read_exact(layout: Layout, given: Sequence[Any], quick: FastReader) -> Ragged | None:
+    """The sequences of a model of one input if nothing is to be converted, as a rule; None if somebody has to look closer."""
+    items: list[Items] = []
+    lengths: list[int] = []
+    for item in given:
+        read = quick.read((item,))
+        if read is None:
+            return None
+        items.append(read[0])
+        lengths.append(read[1])
+    check_ragged(layout, items, lengths)
+    return Ragged(items, lengths, {})
+
+
 def check_ragged(layout: Layout, items: Sequence[Items], lengths: Sequence[int], first: int = 0) -> None:
     """Raise InputError if the checked sequences, numbered from ``first``, cannot be answered together."""
     for slot in () if layout.fixed else layout.inputs:
-        if slot.ragged and not slot.named:
+        if slot.ragged and not slot.named and not slot.tied:
             problem = free_axes_problem(slot, [item[slot.name] for item in items])
             if problem:
                 raise InputError(problem)

@@ -60,9 +60,10 @@ class Books:
         self._max_streams = max_streams
         self._max_pending = max_pending
         self._ready: deque[StreamQueue] = deque()
-        self._gate = threading.Lock()  # what the worker sleeps at
+        self._running = 0  # streams in batches
+        self._gate = threading.Lock()  # what the worker sleeps at whose turn it is to take a batch
         self._gate.acquire()
-        self._wake_at = 1  # so many ready streams wake the worker; 0 while it is at work
+        self._wake_at = 1  # so many ready streams wake it; 0 while no worker sleeps there
         watch(self)
 
     def after_process_fork(self) -> None:
@@ -132,14 +133,14 @@ class Books:
     def make_resident(self, queues: Sequence[StreamQueue]) -> None:
         """Bring the states of these streams, ``max_streams`` at most, into the batch arrays; with the lock held.
 
-        Others make room: those that were used longest ago, be it that pushes of theirs are queued.
+        Others make room: those that were used longest ago, be it that pushes of theirs are queued; none that is in a batch.
         """
         absent = [queue for queue in queues if queue.row < 0]
         if self._max_streams is not None:
             excess = len(self.resident) + len(absent) - self._max_streams
             if excess > 0:
                 taken = set(queues)
-                others = [queue for queue in self.queues.values() if queue.row >= 0 and queue not in taken]
+                others = [q for q in self.queues.values() if q.row >= 0 and q not in taken and not q.runs]
                 for queue in heapq.nsmallest(excess, others, key=lambda queue: queue.last_used):
                     self.park(queue)
         for queue in absent:
@@ -180,6 +181,7 @@ class Books:
             elif queue.closed:
                 self._forget(queue)
         self.pending -= len(requests)
+        self._running -= len(requests)
         if self._waiting:
             self._give_places()
 
@@ -264,6 +266,7 @@ class Books:
         ready = dict.fromkeys([*self._ready, *queues])
         firsts = {queue: queue.requests[0].stage for queue in ready if queue.requests}
         self._ready = deque(queue for queue, stage in firsts.items() if stage is QUEUED)
+        self._running = sum(stage is RUNNING for stage in firsts.values())
         for queue in queues:
             queue.queued = firsts.get(queue) in (QUEUED, RUNNING)
         self._torn = False

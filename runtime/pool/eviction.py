@@ -70,3 +70,4 @@ def watch_idle(scheduler: Scheduler, max_idle_s: float, on_evict: OnEvict | None
         for queue in idle:
             if queue.last_used < oldest:
                 evict(scheduler, queue, on_evict)
+    scheduler.notifier.leave_pool()

@@ -1,9 +1,9 @@
-"""The second thread of a pool: it tells of one batch while the next is run.
+"""The other thread of a pool: it tells of one batch while the next is run.
 
-To tell somebody is to let go of the interpreter, and those who are told keep it until they have pushed again.  The worker
-would wait for all of that before it could run what is ready.
+To tell somebody is to let go of the interpreter, and those who are told keep it until they have pushed again.  The workers
+would wait for all of that before they could run what is ready.
 
-Callbacks run in this thread or in the worker's.  A thread of the pool that waited for the pool would wait for ever, and with
+Callbacks run in this thread or in a worker's.  A thread of the pool that waited for the pool would wait for ever, and with
 it every client: :meth:`Notifier.check_may_wait` refuses that.
 """
 
@@ -50,6 +50,10 @@ class Notifier:
         """The calling thread is one of the pool's from now on."""
         self._own.add(threading.get_ident())
 
+    def leave_pool(self) -> None:
+        """The calling thread is about to end; another one may get its number."""
+        self._own.discard(threading.get_ident())
+
     @property
     def in_own_thread(self) -> bool:
         """True when called in a thread of the pool, which is to say in a callback."""
@@ -60,21 +64,32 @@ class Notifier:
         if threading.get_ident() in self._own:
             raise PoolError(_OWN_THREAD)
 
-    def tell_now(self, requests: list[PushRequest]) -> None:
-        """Return when these, and all before them, have been told."""
-        self._due.append(requests)
-        self._tell_due()
+    def hand_in(self, requests: Sequence[PushRequest]) -> list[PushRequest]:
+        """Line these up to be told of by :meth:`tell_now` or the thread, but for those returned, whose gates are enough.
 
-    def tell_soon(self, requests: list[PushRequest]) -> None:
-        """Have the thread tell of these; returns without having let go of the interpreter."""
-        others = []
+        With the pool's lock held, so that requests of one stream are told of in their order whichever worker ran them.
+        """
+        gates: list[PushRequest] = []
+        others: list[PushRequest] = []
         for request in requests:
-            if request.waits_by_lock:
-                request.open_gate()  # which does not let go of it
-            else:
-                others.append(request)
+            (gates if request.waits_by_lock else others).append(request)
         if others:
-            self.tell_later(others)
+            self._due.append(others)
+        return gates
+
+    def tell_now(self) -> None:
+        """Tell of all that were handed in, or leave it to whoever is about it: a slow callback holds up one thread."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._tell_all()
+            finally:
+                self._turn.release()
+        else:
+            self.tell_soon()
+
+    def tell_soon(self) -> None:
+        """Have the thread tell of all that were handed in; returns without having let go of the interpreter."""
+        self._calls.put(True)
 
     def tell_later(self, requests: Sequence[PushRequest]) -> None:
         """Have the thread tell of these; also if an exception of a signal handler comes before it is called."""
@@ -94,13 +109,14 @@ class Notifier:
                 called = self._calls.get(timeout=_PATIENCE_S)
             except queue.Empty:
                 self._post_again()
-            self._tell_due()
+            with self._turn:
+                self._tell_all()
         self._post_again(patience_s=0)
+        self.leave_pool()
 
-    def _tell_due(self) -> None:
-        with self._turn:
-            while self._due:
-                self._tell(self._due.popleft())
+    def _tell_all(self) -> None:
+        while self._due:
+            self._tell(self._due.popleft())
 
     def _tell(self, requests: Sequence[PushRequest]) -> None:
         """Tell everybody who waits for these requests to go on, with one wake-up for each event loop."""

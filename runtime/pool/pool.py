@@ -1,4 +1,4 @@
-"""A pool: many streams that push whenever they like, run in batches by a thread."""
+"""A pool: many streams that push whenever they like, run in batches by a thread or several."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import numpy as np
 from rnncore.runtime.errors import InputError, Overloaded, PoolClosedError, SnapshotError, raise_all
 from rnncore.runtime.pool.eviction import OnEvict, evict, longest_idle, watch_idle
 from rnncore.runtime.pool.request import StreamQueue
-from rnncore.runtime.pool.scheduler import Scheduler
+from rnncore.runtime.pool.scheduler import Batching, Scheduler
 from rnncore.runtime.pool.stream import PoolStream
-from rnncore.runtime.pool.worker import Worker
+from rnncore.runtime.pool.worker import Worker, join_all
 from rnncore.runtime.session.run import run_items
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.closing import Closing
@@ -49,9 +49,10 @@ class Pool(Closing):
         max_streams: int | None,
         max_idle_s: float | None,
         on_evict: OnEvict | None,
+        workers: int,
     ) -> None:
         check_streamable(engine.layout)
-        counts = {"max_batch": max_batch, "max_pending": max_pending, "slice_steps": slice_steps}
+        counts = {"max_batch": max_batch, "max_pending": max_pending, "slice_steps": slice_steps, "workers": workers}
         if max_streams is not None:
             counts["max_streams"] = max_streams
         problems = [
@@ -70,15 +71,14 @@ class Pool(Closing):
         self._max_streams = max_streams
         self._on_evict = on_evict
         self._keys = itertools.count(1)
+        workers = workers if max_streams is None else min(workers, max_streams)
         self._scheduler = Scheduler(
             engine,
-            max_batch=max_batch,
-            max_wait_ms=max_wait_ms,
+            Batching(max_batch, max_wait_ms, max_streams, workers),
             max_pending=max_pending,
             waits=on_overload == "wait",
-            max_streams=max_streams,
         )
-        self._worker = Worker(self._scheduler, slice_steps)
+        self._workers = [Worker(self._scheduler, slice_steps) for _ in range(workers)]
         self._housekeeper: threading.Thread | None = None
         self._over = threading.Event()
         if max_idle_s is not None:
@@ -86,7 +86,7 @@ class Pool(Closing):
             self._housekeeper = threading.Thread(target=watch_idle, args=arguments, name="rnncore-idle", daemon=True)
             self._housekeeper.start()
         # When the pool is forgotten, and at the latest when the interpreter ends.
-        self._stop = weakref.finalize(self, _stop, self._scheduler, self._worker, self._over)
+        self._stop = weakref.finalize(self, _stop, self._scheduler, self._workers, self._over)
 
     def open(self, key: str | None = None) -> PoolStream:
         """Open a stream at the initial state.
@@ -154,20 +154,23 @@ class Pool(Closing):
         return PoolCollector(weakref.ref(self), name)
 
     def close(self, *, drain: bool = True, evict_all: bool = False, timeout_s: float | None = None) -> bool:
-        """Take no more pushes and end the thread.  Streams can still be saved afterwards, but not pushed.
+        """Take no more pushes and end the threads.  Streams can still be saved afterwards, but not pushed.
 
         drain: answer what is queued; otherwise it gets PoolClosedError, and only what is being run is finished.
         evict_all: hand the state of every open stream to ``on_evict``.
         timeout_s: how long to wait for that.
 
-        Returns False if there was work left after ``timeout_s``; it goes on in the background.
+        Returns False if there was work left after ``timeout_s``, or at once in a callback of the pool, for which its end
+        has to wait; it goes on in the background.
         """
         scheduler = self._scheduler
         if scheduler.forked:
             return True
         self._over.set()
         scheduler.close(drain)
-        done = self._worker.join(timeout_s)
+        if scheduler.notifier.in_own_thread:  # a callback asks, which the end has to wait for
+            return False
+        done = join_all(self._workers, timeout_s)
         if self._housekeeper is not None:
             self._housekeeper.join(timeout_s)
         if done:
@@ -242,8 +245,9 @@ def _powers_of_two(top: int) -> list[int]:
     return sorted({1 << i for i in range(top.bit_length())} | {top})
 
 
-def _stop(scheduler: Scheduler, worker: Worker, over: threading.Event) -> None:
+def _stop(scheduler: Scheduler, workers: list[Worker], over: threading.Event) -> None:
     if not scheduler.forked:
         over.set()
         scheduler.close(drain=False)
-        worker.join(5.0)
+        if not scheduler.notifier.in_own_thread:
+            join_all(workers, 5.0)

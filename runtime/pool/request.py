@@ -50,6 +50,11 @@ class StreamQueue:
         self.evicted = False
         self.last_used = time.monotonic()
 
+    @property
+    def runs(self) -> bool:
+        """A push of it is in a batch in this moment: its state must stay where it is."""
+        return bool(self.requests) and self.requests[0].stage is RUNNING
+
 
 class PushRequest:
     """One push.

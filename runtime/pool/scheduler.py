@@ -1,15 +1,21 @@
 """Who is next: the queue of a pool, from the push that joins it to the answer that is told.
 
 A push is one request in the queue of its stream.  Streams whose first request can be run are ready, in the order in which
-they became so.  The worker (:mod:`rnncore.runtime.pool.worker`) takes a batch, runs it without the lock, and reports what
+they became so.  A worker (:mod:`rnncore.runtime.pool.worker`) takes a batch, runs it without the lock, and reports what
 is over.  What changes on the way, and how, is the matter of the books (:mod:`rnncore.runtime.pool.books`).
+
+Workers take batches in turn: one waits for the next batch, the others run theirs, or wait for their turn.  A stream is in
+one batch at a time, whichever worker runs it, so its pushes keep their order, and a batch that takes long holds up its own
+streams only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rnncore.runtime.errors import (
@@ -38,33 +44,51 @@ _MANY = 32
 """So many streams are run in two halves: answers of one half are handed out, and pushed on, while the other half runs."""
 
 _LONGEST_NAP_S = 1.0
-"""A sleeping worker looks up so often: whoever was broken off before it could wake it has nothing lost but time."""
+"""The worker that waits for a batch looks up so often: whoever was broken off before waking it has lost nothing but time."""
 
 _POLL_S = 1e-3
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How batches are made: ``max_batch``, ``max_wait_ms`` and ``max_streams`` as of :meth:`rnncore.runtime.Model.pool`.
+
+    workers: so many take batches, ``max_streams`` at most.
+    """
+
+    max_batch: int
+    max_wait_ms: float
+    max_streams: int | None
+    workers: int
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of a batch: what is being run must be resident, all batches together."""
+        return self.max_batch if self.max_streams is None else min(self.max_batch, self.max_streams // self.workers)
 
 
 class Scheduler(Books):
     """Who is next in one pool.
 
-    max_batch, max_wait_ms, max_pending, max_streams: as of :class:`rnncore.runtime.Pool`.  waits: a push beyond max_pending
-    waits for a place, else it is refused.
+    max_pending: as of :meth:`rnncore.runtime.Model.pool`.  waits: a push beyond that waits for a place, else it is refused.
     """
 
     def __init__(
         self,
         engine: Engine,
+        batching: Batching,
         *,
-        max_batch: int,
-        max_wait_ms: float,
         max_pending: int,
         waits: bool = False,
-        max_streams: int | None = None,
     ) -> None:
-        super().__init__(engine.layout, max_pending=max_pending, max_streams=max_streams)
+        super().__init__(engine.layout, max_pending=max_pending, max_streams=batching.max_streams)
         self.engine = engine
         self._waits = waits
-        self._max_batch = max_batch if max_streams is None else min(max_batch, max_streams)
-        self._max_wait_s = max_wait_ms / 1e3
+        self._workers = batching.workers
+        self._at_work = batching.workers
+        self._max_batch = batching.most_rows
+        self._max_wait_s = batching.max_wait_ms / 1e3
+        self._turn = threading.Lock()  # held by the worker that waits for the next batch
 
     # ------------------------------------------------------------------------------------------- from any thread
 
@@ -161,13 +185,22 @@ class Scheduler(Books):
                 self._wake()
             time.sleep(_POLL_S)
 
-    # --------------------------------------------------------------------------------------------- from the worker
+    # --------------------------------------------------------------------------------------------- from the workers
 
     def take(self, *, wait: bool = True) -> list[PushRequest] | None:
         """Wait for a batch worth running; None when the pool is closed and everything was answered.
 
-        wait: if False and there is no such batch, or there will be none, return an empty list at once.
+        wait: if False and there is no such batch, there will be none, or another worker waits for it, return an empty list
+            at once.
         """
+        if not self._turn.acquire(blocking=wait):
+            return []
+        try:
+            return self._take(wait)
+        finally:
+            self._turn.release()
+
+    def _take(self, wait: bool) -> list[PushRequest] | None:
         requests: list[PushRequest] = []
         with self.lock:
             while not requests:
@@ -184,6 +217,7 @@ class Scheduler(Books):
                         requests.append(first)
                     else:
                         self._take_first(queue, now, requests)
+                self._running += len(requests)
                 self.counters.waited([now - request.queued_at for request in requests if request.done == 0])
         return requests
 
@@ -192,9 +226,18 @@ class Scheduler(Books):
         with self.lock:
             if self._torn:
                 self._mend()
+            self._running -= len(requests)
             for request in requests:
                 request.stage = QUEUED
                 self._ready.append(request.queue)
+            if self._wake_at and len(self._ready) >= self._wake_at:
+                self._wake()
+
+    def leave(self) -> bool:
+        """A worker is about to end; True if it is the last."""
+        with self.lock:
+            self._at_work -= 1
+            return self._at_work == 0
 
     # -------------------------------------------------------------------------------------------- with the lock held
 
@@ -218,10 +261,11 @@ class Scheduler(Books):
 
     def _most(self, streams: int) -> int:
         """Rows of a batch when so many streams take part."""
-        return max(1, min(self._max_batch, streams if streams < _MANY else (streams + 1) // 2))
+        parts = self._workers if streams < _MANY else max(self._workers, 2)
+        return max(1, min(self._max_batch, -(-streams // parts)))
 
     def _await_batch(self, wait: bool) -> bool:
-        """Return when the batch is full, everybody is there, or the first has waited for long enough.
+        """Return when the batch is full, everybody is there or is being run, or the first has waited for long enough.
 
         False if there is nothing to run and never will be; without ``wait``, if there is nothing to run now.
         """
@@ -231,7 +275,10 @@ class Scheduler(Books):
             if self.closing:
                 # Whoever has a place and does not come with its chunk was dropped when the pool was closed.
                 return bool(ready)
-            target = self._most(len(self.resident))
+            streams = len(self.resident)
+            target = self._most(streams)
+            if self._running:  # by other workers
+                target = min(target, max(1, streams - self._running))
             nap = _LONGEST_NAP_S
             if ready:
                 # The first in the queue has waited longest, unless it was withdrawn.

@@ -1,4 +1,4 @@
-"""The thread of a pool that takes what is queued, runs it in batches, and hands out the answers.
+"""A thread of a pool that takes what is queued, runs it in batches, and hands out the answers.
 
 A cycle takes at most one push of each stream.  It runs them in one or more calls: all go ahead together, those with few
 steps are answered and leave, the rest goes on, until ``slice_steps`` have been run; what is unfinished then joins the
@@ -38,23 +38,25 @@ class Worker:
         layout = scheduler.engine.layout
         self._sliceable = not layout.timeless_outputs and layout.stride == 1
         self._paddable = scheduler.engine.layout.lengths is not None
-        self._untold: list[PushRequest] = []  # over, and whoever waits for them still waits
+        self._gates: list[PushRequest] = []  # over, and the threads that wait for them still wait
+        self._handed_in = False  # others are, of which nobody has been told to tell
         self._notifier = scheduler.notifier
         self._thread = threading.Thread(target=self._run_cycles, name="rnncore-pool", daemon=True)
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False if it takes longer, or if a callback asks, which the end has to wait for."""
-        if threading.current_thread() in (self._thread, self._notifier.thread):
-            return False
+        """Wait for the end; False if it takes longer."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run_cycles(self) -> None:
         self._notifier.join_pool()
-        while (requests := self._scheduler.take(wait=not self._untold)) is not None:
+        while (requests := self._scheduler.take(wait=not (self._gates or self._handed_in))) is not None:
             if not requests:  # nothing to run: nothing that is worth keeping anybody waiting
-                self._notifier.tell_now(self._take_untold())
+                self._open_gates()
+                if self._handed_in:
+                    self._handed_in = False
+                    self._notifier.tell_now()
                 continue
             try:
                 self._run_cycle(requests)
@@ -63,7 +65,9 @@ class Worker:
                 for request in requests:
                     if request.stage is RUNNING:
                         self._fail(request, error)
-        self._notifier.close()
+        if self._scheduler.leave():
+            self._notifier.close()
+        self._notifier.leave_pool()
 
     def _run_cycle(self, requests: list[PushRequest]) -> None:
         left = self._slice_steps
@@ -123,8 +127,10 @@ class Worker:
             lengths = [min(request.steps - request.done, steps) for request in requests]
             items = [request.slice(layout, length) for request, length in zip(requests, lengths, strict=True)]
         arrays = pack_items(layout, items, padded)
-        if self._untold:  # only now, when nothing is left but to run
-            self._notifier.tell_soon(self._take_untold())
+        self._open_gates()  # only now, when nothing is left but to run; neither lets go of the interpreter
+        if self._handed_in:
+            self._handed_in = False
+            self._notifier.tell_soon()
         started = time.monotonic()
         outputs, finals = run_arrays(self._engine, arrays, np.array(lengths, np.int64), padded, states)
         took = time.monotonic() - started
@@ -142,7 +148,7 @@ class Worker:
                 if whole
                 else self._commit(requests, lengths, parts, finals)
             )
-        self._untold += over
+            self._hand_in(over)
 
     def _commit_whole(
         self,
@@ -227,8 +233,24 @@ class Worker:
             self._scheduler.counters.totals["failed"] += 1
             request.error = error
             self._scheduler.finish([request])
-        self._untold.append(request)
+            self._hand_in([request])
 
-    def _take_untold(self) -> list[PushRequest]:
-        untold, self._untold = self._untold, []
-        return untold
+    def _hand_in(self, over: list[PushRequest]) -> None:
+        """These are over; with the lock held.  They are told of when nothing else is to be done."""
+        gates = self._notifier.hand_in(over)
+        self._gates += gates
+        if len(gates) < len(over):
+            self._handed_in = True
+
+    def _open_gates(self) -> None:
+        """Let the threads go on whose pushes are over."""
+        for request in self._gates:
+            request.open_gate()
+        self._gates.clear()
+
+
+def join_all(workers: Sequence[Worker], timeout_s: float | None = None) -> bool:
+    """Wait for the end of all; False if it takes longer together."""
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    left = [worker.join(None if end is None else max(end - time.monotonic(), 0)) for worker in workers]
+    return all(left)

@@ -79,8 +79,20 @@ def open_session(
             f"onnxruntime {onnxruntime.__version__} does not accept the model: {readable(error)}"
         ) from error
     check_started(session, providers)
+    if all(name == CPU for name, _ in providers):
+        _forget_bytes(session)
     _give_back_memory()
     return session
+
+
+def _forget_bytes(session: onnxruntime.InferenceSession) -> None:
+    """Let go of the bytes of the model, which onnxruntime's class keeps to open them anew where a provider fails at a run.
+
+    The CPU does not fail like that, and a model would take its size a second time.
+    """
+    session.disable_fallback()
+    if "_model_bytes" in vars(session):
+        vars(session)["_model_bytes"] = b""
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class FastReader:
     def __init__(self, layout: Layout) -> None:
         bounded = layout.stride > 1 or any(axis.bounded for axis in layout.signature.axes)
         simple = not bounded and not layout.options and layout.fixed and layout.timed
-        simple = simple and all(slot.item_time_axis in (None, 0) for slot in layout.inputs)
+        simple = simple and all(slot.item_time_axis in (None, 0) and not slot.tied for slot in layout.inputs)
         self._max_steps = layout.max_steps
         self._count = len(layout.inputs) if simple else -1
         self._specs = tuple(

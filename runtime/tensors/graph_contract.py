@@ -109,10 +109,16 @@ def _port_problems(port: TensorSpec) -> list[str]:
 
 def _axis_problems(signature: Signature) -> list[str]:
     problems = [f"stride is {signature.stride}, expected at least 1"] if signature.stride < 1 else []
-    names = {size for port in signature.inputs for size in port.shape if isinstance(size, str)}
+    free = [size for port in signature.inputs for size in port.shape if isinstance(size, str)]
+    names = {size for size in free if not isinstance(size, Steps | Flat)}
     for port in signature.inputs:
-        if any(isinstance(size, Steps | Flat) for size in port.shape):
-            problems.append(f"input {port.name!r} has shape {shape_text(port.shape)}, expected sizes and names")
+        if any(isinstance(size, Flat) or (isinstance(size, Steps) and size.of not in names) for size in port.shape):
+            problems.append(
+                f"input {port.name!r} has shape {shape_text(port.shape)}, expected sizes, names, and sizes that follow an "
+                "axis of another input"
+            )
+        elif signature.causal and any(isinstance(size, Steps) for size in port.shape):
+            problems.append(f"the model is marked causal, but input {port.name!r} has steps of another number")
     for axis in signature.axes:
         high = axis.minimum if axis.maximum is None else axis.maximum
         if axis.name not in names or axis.multiple < 1 or not 0 <= axis.minimum <= high:

@@ -18,6 +18,7 @@ def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
 
 def pack(slot: Slot, items: Sequence[Array], steps: int) -> Array:
     """One whole array from checked items of one slot, padded to ``steps`` with zeros, or what stands for them among ids."""
+    steps = slot.steps(steps)
     plain = slot.batch_axis == 0 and slot.item_time_axis in (None, 0) and len(slot.item_shape) > 0
     if plain and len(items) == 1 and (slot.time_axis is None or len(items[0]) == steps):
         return np.ascontiguousarray(items[0])[None]

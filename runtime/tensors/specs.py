@@ -24,6 +24,7 @@ class Slot:
     chunk: samples of one step of a model that takes chunks of fixed size; they lie on the axis after time.
     flat: the graph has two of these axes as one, which only callers of whole arrays see.
     named: the axes that are neither batch nor time and by whose names sizes agree, as (position in an item, name).
+    tied: of an input, the axes whose sizes follow an axis of another input, as (position in an item, size).
     option: what stands for an input that is left out, None if it must be given.
     """
 
@@ -39,6 +40,7 @@ class Slot:
     flat: int | None = None
     named: tuple[tuple[int, str], ...] = ()
     option: Option | None = None
+    tied: tuple[tuple[int, Steps], ...] = ()
 
     @classmethod
     def of(
@@ -64,14 +66,20 @@ class Slot:
             bases.index(TIME) if TIME in bases else None,
             chunk,
             next((axis for axis, size in enumerate(port.shape) if isinstance(size, Flat)), None),
-            tuple((axis, base) for axis, base in enumerate(bases) if base in names and base != TIME),
+            tuple((axis, size) for axis, size in enumerate(item_shape) if size in names and size != TIME),
             option,
+            tuple((axis, size) for axis, size in enumerate(item_shape) if isinstance(size, Steps)),
         )
 
     @property
     def ragged(self) -> bool:
         """Whether sequences may differ in the size of this, so that several of them are a list."""
-        return self.time_axis is not None or bool(self.named)
+        return self.time_axis is not None or bool(self.named) or bool(self.tied)
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the time axis is that by which all others count, and follows none."""
+        return self.time_axis is not None and not isinstance(self.shape[self.time_axis], Steps)
 
     def steps(self, time: int) -> int:
         """Size of the time axis for a sequence of ``time`` steps."""
@@ -91,6 +99,16 @@ class Slot:
             return array
         first, second = (known_size(size, {BATCH: batch, TIME: time}) for size in self.shape[self.flat : self.flat + 2])
         return array.reshape(*array.shape[: self.flat], first, second, *array.shape[self.flat + 1 :])
+
+    def holds(self, array: Array, batch: int, time: int) -> bool:
+        """Whether a whole array as the graph gives it may be one of ``batch`` sequences of ``time`` steps."""
+        sizes = {BATCH: batch, TIME: time}
+        if self.flat is not None:
+            first, second = (known_size(size, sizes) for size in self.shape[self.flat : self.flat + 2])
+            return array.ndim == len(self.shape) - 1 and array.shape[self.flat] == first * second
+        return self.time_axis is None or (
+            array.ndim == len(self.shape) and array.shape[self.time_axis] == self.steps(time)
+        )
 
     def folded(self, array: Array) -> Array:
         """Inverse of :meth:`unfolded`."""

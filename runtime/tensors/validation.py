@@ -63,7 +63,7 @@ def read_item(
                 arrays[slot.name] = slot.item_left_out()
             continue
         label = f"input {slot.name!r}{where}"
-        time_axis = slot.item_time_axis if slot.chunk is None else None
+        time_axis = slot.item_time_axis if slot.chunk is None and slot.counts_steps else None
         too_many = too_many_steps(layout, apparent_steps(given[slot.name], time_axis), where)
         if too_many:  # told before anything is copied
             problems.extend(too_many)
@@ -71,13 +71,17 @@ def read_item(
         array = read_array(given[slot.name], slot, slot.item_shape, label, problems)
         if array is not None:
             arrays[slot.name] = array
-            if slot.item_time_axis is not None:
-                steps[slot.name] = array.shape[slot.item_time_axis]
+            if slot.counts_steps:
+                steps[slot.name] = array.shape[slot.item_time_axis or 0]
             for axis, name in slot.named:
                 others.setdefault(name, {})[slot.name] = array.shape[axis]
     count = agreed(steps, f"steps{where}", problems)
     problems.extend(too_many_steps(layout, count, where))  # of a value that did not say so before it was read
     problems.extend(limit_problems(layout, {TIME: steps, **others} if whole else others, where))
+    for slot in layout.inputs:
+        if slot.tied and slot.name in arrays:
+            label = f"input {slot.name!r}{where}"
+            problems.extend(tied_problems(slot, arrays[slot.name].shape, {TIME: steps, **others}, label))
     return arrays, count
 
 
@@ -98,6 +102,19 @@ def limit_problems(layout: Layout, sizes: Mapping[str, Mapping[str, int]], where
         if own and axis.bounded and not axis.takes(size):
             first = next(iter(own))
             problems.append(f"input {first!r}{where} has size {size} along axis {name!r}, expected {axis.expected}")
+    return problems
+
+
+def tied_problems(slot: Slot, shape: Sequence[int], sizes: Mapping[str, Mapping[str, int]], label: str) -> list[str]:
+    """One line for each axis of an item of ``shape`` whose size is not what follows from that of another input."""
+    problems = []
+    for axis, size in slot.tied:
+        for other, found in list(sizes.get(size.of, {}).items())[:1]:
+            if shape[axis] != size.at(found):
+                problems.append(
+                    f"{label} has size {shape[axis]} along axis {size!r}, expected {size.at(found)}, as {other!r} has "
+                    f"{found} along axis {size.of!r}"
+                )
     return problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,16 @@ def strided(kernel: int = 3, stride: int = 2, padding: int = 1) -> Net:
         conv=nn.Conv1d(4, 6, kernel, stride, padding),
         gru=nn.GRU(6, 5, batch_first=True),
     )
+
+
+def whole_windows() -> Net:
+    """Windows of five steps, three apart, of the past, and of zeros after the last step so that the last one is whole."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        more = math.ceil(x.shape[1] / 3) * 3 - x.shape[1]
+        return s.gru(s.conv(F.pad(x.mT, (2, more))).mT)[0]
+
+    return _made(run, conv=nn.Conv1d(4, 6, 5, 3), gru=nn.GRU(6, 5, batch_first=True))
 
 
 def every_nth(n: int = 2, start: int = 0) -> Net:
@@ -141,6 +152,47 @@ class Attending(nn.Module):
         return torch.softmax(y @ memory.mT, -1) @ memory
 
 
+class Vocoder(nn.Module):
+    """Samples [batch, 6 * (n - 2)] of n frames [batch, 5, n], and memory [batch, letters, 4], of which ``counts`` are a row's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gru = nn.Conv1d(5, 3, 3), nn.GRU(8, 5, batch_first=True)
+
+    def forward(self, samples: Tensor, frames: Tensor, memory: Tensor, counts: Tensor) -> Tensor:
+        seen = self.conv(frames).repeat_interleave(6, -1).mT
+        places = torch.arange(int(counts.max()), device=counts.device)
+        weights = (memory @ memory[:, :1].mT).masked_fill((places >= counts[:, None])[..., None], -torch.inf)
+        context = (torch.softmax(weights, 1) * memory).sum(1, keepdim=True).expand(-1, samples.shape[1], -1)
+        return self.gru(torch.cat([samples[..., None], seen, context], -1))[0]
+
+
+class Enhancer(nn.Module):
+    """As many samples come out as go in, [batch, time]: padded so that the last window is whole, and trimmed to the middle.
+
+    What torch writes for its two norms has sizes that nobody knows, and which are not the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv1d(1, 4, 8, 4), nn.ConvTranspose1d(5, 1, 8, 4)
+        self.gru = nn.GRU(4, 5, batch_first=True)
+        self.before, self.after = nn.GroupNorm(1, 1), nn.GroupNorm(1, 4)
+
+    def whole(self, length: int) -> int:
+        windows = max(1, math.ceil((length - 8) / 4) + 1)
+        return int((windows - 1) * 4 + 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = self.whole(x.shape[1]) - x.shape[1]
+        y = self.down(F.pad(self.before(x[:, None]), (more // 2, more - more // 2)))
+        y = self.up(self.gru(self.after(y).mT)[0].mT)[:, 0]
+        over = y.shape[1] - x.shape[1]
+        if over:
+            y = y[:, over // 2 : -(over - over // 2)]
+        return y
+
+
 class WithState(nn.Module):
     """A module that takes and returns its state, [layers, batch, size] as torch's layers do."""
 
@@ -155,6 +207,14 @@ class WithState(nn.Module):
 
 def attending() -> Attending:
     return randomize(Attending().eval(), 3)
+
+
+def vocoder() -> Vocoder:
+    return randomize(Vocoder().eval(), 6)
+
+
+def enhancer() -> Enhancer:
+    return randomize(Enhancer().eval(), 7)
 
 
 def with_state() -> WithState:

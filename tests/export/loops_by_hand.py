@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -297,22 +298,23 @@ class Greedy(nn.Module):
 
 
 class LocationSensitive(nn.Module):
-    """Attention that remembers where it has looked: a state as long as the input."""
+    """Attention that remembers where it has looked: states as long as the input, one of them changed in place and viewed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.query, self.key = nn.LSTMCell(10, 6), nn.Linear(6, 7), nn.Linear(5, 7)
-        self.where, self.score, self.head = nn.Conv1d(1, 7, 3, padding=1), nn.Linear(7, 1), nn.Linear(11, 3)
+        self.where, self.score, self.head = nn.Conv1d(2, 7, 3, padding=1), nn.Linear(7, 1), nn.Linear(11, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         keys, h, c = self.key(x), x.new_zeros(x.shape[0], 6), x.new_zeros(x.shape[0], 6)
-        context, looked, out = x.new_zeros(x.shape[0], 5), x.new_zeros(x.shape[0], x.shape[1]), []
+        context, looked, weights = x.new_zeros(x.shape[0], 5), x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
+        out: list[Tensor] = []
         t = 0
         while t < x.shape[1]:
             h, c = self.cell(torch.cat((x[:, t], context), -1), (h, c))
-            seen = self.where(looked[:, None]).transpose(1, 2)
+            seen = self.where(torch.cat((weights.unsqueeze(1), looked.unsqueeze(1)), 1)).transpose(1, 2)
             weights = torch.softmax(self.score(torch.tanh(self.query(h)[:, None] + keys + seen)).squeeze(-1), 1)
-            looked = looked + weights
+            looked += weights
             context = torch.bmm(weights[:, None], x).squeeze(1)
             out.append(self.head(torch.cat((h, context), 1)))
             t += 1
@@ -343,6 +345,51 @@ class AsksForFirst(nn.Module):
         return torch.stack(out, 1)
 
 
+class Smooths(nn.Module):
+    """The state begins as the first entry, and what each step gives is computed in the loop as well as before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share, self.head = nn.Parameter(torch.tensor(0.3)), nn.Linear(WIDTH, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = x[:, 0].squeeze(1)  # which has more than one entry: torch lets it be
+        out = [self.head(level)]
+        for t in range(1, x.shape[1]):
+            level = self.share * x[:, t] + (1 - self.share) * level
+            out.append(self.head(level))
+        return torch.stack(out, 1)
+
+
+class PrefixSums(torch.autograd.Function):
+    """``h[t] = a[t] * h[t - 1] + x[t]`` along axis 1, each round over steps twice as far apart."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        far = 1
+        while far < x.shape[1]:
+            later = x[:, far:] + a[:, far:] * x[:, :-far]
+            x = torch.cat([x[:, :far], later], 1)
+            a = torch.cat([a[:, :far], a[:, far:] * a[:, :-far]], 1)
+            far *= 2
+        return x
+
+
+prefix_sums = PrefixSums.apply  # called by this name, as packages do
+
+
+class ParallelScan(nn.Module):
+    """A linear recurrence in a logarithm of the steps, whose graph is another one at every length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Linear(WIDTH, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        forget, new = self.gates(x).chunk(2, 2)
+        return prefix_sums(torch.sigmoid(forget), new)
+
+
 STREAMING: dict[str, Callable[[], nn.Module]] = {
     "lstm": Lstm,
     "layers in time": LayersInTime,
@@ -356,12 +403,14 @@ STREAMING: dict[str, Callable[[], nn.Module]] = {
     "scans": Scans,
     "reads first": ReadsFirst,
     "asks for first": AsksForFirst,
+    "first step": FirstStep,
+    "smooths": Smooths,
+    "parallel scan": ParallelScan,
 }
 BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
     "ways as rows": WaysAsRows,
     "both ways": BothWays,
     "attends": Attends,
-    "first step": FirstStep,
     "greedy": Greedy,
     "location sensitive": LocationSensitive,
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,12 +16,10 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import rnncore
-from rnncore import runtime
-from rnncore.export import export
 from rnncore.export.gate_splitting.gate_split import GateSplit
 from rnncore.export.graph.builder import Builder
 from rnncore.export.lowering.projection import Projection
-from tests.export.exporting import all_graphs, all_nodes, as_loaded, one_trace
+from tests.export.exporting import FORMS, Exported, all_graphs, all_nodes, as_loaded, export_forms
 from tests.strategies import randomize
 from tests.tolerances import fixed
 
@@ -40,78 +37,7 @@ CELLS: dict[str, tuple[rnncore.Cell, int, int]] = {  # products of a step in a S
 JOINED = {"lstm", "lstm with hard gates", "projected lstm"}
 
 
-def bodies(whole: onnx.GraphProto, branch: str = "full") -> Iterator[onnx.GraphProto]:
-    """Bodies of loops in the branches of this name; by default those over rows of full length."""
-    for graph in all_graphs(whole):
-        if f"/{branch}" in graph.name:
-            yield from (g for g in all_graphs(graph) if "/body" in g.name)
-
-
-def count(graph: onnx.GraphProto, *op_types: str) -> int:
-    return sum(node.op_type in op_types for node in all_nodes(graph))
-
-
-@pytest.mark.parametrize("form", ["loop", "scan"])
-@pytest.mark.parametrize("name", CELLS)
-def test_a_step_has_a_product_for_each_gate_or_activation(name: str, form: str, tmp_path: Path) -> None:
-    cell, in_scan, in_loop = CELLS[name]
-    layer = randomize(rnncore.Recurrent(cell).eval(), 1)
-    with one_trace():
-        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
-    (body,) = bodies(as_loaded(tmp_path / "m.onnx", tmp_path))
-    joined = form == "loop" and name in JOINED
-    assert [len(node.output) for node in body.node if node.op_type == "Split"] == ([3] if joined else [])
-    assert count(body, "MatMul", "Gemm", "FusedGemm") == (in_loop if form == "loop" else in_scan)
-
-
-@pytest.mark.parametrize(("form", "products", "lookups"), [("loop", 2, 2), ("scan", 4, 0)])
-def test_a_loop_over_one_row_looks_up_few_parts_of_z(form: str, products: int, lookups: int, tmp_path: Path) -> None:
-    with one_trace():
-        export(rnncore.LSTM(INPUT, SIZE).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
-    (body,) = bodies(onnx.load(tmp_path / "m.onnx").graph, "one_row")
-    assert count(body, "Gemm") == products and count(body, "Gather") == lookups
-
-
-def test_a_loop_over_one_row_takes_many_parts_of_z_as_a_whole(tmp_path: Path) -> None:
-    layer = randomize(rnncore.LSTM(INPUT, SIZE, peephole="current").eval(), 1)
-    with one_trace():
-        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT))
-    (body,) = bodies(onnx.load(tmp_path / "m.onnx").graph, "one_row")
-    assert count(body, "Gemm", "MatMul") == count(body, "Gather") == 1
-
-
-@pytest.mark.parametrize("form", ["loop", "scan"])
-def test_projections_are_multiplied_with_packed_weights(form: str, tmp_path: Path) -> None:
-    """A product in a branch whose weight lies two graphs further out would be packed anew in every call."""
-    with one_trace():
-        export(rnncore.LSTM(INPUT, SIZE).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
-    branches = [
-        g for g in all_graphs(as_loaded(tmp_path / "m.onnx", tmp_path)) if g.name.split("/")[-1][:4] in ("one_", "rows")
-    ]
-    for branch in branches:
-        here = {tensor.name for tensor in branch.initializer}
-        products = [node for node in branch.node if node.op_type in ("MatMul", "Gemm")]
-        assert products
-        assert "one_step" in branch.name or all(node.input[1] in here for node in products)
-    assert len(branches) == 3
-
-
-def test_what_is_normalised_as_a_whole_stays_whole(tmp_path: Path) -> None:
-    layer = randomize(rnncore.LSTM(INPUT, SIZE, layer_norm=True).eval(), 1)
-    with one_trace():
-        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT))
-    (body,) = bodies(onnx.load(tmp_path / "m.onnx").graph)
-    assert count(body, "Split") == count(body, "Gemm", "MatMul") == 1
-
-
-@pytest.mark.parametrize("form", ["loop", "scan"])
-def test_weights_stand_once_in_the_file(form: str, tmp_path: Path) -> None:
-    layer = rnncore.LSTM(INPUT, 64).eval()
-    numbers = sum(p.numel() for p in layer.parameters()) - 4 * 64  # the two biases are one
-    with one_trace():
-        export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form)  # type: ignore[arg-type]
-    stored = [np.prod(t.dims) for g in all_graphs(onnx.load(tmp_path / "m.onnx").graph) for t in g.initializer]
-    assert numbers <= sum(stored) < numbers + 100
+WIDE = 64
 
 
 class Centred(rnncore.Cell):
@@ -165,20 +91,121 @@ class Reordered(Centred):
         return s * c, s
 
 
-@pytest.mark.parametrize("form", ["loop", "scan"])
-@pytest.mark.parametrize("cell", [Centred, Overlapping, Reordered])
-def test_cells_of_any_make_give_pytorchs_numbers(cell: type[Centred], form: str, tmp_path: Path) -> None:
-    layer = randomize(nn.Sequential(rnncore.Stacked([rnncore.Recurrent(cell())])).eval(), 5)
-    with one_trace():
-        report = export(layer, tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form=form, streaming=True)  # type: ignore[arg-type]
-    assert report.max_error < fixed("float32")
+OTHERS: dict[str, rnncore.Cell] = {
+    "wide lstm": rnncore.LSTMCell(INPUT, WIDE),
+    "lstm with peepholes": rnncore.LSTMCell(INPUT, SIZE, peephole="current"),
+    "normalised lstm": rnncore.LSTMCell(INPUT, SIZE, layer_norm=True),
+    "centred": Centred(),
+    "overlapping": Overlapping(),
+    "reordered": Reordered(),
+}
+
+
+class Side(nn.Module):
+    """All cells side by side, an output each: one trace, and one file in each form, for every test here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        cells = {name: cell for name, (cell, _, _) in CELLS.items()} | OTHERS
+        self.layers = nn.ModuleDict({path_of(name): rnncore.Recurrent(cell) for name, cell in cells.items()})
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: layer(x)[0] for name, layer in self.layers.items()}
+
+
+def path_of(name: str) -> str:
+    return name.replace(" ", "_").replace(",", "")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Verified, in chunks too."""
+    return export_forms(
+        randomize(Side().eval(), 5), tmp_path_factory.mktemp("columns"), torch.randn(2, 4, INPUT), streaming=True
+    )
+
+
+@pytest.fixture(scope="module")
+def loaded(files: Exported, tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.GraphProto]:
+    """The graphs as onnxruntime has them, by form."""
+    return {form: as_loaded(files.path(form), tmp_path_factory.mktemp(form)) for form in FORMS}
+
+
+def of(name: str, whole: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Branches and bodies of one cell."""
+    return (graph for graph in all_graphs(whole) if graph.name.startswith(f"layers.{path_of(name)}/"))
+
+
+def bodies(name: str, whole: onnx.GraphProto, branch: str = "full") -> Iterator[onnx.GraphProto]:
+    """Bodies of loops in the branches of this name; by default those over rows of full length."""
+    for graph in of(name, whole):
+        if f"/{branch}" in graph.name:
+            yield from (g for g in all_graphs(graph) if "/body" in g.name)
+
+
+def count(graph: onnx.GraphProto, *op_types: str) -> int:
+    return sum(node.op_type in op_types for node in all_nodes(graph))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CELLS)
+def test_a_step_has_a_product_for_each_gate_or_activation(
+    name: str, form: str, loaded: dict[str, onnx.GraphProto]
+) -> None:
+    _, in_scan, in_loop = CELLS[name]
+    (body,) = bodies(name, loaded[form])
+    joined = form == "loop" and name in JOINED
+    assert [len(node.output) for node in body.node if node.op_type == "Split"] == ([3] if joined else [])
+    assert count(body, "MatMul", "Gemm", "FusedGemm") == (in_loop if form == "loop" else in_scan)
+
+
+@pytest.mark.parametrize(("form", "products", "lookups"), [("loop", 2, 2), ("scan", 4, 0)])
+def test_a_loop_over_one_row_looks_up_few_parts_of_z(form: str, products: int, lookups: int, files: Exported) -> None:
+    (body,) = bodies("lstm", files.proto(form).graph, "one_row")
+    assert count(body, "Gemm") == products and count(body, "Gather") == lookups
+
+
+def test_a_loop_over_one_row_takes_many_parts_of_z_as_a_whole(files: Exported) -> None:
+    (body,) = bodies("lstm with peepholes", files.proto().graph, "one_row")
+    assert count(body, "Gemm", "MatMul") == count(body, "Gather") == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_projections_are_multiplied_with_packed_weights(form: str, loaded: dict[str, onnx.GraphProto]) -> None:
+    """A product in a branch whose weight lies two graphs further out would be packed anew in every call."""
+    branches = [g for g in of("lstm", loaded[form]) if g.name.split("/")[-1][:4] in ("one_", "rows")]
+    for branch in branches:
+        here = {tensor.name for tensor in branch.initializer}
+        products = [node for node in branch.node if node.op_type in ("MatMul", "Gemm")]
+        assert products
+        assert "one_step" in branch.name or all(node.input[1] in here for node in products)
+    assert len(branches) == 3
+
+
+def test_what_is_normalised_as_a_whole_stays_whole(files: Exported) -> None:
+    (body,) = bodies("normalised lstm", files.proto().graph)
+    assert count(body, "Split") == count(body, "Gemm", "MatMul") == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_stand_once_in_the_file(form: str, files: Exported) -> None:
+    """No other tensor here has a multiple of so many numbers."""
+    layer = files.module.get_submodule("layers.wide_lstm")
+    numbers = sum(p.numel() for p in layer.parameters()) - 4 * WIDE  # the two biases are one
+    stored = [int(np.prod(t.dims)) for g in all_graphs(files.proto(form).graph) for t in g.initializer if t.dims]
+    assert sum(size for size in stored if size % WIDE == 0) == numbers
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_cells_of_any_make_give_pytorchs_numbers(form: str, files: Exported) -> None:
+    assert files.reports[form].max_error < fixed("float32")
     x = torch.randn(3, 6, INPUT, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        expected = layer(x)[0]
-    got = runtime.load(tmp_path / "m.onnx").run(x.numpy())
-    np.testing.assert_allclose(
-        next(iter(got.values())) if isinstance(got, dict) else got, expected, atol=fixed("float32")
-    )
+        expected = files.module(x)
+    got = files.models[form].run(x.numpy())
+    assert len(got) == len(CELLS) + len(OTHERS)
+    for name, wanted in expected.items():
+        np.testing.assert_allclose(got[name], wanted, atol=fixed("float32"))
 
 
 WIDTH = 12

@@ -126,6 +126,7 @@ STRIDED: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "every third": (lambda: kinds.every_nth(3), 3, 1),
     "strided, padded": (lambda: kinds.strided(3, 2, 1), 2, 1),
     "triples": (kinds.triples, 3, 1),
+    "whole windows": (kinds.whole_windows, 3, 1),
 }
 
 

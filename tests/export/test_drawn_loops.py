@@ -155,6 +155,9 @@ class Squashed(torch.autograd.Function):
         return grad * (1 - y * y).clamp(min=0.1)
 
 
+squashed = Squashed.apply  # a name of its own, as people give it
+
+
 class Body(nn.Module):
     """One step: (x, h or None, memory, the whole sequence) -> (h, memory)."""
 
@@ -184,7 +187,7 @@ class Body(nn.Module):
                 _, (h, memory) = self.layer(x[:, None], (h.unsqueeze(0), memory[None]))
                 return h[0], memory.squeeze(0)
             case "bare":
-                return Squashed.apply(x @ self.weight + self.recall(h) * 0.5), memory
+                return squashed(x @ self.weight + self.recall(h) * 0.5), memory
             case "gates":
                 forget, new = self.gates(torch.cat((x, h), -1)).split(SIZE, 1)
                 memory = memory * forget.sigmoid() + new.tanh()
@@ -210,6 +213,8 @@ def test_a_loop_is_rolled_however_it_is_spelled(spelling: Spelling, seed: int) -
         plain = convert_plain_layers(copied(module))
         rolled = roll(plain, call, find_operators(plain, call, seed), seed)
         assert rolled is not None
+        starts = [loop.layer.cell.starts for loop in rolled.loops if loop.layer is not None]
+        assert spelling.start == "computed" or None not in starts  # else a stream would begin anew with every chunk
         for batch, steps in ((1, 5), (3, 8), (2, 33)):
             x = torch.randn(batch, steps, WIDTH)
             (got,) = rolled(x).values()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import re
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rnncore
-from rnncore.export import export
-from rnncore.runtime import load
+from rnncore.export import export, form_advice
+from rnncore.export.targets import choose_forms
+from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError
 from tests.strategies import randomize
 from tests.tolerances import fixed
@@ -87,20 +95,127 @@ def test_every_fusable_cell_equals_pytorch_with_lengths_of_zero(tmp_path: Path, 
             np.testing.assert_allclose(got[name], expected.numpy(), atol=fixed("float32 fused operator"), err_msg=name)
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-def test_refusals_name_the_layer_the_reason_and_the_way_out(tmp_path: Path, reason: str) -> None:
-    module = nn.Sequential()
-    module.add_module("encoder", Only(REFUSED[reason]))
-    with pytest.raises(ExportError, match="form='loop' or 'scan'") as caught:
-        export(module, tmp_path / "x.onnx", torch.randn(2, 4, INPUT), form="fused", streaming=False, verify=False)
-    assert "'encoder.layer'" in str(caught.value) and reason in str(caught.value)
-    assert not list(tmp_path.iterdir())
+class Refused(nn.Module):
+    """Every cell that has no such operator, side by side."""
 
-
-class Only(nn.Module):
-    def __init__(self, cell: rnncore.Cell) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.layer = rnncore.Recurrent(cell)
+        self.encoder = nn.ModuleList(rnncore.Recurrent(cell) for cell in REFUSED.values())
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [layer(x)[0] for layer in self.encoder]
+
+
+def test_refusals_name_the_layer_the_reason_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        export(Refused(), tmp_path / "x.onnx", torch.randn(2, 4, INPUT), form="fused", streaming=False, verify=False)
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == len(REFUSED) and not list(tmp_path.iterdir())
+    for number, (reason, line) in enumerate(zip(REFUSED, lines, strict=True)):
+        assert f"layer 'encoder.{number}': " in line and reason in line
+        assert line.endswith("; use form='loop' or 'scan'")
+
+
+class Small(nn.Module):
+    """Layers of which form="auto" writes both: the operator, and a Scan for what it hides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(INPUT, HIDDEN, 2, batch_first=True)
+        self.gru = nn.GRU(HIDDEN, 4, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)[0]
+        return self.gru(self.lstm(x)[0])[0]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Small, Path]:
+    module = randomize(Small().eval(), seed=7)
+    path = tmp_path_factory.mktemp("both") / "both.onnx"
+    report = export(module, path, torch.randn(2, 4, INPUT), form="auto", streaming=True)
+    assert report.form == "fused+scan"
+    return module, path
+
+
+UNUSUAL = st.sampled_from([float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e31, -1e29])
+
+
+@given(
+    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=4),
+    unusual=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, INPUT - 1), UNUSUAL), max_size=2),
+    cuts=st.lists(st.integers(0, 7), max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_the_operator_beside_a_scan_shows_what_pytorch_shows(
+    both: tuple[Small, Path],
+    lengths: list[int],
+    unusual: list[tuple[int, int, int, float]],
+    cuts: list[int],
+    seed: int,
+) -> None:
+    """NaN where it is, and after it, in whole batches with padding, alone, and in chunks, of one step among others."""
+    module, model = both[0], _loaded(both[1])
+    x = np.random.default_rng(seed).standard_normal((len(lengths), 7, INPUT)).astype(np.float32)
+    for row, t, column, value in unusual:
+        x[row % len(lengths), t, column] = value
+    together = model.run(x, lengths=lengths)
+    for row, (own, length) in enumerate(zip(x, lengths, strict=True)):
+        own = own[:length]
+        if length == 0:
+            assert not together[row].any()
+            continue
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(own)[None])[0].numpy()
+        ends = sorted({min(cut, length) for cut in cuts} | {0, length})
+        with model.stream() as stream:
+            parts = [stream.push(own[start:end]) for start, end in pairwise(ends)]
+        for found in (together[row, :length], model.run(own[None])[0], np.concatenate(parts)):
+            np.testing.assert_allclose(found, wanted, atol=fixed("float32"), rtol=0, equal_nan=True)
+
+
+@cache
+def _loaded(path: Path) -> Model:
+    return load(path)
+
+
+def test_weights_that_overflow_and_other_activations_get_no_operator(both: tuple[Small, Path]) -> None:
+    """As it would hide what comes of them; ``choose_forms`` alone, without an export."""
+    graph = onnx.load(both[1]).graph
+    assert "LSTM" not in {node.op_type for node in graph.node}, "it stands in a branch"
+    wild = rnncore.LSTMCell(INPUT, HIDDEN)
+    with torch.no_grad():
+        wild.weight_hh[0, 0] = 1e7
+    usual = rnncore.GRUCell(INPUT, HIDDEN)
+    cells = {
+        "fused+scan": [usual, rnncore.LSTMCell(INPUT, HIDDEN, coupled=True, peephole="current")],
+        "scan": [
+            wild,
+            rnncore.LSTMCell(INPUT, HIDDEN, activation="relu"),
+            rnncore.GRUCell(INPUT, HIDDEN).double(),
+            rnncore.LSTMCell(200, 200),
+        ],
+    }
+    for form, own in cells.items():
+        for cell in own:
+            call = SimpleNamespace(name="layer", cell=cell, layer=SimpleNamespace(reverse=False), lengths=True)
+            assert choose_forms([call], "auto", "onnxruntime", int8=False)["layer"].form == form, cell  # type: ignore[list-item]
+            assert choose_forms([call], "auto", "portable", int8=False)["layer"].form == "portable", cell  # type: ignore[list-item]
+    call = SimpleNamespace(name="layer", cell=usual, layer=SimpleNamespace(reverse=False), lengths=True)
+    assert choose_forms([call], "auto", "onnxruntime", int8=True)["layer"].form == "scan"  # type: ignore[list-item]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_report_says_what_another_form_gains_and_measures_it_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(form_advice, "_WORTH_A_LINE", 0)  # how much it gains is a matter of the machine
+    report = export(nn.LSTM(INPUT, 32, batch_first=True), tmp_path / "loop.onnx", torch.randn(2, 4, INPUT))
+    gain = re.search(r"form='auto' runs this model (\d+\.\d)x faster here \(measured\)", str(report))
+    assert gain is not None and float(gain[1]) > 0, report
+    assert [file.name for file in tmp_path.iterdir()] == ["loop.onnx"]
+    assert load(report.path).metadata["rnncore.form"] == report.form == "loop"

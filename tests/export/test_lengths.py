@@ -77,6 +77,9 @@ def test_name_of_lengths_is_taken(folder: Path) -> None:
         def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
             return self.gru(x * lengths)[0]
 
+    module, example = Taken().eval(), (torch.randn(2, 4, 5), torch.randn(2, 4, 1))
     with pytest.raises(ExportError, match="an input is called 'lengths' already"):
-        export(Taken().eval(), folder / "model.onnx", (torch.randn(2, 4, 5), torch.randn(2, 4, 1)))
+        export(module, folder / "model.onnx", example, lengths=True)
     assert list(folder.iterdir()) == []
+    report = export(module, folder / "model.onnx", example)
+    assert report.signature.lengths is None and report.causal

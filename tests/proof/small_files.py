@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnx
 import torch
@@ -36,12 +36,21 @@ class Sum(nn.Module):
         return y
 
 
+class Totals(nn.Module):
+    """y_t = x_1 + ... + x_length at every t, by lengths that the module takes itself."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        inside = torch.arange(x.shape[1])[None] < lengths[:, None]
+        return (x * inside[:, :, None]).sum(1, keepdim=True).expand_as(x)
+
+
 @dataclass(frozen=True)
 class File:
     """The sum over time as a file.
 
     y: how the output is made of ``sum``.  end: the sum after the chunk, of that before and ``total``.  pick: what asking by
-    index gives, empty for a file that cannot be asked.  axes: limits in the signature.
+    index gives, empty for a file that cannot be asked.  axes: limits in the signature.  heeds: whether what lies beyond the
+    lengths counts nothing.
     """
 
     y: str = "y = Identity (sum)"
@@ -50,6 +59,7 @@ class File:
     causal: bool = True
     pick: str = ""
     axes: tuple[Axis, ...] = ()
+    heeds: bool = True
 
     def written(self, path: Path) -> Path:
         """The file, at ``path``."""
@@ -72,7 +82,7 @@ class File:
             <int64 zero = {{0}}, int64 one = {{1}}, int64[1] ones = {{1}}, int64[1] twos = {{2}}, float nought = {{0.0}},
              float small = {{0.125}}, float three = {{3.0}}, int64[1] zeros = {{0}}>
             {{
-                {mask if self.lengths else "own = Identity (x)"}
+                {mask if self.lengths and self.heeds else "own = Identity (x)"}
                 inner = CumSum (own, one)
                 {"before = Unsqueeze (s, ones)  sum = Add (inner, before)" if self.causal else "sum = Identity (inner)"}
                 total = ReduceSum <keepdims = 0> (own, ones)
@@ -95,12 +105,14 @@ class File:
         )
 
 
-def verified(file: File, module: nn.Module, folder: Path, limits: SizeLimits | None = None) -> Verdict:
+def verified(
+    file: File, module: nn.Module, folder: Path, limits: SizeLimits | None = None, example: Any = X
+) -> Verdict:
     """What verification says of the file."""
-    return _verifier(Verifier, module, limits).verify(file.written(folder / "m.onnx"))
+    return _verifier(Verifier, module, limits, example).verify(file.written(folder / "m.onnx"))
 
 
-def recorder(module: nn.Module, limits: SizeLimits | None = None, example: Tensor = X) -> GoldenRecorder:
+def recorder(module: nn.Module, limits: SizeLimits | None = None, example: Any = X) -> GoldenRecorder:
     """What records golden cases of ``module``."""
     return _verifier(GoldenRecorder, module, limits, example)
 
@@ -108,6 +120,6 @@ def recorder(module: nn.Module, limits: SizeLimits | None = None, example: Tenso
 V = TypeVar("V", bound=Verifier)
 
 
-def _verifier(kind: type[V], module: nn.Module, limits: SizeLimits | None = None, example: Tensor = X) -> V:
-    read = Example.of(module.eval(), example, None, False)
+def _verifier(kind: type[V], module: nn.Module, limits: SizeLimits | None = None, example: Any = X) -> V:
+    read = Example.of(module.eval(), example, None, "auto" if isinstance(example, tuple) else False)
     return kind(Reference(module, read), read, Judge.of("float32"), 3, limits)

@@ -15,8 +15,11 @@ from torch import Tensor
 from rnncore.export.tracing.size_limits import Number, SizeLimits
 from rnncore.export.verification.cases import Case, Verdict
 from rnncore.runtime.errors import ExportError, VerificationError
-from rnncore.runtime.format.axes import Axis
-from tests.proof.small_files import File, Sum, X, recorder, verified
+from rnncore.runtime.format.axes import Axis, Flat
+from rnncore.runtime.format.golden import Golden
+from rnncore.runtime.format.signature import TensorSpec
+from rnncore.runtime.tensors.specs import Slot
+from tests.proof.small_files import File, Sum, Totals, X, recorder, verified
 from tests.tolerances import fixed
 
 WHOLE = [
@@ -167,6 +170,34 @@ def test_what_can_be_asked_by_index_is(tmp_path: Path) -> None:
     assert asked(verdict, "whole")[6:] == [(1, 1, "1 picked a step"), (2, 7, "3 picked a step")]
 
 
+OWN = (X, torch.tensor([6, 4]))
+TOTAL = "t = Unsqueeze (total, ones)  z = Mul (sum, nought)  y = Add (z, t)"
+
+
+def test_lengths_of_the_modules_own_are_asked_as_they_are_and_row_by_row(tmp_path: Path) -> None:
+    verdict = verified(File(TOTAL, causal=False), Totals(), tmp_path, example=OWN)
+    assert not failed(verdict)
+    ragged = asked(verdict, "ragged")
+    assert ragged[0] == (2, 6, "the example itself") and asked(verdict, "whole") == WHOLE[1:]
+    own = [(batch, time) for batch, time, detail in ragged if detail.startswith("lengths [")]
+    assert own == [(4, 11), (3, 13)]
+    assert sum(detail.endswith("alone") for *_, detail in ragged) == 7
+    golden = recorder(Totals(), example=OWN).record(tmp_path / "m.onnx")
+    _, kept = golden.cases
+    assert (kept.kind, kept.lengths, list(kept.inputs)) == ("ragged", (5, 3), ["x"])
+    wanted = np.stack([kept.inputs["x"][0].sum(0), kept.inputs["x"][1, :3].sum(0)])[:, None].repeat(5, 1)
+    wanted[1, 3:] = 0
+    np.testing.assert_allclose(kept.outputs["y"].values, wanted.ravel(), rtol=0, atol=fixed("float32"))
+
+
+def test_padding_that_is_not_zero_is_what_shows_it(tmp_path: Path) -> None:
+    """The runtime pads a list of rows with zeros, which a sum does not see; the callers' own padding may be anything."""
+    verdict = verified(File(TOTAL, causal=False, heeds=False), Totals(), tmp_path, example=OWN)
+    details = {case.detail for case in failed(verdict)}
+    assert "the example itself" in details and {case.kind for case in failed(verdict)} == {"ragged"}
+    assert all(detail.startswith(("lengths [", "the example")) for detail in details) and len(details) == 3
+
+
 def test_a_hidden_nan_is_a_remark(tmp_path: Path) -> None:
     verdict = verified(File("n = IsNaN (sum)  y = Where (n, nought, sum)"), Sum(), tmp_path)
     assert not failed(verdict)
@@ -178,8 +209,10 @@ def test_a_hidden_nan_is_a_remark(tmp_path: Path) -> None:
 def test_where_pytorch_fails_nothing_is_compared(tmp_path: Path) -> None:
     verdict = verified(File(causal=False), Short(), tmp_path)
     assert not failed(verdict)
-    left_out = {(c.batch, c.time) for c in verdict.cases if c.note == "left out, PyTorch itself fails: a kernel of 3"}
-    assert left_out == {(1, 1), (5, 2), (3, 64)}
+    left_out = {
+        (c.batch, c.time, c.kind) for c in verdict.cases if c.note == "left out, PyTorch itself fails: a kernel of 3"
+    }
+    assert left_out == {(1, 1, "whole"), (5, 2, "whole"), (3, 64, "whole")}
     assert len(asked(verdict, "ragged")) < 7
 
     class Never(Sum):
@@ -229,6 +262,26 @@ def test_golden_streams_are_as_long_as_those_that_were_verified(tmp_path: Path) 
     assert (stream.time, stream.chunks) == (56, (29, 1, 3, 2, 21))
 
 
+def test_golden_streams_are_as_long_as_the_example_and_take_no_room(tmp_path: Path) -> None:
+    path = File(lengths=False).written(tmp_path / "m.onnx")
+    golden = recorder(Sum(), example=torch.randn(2, 400, 3)).record(path)
+    stream = golden.cases[2]
+    assert stream.time == 400 and sum(stream.chunks or ()) == 400 and set(stream.drawn) == {"x"}
+    kept, right = stream.outputs["y"], stream.inputs["x"].cumsum(1)
+    np.testing.assert_allclose(kept.values, right.ravel()[:: kept.every], rtol=0, atol=fixed("float32 long"))
+    assert len(golden.to_json()) < 25_000 and Golden.from_json(golden.to_json()).to_json() == golden.to_json()
+
+
+def test_golden_inputs_that_are_too_large_to_keep_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rnncore.export.verification.golden.RAW_BYTES", 3 * 238)
+    path = File().written(tmp_path / "m.onnx")
+    assert [set(case.drawn) for case in recorder(Sum()).record(path).cases] == [set(), {"x"}, {"x"}]
+    monkeypatch.setattr("rnncore.export.verification.golden.RAW_BYTES", 3 * 240)  # half of it is the ragged input
+    golden = recorder(Sum()).record(path)
+    assert [set(case.drawn) for case in golden.cases] == [set(), set(), {"x"}] and not golden.left_out
+    assert [case.outputs["y"].every for case in golden.cases] == [1, 1, 1]
+
+
 def test_golden_inputs_are_spread_where_the_example_is_constant(tmp_path: Path) -> None:
     path = File().written(tmp_path / "m.onnx")
     (*_, stream) = recorder(Sum(), example=torch.full((2, 6, 3), 7.0)).record(path).cases
@@ -255,3 +308,13 @@ def test_a_verdict_is_plain_data(tmp_path: Path) -> None:
     assert list(data) == ["seed", "tolerance", "versions", "cases", "remarks"]
     assert list(data["versions"]) == ["python", "torch", "onnx", "onnxruntime"] and all(data["versions"].values())
     assert [Case(**case) for case in data["cases"]] == verdict.cases and math.isfinite(data["cases"][0]["max_abs"])
+
+
+@pytest.mark.parametrize("longest", [6, 4])
+def test_flat_answers_as_long_as_the_longest_row_are_padded(longest: int) -> None:
+    """[batch * steps, n], of a module that gives back only as many steps as its longest row has."""
+    slot = Slot.of(TensorSpec("y", "float32", (Flat(("batch", "time")), 2)))
+    value = np.arange(2 * longest * 2, dtype=np.float32).reshape(2 * longest, 2)
+    assert slot.holds(value, 2, longest)
+    assert not slot.holds(value, 2, longest + 1)
+    assert not slot.holds(value[:, 0], 2, longest)

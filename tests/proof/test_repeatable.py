@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from rnncore.export import export
 from rnncore.export.tracing.example import Example, bind
 from rnncore.export.verification.reference import Reference
-from rnncore.export.verification.repeatable import check_repeatable, draws_random_numbers
+from rnncore.export.verification.repeatable import Snapshot, check_repeatable, draws_random_numbers, same_answers
 from rnncore.runtime.errors import ExportError
 from tests.proof.modules import FEATURES, Counter, Noise, Remembers
 
@@ -116,3 +118,92 @@ def test_float64_excuses_rounding_only(kind: str) -> None:
     if kind == "other code":
         got = [expected[0] * 0.9]
     assert reference.excuses([X], got, expected) is (kind == "honest")
+
+
+# ------------------------------------------------------------------------------------------------- equal, and unmoved
+EPS = torch.finfo(torch.float32).eps
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ([1.0, 8.0], [1.0, 8.0], True),
+        ([1.0, 8.0], [1.0 + 63 * 8 * EPS, 8.0], True),  # rounding of the largest
+        ([1.0, 8.0], [1.0 + 66 * 8 * EPS, 8.0], False),
+        ([0.0, 0.1], [60 * EPS, 0.1], True),  # which is never less than 1
+        ([0.0, 0.1], [68 * EPS, 0.1], False),
+        ([NAN, INF, -INF], [NAN, INF, -INF], True),
+        ([NAN, 1.0], [NAN, 1.0 + EPS], True),
+        ([NAN, 1.0], [1.0, 1.0], False),
+        ([1.0, 1.0], [1.0, NAN], False),
+        ([INF, 1.0], [-INF, 1.0], False),
+        ([1.0], [1.0, 1.0], False),
+    ],
+)
+def test_answers_are_the_same_but_for_rounding(first: list[float], second: list[float], same: bool) -> None:
+    a, b = torch.tensor(first), torch.tensor(second)
+    assert same_answers([a, a], [a, b]) is same and same_answers([b], [a]) is same
+    assert not same_answers([a], [a, a]) and not same_answers([a], [a.double()])
+    assert same_answers([], [])
+
+
+def test_whole_numbers_are_the_same_or_not() -> None:
+    a = torch.tensor([1 << 40, 2])
+    assert same_answers([a], [a.clone()]) and not same_answers([a], [a + 1])
+    assert not same_answers([a.bool()], [~a.bool()])
+
+
+def test_half_precision_rounds_more() -> None:
+    a = torch.ones(3, dtype=torch.float16)
+    assert same_answers([a], [a + 0.05]) and not same_answers([a], [a + 0.1])
+
+
+class Holds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(2, 2)
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("odd", torch.tensor([NAN]))
+        self.number: object = 1
+        self.text, self.pair, self.names, self.seen = "a", (1, [2.0]), {"a": 1}, torch.zeros(2)
+        self.anything, self._own = object(), 1
+
+
+MOVES: dict[str, tuple[Callable[[Any], object], list[str], list[str]]] = {
+    "nothing": (lambda m: None, [], []),
+    "a buffer": (lambda m: m.mean.add_(1), ["mean"], []),
+    "a buffer that is gone": (lambda m: delattr(m, "mean"), ["mean"], []),
+    "a number": (lambda m: setattr(m, "number", 2), [], ["number"]),
+    "its type": (lambda m: setattr(m, "number", True), [], ["number"]),
+    "a text": (lambda m: setattr(m, "text", "b"), [], ["text"]),
+    "in a list": (lambda m: m.pair[1].append(1), [], ["pair"]),
+    "in a dict": (lambda m: m.names.update(b=2), [], ["names"]),
+    "a tensor": (lambda m: m.seen.add_(1), [], ["seen"]),
+    "its dtype": (lambda m: setattr(m, "seen", m.seen.double()), [], ["seen"]),
+    "a new one": (lambda m: setattr(m, "more", 1), [], ["more"]),
+    "of a part": (lambda m: setattr(m.part, "count", 1), [], ["part.count"]),
+    "one's own": (lambda m: setattr(m, "_own", 2), [], []),
+    "no plain data": (lambda m: setattr(m, "anything", object()), [], []),
+}
+
+
+@pytest.mark.parametrize("what", MOVES)
+def test_what_moved_is_named(what: str) -> None:
+    move, buffers, attributes = MOVES[what]
+    module = Holds()
+    before = Snapshot.of(module)
+    move(module)
+    assert before.moved_buffers(module) == buffers and before.moved_attributes(module) == attributes
+
+
+def test_more_than_one_moved_buffer_is_counted() -> None:
+    class Two(Counter):
+        def before(self, x: Tensor) -> Tensor:
+            self.other = self.other + 1
+            return super().before(x)
+
+    module = Two(buffer=True)
+    module.register_buffer("other", torch.zeros(1))
+    with pytest.raises(ExportError, match=r"^forward moves buffer 'calls' and 1 more: a second call would start"):
+        check(module)

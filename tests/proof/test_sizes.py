@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import onnx_ir as ir
 import onnxruntime
@@ -17,9 +20,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._sympy.functions import CeilToInt, FloorDiv, IntTrueDiv, Mod, PythonMod
 
+from rnncore.export.tracing.free_parts import count_ends_forwards
 from rnncore.export.tracing.size_expressions import computed
 from rnncore.export.tracing.size_limits import Number, SizeLimits, find_size_limits
 from rnncore.export.tracing.torch_onnx import to_onnx, to_program
+from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
 from rnncore.export.verification.sizes import MOST_ENTRIES, MOST_SIZES, MOST_STEPS, Sizes, broken_at, chunkings
 from tests.proof.modules import FEATURES, Base, Before, Branch, Dilated, Lag, Sliced, Table, WarmUp, Window
 
@@ -156,26 +161,76 @@ def test_axes_that_are_counted_out_are_known() -> None:
 
 
 class PadsToFrames(nn.Module):
-    """As codecs do: in whole windows, whose number is a rounded quotient; the first pads nothing, whatever the length."""
+    """As codecs do: in whole windows, whose number is a rounded quotient; the first pads nothing, whatever the length.
+
+    At last, as enhancers do, to windows of 12 steps, 4 apart, of which there is one at least: the quotient may be negative.
+    """
+
+    def whole(self, length: int) -> int:
+        for _ in range(2):
+            length = max(1, math.ceil((length - 12) / 4) + 1)
+        return int((length - 1) * 16 + 57)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x[: len(x)] if len(x.shape) == 3 and isinstance(len(x), int | torch.SymInt) else x[:0]
         for stride in (1, 2, 3):
-            frames = math.ceil((x.shape[1] - stride) / stride + 1)
+            frames = math.ceil((math.ceil(x.shape[1]) - stride) / stride + 1)
             x = F.pad(x, (0, 0, 0, frames * stride - x.shape[1]))
-        return x[:, : math.floor(x.shape[1] / 2)]
+        x = x[:, : math.floor(x.shape[1] / 2)]
+        return F.pad(x, (0, 0, 0, int(self.whole(x.shape[1]) / 2)))
 
 
 def test_rounded_quotients_of_sizes_are_whole_numbers() -> None:
-    free = ({1: torch.export.Dim.DYNAMIC},)
+    free = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
     program = to_program(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
     assert not [node for node in program.graph.nodes if node.target in (math.ceil, math.floor, operator.truediv)]
     file = to_onnx(PadsToFrames(), (torch.randn(2, 31, FEATURES),), free, what="it")
     session = onnxruntime.InferenceSession(ir.to_proto(file).SerializeToString(), providers=["CPUExecutionProvider"])
     for steps in range(9, 40):
-        x = torch.randn(2, steps, FEATURES)
+        x = torch.randn(1 + steps % 3, steps, FEATURES)
         (found,) = session.run(None, {file.graph.inputs[0].name: x.numpy()})
         assert found.shape == program.module()(x).shape == PadsToFrames()(x).shape
-    assert torch.SymFloat.__ceil__.__module__.startswith("torch")  # type: ignore[attr-defined]
+    for kind in (torch.SymFloat, torch.SymInt):
+        assert kind.__ceil__.__module__.startswith("torch")  # type: ignore[attr-defined]
+    assert not {"int", "len"} & globals().keys()
+
+
+class Late(ModuleType):
+    """A file of a package that is loaded when something of it is asked for, and cannot be."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ImportError(name)
+
+
+def test_files_that_are_loaded_late_stay_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tests.late", Late("tests.late"))
+    with sizes_stay_sizes(PadsToFrames()):
+        assert "int" in globals()
+    assert "int" not in globals()
+
+
+class EndsBefore(nn.Module):
+    """Leaves out what is over a multiple of 4, if anything is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        over = x.shape[1] % 4
+        return x[:, :-over] if over else x
+
+
+def test_ends_are_counted_forwards() -> None:
+    free = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+    program = to_program(EndsBefore(), (torch.randn(3, 31, FEATURES),), free, what="it")
+    before = program.module(check_guards=False)
+    x = torch.randn(2, 32, FEATURES)
+    assert before(x).shape[1] == 0  # -0 is the beginning
+    count_ends_forwards(program)
+    for steps in range(4, 40):
+        x = torch.randn(2, steps, FEATURES)
+        assert torch.equal(program.module(check_guards=False)(x), EndsBefore()(x))
+    asked = [
+        guard for guard in limits_of(EndsBefore()).guards if guard.differ and guard.where.startswith("test_sizes.py:")
+    ]
+    assert asked and asked[0].own and not asked[0].holds({"time": 32})
 
 
 @given(st.lists(st.integers(3, 9000), max_size=12), st.integers(1, 9000))
@@ -186,3 +241,29 @@ def test_the_work_is_bounded(reaches: list[int], example: int) -> None:
     assert max(sizes.streams) <= max(MOST_STEPS, example)
     for chunks in chunkings(sizes.streams[0]):
         assert sum(chunks) == sizes.streams[0] and min(chunks) > 0 and len(chunks) <= 17
+
+
+@pytest.mark.parametrize(
+    ("steps", "cuts"),
+    [
+        (13, []),
+        (14, [(8, 1, 5), (1,) * 14]),
+        (15, [(8, 1, 3, 2, 1), (1,) * 15]),
+        (16, [(9, 1, 3, 2, 1), (1,) * 16]),
+        (17, [(9, 1, 3, 2, 2), (2,) * 8 + (1,)]),
+        (100, [(51, 1, 3, 2, 43), (7,) * 14 + (2,)]),
+        (160, [(81, 1, 3, 2, 73), (10,) * 16]),
+    ],
+)
+def test_a_long_stream_is_cut_into_a_long_chunk_and_short_ones_and_evenly(
+    steps: int, cuts: list[tuple[int, ...]]
+) -> None:
+    assert chunkings(steps) == cuts
+
+
+def test_a_module_without_a_free_time_axis_is_asked_at_other_batches_only() -> None:
+    limits = limits_of(Before(Branch(4, axis=0)))
+    limits = SizeLimits(limits.guards, (Number("time", 40, ""),), 40)
+    assert set(Sizes.of(limits, 5, ["batch"]).whole) == {(4, 7), (5, 7)}
+    assert not Sizes.of(limits, 5, ["time"]).whole
+    assert {(4, 7), (5, 7), (1, 39), (1, 56)} < set(Sizes.of(limits, 5).whole)

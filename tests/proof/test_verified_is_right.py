@@ -107,6 +107,10 @@ def test_no_wrong_file_is_ever_called_verified(
 
 def whole_is_right(file: runtime.Model, module: nn.Module, batch: int, steps: int) -> None:
     x = torch.randn(batch, steps, FEATURES)
+    if not file.signature.axis("time").takes(steps):
+        with pytest.raises(InputError, match=file.signature.axis("time").expected):
+            file.run(x.numpy())
+        return
     lengths = (torch.full((batch,), steps),) if isinstance(module, Packed) else ()
     with torch.no_grad():
         try:
@@ -119,6 +123,10 @@ def whole_is_right(file: runtime.Model, module: nn.Module, batch: int, steps: in
 def rows_are_right(file: runtime.Model, module: nn.Module, lengths: list[int]) -> None:
     rows = [torch.randn(1, n, FEATURES) for n in lengths]
     own = isinstance(module, Packed)
+    if not all(file.signature.axis("time").takes(n) for n in lengths):
+        with pytest.raises(InputError, match=file.signature.axis("time").expected):
+            file.run([row[0].numpy() for row in rows])
+        return
     with torch.no_grad():
         try:
             expected = [module(row, *((torch.tensor([row.shape[1]]),) if own else ()))[0] for row in rows]
@@ -174,12 +182,18 @@ def test_ways_that_the_trace_did_not_go_are_refused_by_the_file(module: Base, tm
         file.run(np.zeros((1, most + 1, FEATURES), np.float32))
 
 
-@pytest.mark.parametrize("module, steps", [(Branch(40), 60), (Branch(4, 0), 6)])
-def test_ways_of_the_example_that_the_trace_did_not_go_are_refused_by_their_line(
-    module: Base, steps: int, tmp_path: Path
-) -> None:
+def test_the_way_of_a_long_example_is_the_one_that_the_file_goes(tmp_path: Path) -> None:
+    module = Branch(40)
+    report, file = exported(module, tmp_path, 60)
+    assert "forward asks at modules.py" in str(report) and "it takes at least 41 steps" in str(report)
+    assert not report.causal  # a stream begins short
+    for steps in (1, 40, 41, 60, 200):
+        whole_is_right(file, module, 2, steps)
+
+
+def test_ways_by_the_batch_are_refused_by_their_line(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match=r"(?s)disagree.*forward asks at modules\.py:\d+, in \w+ whether"):
-        exported(module, tmp_path, steps)
+        exported(Branch(4, 0), tmp_path, 6)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rnncore import runtime
 from rnncore.runtime import Limits, ModelFileError
 from rnncore.runtime.errors import InputError, NotOnnxError
-from rnncore.runtime.format.container import field, metadata_of
+from rnncore.runtime.format.container import field, metadata_of, replace_metadata
 from rnncore.runtime.format.limits import DEFAULT_LIMITS
 from rnncore.runtime.format.metadata_limits import check_metadata, check_states
 from rnncore.runtime.format.protobuf import parse
@@ -59,6 +59,45 @@ def test_fields_and_graphs_are_counted_exactly() -> None:
     assert _parses(data, replace(DEFAULT_LIMITS, graph_depth=4))
     with pytest.raises(ModelFileError, match=r"more than 3 graphs lie in each other \(limits.graph_depth\)"):
         parse(data, replace(DEFAULT_LIMITS, graph_depth=3))
+
+
+def test_messages_in_each_other_are_counted_exactly() -> None:
+    def sequences_of_sequences(count: int) -> bytes:
+        kind = onnx.TypeProto()
+        for _ in range(count):
+            outer = onnx.TypeProto()
+            outer.sequence_type.elem_type.CopyFrom(kind)
+            kind = outer
+        info = onnx.ValueInfoProto(name="x", type=kind)
+        made: bytes = helper.make_model(helper.make_graph([], "g", [info], [])).SerializeToString()
+        return made
+
+    assert max(message.depth for message in parse(sequences_of_sequences(48))) == 100
+    with pytest.raises(NotOnnxError, match=r"more than 100 messages lie in each other; copy or export it again$"):
+        parse(sequences_of_sequences(49))
+
+
+@pytest.mark.parametrize("dims", [field(1, b"\2\3"), b"\x08\2\x08\3", b"\x08\2" + field(1, b"\3")])
+def test_sizes_are_read_packed_and_not(dims: bytes) -> None:
+    tensor = dims + b"\x10\1" + field(8, b"w") + field(9, bytes(24))
+    check(field(7, field(5, tensor)))
+    with pytest.raises(NotOnnxError, match="w' has 6 numbers by its shape, but 25 bytes"):
+        check(field(7, field(5, tensor.replace(field(9, bytes(24)), field(9, bytes(25))))))
+    sparse = field(1, tensor) + dims.replace(b"\x08", b"\x18").replace(b"\n", b"\x1a")
+    data = field(7, field(15, sparse))
+    check_tensors(data, parse(data), replace(DEFAULT_LIMITS, constant_numbers=6))
+    with pytest.raises(ModelFileError, match=r"more numbers in full than limits.constant_numbers allows"):
+        check_tensors(data, parse(data), replace(DEFAULT_LIMITS, constant_numbers=5))
+
+
+def test_metadata_are_replaced_wherever_they_are() -> None:
+    """And nothing else is: not even what comes before the first of them, or lies between."""
+    one, two, other = (field(14, field(1, key) + field(2, b"v")) for key in (b"a", b"b", b"c"))
+    new = field(14, field(1, b"a") + field(2, "ü".encode())) + field(14, field(1, b"b") + field(2, b""))
+    graph, version = field(7, b""), b"\x08\x0a"
+    for parts in ([one, graph, two, other], [version, one, two, graph], [graph, two, version, other, one]):
+        kept = b"".join(part for part in parts if part not in (one, two))
+        assert replace_metadata(b"".join(parts), {"a": "ü", "b": ""}) == kept + new
 
 
 def _parses(data: bytes, limits: Limits) -> bool:

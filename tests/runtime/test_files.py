@@ -30,6 +30,8 @@ def test_load_reads_a_path_and_bytes(tmp_path: Path) -> None:
         assert model.outputs == ("y",)
     assert "tägger.onnx: x float32[batch, time, 13] -> y float32[batch, time, 11]" in repr(runtime.load(path))
     assert "streams, 2 states" in repr(model)
+    kept = [name for name, value in vars(model.engine.session).items() if isinstance(value, bytes) and value]
+    assert not kept, "a loaded model does not take the size of its file once more"
 
 
 def test_what_the_file_says_is_there_to_read() -> None:

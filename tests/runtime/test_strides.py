@@ -68,6 +68,55 @@ def model(stride: int) -> Model:
     return runtime.load(finish(graph, Signature((x, k), (y,), states=states, causal=True, axes=axes, stride=stride)))
 
 
+@cache
+def alone(stride: int) -> Model:
+    """y_n = y_{n-1} + the sum of a window of x, one input; and twice that, a second output."""
+    node = helper.make_node
+    x = TensorSpec("x", "float32", ("batch", "time", 1))
+    outputs = tuple(TensorSpec(name, "float32", ("batch", Steps("time", 1, 0, stride), 1)) for name in ("y", "twice"))
+    nodes = [
+        node("Transpose", ["x"], ["x_last"], perm=[0, 2, 1]),
+        node("Conv", ["x_last", "ones"], ["sums"], strides=[stride]),
+        node("Unsqueeze", ["c", "two"], ["before"]),
+        node("CumSum", ["sums", "two"], ["over"]),
+        node("Add", ["over", "before"], ["after"]),
+        node("Transpose", ["after"], ["y"], perm=[0, 2, 1]),
+        node("Add", ["y", "y"], ["twice"]),
+        node("Gather", ["after", "last"], ["c.next"], axis=2),
+    ]
+    constants = {"ones": np.ones((1, 1, stride), np.float32), "two": np.array(2), "last": np.array(-1)}
+    value = helper.make_tensor_value_info
+    graph: onnx.GraphProto = helper.make_graph(
+        nodes,
+        "alone",
+        [value("x", TensorProto.FLOAT, ["batch", "time", 1]), value("c", TensorProto.FLOAT, ["batch", 1])],
+        [
+            *(value(name, TensorProto.FLOAT, ["batch", "windows", 1]) for name in ("y", "twice")),
+            value("c.next", TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    states = (StateSpec("c", "c.next", "float32", 1),)
+    axes = (Axis("time", minimum=stride),)
+    return runtime.load(finish(graph, Signature((x,), outputs, states=states, causal=True, axes=axes, stride=stride)))
+
+
+@given(st.sampled_from(STRIDES), st.lists(st.integers(0, 7), min_size=1, max_size=6), st.integers(0, 99), st.booleans())
+def test_one_input_and_several_outputs(stride: int, chunks: list[int], seed: int, together: bool) -> None:
+    x = np.random.default_rng(seed).integers(-4, 5, (sum(chunks), 1)).astype(np.float32)
+    count = len(x) // stride
+    wanted = np.cumsum(x[: count * stride].reshape(count, stride).sum(1))[:, None]
+    with alone(stride).stream() as stream:
+        answers = [
+            alone(stride).push_many([stream], [chunk])[0] if together else stream.push(chunk)
+            for (chunk,) in cut(chunks, x)
+        ]
+        assert stream.steps == len(x)
+    assert all(list(answer) == ["y", "twice"] for answer in answers)
+    np.testing.assert_array_equal(np.concatenate([answer["y"] for answer in answers]), wanted)
+    np.testing.assert_array_equal(np.concatenate([answer["twice"] for answer in answers]), 2 * wanted)
+
+
 def reference(stride: int, x: np.ndarray, k: np.ndarray) -> np.ndarray:
     weights = np.random.default_rng(stride).integers(-3, 4, (F, F, stride)).astype(np.float32)
     count = len(x) // stride

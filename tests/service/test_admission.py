@@ -153,7 +153,7 @@ def test_closing_tells_those_who_wait(gate: Gate) -> None:
 
 def test_many_threads_on_few_places() -> None:
     """Every push waits for its place; nothing is lost and no place is."""
-    with waiting_pool(3, max_batch=2) as pool, ThreadPoolExecutor(12) as executor:
+    with waiting_pool(3, max_batch=2, workers=2) as pool, ThreadPoolExecutor(12) as executor:
         streams = [pool.open() for _ in range(12)]
 
         def client(stream: runtime.PoolStream) -> list[Any]:

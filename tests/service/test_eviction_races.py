@@ -153,9 +153,9 @@ def test_a_key_that_is_used_again_meanwhile_keeps_its_stream() -> None:
         assert_same(again.push(B), WANTED[1])
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_no_more_than_max_streams_are_resident_when_parked_ones_come_back(count: int) -> None:
-    with model(SPEC).pool(max_streams=count, max_wait_ms=0) as pool:
+@pytest.mark.parametrize(("count", "workers"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_no_more_than_max_streams_are_resident_when_parked_ones_come_back(count: int, workers: int) -> None:
+    with model(SPEC).pool(max_streams=count, max_wait_ms=0, workers=workers) as pool:
         streams = [pool.open() for _ in range(20)]
         for chunk, wanted in ((A, WANTED[0]), (B, WANTED[1])):
             pushes = [stream.submit(chunk) for stream in streams]  # more at once than may be resident
@@ -170,11 +170,12 @@ def test_no_more_than_max_streams_are_resident_when_parked_ones_come_back(count:
         assert max(pool.stats()["batch_sizes"]) <= count
 
 
-def test_streams_make_room_for_each_other_between_the_parts_of_their_chunks() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_streams_make_room_for_each_other_between_the_parts_of_their_chunks(workers: int) -> None:
     rng = np.random.default_rng(71)
     spec = Spec(learned=True)
     chunks = [sequence(spec, rng, int(n)) for n in rng.integers(3, 12, 12)]
-    with model(spec).pool(max_streams=2, slice_steps=2, max_wait_ms=0) as pool:
+    with model(spec).pool(max_streams=2, slice_steps=2, max_wait_ms=0, workers=workers) as pool:
         streams = [pool.open() for _ in chunks]
         for push, chunk in [(s.submit(c), c) for s, c in zip(streams, chunks, strict=True)]:
             assert_same(push.result(30), alone(spec, [(chunk,)])[0])
@@ -186,7 +187,8 @@ def test_a_storm_of_pushes_and_evictions() -> None:
     problems: list[BaseException] = []
     counts = {"answers": 0, "evicted": 0}
     keys = itertools.count()
-    with model(SPEC).pool(max_streams=5, max_wait_ms=0, on_overload="wait", on_evict=kept.__setitem__) as pool:
+    options: dict[str, Any] = {"max_wait_ms": 0, "on_overload": "wait", "on_evict": kept.__setitem__, "workers": 2}
+    with model(SPEC).pool(max_streams=5, **options) as pool:
 
         def client(seed: int) -> None:
             rng = np.random.default_rng(seed)

@@ -90,8 +90,8 @@ def test_every_answer_is_that_of_the_stream_alone(spec: Spec) -> None:
             assert stream.steps == sum(len(args[0]) for args in own)
         return answers
 
-    for slice_steps, max_batch in ((5, 4), (100, 64), (1, 17)):
-        with model(spec).pool(max_batch=max_batch, slice_steps=slice_steps, max_wait_ms=1) as pool:
+    for slice_steps, max_batch, workers in ((5, 4, 2), (100, 64, 1), (1, 17, 3)):
+        with model(spec).pool(max_batch=max_batch, slice_steps=slice_steps, max_wait_ms=1, workers=workers) as pool:
             answers = asyncio.run(main(pool))
             stats = pool.stats()
         for own, found in zip(work, answers, strict=True):
@@ -274,7 +274,7 @@ def test_a_deadline_bounds_the_wait_and_means_not_applied(gate: Gate) -> None:
 
 def test_a_cancelled_push_is_applied_or_not_never_half(gate: Gate) -> None:
     async def main() -> None:
-        async with model(SPEC).pool(slice_steps=2, max_wait_ms=0) as pool:
+        async with model(SPEC).pool(slice_steps=2, max_wait_ms=0) as pool:  # one worker: what it runs is known
             running, queued, long = pool.open(), pool.open(), pool.open()
             tasks = [asyncio.ensure_future(running.apush(chunk()))]
             await asyncio.to_thread(gate.wait_until_running)
@@ -509,9 +509,19 @@ def test_options_are_checked() -> None:
             slice_steps=0,
             max_streams=0,
             max_idle_s=0,
+            workers=0,
             on_overload="no",  # type: ignore[arg-type]
         )
-    for name in ("max_batch", "max_wait_ms", "max_pending", "slice_steps", "max_streams", "max_idle_s", "on_overload"):
+    for name in (
+        "workers",
+        "max_batch",
+        "max_wait_ms",
+        "max_pending",
+        "slice_steps",
+        "max_streams",
+        "max_idle_s",
+        "on_overload",
+    ):
         assert name in str(caught.value)
 
 

@@ -68,7 +68,7 @@ def change(pool: runtime.Pool, stream: runtime.PoolStream) -> None:
 @pytest.mark.parametrize("use", [push_on, submit_on, come_and_go, change])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"max_pending": 2, "on_overload": "wait"}, {"max_streams": 3}],
+    [{}, {"max_pending": 2, "on_overload": "wait", "workers": 2}, {"max_streams": 3, "workers": 2}],
     ids=["plain", "few places", "few streams"],
 )
 def test_nothing_is_left_behind(

@@ -23,8 +23,9 @@ class Pools(Machine):
         max_batch=st.integers(1, 5),
         room=st.integers(1, 4) | st.none(),
         places=st.integers(1, 3) | st.just(1024),
+        workers=st.integers(1, 3),
     )
-    def start(self, slice_steps: int, max_batch: int, room: int | None, places: int) -> None:
+    def start(self, slice_steps: int, max_batch: int, room: int | None, places: int, workers: int) -> None:
         self.pool = model(self.spec).pool(
             slice_steps=slice_steps,
             max_batch=max_batch,
@@ -32,6 +33,7 @@ class Pools(Machine):
             max_pending=places,
             on_overload="wait",
             max_wait_ms=0.2,
+            workers=workers,
         )
 
     @rule(target=streams)

@@ -61,10 +61,10 @@ class Visitor:
                 assert_same(answer, stream.push(chunk))
 
 
-def storm(threads: int, times: int) -> None:
+def storm(threads: int, times: int, workers: int) -> None:
     """So many threads, each of which opens so many streams: what it takes depends on the machine, what it does does not."""
     visitors = [Visitor(seed) for seed in range(threads)]
-    with model(SPEC).pool(max_batch=32, max_wait_ms=1, slice_steps=3) as pool:
+    with model(SPEC).pool(max_batch=32, max_wait_ms=1, slice_steps=3, workers=workers) as pool:
         crowd = [threading.Thread(target=visitor.visit, args=(pool, times)) for visitor in visitors]
         for thread in crowd:
             thread.start()
@@ -79,13 +79,14 @@ def storm(threads: int, times: int) -> None:
     assert stats["steps"] == sum(len(chunk) for visitor in visitors for _, chunk, _ in visitor.told)
 
 
-def test_thread_storm() -> None:
-    storm(200, 3)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_thread_storm(workers: int) -> None:
+    storm(100, 3, workers)
 
 
 @pytest.mark.slow
 def test_long_thread_storm() -> None:
-    storm(200, 25)
+    storm(200, 25, workers=2)
 
 
 def test_plain_streams_used_by_everybody_at_once_are_refused_not_raced() -> None:

@@ -69,7 +69,10 @@ class Aligned:
 
 
 def without_unused_views(log: Log) -> Log:
-    """The log without views that nothing reads, of tensors that are written in parts: they are no code of the user."""
+    """The log without views that nothing reads, of tensors that are written in parts or made anew: they are no code of the user.
+
+    A view of what is changed in place (``sums += y``) is made anew where it is read; the first one is left over.
+    """
     used: set[int] = {value.op for _, value in log.outputs if isinstance(value, Ref)}
     written: set[int] = set()
     for i, op in enumerate(log.ops):
@@ -78,11 +81,15 @@ def without_unused_views(log: Log) -> Log:
         elif str(op.target) in _VIEWS and isinstance(op.args[0], Ref) and op.args[0].op in written:
             written.add(i)
     kept = []
+    anew: set[tuple[Any, ...]] = set()
     for i in range(len(log.ops) - 1, -1, -1):
         op = log.ops[i]
-        if i in used or not (str(op.target) in _VIEWS and _root(log, i) & written):
+        is_view = str(op.target) in _VIEWS
+        same = (op.target, str(op.args), str(op.kwargs)) if is_view else ()
+        if i in used or not (is_view and (same in anew or _root(log, i) & written)):
             kept.append(i)
             used.update(value.op for value in leaves(op.everything) if isinstance(value, Ref))
+            anew |= {same} if is_view else set()
     places = {old: new for new, old in enumerate(reversed(kept))}
 
     def moved(value: Any) -> Any:

@@ -52,7 +52,10 @@ class Formula:
 
 
 def fit(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Formula | None:
-    """The formula that gives ``values`` at ``points``, None if none of those that are known does."""
+    """The formula that gives ``values`` at ``points``, None if none of those that are known does.
+
+    The points must tell sums from products: in one of them several sizes are others than in the first.
+    """
     if all(value == values[0] for value in values):
         return Formula(((values[0], ()),))
     whole = all(type(value) is int for value in values)
@@ -76,10 +79,17 @@ def _tables(
     """For each divisor and shift: them, products of sizes, and what turns values at ``points`` into factors of these."""
     sized = [dict(point) for point in points]
     axes = sorted({name for point in sized for name in point if len({p[name] for p in sized}) > 1})
-    products = [names for n in range(len(axes) + 1) for names in combinations(axes, n)]
     found = []
     for divisor, shift in [(1, 0), *((d, k) for d in _DIVISORS for k in range(d))]:
-        sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in sized]
-        table = np.array([[float(np.prod([s[n] for n in names])) for names in products] for s in sizes])
-        found.append((divisor, shift, products, np.linalg.pinv(table)))
+        for count in range(1, len(axes) + 1):  # of those that fit the one that follows the fewest axes is right
+            for some in combinations(axes, count):
+                if divisor == 1 or TIME in some:
+                    products = [names for n in range(count + 1) for names in combinations(some, n)]
+                    sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in some} for p in sized]
+                    table = np.array([[float(np.prod([s[n] for n in names])) for names in products] for s in sizes])
+                    # Points that are too few for all products at once: one product and a number, or a sum of sizes.
+                    few = [[(), some], [(), *((name,) for name in some)]]
+                    for chosen in [products] if np.linalg.matrix_rank(table) == len(products) else few:
+                        columns = table[:, [products.index(names) for names in chosen]]
+                        found.append((divisor, shift, chosen, np.linalg.pinv(columns)))
     return found

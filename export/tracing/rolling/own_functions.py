@@ -5,18 +5,26 @@ torch refuses them while a function is being transformed, unless they are writte
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
+
+from rnncore.export.tracing.rolling.forward import forward_of
+from rnncore.export.tracing.rolling.scans import as_loop, find_scan
 
 _recording: ContextVar[bool] = ContextVar("rnncore_forward_only", default=False)
 _lock = threading.Lock()
-_plain = Function.__dict__["apply"]
+_Base: Any = Function.__mro__[
+    1
+]  # torch's own code calls its apply, also that of a name given long ago: scan = Scan.apply
+_transforming = torch._C._are_functorch_transforms_active
+_applies = Function.__dict__["apply"].__func__.__code__
 _users = 0
 
 
@@ -27,7 +35,8 @@ def forward_only() -> Iterator[None]:
     token = _recording.set(True)
     with _lock:
         _users += 1
-        Function.apply = classmethod(_forward)  # type: ignore[method-assign, assignment]
+        _Base.apply = classmethod(_forward)
+        torch._C._are_functorch_transforms_active = _is_transforming
     try:
         yield
     finally:
@@ -35,14 +44,19 @@ def forward_only() -> Iterator[None]:
         with _lock:
             _users -= 1
             if not _users:
-                Function.apply = _plain  # type: ignore[method-assign]
+                del _Base.apply
+                torch._C._are_functorch_transforms_active = _transforming
+
+
+def _is_transforming() -> bool:
+    """What torch asks before it calls a function; while one is recorded, the answer to that question is no."""
+    return _transforming() and not (_recording.get() and sys._getframe(1).f_code is _applies)
 
 
 def _forward(cls: type[Function], *args: Any, **named: Any) -> Any:
     if not _recording.get():
-        return _plain.__get__(None, cls)(*args, **named)
-    if cls.setup_context is not Function.setup_context:  # the newer style: forward takes no context
-        return cls.forward(*args, **named)
-    context: Any = FunctionCtx()
-    context.needs_input_grad = (False,) * len(args)
-    return cls.forward(context, *args, **named)
+        return super(_Base, cls).apply(*args, **named)
+    scan = find_scan(cls, args) if not named else None
+    if scan is not None:
+        return as_loop(scan, args)
+    return forward_of(cls, *args, **named)

@@ -14,13 +14,15 @@ from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.rolling.alignment import Aligner, without_unused_views
 from rnncore.export.tracing.rolling.evaluation import Evaluation
+from rnncore.export.tracing.rolling.first_steps import with_first_steps
 from rnncore.export.tracing.rolling.log import Log
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Merger, Program
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
-from rnncore.export.tracing.rolling.questions import Answers, without_questions
+from rnncore.export.tracing.rolling.questions import Answers, without_asking, without_questions
 from rnncore.export.tracing.rolling.recording import record
 from rnncore.export.tracing.rolling.relations import Carried, Same
+from rnncore.export.tracing.rolling.settled import find_settled
 from rnncore.export.tracing.rolling.writes import Collected
 from rnncore.layers import Recurrent
 from rnncore.runtime.errors import ExportError
@@ -166,12 +168,32 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
         except ExportError as error:
             failure = error
             continue
+        joined = with_first_steps(program)
         rolled = RolledProgram(module, program, logs[0], example, layers)
+        if joined is not None:
+            rolled = _with_joined(rolled, joined, logs[0], example, layers, seed)
         rolled.__class__ = type(type(module).__name__, (RolledProgram,), {})
         return rolled
     if not str(failure):
         return None
     raise ExportError(f"{type(module).__name__}: {failure}")
+
+
+def _with_joined(
+    rolled: RolledProgram, joined: Program, log: Log, example: Example, layers: dict[str, Recurrent], seed: int
+) -> RolledProgram:
+    """The program with first steps in their loops where it answers as ``rolled`` does, else that."""
+    try:
+        other = RolledProgram(rolled.module, joined, log, example, layers)
+        for sizes in ({BATCH: 2, TIME: log.sizes.get(TIME, 1)}, {BATCH: 3, TIME: 3 * log.sizes.get(TIME, 1)}):
+            tensors = example.draw({**log.sizes, **sizes}, torch.Generator().manual_seed(seed))
+            with torch.no_grad():
+                wanted, got = (named_tensors(example.call(one, tensors), "") for one in (rolled, other))
+                for (_, a), (_, b) in zip(wanted, got, strict=True):
+                    torch.testing.assert_close(b, a, equal_nan=True)
+    except Exception:  # whatever it is, it was right before
+        return rolled
+    return other
 
 
 def _record(
@@ -196,7 +218,11 @@ def _record(
     points: list[dict[str, int]] = [{**base, BATCH: b, TIME: t} for b, t in sizes]
     for name in others:
         multiple = example.extents[name].multiple if name in example.extents else 1
-        points += [{**points[0], name: base[name] + k * multiple} for k in (1, 2)]
+        points += [
+            {**points[k], name: base[name] + (k + 1) * multiple} for k in (0, 1, 4)
+        ]  # alone, with time, with batch
+    if len(others) > 1:  # all at once, to tell sums of sizes from products
+        points.append({**points[5], **{name: max(point[name] for point in points) for name in others}})
     drawn = [example.draw(point, generator) for point in points]
     layers: dict[str, Recurrent] = {}
 
@@ -205,5 +231,12 @@ def _record(
         layers.update(own)
         return log
 
-    logs, asks = without_questions([log_of(i, {}) for i in range(len(points))], log_of)
+    own = [log_of(i, {}) for i in range(len(points))]
+    try:
+        logs, asks = without_questions(own, log_of)
+    except ExportError:
+        settled = find_settled(module, example, own, drawn[0], seed)
+        if not settled:
+            raise
+        logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True
     return [without_unused_views(log) for log in logs], layers, asks

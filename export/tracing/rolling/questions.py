@@ -23,6 +23,18 @@ from rnncore.runtime.format.axes import BATCH
 
 aten = torch.ops.aten
 _BY_AXIS = {aten.all.default: aten.all.dim, aten.any.default: aten.any.dim}
+_EQUAL = ("eq", "ne", "isnan", "isinf", "isfinite")
+_PASS_FLAGS: tuple[str, ...] = (
+    "all",
+    "any",
+    "logical_not",
+    "logical_and",
+    "logical_or",
+    "bitwise_not",
+    "bitwise_and",
+    "bitwise_or",
+)
+_PASS_FLAGS += ("reshape", "select", "slice", "transpose", "unsqueeze", "squeeze", "permute", "expand", "view")
 Answers = Mapping["Question", bool]
 
 
@@ -48,7 +60,7 @@ def without_questions(logs: Sequence[Log], again: Callable[[int, Answers], Log])
     Raises:
         ExportError: a question is about more than whether a step is the first; names the line of code.
     """
-    questions = list(dict.fromkeys(op.target for log in logs for op in log.ops if isinstance(op.target, Question)))
+    questions = questions_of(logs)
     if not questions:
         return logs, False
     axes = {question: _batch_axis(question, logs) for question in questions}
@@ -57,6 +69,51 @@ def without_questions(logs: Sequence[Log], again: Callable[[int, Answers], Log])
         yes, no = (again(i, dict.fromkeys(questions, answer)) for answer in (True, False))
         found.append(_Merger(log, yes, no, axes).run())
     return found, True
+
+
+def questions_of(logs: Sequence[Log]) -> list[Question]:
+    """What the code asks in any of ``logs``, each once."""
+    return list(dict.fromkeys(op.target for log in logs for op in log.ops if isinstance(op.target, Question)))
+
+
+def asks_for_equality(question: Question, logs: Sequence[Log]) -> bool:
+    """Whether a question is about numbers that equal others or flags of the caller, and not about which is larger.
+
+    What equals nothing at some values of random numbers does so at nearly all; where a comparison turns is not seen by trying.
+    """
+    todo = [(log, op.args[0]) for log in logs for op in log.ops if op.target == question]
+    while todo:
+        log, value = todo.pop()
+        if not isinstance(value, Ref):
+            if log.dtype(value) != torch.bool:
+                return False
+            continue
+        op = log.ops[value.op]
+        name = str(op.target).removeprefix("aten.").partition(".")[0]
+        if name not in _EQUAL:
+            if name not in _PASS_FLAGS:
+                return False
+            todo += [(log, v) for v in leaves(op.everything) if isinstance(v, (Ref, *SOURCES))]
+    return True
+
+
+def without_asking(log: Log) -> Log:
+    """``log`` without its questions, whose answers are known."""
+    places: dict[int, int] = {}
+    kept: list[Op] = []
+    for i, op in enumerate(log.ops):
+        if not isinstance(op.target, Question):
+            places[i] = len(kept)
+            kept.append(op)
+
+    def moved(value: Any) -> Any:
+        return Ref(places[value.op], value.part) if isinstance(value, Ref) else value
+
+    ops = []
+    for op in kept:
+        args, named = op.with_arguments(mapped(op.everything, moved))
+        ops.append(replace(op, args=args, kwargs=named))
+    return replace(log, ops=ops, outputs=[(name, moved(value)) for name, value in log.outputs])
 
 
 def _batch_axis(question: Question, logs: Sequence[Log]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any
@@ -32,6 +32,8 @@ aten = torch.ops.aten
 _SAME = (aten.alias.default, aten.detach.default, aten.lift_fresh.default)
 _READS = (aten._local_scalar_dense.default, aten.item.default, aten.nonzero.default, aten.masked_select.default)
 _RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+_LARGEST = (aten.max.default, aten.amax.default)
+_COPIES = (aten._to_copy.default, aten.clone.default, aten.alias.default, aten.detach.default)
 _PLACES = ("device", "layout", "pin_memory")
 _FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
     **dict.fromkeys((aten.new_zeros.default, aten.zeros_like.default, aten.zeros.default), lambda values: 0.0),
@@ -88,8 +90,9 @@ class _Cells(TorchFunctionMode):
 
 
 class _Logger(TorchDispatchMode):
-    def __init__(self, log: Log, callers: Callers, answers: Answers) -> None:
+    def __init__(self, log: Log, callers: Callers, answers: Answers, counts: Collection[int]) -> None:
         super().__init__()
+        self._counts = counts
         self.log = log
         self._callers = callers
         self._answers = answers
@@ -121,6 +124,8 @@ class _Logger(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in _READS and args[0].dtype == torch.bool and args[0].numel() == 1 and not args[0].dim():
             return self._ask(self.value(args[0]), bool(func(*args, **kwargs)))
+        if func in _READS and self._is_size(self.value(args[0])):
+            return func(*args, **kwargs)
         if func in _READS:
             raise refusal(func, user_lines(2))
         values = tuple(self.value(item) for item in args)
@@ -133,6 +138,14 @@ class _Logger(TorchDispatchMode):
         else:
             self._write(func, values, named, result)
         return result
+
+    def _is_size(self, value: Any) -> bool:
+        """Whether a number is the largest of some counts: in what is recorded that is the size they count along."""
+        found = False
+        while isinstance(value, Ref) and (target := self.log.ops[value.op].target) in (*_LARGEST, *_COPIES):
+            found |= target in _LARGEST
+            value = self.log.ops[value.op].args[0]
+        return found and isinstance(value, Input) and value.index in self._counts
 
     def _ask(self, value: Any, natural: bool) -> bool:
         question = Question(self._callers.path(3), user_lines(3))
@@ -222,7 +235,8 @@ def record(
         ExportError: it reads values of tensors, or changes weights.  Whatever the module itself raises.
     """
     callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
-    logger, flat = _Logger(log, callers, answers), _Flat(module, example)
+    counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
+    logger, flat = _Logger(log, callers, answers, counts), _Flat(module, example)
     tensors = [tensor.detach().clone() for tensor in tensors]  # two inputs may be one tensor
     for path, weight in [*module.named_parameters(), *module.named_buffers()]:
         logger.name(weight, Weight(path))

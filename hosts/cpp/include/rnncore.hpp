@@ -1171,6 +1171,10 @@ struct Signature {
 
   explicit Signature(const Json& data) {
     for (const Json& one : data["inputs"].list()) inputs.emplace_back(one);
+    for (const Port& port : inputs) {
+      const bool tied = std::any_of(port.inner.begin(), port.inner.end(), [](const Size& size) { return size.is_function; });
+      if (tied) throw ModelFileError("input '" + port.name + "' has a size that follows another input's, which rnncore.runtime takes and this host does not");
+    }
     for (const Json& one : data["outputs"].list()) outputs.emplace_back(one);
     for (const Json& one : data["states"].list()) states.emplace_back(one);
     for (const Json& one : data["axes"].items) {

@@ -128,6 +128,8 @@ export class Signature {
       const options = new Map((data.options ?? []).map((option) => [option.name, option]));
       this.inputs = data.inputs.map((port) => new Port(port, options.get(port.name) ?? null));
       this.outputs = data.outputs.map((port) => new Port(port));
+      const tied = this.inputs.find(({ inner }) => inner.some((size) => typeof size === "object"));
+      if (tied) throw new ModelFileError(`input '${tied.name}' has a size that follows another input's, which rnncore.runtime takes and this host does not`);
       this.lengths = data.lengths?.name ?? null;
       this.states = data.states.map((state) => new State(state));
       this.causal = data.causal;

@@ -1,0 +1,52 @@
+"""Convolutional recurrences: states are images, whose sizes a loop holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rnncore import runtime
+from rnncore.export import export
+from tests.tolerances import fixed
+
+
+class ConvLSTM(nn.Module):
+    """As in "Convolutional LSTM Network" (Shi et al., 2015), two layers, over [batch, time, channels, height, width]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(read + kept, 4 * kept, 3, padding=1) for read, kept in ((2, 3), (3, 2))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution in self.convolutions:
+            kept = convolution.out_channels // 4
+            h = c = x.new_zeros(x.size(0), kept, x.size(3), x.size(4))
+            found = []
+            for t in range(x.size(1)):
+                i, f, o, g = convolution(torch.cat([x[:, t], h], 1)).split(kept, 1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                found.append(h)
+            x = torch.stack(found, 1)
+        return x
+
+
+def test_images_stream_at_the_size_of_the_example(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = ConvLSTM().eval()
+    report = export(module, tmp_path / "m.onnx", torch.randn(2, 7, 2, 5, 4))
+    assert report.causal
+    assert "x axis 3 to 5, x axis 4 to 4, as in the example" in str(report)
+    model = runtime.load(tmp_path / "m.onnx")
+    x = torch.randn(3, 11, 2, 5, 4)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    np.testing.assert_allclose(model.run(x.numpy()), expected, rtol=fixed("float32"), atol=fixed("float32"))
+    stream = model.stream()
+    chunks = [stream.push(part) for part in np.split(x[0].numpy(), [1, 5])]
+    np.testing.assert_allclose(np.concatenate(chunks), expected[0], rtol=fixed("float32"), atol=fixed("float32"))
