@@ -37,6 +37,7 @@ def objects(rows: list[Any]) -> np.ndarray:
 
 
 FEATURES, SESSIONS, CHUNKS = 3, 12, 10
+LENGTHS = [4, 1, 7]
 
 
 class Sum(torch.nn.Module):
