@@ -27,7 +27,11 @@ from tests.task_models import TOKENS, model_file, sequences
 from tests.tolerances import fixed
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: scripts/ecosystem installs it")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("default"),  # of Ray about Ray
+]
 
 
 def objects(rows: list[Any]) -> np.ndarray:
