@@ -173,7 +173,9 @@ def test_closing_ends_every_thread_and_answers_what_is_queued(held: Held) -> Non
     push = stream.submit(chunk(LONG))
     held.wait_until_running()
     assert pool.close(timeout_s=0.01) is False
-    until(lambda: names(before) == ["rnncore-notifier", "rnncore-pool"])  # whoever tells stays for the worker that is left
+    until(
+        lambda: names(before) == ["rnncore-notifier", "rnncore-pool"]
+    )  # whoever tells stays for the worker that is left
     held.opened.set()
     assert_same(push.result(30), alone(SPEC, [(chunk(LONG),)])[0])
     assert pool.close() is True
