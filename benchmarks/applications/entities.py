@@ -85,9 +85,9 @@ def measure() -> list[Measured]:
     ]
 
 
-def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 20) -> tuple[Tagger, Vocabulary]:
+def trained(train: Sequence[Tagged], valid: Sequence[Tagged], *, epochs: int = 40) -> tuple[Tagger, Vocabulary]:
     vocabulary = token_vocabulary((tokens for tokens, _ in train), least_count=2)
     affixes = Affixes.of((word for tokens, _ in train for word in tokens), prefix=3, suffix=3)
     return train_tagger(
-        train, valid, vocabulary, affixes, Hyper(64, 48, epochs, batch=24, learning_rate=1e-2)
+        train, valid, vocabulary, affixes, Hyper(128, 100, epochs, batch=24, learning_rate=6e-3, average=0.99)
     ), vocabulary

@@ -19,13 +19,14 @@ Tagged = tuple[list[str], list[str]]
 
 
 class Hyper(NamedTuple):
-    """Sizes and settings of a tagger's training."""
+    """Sizes and settings of a tagger's training; ``average`` as of ``fit``, and then dropout is variational."""
 
     hidden: int
     embedding: int
     epochs: int
     batch: int
     learning_rate: float
+    average: float = 0.0
 
 
 def train_tagger(
@@ -35,7 +36,14 @@ def train_tagger(
     labels = sorted({tag for part in (train, valid) for _, tags in part for tag in tags})
     torch.manual_seed(0)
     cells = (CellConfig.named("lstm", hyper.hidden),)
-    config = ReaderConfig(cells, len(vocabulary), embedding_size=hyper.embedding, bidirectional=True, dropout=0.5)
+    config = ReaderConfig(
+        cells,
+        len(vocabulary),
+        embedding_size=hyper.embedding,
+        bidirectional=True,
+        dropout=0.5,
+        variational=bool(hyper.average),
+    )
     model = Tagger(config, labels, crf=True, affixes=affixes)
 
     def encoded(part: Sequence[Tagged]) -> list[tuple[object, object, list[str]]]:
@@ -50,6 +58,8 @@ def train_tagger(
         batch=hyper.batch,
         learning_rate=hyper.learning_rate,
         clip=5.0,
+        average=hyper.average,
+        keep="last" if hyper.average else "best",
     )
     return model
 

@@ -37,8 +37,9 @@ def fit(
     schedule: str = "cosine",
     weight_decay: float = 0.01,
     average: float = 0.0,
+    keep: str = "best",
 ) -> FitReport:
-    """Train ``model`` with AdamW; afterwards it holds the weights of the epoch with the lowest held-out loss.
+    """Train ``model`` with AdamW; afterwards it holds the weights of its best epoch, see ``keep``.
 
     The model says what is to be made small::
 
@@ -76,6 +77,8 @@ def fit(
         average: decay of the exponential moving average of the weights, a step, such as 0.999; what is evaluated, chosen
             from and kept is then the average.  It begins with a shorter memory, min(average, (1 + step) / (10 + step)).
             0: the weights themselves.
+        keep: "best": the weights of the epoch with the lowest held-out loss; "last": those after the last epoch, for what is
+            measured otherwise than by the loss (F1 of a tagger may rise long after its loss does).
 
     Raises:
         InputError: lists every argument that is out of range; the model has no ``loss``.
@@ -84,7 +87,7 @@ def fit(
             KeyboardInterrupt.
     """
     settings = FitSettings(
-        epochs, batch, learning_rate, clip, patience, seed, mixed_precision, schedule, weight_decay, average
+        epochs, batch, learning_rate, clip, patience, seed, mixed_precision, schedule, weight_decay, average, keep
     )
     _check(model, training, held_out)
     path = None if checkpoint is None else Path(checkpoint)

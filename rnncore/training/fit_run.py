@@ -115,8 +115,10 @@ class FitRun:
                         self._run_epochs(interruption)
             finally:
                 self._observer.finished()
-        if self._state.best is not None:
-            self._model.load_state_dict(self._state.best)
+        last = self._settings.keep == "last"
+        kept = self._kept.state_dict() if last else self._state.best
+        if kept is not None:
+            self._model.load_state_dict(kept)
         self._model.eval()
         history = tuple(self._state.history)
         return FitReport(history, should_stop(history, self._settings.patience))

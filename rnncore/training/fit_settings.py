@@ -10,6 +10,7 @@ from rnncore.runtime.errors import raise_all
 
 PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULES = ("cosine", "constant")
+KEPT = ("best", "last")
 WARMUP = 0.05
 """Fraction of all steps in which the learning rate rises."""
 
@@ -28,6 +29,7 @@ class FitSettings:
     schedule: str
     weight_decay: float
     average: float
+    keep: str
 
     def __post_init__(self) -> None:
         problems = [
@@ -53,6 +55,7 @@ class FitSettings:
             for name, value, known in (
                 ("mixed_precision", self.mixed_precision, PRECISIONS),
                 ("schedule", self.schedule, SCHEDULES),
+                ("keep", self.keep, KEPT),
             )
             if value not in known
         ]
@@ -61,7 +64,7 @@ class FitSettings:
     def fixed(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it goes on from."""
         values = asdict(self)
-        del values["epochs"], values["patience"]
+        del values["epochs"], values["patience"], values["keep"]
         if not self.average:
             del values["average"]  # which checkpoints of earlier versions do not have
         return values

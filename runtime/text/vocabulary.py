@@ -156,8 +156,12 @@ class Vocabulary:
         return np.array(ids, np.int64)
 
     def _id_of_whole(self, token: str) -> int | None:
+        from tokenizers import normalizers
+
         normalizer = self._tokenizer.normalizer
-        found = self._ids.get(token if normalizer is None else normalizer.normalize_str(token))
+        read = token if normalizer is None else normalizer.normalize_str(token)
+        # Without the blanks around it, as a text is cut: what blanks are these say alike, which Python's strip does not.
+        found = self._ids.get(normalizers.Strip().normalize_str(read))
         if found is not None and found != self.eos_id:
             return found
         if self.unk_id is None:

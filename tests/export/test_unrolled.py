@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ class Reshaped(nn.Module):
         self.gru = nn.GRU(5, 7, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gru(x)[0] + torch.zeros(int(x.shape[1]), 7)
+        return self.gru(x)[0] + torch.zeros(operator.index(x.shape[1]), 7)
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {

@@ -173,19 +173,22 @@ def test_closing_ends_every_thread_and_answers_what_is_queued(held: Held) -> Non
     push = stream.submit(chunk(LONG))
     held.wait_until_running()
     assert pool.close(timeout_s=0.01) is False
-    until(lambda: names() == ["rnncore-notifier", "rnncore-pool"])  # whoever tells stays for the worker that is left
+    until(
+        lambda: names(before) == ["rnncore-notifier", "rnncore-pool"]
+    )  # whoever tells stays for the worker that is left
     held.opened.set()
     assert_same(push.result(30), alone(SPEC, [(chunk(LONG),)])[0])
     assert pool.close() is True
 
     pool = model(SPEC).pool(workers=2, max_streams=1)  # a second worker would have nothing to run
-    assert names() == ["rnncore-notifier", "rnncore-pool"]
+    assert names(before) == ["rnncore-notifier", "rnncore-pool"]
     pool.close()
 
 
-def names() -> list[str]:
-    """Of the threads of pools."""
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("rnncore-"))
+def names(before: set[threading.Thread]) -> list[str]:
+    """Of the threads of pools, without those that were there before, of some other test's pool."""
+    new = set(threading.enumerate()) - before
+    return sorted(thread.name for thread in new if thread.name.startswith("rnncore-"))
 
 
 def test_closing_without_drain_drops_what_no_worker_runs(held: Held) -> None:

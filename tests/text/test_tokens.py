@@ -67,6 +67,7 @@ def test_a_list_of_tokens_has_one_id_for_each_whatever_is_inside(tokens: list[st
 
 def test_tokens_with_blanks_are_tokens_where_a_list_holds_them() -> None:
     vocabulary = token_vocabulary([["New York", "is", "big"], ["York"]], fold=False)
+    assert vocabulary.encode_tokens(["New York\r"]).tolist() == vocabulary.encode_tokens([" New York"]).tolist()
     asked = ["New York", " is ", "New", "", "San Francisco", "York", EOS]
     known = [vocabulary.token(i) for i in vocabulary.encode_tokens(asked).tolist()]
     assert known == ["New York", "is", UNK, UNK, UNK, "York", UNK]

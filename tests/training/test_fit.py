@@ -116,6 +116,22 @@ def test_averaged_weights_are_evaluated_and_kept() -> None:
     )
 
 
+def test_the_last_weights_are_kept_where_that_is_asked() -> None:
+    """With a learning rate so high that the best epoch is not the last."""
+    best, last, after = Tagger(), Tagger(), []
+
+    class Weights(Observer):
+        def stepped(self, report: StepReport) -> None:
+            after.append({name: value.clone() for name, value in last.state_dict().items()})
+
+    options = {"epochs": 6, "learning_rate": 0.8, "schedule": "constant"}
+    report = train(best, **options)
+    assert report.best is not report.epochs[-1], "otherwise it tells nothing"
+    train(last, **options, keep="last", observer=Weights())
+    assert all(torch.equal(value, after[-1][name]) for name, value in last.state_dict().items())
+    assert any(not torch.equal(value, best.state_dict()[name]) for name, value in last.state_dict().items())
+
+
 def test_a_model_that_cannot_be_averaged_says_so() -> None:
     model = Tagger()
     model.computed = model.head.weight * 2  # type: ignore[assignment]
@@ -257,9 +273,11 @@ def test_every_wrong_argument_is_listed() -> None:
             mixed_precision="half",
             schedule="up",
             average=1.0,
+            keep="first",
         )
     for name in (
         "average is 1.0",
+        "keep is 'first'",
         "epochs is 0",
         "batch is 0",
         "learning_rate is nan",
