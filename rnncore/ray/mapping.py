@@ -56,7 +56,7 @@ class ColumnMapper:
     """
 
     into: ClassVar[str]
-    opens: ClassVar[Callable[[Model], Any]]
+    opens: ClassVar[Any]
 
     def __init__(
         self, source: Source, column: str, *, into: str | None = None, on_error: OnError = "raise", **options: Any

@@ -200,7 +200,7 @@ def stream_app(
     model.pool(**given).close()
     # Serve hands a replica five requests at a time unless told otherwise, which would be the largest batch.
     chosen = {"name": "rnncore-streams", "max_ongoing_requests": given.get("max_pending", 1024), **deployment}
-    made = serve.deployment(StreamServer, num_replicas=replicas, **chosen)
+    made: Any = serve.deployment(StreamServer, num_replicas=replicas, **chosen)
     application: Application = made.bind(place, dict(options or {}), given)
     return application
 
