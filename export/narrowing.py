@@ -18,8 +18,6 @@ from rnncore.export.verification.sizes import MOST_STEPS, broken_at
 from rnncore.export.verification.verifier import size_of
 from rnncore.runtime.format.axes import BATCH, TIME
 
-"""Sizes that a range has at least; a condition such as ``time % 4 == 0`` leaves single ones."""
-
 
 @dataclass(frozen=True)
 class Narrowed:

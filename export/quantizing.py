@@ -94,8 +94,8 @@ def quantize(
     model.metadata_props[GOLDEN_KEY] = held.to_json()
     with saving(target_of(path)) as temporary:
         write_model(model, temporary)
-        cases = _proved(load(temporary), golden)
         after = load(temporary)
+        cases = _proved(after, golden)
         accuracy = None if calls is None else _accuracy(after, accuracy_data or [], calls)
         write_entries(temporary, {REPORT_KEY: _report(before.report, cases, done, accuracy)})
         size = temporary.stat().st_size

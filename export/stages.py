@@ -82,25 +82,25 @@ class Captured:
             check_runs(call, reference)
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
-        try:
-            return cls._rolled(reference, call, options)
-        except ExportError as reason:
-            held = _with_sizes_held(call, options)
-            if held is not None:
-                axes, what = held
-                with suppress(ExportError), unchanged(reference):
-                    fewer = Example.of(reference, example, axes, options.lengths)
-                    fewer = find_axes(reference, fewer, axes, options.seed)
-                    return replace(cls._rolled(reference, fewer, options), remarks=(what,))
-            plain = convert_plain_layers(copied(reference))
-            operators = find_operators(plain, call, options.seed)
-            return cls(reference, plain, plain, call, operators, reason)
+        found = cls._of_call(reference, call, options)
+        held = None if found.why_not_rolled is None else _with_sizes_held(call, options)
+        if held is not None:
+            axes, what = held
+            with suppress(ExportError), unchanged(reference):
+                fewer = Example.of(reference, example, axes, options.lengths)
+                other = cls._of_call(reference, find_axes(reference, fewer, axes, options.seed), options)
+                if other.why_not_rolled is None:
+                    return replace(other, remarks=(what,))
+        return found
 
     @classmethod
-    def _rolled(cls, reference: nn.Module, call: Example, options: Options) -> Captured:
+    def _of_call(cls, reference: nn.Module, call: Example, options: Options) -> Captured:
         plain = convert_plain_layers(copied(reference))
         operators = find_operators(plain, call, options.seed)
-        rolled = roll(plain, call, operators, options.seed)
+        try:
+            rolled = roll(plain, call, operators, options.seed)
+        except ExportError as reason:  # matters only if torch cannot trace the loops as they are
+            return cls(reference, plain, plain, call, operators, reason)
         if rolled is None:
             return cls(reference, plain, plain, call, operators)
         return cls(reference, plain, rolled, call, Operators([]))

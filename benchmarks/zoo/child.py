@@ -37,8 +37,13 @@ def run(key: str) -> dict[str, Any]:
         subject.module.eval()
         _expected(subject, subject.draw(*subject.sizes[0]))
     except Exception as error:
-        return {"state": "not built", "why": f"{type(error).__name__}: {error}"[:300]}
+        return {"state": "not built", "why": portable(f"{type(error).__name__}: {error}")[:300]}
     return examine(subject)
+
+
+def portable(text: str) -> str:
+    """``text`` with files of installed packages named by package, not by where this machine has them."""
+    return re.sub(r'[^\s"]*/(?:site|dist)-packages/', "", text)
 
 
 def examine(subject: Subject) -> dict[str, Any]:
@@ -51,13 +56,13 @@ def examine(subject: Subject) -> dict[str, Any]:
         except errors.RnncoreError as error:
             return {
                 "state": "refused",
-                "why": str(error),
+                "why": portable(str(error)),
                 "kind": type(error).__name__,
                 "causal": subject.causal,
                 "seconds": time.process_time() - started,
             }
         except Exception:
-            return {"state": "crashed", "why": traceback.format_exc()[-1500:], "causal": subject.causal}
+            return {"state": "crashed", "why": portable(traceback.format_exc())[-1500:], "causal": subject.causal}
         found = {"seconds": time.process_time() - started, "causal": subject.causal, "streams": report.causal}
         found["options"] = sorted(subject.options)
         try:
@@ -71,7 +76,7 @@ def examine(subject: Subject) -> dict[str, Any]:
             if model.causal:
                 problems += _stream(subject, model)
         except Exception:
-            return {**found, "state": "crashed", "why": traceback.format_exc()[-1500:]}
+            return {**found, "state": "crashed", "why": portable(traceback.format_exc())[-1500:]}
         found["error"] = worst
         found["state"] = "wrong" if problems else "works"
         why = "; ".join(problems) if problems else "" if report.causal else model.signature.not_causal_because

@@ -23,7 +23,8 @@ from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.signature import BATCH, TIME
 
-LEAST_RANGE = 8  # lengths next to each other that a file takes at least, if it does not take all
+LEAST_RANGE = 8
+"""Lengths next to each other that a file takes at least; a condition such as ``time % 4 == 0`` leaves single ones."""
 FAR = 64  # steps to both sides of the example where these are looked for
 MOST_TRACES = 4
 """Further traces of one module; each takes about a second."""
@@ -67,15 +68,15 @@ def steps_of_own_way(traced: Trace, example: Example) -> int | None:
     broken = [g for g in traced.limits.guards if set(g.axes) <= {BATCH, TIME} <= set(own) and not g.holds(own)]
     if not any(TIME in guard.axes for guard in broken):
         return None
+    takes = example.extents.get(TIME, Extent(TIME)).takes
     others = {size for axis, size in traced.sizes.items() if axis != TIME}
     near = [own[TIME] + more for more in (1, 3, 2, 0, -1)]  # an odd one of a stride, if that is no other way
-    possible = [n for n in near if n > 1 and n not in others and example.extents.get(TIME, Extent(TIME)).takes(n)]
+    possible = [n for n in near if n > 1 and n not in others and takes(n)]
     guards = [g for g in traced.limits.guards if set(g.axes) <= set(own)]
 
     def goes_the_same_way(size: int) -> bool:
         return all(g.holds({**own, TIME: size}) == g.holds(own) for g in guards)
 
-    takes = example.extents.get(TIME, Extent(TIME)).takes
     near_own = [n for n in range(max(1, own[TIME] - FAR), own[TIME] + FAR) if takes(n)]
     before = [n for n in near_own if n <= own[TIME]][::-1]
     alike = [*takewhile(goes_the_same_way, before), *takewhile(goes_the_same_way, near_own[len(before) :])]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.text.columns import is_gap
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,11 @@ def _rows(column: Any) -> list[Any]:
         kind = str(column.type)
         # Tensors are an extension type, whose rows as Python objects would be bare lists.
         if "extension" in kind or "Tensor" in kind:
-            return list(
-                column.to_numpy(zero_copy_only=False) if "zero_copy_only" in _names(column) else column.to_numpy()
-            )
+            return list(column.to_numpy(zero_copy_only=False))
         return [_array_or_as_is(row) for row in column.to_pylist()]
     if isinstance(column, np.ndarray):
         return [_array_or_as_is(row) for row in column] if column.dtype == object else list(column)
-    return [None if _is_missing(row) else _array_or_as_is(row) for row in column]
-
-
-def _names(column: Any) -> str:
-    return str(column.to_numpy.__doc__ or "")
-
-
-def _is_missing(row: Any) -> bool:
-    return row is None or type(row).__name__ == "NAType" or (isinstance(row, float) and row != row)
+    return [None if is_gap(row) else _array_or_as_is(row) for row in column]
 
 
 def _array_or_as_is(row: Any) -> Any:

@@ -7,7 +7,9 @@ on its way when a replica died is sent again with the state of before, and neith
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -140,8 +142,6 @@ class StreamSession:
 
     async def apush(self, /, *chunks: Any, **named: Any) -> Any:
         """:meth:`push` for asyncio."""
-        import asyncio
-
         from ray.exceptions import RayError
 
         pause = FIRST_PAUSE_S
@@ -206,8 +206,6 @@ def stream_app(
 
 
 def _read_request(body: bytes) -> tuple[bytes | None, dict[str, Any]]:
-    import json
-
     try:
         read = json.loads(body)
         inputs, state = read["inputs"], read.get("state")

@@ -40,11 +40,11 @@ def texts_of(value: Any, what: str = "text") -> list[str] | None:
     texts = [text_of(item) for item in items]
     if all(text is not None for text in texts):
         return [text for text in texts if text is not None]
-    if all(text is None for text in texts) and not (is_text_column(value) or all(map(_is_gap, items))):
+    if all(text is None for text in texts) and not (is_text_column(value) or all(map(is_gap, items))):
         _refuse_bytes(items, what)
         return None
     for i, (item, text) in enumerate(zip(items, texts, strict=True)):
-        if text is None and _is_gap(item):
+        if text is None and is_gap(item):
             raise InputError(f"{what} {i} is missing ({item!r}): leave it out, or give it a text")
     _refuse_bytes(items, what)
     return None
@@ -101,7 +101,8 @@ def is_text_column(value: Any) -> bool:
     return any(part in name for part in ("str", "utf8", "object", "categor", "enum", "dictionary", "null", "binary"))
 
 
-def _is_gap(item: Any) -> bool:
+def is_gap(item: Any) -> bool:
+    """Whether an entry of a column says that it is missing: None, NA, NaT or NaN."""
     if hasattr(item, "as_py"):
         item = item.as_py()
     return type(item).__name__ in _MISSING or (isinstance(item, float) and item != item)

@@ -16,6 +16,7 @@ from rnncore.runtime.text.special_tokens import ENDS, UNK, end_token, unknown_to
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
 
 # Encoding one long text is slower than many short ones, and holds an object for each character; a character-level text
 # may be cut anywhere.
@@ -156,20 +157,24 @@ class Vocabulary:
         return np.array(ids, np.int64)
 
     def _id_of_whole(self, token: str) -> int | None:
-        from tokenizers import normalizers
-
         normalizer = self._tokenizer.normalizer
         read = token if normalizer is None else normalizer.normalize_str(token)
-        # Without the blanks around it, as a text is cut: what blanks are these say alike, which Python's strip does not.
-        found = self._ids.get(normalizers.Strip().normalize_str(read))
+        found = self._ids.get(self._strip.normalize_str(read))
         if found is not None and found != self.eos_id:
             return found
         if self.unk_id is None:
             return None
-        ids = self.encode(token)  # with blanks around it, say
+        ids = self.encode(token)
         if len(ids) == 1:
             return int(ids[0])
         return self.unk_id if self._has_blanks else None
+
+    @cached_property
+    def _strip(self) -> Normalizer:
+        """Takes the blanks around a token away, those that a text is cut at; Python's ``strip`` knows others."""
+        from tokenizers import normalizers
+
+        return normalizers.Strip()
 
     @cached_property
     def _has_blanks(self) -> bool:

@@ -90,22 +90,7 @@ def without_unused_views(log: Log) -> Log:
             kept.append(i)
             used.update(value.op for value in leaves(op.everything) if isinstance(value, Ref))
             anew |= {same} if is_view else set()
-    places = {old: new for new, old in enumerate(reversed(kept))}
-
-    def moved(value: Any) -> Any:
-        return Ref(places[value.op], value.part) if isinstance(value, Ref) else value
-
-    ops = [log.ops[i] for i in reversed(kept)]
-    for op in ops:
-        op.args = tuple(_each(a, moved) for a in op.args)
-        op.kwargs = {name: _each(a, moved) for name, a in op.kwargs.items()}
-    log.ops = ops
-    log.outputs = [(name, moved(value)) for name, value in log.outputs]
-    return log
-
-
-def _each(value: Any, change: Any) -> Any:
-    return tuple(_each(v, change) for v in value) if isinstance(value, tuple) else change(value)
+    return log.keeping(kept[::-1])
 
 
 def _root(log: Log, i: int) -> set[int]:

@@ -15,6 +15,7 @@ from rnncore.export.tracing.rolling.relations import Carried, Fixed, Inside, Lis
 
 aten = torch.ops.aten
 COLLECTING = (aten.select_scatter.default, aten.slice_scatter.default, aten.cat.default)
+_PICKS = (aten.select.int, aten.slice.Tensor)
 Key = tuple[int, int]
 
 
@@ -155,6 +156,3 @@ class Matching:
             and (value.loop, value.place, value.part) == (relation.loop, relation.place, relation.part)
             and equal(value.iteration, relation.start)
         )
-
-
-_PICKS = (aten.select.int, aten.slice.Tensor)

@@ -79,17 +79,23 @@ def _tables(
     """For each divisor and shift: them, products of sizes, and what turns values at ``points`` into factors of these."""
     sized = [dict(point) for point in points]
     axes = sorted({name for point in sized for name in point if len({p[name] for p in sized}) > 1})
+    # Of those that fit the one that follows the fewest axes is right.
+    choices = [some for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
     found = []
     for divisor, shift in [(1, 0), *((d, k) for d in _DIVISORS for k in range(d))]:
-        for count in range(1, len(axes) + 1):  # of those that fit the one that follows the fewest axes is right
-            for some in combinations(axes, count):
-                if divisor == 1 or TIME in some:
-                    products = [names for n in range(count + 1) for names in combinations(some, n)]
-                    sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in some} for p in sized]
-                    table = np.array([[float(np.prod([s[n] for n in names])) for names in products] for s in sizes])
-                    # Points that are too few for all products at once: one product and a number, or a sum of sizes.
-                    few = [[(), some], [(), *((name,) for name in some)]]
-                    for chosen in [products] if np.linalg.matrix_rank(table) == len(products) else few:
-                        columns = table[:, [products.index(names) for names in chosen]]
-                        found.append((divisor, shift, chosen, np.linalg.pinv(columns)))
+        sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in sized]
+        for some in choices if divisor == 1 else [some for some in choices if TIME in some]:
+            found += [(divisor, shift, products, inverse) for products, inverse in _inverses(some, sizes)]
     return found
+
+
+def _inverses(
+    axes: tuple[str, ...], sizes: Sequence[Mapping[str, int]]
+) -> list[tuple[list[tuple[str, ...]], np.ndarray]]:
+    """All products of ``axes``; where the points are too few for these, one product and a number, and a sum of sizes."""
+    products = [names for n in range(len(axes) + 1) for names in combinations(axes, n)]
+    table = np.array([[float(np.prod([s[n] for n in names])) for names in products] for s in sizes])
+    if np.linalg.matrix_rank(table) == len(products):
+        return [(products, np.linalg.pinv(table))]
+    few = [[(), axes], [(), *((name,) for name in axes)]]
+    return [(chosen, np.linalg.pinv(table[:, [products.index(n) for n in chosen]])) for chosen in few]

@@ -5,8 +5,8 @@ Values are named by where they come from: an input, a weight, a constant, or a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -117,6 +117,19 @@ class Log:
     def shape(self, value: Any) -> tuple[int, ...]:
         """Shape of a value."""
         return self.ops[value.op].shapes[value.part] if isinstance(value, Ref) else self.shapes[value]
+
+    def keeping(self, kept: Sequence[int]) -> Log:
+        """The log with these of its operations only, in their order; none of them reads another one."""
+        places = {old: new for new, old in enumerate(kept)}
+
+        def moved(value: Any) -> Any:
+            return Ref(places[value.op], value.part) if isinstance(value, Ref) else value
+
+        ops = []
+        for i in kept:
+            args, named = self.ops[i].with_arguments(mapped(self.ops[i].everything, moved))
+            ops.append(replace(self.ops[i], args=args, kwargs=named))
+        return replace(self, ops=ops, outputs=[(name, moved(value)) for name, value in self.outputs])
 
     def dtype(self, value: Any) -> torch.dtype:
         """dtype of a value."""

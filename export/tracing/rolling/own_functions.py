@@ -20,9 +20,8 @@ from rnncore.export.tracing.rolling.scans import as_loop, find_scan
 
 _recording: ContextVar[bool] = ContextVar("rnncore_forward_only", default=False)
 _lock = threading.Lock()
-_Base: Any = Function.__mro__[
-    1
-]  # torch's own code calls its apply, also that of a name given long ago: scan = Scan.apply
+# Torch's own code calls its apply, also that of a name given long ago: scan = Scan.apply.
+_Base: Any = Function.__mro__[1]
 _transforming = torch._C._are_functorch_transforms_active
 _applies = Function.__dict__["apply"].__func__.__code__
 _users = 0

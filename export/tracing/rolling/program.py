@@ -22,7 +22,7 @@ from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
 from rnncore.export.tracing.rolling.questions import Answers, without_asking, without_questions
 from rnncore.export.tracing.rolling.recording import record
 from rnncore.export.tracing.rolling.relations import Carried, Same
-from rnncore.export.tracing.rolling.settled import find_settled
+from rnncore.export.tracing.rolling.settled import agree, find_settled
 from rnncore.export.tracing.rolling.writes import Collected
 from rnncore.layers import Recurrent
 from rnncore.runtime.errors import ExportError
@@ -188,9 +188,9 @@ def _with_joined(
         for sizes in ({BATCH: 2, TIME: log.sizes.get(TIME, 1)}, {BATCH: 3, TIME: 3 * log.sizes.get(TIME, 1)}):
             tensors = example.draw({**log.sizes, **sizes}, torch.Generator().manual_seed(seed))
             with torch.no_grad():
-                wanted, got = (named_tensors(example.call(one, tensors), "") for one in (rolled, other))
-                for (_, a), (_, b) in zip(wanted, got, strict=True):
-                    torch.testing.assert_close(b, a, equal_nan=True)
+                wanted, got = ([v for _, v in named_tensors(example.call(m, tensors), "")] for m in (rolled, other))
+            if not agree(got, wanted):
+                return rolled
     except Exception:  # whatever it is, it was right before
         return rolled
     return other
@@ -218,9 +218,8 @@ def _record(
     points: list[dict[str, int]] = [{**base, BATCH: b, TIME: t} for b, t in sizes]
     for name in others:
         multiple = example.extents[name].multiple if name in example.extents else 1
-        points += [
-            {**points[k], name: base[name] + (k + 1) * multiple} for k in (0, 1, 4)
-        ]  # alone, with time, with batch
+        # Alone, with time, with batch.
+        points += [{**points[k], name: base[name] + (k + 1) * multiple} for k in (0, 1, 4)]
     if len(others) > 1:  # all at once, to tell sums of sizes from products
         points.append({**points[5], **{name: max(point[name] for point in points) for name in others}})
     drawn = [example.draw(point, generator) for point in points]

@@ -24,17 +24,10 @@ from rnncore.runtime.format.axes import BATCH
 aten = torch.ops.aten
 _BY_AXIS = {aten.all.default: aten.all.dim, aten.any.default: aten.any.dim}
 _EQUAL = ("eq", "ne", "isnan", "isinf", "isfinite")
-_PASS_FLAGS: tuple[str, ...] = (
-    "all",
-    "any",
-    "logical_not",
-    "logical_and",
-    "logical_or",
-    "bitwise_not",
-    "bitwise_and",
-    "bitwise_or",
+_PASS_FLAGS = (
+    *("all", "any", "logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or"),
+    *("reshape", "select", "slice", "transpose", "unsqueeze", "squeeze", "permute", "expand", "view"),
 )
-_PASS_FLAGS += ("reshape", "select", "slice", "transpose", "unsqueeze", "squeeze", "permute", "expand", "view")
 Answers = Mapping["Question", bool]
 
 
@@ -99,21 +92,7 @@ def asks_for_equality(question: Question, logs: Sequence[Log]) -> bool:
 
 def without_asking(log: Log) -> Log:
     """``log`` without its questions, whose answers are known."""
-    places: dict[int, int] = {}
-    kept: list[Op] = []
-    for i, op in enumerate(log.ops):
-        if not isinstance(op.target, Question):
-            places[i] = len(kept)
-            kept.append(op)
-
-    def moved(value: Any) -> Any:
-        return Ref(places[value.op], value.part) if isinstance(value, Ref) else value
-
-    ops = []
-    for op in kept:
-        args, named = op.with_arguments(mapped(op.everything, moved))
-        ops.append(replace(op, args=args, kwargs=named))
-    return replace(log, ops=ops, outputs=[(name, moved(value)) for name, value in log.outputs])
+    return log.keeping([i for i, op in enumerate(log.ops) if not isinstance(op.target, Question)])
 
 
 def _batch_axis(question: Question, logs: Sequence[Log]) -> int:

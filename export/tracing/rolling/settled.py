@@ -63,7 +63,7 @@ class _Runs:
             try:
                 with asked:
                     outputs = self._example.call(self._module, [value.clone() for value in values])
-            except Exception:
+            except Exception:  # whatever it is: with these answers the module fails
                 return None
         if not answers:
             for question, found in asked.own.items():
@@ -76,7 +76,7 @@ class _Runs:
         for values, right in zip(self._values, self._right, strict=True):
             if right is not None:
                 got = self._run(values, answers)
-                found.append(None if got is None else _same(got, right))
+                found.append(None if got is None else agree(got, right))
         return found
 
 
@@ -119,7 +119,8 @@ def _of_many_kinds(example: Example, tensors: Sequence[Tensor], seed: int) -> It
                 yield [*tensors[:i], kind(value, generator), *tensors[i + 1 :]]
 
 
-def _same(got: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
+def agree(got: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
+    """Whether two answers of a module are the same but for rounding."""
     try:
         for a, b in zip(got, right, strict=True):
             torch.testing.assert_close(a, b, equal_nan=True)
