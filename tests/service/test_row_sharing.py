@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from rnncore.runtime.session import row_sharing
 from rnncore.runtime.session.row_sharing import RowSharing, rows_are_independent
 from rnncore.runtime.session.session import Engine
 from tests.runtime.files import ALL, FEATURES, IDS, SPEAKER, Spec, causal_graph, finish, signature
+from tests.runtime.interrupting import interrupted_after, interrupted_at
 
 PROVED = {"cases": [{"kind": "whole", "batch": 2, "passed": True}, {"kind": "rows", "batch": 1, "passed": True}]}
 
@@ -138,31 +139,42 @@ def test_many_callers_at_once() -> None:
         assert_same_bits(y, model(Spec(lengths=True), 1).run(x))
 
 
-class TimeLimitError(Exception):
-    """What the handler of a signal raises."""
-
-
 def test_a_time_limit_leaves_a_model_that_works() -> None:
     shared, x = model(Spec(), 2), np.random.default_rng(4).normal(size=(64, 300, FEATURES)).astype(np.float32)
     wanted, met = model(Spec(), 1).run(x), 0
-
-    def over(*_: object) -> None:
-        raise TimeLimitError
-
-    before = signal.signal(signal.SIGALRM, over)
-    try:
-        for attempt in range(12):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-4 * (attempt + 1))
-                shared.run(x)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except TimeLimitError:
-                met += 1
-            assert_same_bits(shared.run(x), wanted)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    for attempt in range(12):
+        met += interrupted_after(1e-4 * (attempt + 1), lambda: shared.run(x))
+        assert_same_bits(shared.run(x), wanted)
     assert met, "no call was broken off"
+
+
+TASKS = [lambda: 1, lambda: 2, lambda: 3]
+
+
+def answer_of(sharing: RowSharing) -> list[list[int] | None]:
+    """What a call gives, empty if it does not come to an end."""
+    found: list[list[int] | None] = []
+    thread = threading.Thread(target=lambda: found.append(sharing.run(TASKS)), daemon=True)
+    thread.start()
+    thread.join(60)
+    return found
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["new", "started"])
+def test_a_call_that_is_broken_off_anywhere_stops_no_other(started: bool) -> None:
+    """At every single operation, of Python's own files too once the helpers are there."""
+    sharing = RowSharing(3)
+    for operation in itertools.count():
+        if not started or sharing.run(TASKS) is None:  # there is one place that leaves it locked
+            sharing = RowSharing(3)
+        if started:
+            assert sharing.run(TASKS) == [1, 2, 3]
+        work = partial(sharing.run, TASKS)
+        struck = interrupted_at(operation, work, "" if started else "rnncore.runtime")
+        assert answer_of(sharing) in ([[1, 2, 3]], [None]), f"broken off at operation {operation}"
+        if not struck:
+            break
+    assert operation > 50
 
 
 def answer_in_child(x: np.ndarray, sender: Any) -> None:
