@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.ragged import Ragged, by_budget, check_ragged, run_ragged
 from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.session.helpers import Task, dismiss, start_helpers
 from rnncore.runtime.session.run import Items
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.tensors.outputs import one_or_all
@@ -76,17 +77,18 @@ def _windows(layout: Layout, sequences: Iterable[Any], window: int) -> Iterator[
 
 def _ahead(windows: Iterator[Window]) -> Iterator[Window]:
     """The same windows, each read by a thread while the one before is in use."""
-    executor = ThreadPoolExecutor(1, thread_name_prefix="rnncore-reader")
+    reader = start_helpers(1, "rnncore-reader")
     try:
-        following = executor.submit(next, windows, None)
+        reader.put(following := Task(partial(next, windows, None)))
         while True:
+            following.wait()
             found = [following.result()]
             if found[0] is None:
                 return
-            following = executor.submit(next, windows, None)
-            yield found.pop()  # type: ignore[misc]
+            reader.put(following := Task(partial(next, windows, None)))
+            yield found.pop()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        dismiss(reader, 1)
 
 
 def _answers(

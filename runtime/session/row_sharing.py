@@ -10,9 +10,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
+from rnncore.runtime.session.helpers import Task, Tasks, dismiss, start_helpers
 from rnncore.runtime.session.process_fork import abandon, watch
 
 T = TypeVar("T")
@@ -32,50 +32,8 @@ def rows_are_independent(report: dict[str, Any]) -> bool:
     return any(case.get("batch") == 1 for case in rows) and all(case.get("passed") is True for case in rows)
 
 
-class _Task(Generic[T]):
-    """Something that a helper does, and what came of it."""
-
-    __slots__ = ("_over", "_work", "error", "result")
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._over = threading.Lock()
-        self._over.acquire()
-        self.result: T | None = None
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Do it."""
-        try:
-            self.result = self._work()
-        except BaseException as error:
-            self.error = error
-        self._over.release()
-
-    def wait(self) -> None:
-        """Return when it is done; asked once."""
-        self._over.acquire()
-
-
-Tasks = SimpleQueue["_Task[Any] | None"]
-
-
-def _help(tasks: Tasks) -> None:
-    while (task := tasks.get()) is not None:
-        task.run()
-        del task  # or its arrays would live until the next call
-
-
-def _dismiss(tasks: Tasks, helpers: int) -> None:
-    for _ in range(helpers):
-        tasks.put(None)
-
-
 class RowSharing:
     """Threads that run parts of a call beside the thread that makes it; for one call at a time, others do without.
-
-    They are handed their work by what is written in C, a queue and locks, which an exception of a signal handler finds either
-    done or not: an executor of ``concurrent.futures`` may be left with a lock that nobody opens, and waits at it for ever.
 
     threads: how many work on a call, the caller's included; at least 2.
     """
@@ -131,7 +89,7 @@ class RowSharing:
             queue = self._helpers()
         except RuntimeError:  # the interpreter is about to end, and starts no threads
             return None
-        others = [_Task(task) for task in tasks[1:]]
+        others = [Task(task) for task in tasks[1:]]
         for task in others:
             queue.put(task)
         try:
@@ -142,19 +100,12 @@ class RowSharing:
             raise
         for task in others:
             task.wait()
-        for task in others:
-            if task.error is not None:
-                raise task.error
-        return [first, *(task.result for task in others)]  # type: ignore[list-item]  # a task without an error has one
+        return [first, *(task.result() for task in others)]
 
     def _helpers(self) -> Tasks:
         """What the helpers take their tasks from; they are started where there are none."""
         if self._tasks is None:
-            tasks: Tasks = SimpleQueue()
-            for number in range(self._threads - 1):
-                # Nobody has to wait for the end of one that a broken-off start has left behind.
-                name = f"rnncore-rows_{number}"
-                threading.Thread(target=_help, args=(tasks,), name=name, daemon=True).start()
-            weakref.finalize(self, _dismiss, tasks, self._threads - 1).atexit = False
+            tasks = start_helpers(self._threads - 1, "rnncore-rows")
+            weakref.finalize(self, dismiss, tasks, self._threads - 1).atexit = False
             self._tasks = tasks
         return self._tasks
