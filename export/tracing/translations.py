@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from rnncore.export.tracing.plain_spelling import as_views, spell_plainly
+
 _SAME_NUMBERS = (torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default)
 """A second trace writes them as others because they may share memory, which a file knows nothing of."""
 _REGISTRATION = "torch.onnx._internal.exporter._registration"
@@ -64,25 +66,16 @@ def spare_decompositions(program: ExportedProgram, opset: int) -> None:
     torch traces every program again to write operators as simpler ones: half of the time of a small export, and for nothing
     where each has a translation and none is written as others first, writes in place or holds control flow.
     """
-    _spell_plainly(program)
+    spell_plainly(program)
     decompose = program.run_decompositions
 
     def run_decompositions(*args: Any, **options: Any) -> ExportedProgram:
-        return program if _is_simple(program, opset) else decompose(*args, **options)
+        if not _is_simple(program, opset):
+            return decompose(*args, **options)
+        as_views(program)
+        return program
 
     program.run_decompositions = run_decompositions
-
-
-def _spell_plainly(program: ExportedProgram) -> None:
-    """Conversions of dtypes as the operator that has a translation; without what torch notes beside them and nobody reads."""
-    aten = torch.ops.aten
-    graph = program.graph_module.graph
-    for node in list(graph.nodes):
-        if node.target is aten._assert_tensor_metadata.default:
-            graph.erase_node(node)
-        elif node.target is aten.to.dtype and not node.kwargs and len(node.args) == 2:
-            node.target, node.args, node.kwargs = aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
-    program.graph_module.recompile()
 
 
 def _is_simple(program: ExportedProgram, opset: int) -> bool:

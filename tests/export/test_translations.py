@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from onnxscript._internal.values import TracedOnnxFunction
@@ -17,6 +19,7 @@ from rnncore.export.tracing import translations
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.torch_onnx import to_model, to_program
 from rnncore.export.tracing.translations import operators_read_once
+from tests.tolerances import fixed
 
 
 def registry() -> Any:
@@ -109,3 +112,24 @@ def test_a_program_that_is_not_traced_again_is_written_alike(name: str, monkeypa
 
     assert written(deciding) == written(lambda *_: False)
     assert seen == [spared]
+
+
+def spelled(x: Tensor) -> Tensor:
+    """Views and conversions that torch writes as others, and n - x."""
+    a, b = x.unflatten(-1, (2, 3)).movedim(2, 0).chunk(2, -1)
+    joined = torch.cat([a, b], -1).flatten(2).swapaxes(0, -1)
+    return torch.rsub((joined.narrow(1, 0, 1).to("cpu") > 0).to(x), 3.5) + joined.to(torch.float64).to(torch.float32)
+
+
+def test_views_and_conversions_are_spelled_out_and_spare_a_trace() -> None:
+    module = Calls(spelled).eval()
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    program = to_program(module, (torch.randn(3, 9, 5),), (free,), what="it")
+    with mock.patch.object(type(program), "run_decompositions", side_effect=AssertionError("traced again")):
+        model = to_model(program, what="it")
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    for sizes in ((3, 9), (1, 4), (5, 2), (2, 0)):
+        x = torch.randn(*sizes, 5, generator=torch.Generator().manual_seed(sizes[0]))
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(got, module(x), atol=fixed("float32"))
