@@ -22,12 +22,12 @@ Lookup = Callable[[Any], Any]
 
 def execute(statement: Statement, lookup: Lookup) -> list[Any]:
     """The results of a statement whose arguments ``lookup`` gives."""
-    args, kwargs = statement.op.with_arguments(_listed(mapped(statement.arguments, lookup)))
+    args, kwargs = statement.op.with_arguments(listed(mapped(statement.arguments, lookup)))
     result = statement.op.target(*args, **kwargs)
     return list(result) if isinstance(result, list | tuple) else [result]
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Tuples inside the arguments as lists, which is what torch's operators take; the outer two stay."""
     args, named = value
     return tuple(_as_list(v) for v in args), tuple(_as_list(v) for v in named)

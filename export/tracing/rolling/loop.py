@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export.tracing.rolling.cell import Packing, RolledCell, StepLayout
-from rnncore.export.tracing.rolling.evaluation import Evaluation, execute, given, take
+from rnncore.export.tracing.rolling.evaluation import Evaluation, execute, given, listed, take
 from rnncore.export.tracing.rolling.fitting import Formula
-from rnncore.export.tracing.rolling.log import Constant, Input, Log, Weight, leaves
+from rnncore.export.tracing.rolling.log import Constant, Input, Log, Weight, leaves, mapped
 from rnncore.export.tracing.rolling.merging import Program, Run, Statement
 from rnncore.export.tracing.rolling.plan import LoopPlan
 from rnncore.export.tracing.rolling.relations import Carried, Fixed, Inside, ListItem, LoopItem, Number, Outside, Same
+from rnncore.export.tracing.rolling.spread import over_all
 from rnncore.export.tracing.rolling.writes import StartPart
 from rnncore.layers import Recurrent
 from rnncore.runtime.errors import ExportError
@@ -462,8 +463,34 @@ class RolledLoop:
             self._interpret(places, evaluation, known)
             return tuple(known[key] for key in wanted)
 
-        results = torch.vmap(step)(*(along[key] for key in keys))
-        along.update(zip(wanted, results, strict=True))
+        spread = self._spread(places, evaluation, {**fixed, **{key: along[key] for key in keys}}, set(keys))
+        if all(key in spread for key in wanted):
+            along.update((key, spread[key]) for key in wanted)
+        else:
+            along.update(zip(wanted, torch.vmap(step)(*(along[key] for key in keys)), strict=True))
+
+    def _spread(
+        self, places: Sequence[int], evaluation: Evaluation, known: dict[Key, Any], moving: set[Key]
+    ) -> dict[Key, Tensor]:
+        """What ``places`` give in all iterations, as far as :func:`over_all` knows; ``moving``: what of ``known`` does."""
+
+        def moves(relation: Any) -> bool:
+            return ((relation.place, relation.part) if isinstance(relation, Same) else relation) in moving
+
+        found: dict[Key, Tensor] = {}
+        for place in places:
+            statement = self._statement(place)
+            args, named = listed(mapped(statement.arguments, self._lookup(evaluation, known)))
+            flags = [any(moves(relation) for relation in leaves(argument)) for argument in statement.arguments[0]]
+            if any(moves(relation) for relation in leaves(statement.arguments[1])):
+                return {}
+            args, named = statement.op.with_arguments((args, named))
+            result = over_all(statement.op.target, args, named, flags)
+            if result is None or result.dtype != statement.op.dtypes[0]:
+                return {}
+            known[place, 0] = found[place, 0] = result
+            moving.add((place, 0))
+        return found
 
     def _joined_at_once(
         self, place: int, evaluation: Evaluation, fixed: Mapping[Key, Any], along: Mapping[Key, Tensor], turns: Any
