@@ -486,7 +486,7 @@ class RolledLoop:
                 return {}
             args, named = statement.op.with_arguments((args, named))
             result = over_all(statement.op.target, args, named, flags)
-            if result is None or result.dtype != statement.op.dtypes[0]:
+            if not isinstance(result, Tensor) or statement.op.several or result.dtype != statement.op.dtypes[0]:
                 return {}
             known[place, 0] = found[place, 0] = result
             moving.add((place, 0))
