@@ -1,7 +1,6 @@
 """Operators that torch writes as others before it translates them, as these others: a second trace is spared for them.
 
-Nearly all are other views of a tensor, or conversions, spelled on the sizes as they are, so that the numbers and what shares
-memory stay the same.
+Nearly all are other views of a tensor, or conversions, spelled on the sizes as they are, so that the numbers stay the same.
 """
 
 from __future__ import annotations
@@ -16,32 +15,43 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 aten = torch.ops.aten
-_SPELLED = "rnncore spelled plainly"
 Spelled = tuple[Any, tuple[Any, ...], dict[str, Any]]
 """Target, positional and named arguments of the operator instead."""
 
 
-def spell_plainly(program: ExportedProgram) -> None:
-    """Replace such operators in place, and drop what torch notes beside conversions and nobody reads."""
+def spell_plainly(program: ExportedProgram) -> Callable[[], None]:
+    """Replace such operators in place; returns what undoes it, for who runs the program once more: parts may be of a vmap."""
     graph = program.graph_module.graph
-    functional = not any(_writes(node.target) for node in graph.nodes)
-    for node in list(graph.nodes):
-        if node.target is aten._assert_tensor_metadata.default:
-            graph.erase_node(node)
-        elif functional and node.target in _SPELLINGS:
+    before = list(graph.nodes)
+    if any(_writes(node.target) for node in before):
+        return lambda: None
+    replaced: list[tuple[Node, Spelled]] = []
+    for node in before:
+        if node.target in _SPELLINGS:
             with graph.inserting_before(node):
                 spelled = _SPELLINGS[node.target](graph, node)
             if spelled is not None:
+                replaced.append((node, (node.target, node.args, node.kwargs)))
                 node.target, node.args, node.kwargs = spelled
-                node.meta[_SPELLED] = True
     program.graph_module.recompile()
 
+    def undo() -> None:
+        for node, original in replaced:
+            node.target, node.args, node.kwargs = original
+        for node in [n for n in reversed(graph.nodes) if n not in known]:
+            graph.erase_node(node)
+        program.graph_module.recompile()
 
-def as_views(program: ExportedProgram) -> None:
-    """What was spelled as a reshape as the view that torch writes, which knows sizes of 0; for who does not run it again."""
-    for node in program.graph_module.graph.nodes:
-        if node.meta.get(_SPELLED) and node.target is aten.reshape.default and -1 not in node.args[1]:
-            node.target = aten.view.default
+    known = set(before)
+    return undo
+
+
+def drop_notes(program: ExportedProgram) -> None:
+    """Drop what torch notes beside conversions of dtypes and nobody reads."""
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
     program.graph_module.recompile()
 
 
@@ -81,7 +91,7 @@ def _unflattened(graph: Graph, node: Node) -> Spelled:
     dim, sizes = _given(node, "dim", "sizes")
     dim %= _value(node.args[0]).dim()
     every = _sizes(graph, node.args[0])
-    return aten.reshape.default, (node.args[0], [*every[:dim], *sizes, *every[dim + 1 :]]), {}
+    return _reshaped(node.args[0], [*every[:dim], *sizes, *every[dim + 1 :]])
 
 
 def _flattened(graph: Graph, node: Node) -> Spelled | None:
@@ -92,7 +102,12 @@ def _flattened(graph: Graph, node: Node) -> Spelled | None:
     every = _sizes(graph, node.args[0])
     start, end = start % rank, end % rank
     joined = reduce(lambda a, b: _product(graph, a, b), every[start : end + 1])
-    return aten.reshape.default, (node.args[0], [*every[:start], joined, *every[end + 1 :]]), {}
+    return _reshaped(node.args[0], [*every[:start], joined, *every[end + 1 :]])
+
+
+def _reshaped(value: Any, sizes: list[Any]) -> Spelled:
+    """As a view, which knows sizes of 0; whether memory allows one does not matter to who does not run it."""
+    return aten.reshape.default if -1 in sizes else aten.view.default, (value, sizes), {}
 
 
 def _chunked(graph: Graph, node: Node) -> Spelled | None:

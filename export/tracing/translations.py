@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from rnncore.export.tracing.plain_spelling import as_views, spell_plainly
+from rnncore.export.tracing.plain_spelling import drop_notes, spell_plainly
 
 _SAME_NUMBERS = (torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default)
 """A second trace writes them as others because they may share memory, which a file knows nothing of."""
@@ -66,14 +66,15 @@ def spare_decompositions(program: ExportedProgram, opset: int) -> None:
     torch traces every program again to write operators as simpler ones: half of the time of a small export, and for nothing
     where each has a translation and none is written as others first, writes in place or holds control flow.
     """
-    spell_plainly(program)
+    drop_notes(program)
     decompose = program.run_decompositions
 
     def run_decompositions(*args: Any, **options: Any) -> ExportedProgram:
-        if not _is_simple(program, opset):
-            return decompose(*args, **options)
-        as_views(program)
-        return program
+        undo = spell_plainly(program)
+        if _is_simple(program, opset):
+            return program
+        undo()
+        return decompose(*args, **options)
 
     program.run_decompositions = run_decompositions
 
