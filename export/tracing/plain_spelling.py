@@ -106,8 +106,8 @@ def _flattened(graph: Graph, node: Node) -> Spelled | None:
 
 
 def _reshaped(value: Any, sizes: list[Any]) -> Spelled:
-    """As a view, which knows sizes of 0; whether memory allows one does not matter to who does not run it."""
-    return aten.reshape.default if -1 in sizes else aten.view.default, (value, sizes), {}
+    """No view, which torch's passes could not run on every layout of memory."""
+    return aten.reshape.default, (value, sizes), {}
 
 
 def _chunked(graph: Graph, node: Node) -> Spelled | None:
