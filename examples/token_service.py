@@ -4,8 +4,9 @@ Needs ``pip install 'rnncore[examples]'``.  A client connects to ``/score`` and 
 for each piece it gets the log-probability of every character given all that it has sent before.  A client that is idle, does
 not read its answers, sends anything but text, or comes from another site's page is closed with a code and one line in the
 log; one that leaves takes its work with it.  New clients beyond ``--arrivals`` a second wait at the door, so that those who come
-again and again cost the others nothing.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool, ``/health`` says
-that the service is alive.  ``--host 0.0.0.0 --seconds 0`` serves other machines, for ever: the ``Dockerfile`` runs it so.
+again and again cost the others nothing.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool,
+``/health`` says that the service is alive.  ``--host 0.0.0.0 --seconds 0`` serves other machines, for ever: the
+``Dockerfile`` runs it so.
 """
 
 from __future__ import annotations
