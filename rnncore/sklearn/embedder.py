@@ -28,8 +28,7 @@ class SequenceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequen
     Args:
         size: numbers of a vector.
         pooling, loss: as for :class:`rnncore.models.Embedder`; ``loss`` is "contrastive" or "triplet".
-        cell, hidden_size, layers, bidirectional, embedding_size, dropout, reads, vocabulary, epochs, batch, learning_rate,
-            validation_fraction, patience, random_state: as for :class:`SequenceClassifier`, and so is ``X``.
+        others: as for :class:`SequenceClassifier`, and so is ``X``.
 
     Attributes:
         module_: the trained :class:`rnncore.models.Embedder`.
