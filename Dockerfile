@@ -7,7 +7,7 @@
 # Another service differs in the files that are copied into /app and in the last line.
 FROM python:3.11-slim AS build
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml PACKAGE.md LICENSE ./
 COPY rnncore rnncore
 COPY export export
 COPY runtime runtime
