@@ -2662,7 +2662,10 @@ class Characters {
       tokens_[id.integer()] = token;
     }
     const auto letter = [](const std::string& token) { return token == "<eos>" || pieces(token).size() == 1; };
-    const bool plain = tokenizer["model"]["type"].text == "WordLevel" && !tokenizer.has("normalizer") && tokenizer["decoder"]["type"].text == "Fuse" &&
+    if (tokenizer.has("normalizer")) {
+      throw ModelFileError("the tokenizer of the file changes texts first (normalizer " + tokenizer["normalizer"]["type"].text + "), which this host does not do: hand in token ids");
+    }
+    const bool plain = tokenizer["model"]["type"].text == "WordLevel" && tokenizer["decoder"]["type"].text == "Fuse" &&
                        tokenizer["pre_tokenizer"]["type"].text == "Split" && tokenizer["pre_tokenizer"]["pattern"]["Regex"].text == "[\\s\\S]";
     if (!plain || ids_.count("<eos>") == 0 || !std::all_of(ids_.begin(), ids_.end(), [&letter](const auto& one) { return letter(one.first); })) {
       throw ModelFileError("the tokenizer of the file does not read characters: hand in token ids");
