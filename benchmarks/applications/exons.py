@@ -75,8 +75,8 @@ def measure() -> list[Measured]:
             train_s,
             step_us(tagger.tag, [piece], PIECE),
             "base",
-            note="Exons of both strands, untranslated parts too. The answer is the mean over the two strands; where a base counts as"
-            f" exon is chosen by the validation blocks, for the baselines as well. {files.why}",
+            note="Exons of both strands, untranslated parts too. The answer is the mean over the two strands; where a base "
+            f"counts as exon is chosen by the validation blocks, for the baselines as well. {files.why}",
         )
     ]
 

@@ -71,9 +71,9 @@ def measure() -> list[Measured]:
             "character",
             lower=True,
             more=more,
-            note=f"New tunes are drawn at temperature {TEMPERATURE}, as they come: nothing is mended or thrown away. A bar is full "
-            "if its notes fill its metre; the first and the last bar of a tune are not asked, for they may share one. "
-            f"Kneser-Ney is not told the style. {files.why}".strip(),
+            note=f"New tunes are drawn at temperature {TEMPERATURE}, as they come: nothing is mended or thrown away. "
+            "A bar is full if its notes fill its metre; the first and the last bar of a tune are not asked, for they may share "
+            f"one. Kneser-Ney is not told the style. {files.why}".strip(),
         )
     ]
 
