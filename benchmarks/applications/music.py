@@ -78,16 +78,16 @@ def measure() -> list[Measured]:
     ]
 
 
-def trained(train: Sequence[Tune], valid: Sequence[Tune], *, epochs: int = 10) -> tuple[Generator, Vocabulary]:
+def trained(train: Sequence[Tune], valid: Sequence[Tune], *, epochs: int = 7) -> tuple[Generator, Vocabulary]:
     vocabulary = character_vocabulary([ALPHABET])
     torch.manual_seed(0)
     config = ReaderConfig(
         (CellConfig.named("lstm", 192),),
         len(vocabulary),
         embedding_size=32,
-        dropout=0.25,
+        dropout=0.2,
         variational=True,
-        weight_drop=0.2,
+        weight_drop=0.1,
     )
     model = Generator(config, KINDS, eos_id=vocabulary.eos_id)
 
@@ -100,8 +100,8 @@ def trained(train: Sequence[Tune], valid: Sequence[Tune], *, epochs: int = 10) -
         encoded(valid),
         collate=model.collate,
         epochs=epochs,
-        batch=16,
-        learning_rate=8e-3,
+        batch=8,
+        learning_rate=6e-3,
         average=0.99,
     )
     return model, vocabulary
