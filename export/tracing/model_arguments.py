@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from rnncore.runtime.errors import InputError
 
@@ -26,7 +26,7 @@ def module_of(model: Any) -> nn.Module:
         raise InputError("TorchScript cannot be exported: hand in the module that it was made of")
     module = _inside(model)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if isinstance(tensor, UninitializedTensorMixin):
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
             raise InputError(f"'{name}' has no values yet: run the module on its example once before you export it")
         if tensor.is_meta:
             raise InputError(
