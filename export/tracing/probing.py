@@ -70,16 +70,16 @@ class _Watch(TorchFunctionMode):
             first, second = args[0].shape[:2]
             self.calls.append((first, second) if args[_BATCH_FIRST] else (second, first))
         elif name in _LAYERS and len(args) > 1 and isinstance(args[1], Tensor):  # packed: data and sizes of its steps
-            _refuse_other_features(args[0], args[3])
+            _check_features(args[0], args[3])
             self.calls.append((int(args[1][0]) if args[1].numel() else 0, args[1].numel()))
         elif name in _CELLS and isinstance(args[0], Tensor):
             self.calls.append((args[0].shape[0], 1))
 
 
-def _refuse_other_features(data: Tensor, weights: Sequence[Tensor]) -> None:
-    """What torch does not: packed data of other features than the layer has, whose weights it then reads past their end."""
-    if data.shape[-1] != weights[0].shape[-1]:
-        raise ValueError(f"packed data has {data.shape[-1]} features, the layer expects {weights[0].shape[-1]}")
+def _check_features(data: Tensor, weights: Sequence[Tensor]) -> None:
+    """What torch leaves out: packed sequences of equal length run with any number of features, and give any numbers."""
+    if weights and data.shape[-1] != weights[0].shape[-1]:
+        raise ValueError(f"{data.shape[-1]} features for a layer of {weights[0].shape[-1]}")
 
 
 def _multiplications(name: str, args: Any, result: Any) -> int:
