@@ -361,6 +361,29 @@ class Smooths(nn.Module):
         return torch.stack(out, 1)
 
 
+class Forecasts(nn.Module):
+    """Cells over the history, and the same code again for twelve steps to come, which read what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.GRUCell(1, 4), nn.GRUCell(4, 3), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, g = x.new_zeros(x.shape[0], 4), x.new_zeros(x.shape[0], 3)
+        y, out = x[:, 0, :1], []
+        for history in x[..., 0].chunk(x.shape[1], 1):
+            h = self.first(history, h)
+            g = self.second(h, g)
+            y = self.head(g)
+            out.append(y)
+        for _ in range(12):
+            h = self.first(y, h)
+            g = self.second(h, g)
+            y = self.head(g)
+            out.append(y)
+        return torch.cat(out, 1)
+
+
 class PrefixSums(torch.autograd.Function):
     """``h[t] = a[t] * h[t - 1] + x[t]`` along axis 1, each round over steps twice as far apart."""
 
@@ -412,5 +435,6 @@ BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
     "both ways": BothWays,
     "attends": Attends,
     "greedy": Greedy,
+    "forecasts": Forecasts,
     "location sensitive": LocationSensitive,
 }
