@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+import torch
+
 from rnncore.export.tracing.affine_ties import Follower, find_affine_ties
 from rnncore.export.tracing.probing import Outcome, Place, Prober
 
@@ -63,7 +65,8 @@ def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Pla
         Group((leader,), prober.base[leader], followers=followers)
         for leader, followers in find_affine_ties(prober, left)
     ]
-    groups += [Group((place,), prober.base[place]) for place in doubtful if place not in taken]
+    rest = [place for place in doubtful if place not in taken]
+    groups += [Group((place,), prober.base[place]) for place in rest if not _read_to_here(prober, place)]
     for group in groups:
         find_limits(prober, group)
     return groups
@@ -101,6 +104,19 @@ def _free_far(prober: Prober, places: Sequence[Place]) -> bool:
     """Whether axes may be twice as large and half as large, not one more or less only."""
     size = prober.base[places[0]]
     return all(prober.run(dict.fromkeys(places, other)) is not None for other in (2 * size, (size + 1) // 2))
+
+
+def _read_to_here(prober: Prober, place: Place) -> bool:
+    """Whether the module reads as many entries as the example has, no fewer, and looks at none of those behind."""
+    index, axis = place
+    size = prober.base[place]
+    tensors = prober.draw({place: size + 1})
+    cut = [value.narrow(axis, 0, size) if i == index else value for i, value in enumerate(tensors)]
+    longer, right = prober.answer(tensors), prober.answer(cut)
+    if longer is None or right is None or prober.run({place: size - 1}) is not None:
+        return False
+    pairs = zip(longer, right, strict=True)
+    return len(tensors) > 1 and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def _ties(prober: Prober, places: Sequence[Place], doubtful: Sequence[Place]) -> list[Group]:

@@ -256,21 +256,22 @@ class Agent(nn.Module):
 class Decaying(nn.Module):
     """Values that were measured now and then: nobody reads more flags and gaps than there are values."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int | None = None) -> None:
         super().__init__()
-        self.cell, self.decay = nn.GRUCell(8, 5), nn.Linear(4, 5)
+        self.cell, self.decay, self.steps = nn.GRUCell(8, 5), nn.Linear(4, 5), steps
 
     def forward(self, x: Tensor, known: Tensor, gaps: Tensor) -> Tensor:
         h = x.new_zeros(x.shape[0], 5)
-        for t in range(x.shape[1]):
+        for t in range(self.steps or x.shape[1]):
             h = self.cell(
                 torch.cat([x[:, t] * known[:, t], known[:, t]], 1), h * torch.exp(-self.decay(gaps[:, t]).relu())
             )
         return h
 
 
-def decaying() -> Decaying:
-    return randomize(Decaying().eval(), 8)
+def decaying(steps: int | None = None) -> Decaying:
+    """``steps``: as many as the module was made for, whatever comes."""
+    return randomize(Decaying(steps).eval(), 8)
 
 
 def washed_out() -> Net:

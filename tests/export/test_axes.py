@@ -81,6 +81,7 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], Any, list[Any], list[str], tuple
         (1, 1),
     ),
     "decaying": (kinds.decaying, (X, X.abs(), X.abs()), [("batch", "time", None)] * 3, ["batch 5"], (1, 1)),
+    "decaying, nine steps": (lambda: kinds.decaying(9), (X, X, X), [("batch", None, None)] * 3, ["batch 5"], None),
     "washed out": (kinds.washed_out, X, [("batch", "time", None)], ["batch time-4 5"], (5, 1)),
     "viewed": (kinds.viewed, X, [("batch", None, None)], ["batch 9 5"], None),
 }
