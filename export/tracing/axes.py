@@ -58,8 +58,8 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
 
 
 def _with_shapes(
-    prober: Prober, groups: Sequence[Group], names: Mapping[int, str], said: Mapping[Place, str]
-) -> tuple[Sequence[Group], Mapping[int, str], tuple[tuple[Size, ...], ...]]:
+    prober: Prober, groups: list[Group], names: dict[int, str], said: Mapping[Place, str]
+) -> tuple[list[Group], dict[int, str], tuple[tuple[Size, ...], ...]]:
     """The groups, their names and the shapes of the outputs; some axes begin later, or are fixed, if that makes a rule.
 
     Raises:
