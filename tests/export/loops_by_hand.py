@@ -147,15 +147,16 @@ class FirstStep(nn.Module):
 
 
 class LearnedStart(nn.Module):
-    """The state begins with a parameter, the memory with ones; only the last state is returned beside the steps."""
+    """The state begins with a parameter, the memory with a number off a buffer; the last state is returned beside the steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.start = nn.LSTMCell(5, 6), nn.Parameter(torch.randn(6))
+        self.register_buffer("level", torch.tensor(1.0))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         h = self.start.expand(x.shape[0], -1)
-        c = torch.ones(x.shape[0], 6)
+        c = torch.full((x.shape[0], 6), self.level.exp().item())
         out = []
         for t in range(x.shape[1]):
             h, c = self.cell(x[:, t], (h, c))
