@@ -21,7 +21,7 @@ from rnncore.export.tracing.rolling.scans import as_loop, find_scan
 _recording: ContextVar[bool] = ContextVar("rnncore_forward_only", default=False)
 _lock = threading.Lock()
 _apply = Function.__dict__["apply"]
-# Before 2.14 torch's apply is Python: it asks whether a function is being transformed, and calls the apply of its base, also for a
+# Before 2.14 torch's apply is Python: it asks whether a function is being transformed, and calls its base's, also for a
 # name given long ago: scan = Scan.apply.  Since then all of it is C, and such a name cannot be followed: torch refuses it.
 _IN_PYTHON = isinstance(_apply, classmethod)
 _Replaced: Any = Function.__mro__[1] if _IN_PYTHON else Function
