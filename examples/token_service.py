@@ -29,6 +29,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, WebSocket
 from small_model import small_model
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from rnncore.runtime import InputError, LanguageModel, PoolStream
 
@@ -47,7 +48,7 @@ class Limits:
     clients: int = 1024
     idle_s: float = 60.0
     send_s: float = 10.0
-    arrivals: float = 50.0
+    arrivals: float = 25.0
     token: str | None = None
     stats: bool = False
 
@@ -67,6 +68,16 @@ class Door:
             raise Refused(TRY_AGAIN_LATER, "too many clients come at once, try again later")
         self._next = turn + self._pause_s
         return max(0.0, turn - now)
+
+
+class Connection(WebSocketsSansIOProtocol):
+    """uvicorn's own, but for a client that does not read: what is left for it does not keep the connection open."""
+
+    linger_s = 2.0  # to take the reason and to answer it; until then all that it sends is read and thrown away
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self.loop.call_later(self.linger_s, self.transport.abort)
 
 
 class Refused(Exception):
@@ -111,7 +122,8 @@ def make_app(model: LanguageModel, limits: Limits = Limits()) -> FastAPI:
         except Refused as refused:
             log.warning("%s closed with %d: %s", client.client and client.client.host, refused.code, refused)
             with contextlib.suppress(Exception):  # it may be gone, or not read this either
-                await asyncio.wait_for(client.close(refused.code, str(refused)), limits.send_s)
+                async with asyncio.timeout(limits.send_s):
+                    await client.close(refused.code, str(refused))
         finally:
             clients.discard(client)
 
@@ -170,7 +182,8 @@ async def answer(
     following = (await stream.apush(np.array([model.vocabulary.eos_id])))[-1:]
     while True:
         try:
-            text = await asyncio.wait_for(messages.get(), limits.idle_s)
+            async with asyncio.timeout(limits.idle_s):  # wait_for() would lose a cancellation that comes with a message
+                text = await messages.get()
         except TimeoutError:
             raise Refused(REFUSED, f"idle for {limits.idle_s:g} s") from None
         try:
@@ -189,7 +202,8 @@ async def answer(
 
 async def send(client: WebSocket, content: dict[str, Any], limits: Limits) -> None:
     try:
-        await asyncio.wait_for(client.send_json(content), limits.send_s)
+        async with asyncio.timeout(limits.send_s):
+            await client.send_json(content)
     except TimeoutError:
         raise Refused(REFUSED, f"no answer was read for {limits.send_s:g} s") from None
 
@@ -227,7 +241,9 @@ def main() -> None:
         arguments.max_clients, arguments.idle_s, arguments.send_s, arguments.arrivals, arguments.token, arguments.stats
     )
     app = make_app(LanguageModel.load(small_model(arguments.model)), limits)
-    config = uvicorn.Config(app, log_level="warning", ws_max_size=MAX_MESSAGE, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, log_level="warning", ws=Connection, ws_max_size=MAX_MESSAGE, timeout_graceful_shutdown=2
+    )
     logging.getLogger("uvicorn.error").addFilter(in_one_line)
     server = uvicorn.Server(config)
     timer = threading.Timer(arguments.seconds, lambda: setattr(server, "should_exit", True))

@@ -152,6 +152,19 @@ class Attending(nn.Module):
         return torch.softmax(y @ memory.mT, -1) @ memory
 
 
+class WordsAndFrames(nn.Module):
+    """Words [batch, n], and frames [batch, 2 * n, 3] of which ``forward`` takes two for each; no result has 2 * n steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(13, 5)
+        self.gru = nn.GRU(11, 5, batch_first=True)
+
+    def forward(self, words: Tensor, frames: Tensor) -> Tensor:
+        pairs = frames.reshape(frames.shape[0], frames.shape[1] // 2, 6)
+        return self.gru(torch.cat([self.embedding(words), pairs], -1))[0]
+
+
 class Vocoder(nn.Module):
     """Samples [batch, 6 * (n - 2)] of n frames [batch, 5, n], and memory [batch, letters, 4], of which ``counts`` are a row's."""
 

@@ -73,6 +73,13 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], Any, list[Any], list[str], tuple
         ["batch 6*time-12 5"],
         (3, 1),
     ),
+    "words and frames": (
+        kinds.WordsAndFrames,
+        (torch.randint(13, (2, 9)), torch.randn(2, 18, 3)),
+        [("batch", "time"), ("batch", "2*time", None)],
+        ["batch time 5"],
+        (1, 1),
+    ),
     "with state": (
         kinds.with_state,
         (torch.randn(2, 6, 4), torch.zeros(2, 2, 5), torch.zeros(2, 2, 5)),

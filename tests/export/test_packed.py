@@ -19,6 +19,8 @@ from torch.nn.utils.rnn import pad_packed_sequence as unpack
 
 from rnncore import runtime
 from rnncore.export import export
+from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.runtime.errors import ExportError, InputError
 from tests.strategies import randomize
@@ -91,6 +93,24 @@ class SortedTagger(nn.Module):
     def forward(self, x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         y, (h, _) = self.lstm(pack_padded_sequence(x, count))
         return self.head(unpack(y)[0]), h[-1]
+
+
+class LastOfBoth(nn.Module):
+    """The commonest of all: floats, both ways, what the layer ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return torch.cat(tuple(self.lstm(packed)[1][0]), -1)
+
+
+def test_torch_runs_full_packed_rows_of_any_width_but_features_are_not_free() -> None:
+    module, example = LastOfBoth(), (torch.randn(3, 7, 4), torch.tensor([7, 5, 2]))
+    known = find_axes(module, Example.of(module, example, None, "auto"), None)
+    assert [own.axes for own in known.inputs] == [("batch", "time", None), ("batch",)]
 
 
 def test_sorted_time_first_code_streams(tmp_path: Path) -> None:
