@@ -27,6 +27,8 @@ class InterpolatedLanguageModel(Pretrained):
         InputError: the two have not the same number of tokens.
     """
 
+    share: Tensor
+
     def __init__(self, config: LanguageModelConfig, sizes: NgramSizes) -> None:
         super().__init__()
         if config.vocabulary_size != sizes.vocabulary:

@@ -50,6 +50,16 @@ class Ngrams(nn.Module):
     chance, of about 2^-64 for each pair.
     """
 
+    factors: Tensor
+    salts: Tensor
+    buckets: Tensor
+    hashes: Tensor
+    first: Tensor
+    log_backoff: Tensor
+    tokens: Tensor
+    masses: Tensor
+    unigrams: Tensor
+
     def __init__(self, sizes: NgramSizes) -> None:
         super().__init__()
         self.sizes = sizes
