@@ -16,7 +16,7 @@ from rnncore.cli.train_setup import Choices, Optimisation, Running, export_model
 from rnncore.text import Corpus, Vocabulary, python_corpus
 from rnncore.training import Observer, Trainer, evaluate
 
-FLOORS = {"language, characters": 1.36, "language, words": 37.0}
+FLOORS = {"language, characters": 1.37, "language, words": 36.5}
 HELD_OUT = 0.05
 ORDERS = {"characters": (6, 8, 10, 14, 20), "words": (2, 3, 4, 5, 6)}
 DEMO = "the language reference that every Python carries (pydoc_data.topics), every twentieth paragraph to test"

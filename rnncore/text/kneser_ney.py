@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,16 @@ Ids = NDArray[np.int64]
 class NgramLevel:
     """What comes after every context of one length; C contexts with E successors in all.
 
-    contexts: int64 [C, length], the oldest token first; ``<eos>`` is the beginning of a text.
+    stream, ends, length: context c is ``stream[ends[c] - length : ends[c]]``; ``<eos>`` is the beginning of a text.
     backoff: float64 [C], what is left for the distribution after the context without its oldest token.
     first: int64 [C + 1]; those of context c are the entries first[c] to first[c + 1].
     tokens, masses: of the entries, int64 and float64 [E]: ``P(w | c) = masses + backoff[c] P(w | shorter c)``.
     occurrences: int64 [C], how often the texts go on after the context.
     """
 
-    contexts: Ids
+    stream: Ids
+    ends: Ids
+    length: int
     backoff: NDArray[np.float64]
     first: Ids
     tokens: Ids
@@ -33,9 +35,9 @@ class NgramLevel:
     occurrences: Ids
 
     @property
-    def length(self) -> int:
-        """Tokens of a context."""
-        return self.contexts.shape[1]
+    def contexts(self) -> Ids:
+        """int64 [C, length], the oldest token first."""
+        return self.stream[self.ends[:, None] + np.arange(-self.length, 0)]
 
     @property
     def widest(self) -> int:
@@ -48,13 +50,14 @@ class NgramLevel:
         sizes = np.diff(self.first)
         entries = np.repeat(kept, sizes)
         first = np.concatenate(([0], np.cumsum(sizes[kept])))
-        return NgramLevel(
-            self.contexts[kept],
-            self.backoff[kept],
-            first,
-            self.tokens[entries],
-            self.masses[entries],
-            self.occurrences[kept],
+        return replace(
+            self,
+            ends=self.ends[kept],
+            backoff=self.backoff[kept],
+            first=first,
+            tokens=self.tokens[entries],
+            masses=self.masses[entries],
+            occurrences=self.occurrences[kept],
         )
 
     def narrowed(self, most: int) -> NgramLevel:
@@ -68,8 +71,9 @@ class NgramLevel:
         kept = rank < most
         lost = np.bincount(context, np.where(kept, 0.0, self.masses), len(sizes))
         first = np.concatenate(([0], np.cumsum(np.minimum(sizes, most))))
-        backoff = self.backoff + lost
-        return NgramLevel(self.contexts, backoff, first, self.tokens[kept], self.masses[kept], self.occurrences)
+        return replace(
+            self, backoff=self.backoff + lost, first=first, tokens=self.tokens[kept], masses=self.masses[kept]
+        )
 
 
 def count_ngrams(
@@ -172,9 +176,9 @@ def _level(stream: Ids, grams: Sequence[_Grams], length: int, vocabulary_size: i
     taken = _discounts(counts)[np.minimum(counts, 3)]
     backoff = np.add.reduceat(taken, first[:-1]) / totals
     ends = own.first[first[:-1]] + 1
-    contexts = stream[ends[:, None] + np.arange(-length, 0)]
     masses = (counts - taken) / np.repeat(totals, np.diff(first))
-    return NgramLevel(contexts, backoff, first, tokens, masses, np.add.reduceat(own.counts, first[:-1]))
+    occurrences = np.add.reduceat(own.counts, first[:-1])
+    return NgramLevel(stream, ends, length, backoff, first, tokens, masses, occurrences)
 
 
 def _discounts(counts: Ids) -> NDArray[np.float64]:
