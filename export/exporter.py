@@ -30,6 +30,7 @@ from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, check_runs
+from rnncore.export.tracing.model_arguments import module_of
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.one_step import is_one_step, over_time, states_from_zeros, with_fixed_states
 from rnncore.export.tracing.source_lines import line_of_exception
@@ -39,7 +40,7 @@ from rnncore.export.verification.judging import Int8Judge, Judge
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.error_boundary import only_own_errors
-from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.golden import GOLDEN_KEY
 
 
@@ -63,6 +64,7 @@ def export(
     target: Target | None = None,
     external_data: bool | None = None,
     states: Mapping[str, str] | None = None,
+    branches: bool = True,
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
@@ -109,6 +111,10 @@ def export(
             ``{}`` for none.  By default those are found that recurrent layers start from and end with, and those of a
             module of one step (no time axis) that are zeros in the example and come back in their shape.  A state is no
             input of the file's ``run``: it starts from zeros, and streams carry it.
+        branches: False: each layer of form "loop" or "scan" is one loop and no ``If``, for who reads the file or runs it on
+            what has none; with ``lengths=False`` it is without masks, too.  The same answers, slower: by default a layer
+            stands there once for each way of calling (one step, one row, many rows, rows of several lengths), because each
+            of them is fast in another way.
 
     Returns:
         The report, which is also stored in the file.
@@ -134,9 +140,9 @@ def export(
         target=target,
         external_data=external_data,
         states=states,
+        branches=branches,
     )
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    model = module_of(model)
     file = Path(path)
     writable(file, external=external_data is True)
     with Progress(f"export of {file.name}") as progress:
@@ -262,4 +268,14 @@ def _written(
     write_entries(path, entries)
     weights, choices = weights_of(path), dict(built.planned.traced.choices)
     size_bytes = sum(file.stat().st_size for file in (path, weights) if file is not None)
-    return ExportReport(path, size_bytes, built.signature, form_text(choices), report, accuracy, choices, weights)
+    return ExportReport(
+        path,
+        size_bytes,
+        built.signature,
+        form_text(choices),
+        report,
+        accuracy,
+        choices,
+        weights,
+        branches=options.branches,
+    )

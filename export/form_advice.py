@@ -25,7 +25,7 @@ _WORTH_A_LINE = 1.2
 
 def advice(captured: Captured, options: Options, built: Built, path: Path) -> str:
     """What form="auto" gains over the file at ``path``, measured in a tenth of a second; empty where that is little."""
-    if options.form not in ("loop", "scan") or options.int8:
+    if options.form not in ("loop", "scan") or options.int8 or not options.branches:
         return ""
     traced = built.planned.traced
     choices = choose_forms(list(traced.trace.calls.values()), "auto", "onnxruntime", int8=False)

@@ -17,7 +17,7 @@ class Options:
     """The keyword arguments of :func:`rnncore.export.export`, where they are explained.
 
     Raises:
-        InputError: ``form`` or ``target`` is unknown, or a target given for a form that does not look at it.
+        InputError: ``form``, ``target`` or ``branches`` is unknown, or a target given for a form that does not look at it.
     """
 
     form: str
@@ -34,6 +34,7 @@ class Options:
     target: str | None
     external_data: bool | None
     states: Mapping[str, str] | None
+    branches: bool
 
     def __post_init__(self) -> None:
         forms = (*FORMS, "portable", "auto")
@@ -44,6 +45,8 @@ class Options:
             problems.append(f"target is {self.target!r}, expected one of {', '.join(map(repr, TARGETS))}")
         elif self.target is not None and self.form != "auto":
             problems.append(f"target is {self.target!r}, but only form='auto' chooses by target; form is {self.form!r}")
+        if not isinstance(self.branches, bool):
+            problems.append(f"branches is {self.branches!r}, expected True or False")
         raise_all(problems)
 
     @property

@@ -22,6 +22,7 @@ class ExportReport:
     (seed, tolerance, versions, cases); empty if not verified.  accuracy: what int8 costs, None in full precision.
     form_choices: the form of each recurrent layer, and why.  weights_path: the second file, if the weights are in one.
     advice: what another form would gain, measured where the export ran on a terminal; empty if it is little.
+    branches: whether a layer may stand there once for each way of calling; if not, it is one loop.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class ExportReport:
     form_choices: dict[str, Choice] = field(default_factory=dict)
     weights_path: Path | None = None
     advice: str = ""
+    branches: bool = True
 
     @property
     def causal(self) -> bool:
@@ -44,9 +46,13 @@ class ExportReport:
         """Largest absolute difference from PyTorch over all cases; 0 if not verified."""
         return max((case["max_abs"] for case in self.verification.get("cases", [])), default=0.0)
 
+    def _form_text(self) -> str:
+        return f"form {self.form}" if self.branches else f"form {self.form} without branches"
+
     def to_json(self) -> str:
         """The report as JSON."""
         data = {"path": str(self.path), "size_bytes": self.size_bytes, "form": self.form, "causal": self.causal}
+        data["branches"] = self.branches
         return json.dumps({**data, "verification": self.verification})
 
     def _repr_html_(self) -> str:
@@ -59,7 +65,7 @@ class ExportReport:
         cases = self.verification.get("cases", [])
         checked = f"{len(cases)} cases verified, max error {self.max_error:.2g}" if cases else "not verified"
         streams = "streams" if self.causal else f"batch only ({self.signature.not_causal_because})"
-        line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, form {self.form}, {streams}; {checked}"
+        line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, {self._form_text()}, {streams}; {checked}"
         line += f"\n  weights in {self.weights_path}" if self.weights_path else ""
         line += "".join(f"\n  {text}" for text in describe(self.form_choices))
         line += f"\n  {self.advice}" if self.advice else ""

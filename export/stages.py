@@ -18,6 +18,7 @@ from rnncore.conversion import convert_plain_layers
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
+from rnncore.export.lowering.forms import PLAIN
 from rnncore.export.lowering.fused import check_fusable
 from rnncore.export.lowering.gather_output import add_gather_output
 from rnncore.export.lowering.layer_states import splice_layer_states
@@ -37,7 +38,8 @@ from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.trace import Trace, trace
-from rnncore.export.verification.repeatable import check_repeatable
+from rnncore.export.tracing.unlifted import without_lifted_lengths
+from rnncore.export.verification.repeatable import check_carried, check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS
 from rnncore.export.verification.structure import stride_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
@@ -74,7 +76,7 @@ class Captured:
         """
         reference = copied(module).eval()
         with unchanged(reference):
-            check_repeatable(reference, bind(reference, example))
+            kept = check_repeatable(reference, bind(reference, example))
         with unchanged(reference):  # each on its own: what one call leaves in an attribute may not fit the next
             call = Example.of(reference, example, options.axes, options.lengths)
         check_dtypes(reference, call)
@@ -82,6 +84,8 @@ class Captured:
             check_runs(call, reference)
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
+        if kept:
+            check_carried(reference, call.in_parts(reference), kept)
         found = cls._of_call(reference, call, options)
         held = None if found.why_not_rolled is None else _with_sizes_held(call, options)
         if held is not None:
@@ -159,14 +163,27 @@ class Traced:
             with suppress(ExportError):
                 found = trace(program, replace(captured.example, trace_steps=steps), operators, **asked)
         limits = with_other_ways(found.limits, program, operators, found.example, found.sizes, MOST_STEPS)
+        return cls._of_trace(replace(found, limits=limits), options, {})
+
+    @classmethod
+    def _of_trace(cls, found: Trace, options: Options, known: Mapping[Cell, StepGraph]) -> Traced:
         calls = list(found.calls.values())
         if options.int8:
             check_form(options.form, [call.name for call in calls])
         if options.form == "fused":
             check_fusable(calls)
-        choices = choose_forms(calls, options.form, options.target or "onnxruntime", int8=options.int8)
+        choices = choose_forms(
+            calls, options.form, options.target or "onnxruntime", int8=options.int8, branches=options.branches
+        )
         looped = [call for call in calls if choices[call.name].form != "fused"]
-        return cls(replace(found, limits=limits), choices, export_steps(looped) if looped else {})
+        if any(call.cell not in known for call in looped):
+            known = export_steps(looped)
+        return cls(found, choices, known)
+
+    def without_lengths(self, options: Options) -> Traced | None:
+        """The same without lengths that were lifted; None if only a trace of its own can tell."""
+        found = without_lifted_lengths(self.trace)
+        return None if found is None else self._of_trace(found, options, self.steps)
 
 
 @dataclass(frozen=True)
@@ -191,7 +208,8 @@ class Planned:
         """
         traced = next((one for one in known if one.trace.lengths_lifted == plan.lift_lengths), None)
         if traced is None:
-            traced = Traced.of(captured, options, lift_lengths=plan.lift_lengths)
+            without = known[-1].without_lengths(options) if known and not plan.lift_lengths else None
+            traced = without or Traced.of(captured, options, lift_lengths=plan.lift_lengths)
             known = [*known, traced]
         found = traced.trace
         plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
@@ -231,7 +249,10 @@ class Built:
         calls = with_starts(found.calls, model) if plan.stream else found.calls
         states = [*states_of(model.graph, pairs), *planned.contexts]
         states += splice_layer_states(model, found.carried, lift=plan.stream)
-        forms = {name: choice.form for name, choice in choices.items()}
+        forms = {
+            name: choice.form if options.branches else PLAIN.get(choice.form, choice.form)
+            for name, choice in choices.items()
+        }
         states += splice(model, calls, planned.traced.steps, form=forms, lift=plan.stream, lean=not options.int8)
         if "portable" in forms.values():
             fold_constants(model)

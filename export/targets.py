@@ -80,11 +80,20 @@ def _why_not_operator(program: str, cell: Cell, *, reverse: bool, lengths: bool)
     return ""
 
 
-def choose_forms(calls: Sequence[Call], form: str, target: str, *, int8: bool) -> dict[str, Choice]:
+def choose_forms(
+    calls: Sequence[Call], form: str, target: str, *, int8: bool, branches: bool = True
+) -> dict[str, Choice]:
     """The form of each recurrent call: ``form`` for all, or for "auto" what runs right, and fastest, on ``target``."""
     if form != "auto":
         return {call.name: Choice(form, ASKED) for call in calls}
-    return {call.name: _choice(call, target, int8=int8) for call in calls}
+    found = {call.name: _choice(call, target, int8=int8) for call in calls}
+    if branches:
+        return found
+    return {name: _without_branches(choice) for name, choice in found.items()}
+
+
+def _without_branches(choice: Choice) -> Choice:
+    return Choice("scan", "one loop without branches was asked for") if choice.form == FUSED_OR_SCAN else choice
 
 
 def _choice(call: Call, target: str, *, int8: bool) -> Choice:

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rnncore.cells import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell
+    from rnncore.cells import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell, Zoneout
     from rnncore.conversion import convert
     from rnncore.layers import (
         GRU,
@@ -73,13 +73,16 @@ __all__ = [
     "Stacked",
     "StreamingLayer",
     "Tagger",
+    "Zoneout",
     "compile_steps",
     "convert",
     "repack",
 ]
 
 _HOME = {
-    **dict.fromkeys(("Cell", "GRUCell", "LSTMCell", "MinGRUCell", "MinLSTMCell", "RNNCell"), "rnncore.cells"),
+    **dict.fromkeys(
+        ("Cell", "GRUCell", "LSTMCell", "MinGRUCell", "MinLSTMCell", "RNNCell", "Zoneout"), "rnncore.cells"
+    ),
     **dict.fromkeys(
         (
             "GRU",

@@ -69,9 +69,13 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     onnxruntime packs a weight of a subgraph only if it is a constant of that subgraph or of the one right around it, so
     the loops that want it packed copy it: a ``Flatten`` which constant folding replaces when the file is loaded.  It
     stands in the body itself, because a body that takes a packed weight from around it gets no plan of its memory.
+
+    Forms of :data:`PLAIN` have one loop instead, with its weights as they are, and with masks if there are lengths.
     """
     if form == "fused":
         return emit_fused(builder, rec, extent.lengths)
+    if form in PLAIN.values():
+        return _plain(builder, rec, extent, emit_loop if form == PLAIN["loop"] else emit_scan)
     emit = emit_loop if form == "loop" else emit_scan
 
     def steps(inside: Builder, own: Recurrence) -> list[ir.Value]:
@@ -83,6 +87,9 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
         return steps(builder, rec)
     return _either(builder, rec, extent.one_step(builder, rec.x), ("one_step", emit_step), ("steps", steps))
 
+
+PLAIN = {"loop": "plain loop", "scan": "plain scan"}
+"""Forms with one loop for every way of calling, easy to read and slower, by the form that they are without branches."""
 
 FUSED_OR_SCAN = "fused+scan"
 """The fused operator and a ``Scan`` as branches: the operator where it is right, which each call finds out."""
@@ -105,6 +112,12 @@ def _fused_or_steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emi
         ("fused", lambda b, r: emit_fused(b, r, extent.lengths)),
         ("explicit", lambda b, r: _steps(b, r, extent, emit, outside)),
     )
+
+
+def _plain(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit) -> list[ir.Value]:
+    time = builder.op("Shape", rec.x, start=1, end=2)
+    whole = rec.over_time(builder, None, time_first=False)
+    return emit(builder, whole, time) if extent.lengths is None else _masked(builder, whole, extent, emit, time)
 
 
 def _steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outside: Builder) -> list[ir.Value]:

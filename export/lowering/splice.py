@@ -14,7 +14,7 @@ from rnncore.cells.base import state_shape
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.replace import put_in_place
 from rnncore.export.graph.zero_values import always_zero
-from rnncore.export.lowering.forms import Extent, write_recurrence
+from rnncore.export.lowering.forms import PLAIN, Extent, write_recurrence
 from rnncore.export.lowering.portable import emit_portable
 from rnncore.export.lowering.projection import Projection
 from rnncore.export.lowering.recurrence import Recurrence
@@ -39,7 +39,7 @@ def splice(
         model: main graph with ``rnncore::Recurrent`` placeholders.
         calls: what each placeholder stands for.
         steps: step graph of each cell; the fused form needs none.
-        form: "loop", "scan", "fused" or "portable", for all calls or by name of the call.
+        form: "loop", "scan", "fused", "portable" or one of ``PLAIN``, for all calls or by name of the call.
         lift: make the initial state of every call that got none, or zeros, a graph input, its final state a graph output.
         lean: move projections to where they are used and cut products by gate: faster in floating point, not in int8.
 
@@ -53,6 +53,8 @@ def splice(
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
         builder = Builder(call.name, graph)
+        own = form if isinstance(form, str) else form[call.name]
+        cut = lean and own not in PLAIN.values()
         step = steps.get(call.cell)
         if step is not None and call.cell not in weights:
             weights[call.cell] = step.emit_hoisted(builder)
@@ -72,8 +74,8 @@ def splice(
             captured=captured,  # type: ignore[arg-type]
             dtype=dtype,
             reverse=call.layer.reverse,
-            projection=Projection.between(x, z) if lean else None,
-            lean=lean,
+            projection=Projection.between(x, z) if cut else None,
+            lean=cut,
         )
         # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
         free = not call.given_state or call.starts is not None or all(always_zero(state) for state in states)
@@ -89,7 +91,6 @@ def splice(
         key = (lengths, *axes)
         if key not in extents:
             extents[key] = Extent.of(builder, lengths)
-        own = form if isinstance(form, str) else form[call.name]
         if own == "portable":
             y, *finals = emit_portable(builder, recurrence, lengths)
         else:

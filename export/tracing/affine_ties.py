@@ -9,6 +9,7 @@ from rnncore.export.tracing.probing import Place, Prober
 
 _CONFIRMED = (2, 3)  # further steps at which a relation must hold
 _MOST_RATIOS = 8  # that are tried for two axes, the likeliest first
+_NEAR = 2  # steps by which two axes may differ that grow alike
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,23 @@ def _followers(prober: Prober, leader: Place, places: Sequence[Place]) -> Iterat
     grown = prober.sizes_met({leader: size + 1}) - prober.sizes_met({})
     sizes = dict.fromkeys(prober.base[place] for place in places if place[0] != leader[0])
     for own in sizes:
-        ratios = sorted(met - own for met in grown if met > own)
+        ratios = [*sorted(met - own for met in grown if met > own)[:_MOST_RATIOS], *_likely(own, size)]
         together = _one_each(prober, [p for p in places if p[0] != leader[0] and prober.base[p] == own])
-        for times in ratios[:_MOST_RATIOS]:
+        for times in dict.fromkeys(ratios):
             for group in together:
                 followers = tuple(Follower(place, times, own - times * size) for place in group)
                 if all(
                     prober.run(_sizes(leader, size + more, followers)) is not None for more in (1, *_CONFIRMED)
                 ) and not _moves_nothing(prober, leader, size, followers):
                     yield followers
+
+
+def _likely(own: int, size: int) -> list[int]:
+    """Ratios of two axes to try where no size was met: the quotient of ``own / size`` if it is whole, 1 if they are close.
+
+    A module that divides by the ratio itself (``x.shape[1] // 2``) meets no size that would tell it.
+    """
+    return [own // size] * (own > size and own % size == 0) + [1] * (0 < abs(own - size) <= _NEAR)
 
 
 def _one_each(prober: Prober, places: Sequence[Place]) -> list[tuple[Place, ...]]:

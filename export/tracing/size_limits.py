@@ -21,6 +21,7 @@ from torch.fx import Node
 
 from rnncore.export.tracing.size_expressions import computed
 from rnncore.export.tracing.source_lines import line_of_frame, line_of_node
+from rnncore.export.tracing.torch_versions import chooses_kernel
 
 Sizes = Mapping[str, int]
 Symbols = Mapping[Any, str]
@@ -113,7 +114,7 @@ def _guards(program: ExportedProgram, symbols: Symbols, numbers: Sequence[Number
         for guard in environment.guards:
             expression = guard.expr
             free = expression.free_symbols
-            if not free or not free <= set(symbols):
+            if not free or not free <= set(symbols) or chooses_kernel(expression):
                 continue
             axes = tuple(sorted({symbols[symbol] for symbol in free}))
             inside = tuple(sorted({abs(int(n)) for n in expression.atoms(sympy.Integer)}))

@@ -31,6 +31,9 @@ def export(
     weights: Annotated[Path | None, typer.Option(help="State dict: .pt, .pth or .safetensors.")] = None,
     arguments: Annotated[str, typer.Option(help='Arguments of the class as JSON, such as {"hidden": 64}.')] = "{}",
     form: Annotated[str, typer.Option(help="loop, scan, fused, portable or auto.")] = "loop",
+    branches: Annotated[
+        bool, typer.Option(help="A layer may stand there once for each way of calling; without, it is one plain loop.")
+    ] = True,
     quantize: Annotated[str | None, typer.Option(help="int8, or nothing for full precision.")] = None,
     streaming: Annotated[
         str, typer.Option(help="auto: stream if that is proved; yes: an error if it cannot; no: batch only.")
@@ -56,6 +59,7 @@ def export(
         quantize=quantize,  # type: ignore[arg-type]
         streaming=choices[streaming],  # type: ignore[arg-type]
         seed=seed,
+        branches=branches,
     )
     typer.echo(report.to_json() if as_json else str(report))
 

@@ -20,14 +20,21 @@ class Bidirectional(RecurrentLayer):
     Args:
         forward_cell: reads from the first step on.
         backward_cell: reads from the last valid step on.
+        weight_drop: of both, see :class:`rnncore.Recurrent`.
     """
 
-    def __init__(self, forward_cell: Cell | nn.RNNCellBase, backward_cell: Cell | nn.RNNCellBase) -> None:
+    def __init__(
+        self,
+        forward_cell: Cell | nn.RNNCellBase,
+        backward_cell: Cell | nn.RNNCellBase,
+        *,
+        weight_drop: float = 0.0,
+    ) -> None:
         super().__init__()
         if forward_cell is backward_cell:
             raise InputError("both directions share one cell object; pass two cells (copy.deepcopy makes an equal one)")
-        self.forward_layer = Recurrent(forward_cell)
-        self.backward_layer = Recurrent(backward_cell, reverse=True)
+        self.forward_layer = Recurrent(forward_cell, weight_drop=weight_drop)
+        self.backward_layer = Recurrent(backward_cell, reverse=True, weight_drop=weight_drop)
         ahead, back = self.forward_layer, self.backward_layer
         if ahead.input_size != back.input_size:
             raise InputError(

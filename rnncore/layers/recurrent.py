@@ -11,6 +11,7 @@ from rnncore.cells.base import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, check_state, valid_steps
 from rnncore.layers.kernels.selection import Sequences, select_kernel
 from rnncore.layers.torch_cells import as_cell
+from rnncore.layers.weight_drop import check_weight_drop, run_with_dropped_weights
 from rnncore.placeholder import active_recorder
 from rnncore.runtime.errors import InputError
 
@@ -27,14 +28,20 @@ class Recurrent(RecurrentLayer):
         reverse: run from the last valid step to the first; outputs keep their places in time.
         fused: use torch's fused kernel where one computes exactly this cell (same numbers, faster),
             and take weight gradients out of the loop; False always loops step by step, second derivatives included.
+        weight_drop: probability of zeroing a recurrent weight (``weight_hh``) for a whole call, while training; see
+            :func:`rnncore.layers.weight_drop.run_with_dropped_weights`.
 
     Shapes: x [batch, time, cell.input_size] -> y [batch, time, cell.output_size]; the state is a tuple with one
     [batch, size] tensor for each of ``cell.state_sizes``.
     """
 
-    def __init__(self, cell: Cell | nn.RNNCellBase, *, reverse: bool = False, fused: bool = True) -> None:
+    def __init__(
+        self, cell: Cell | nn.RNNCellBase, *, reverse: bool = False, fused: bool = True, weight_drop: float = 0.0
+    ) -> None:
         super().__init__()
         self.cell = cell = as_cell(cell)
+        check_weight_drop(cell, weight_drop)
+        self.weight_drop = weight_drop
         self.reverse = reverse
         self.fused = fused
         self.compiled: CompiledSteps | None = None  # see rnncore.compile_steps
@@ -83,8 +90,13 @@ class Recurrent(RecurrentLayer):
         )
         if x.shape[1] == 0 or x.shape[0] == 0:
             return x.new_zeros(x.shape[0], x.shape[1], self.output_size), start
-        kernel = select_kernel(self.cell, x, fused=self.fused, compiled=self.compiled)
-        return kernel(self.cell, Sequences(x, start, lengths, valid, self.reverse))
+        given = Sequences(x, start, lengths, valid, self.reverse)
+        dropping = self.weight_drop if self.training else 0.0
+        # Compiled steps hold the weights that they were compiled with.
+        kernel = select_kernel(self.cell, x, fused=self.fused, compiled=None if dropping else self.compiled)
+        if dropping:
+            return run_with_dropped_weights(kernel, self.cell, given, dropping)
+        return kernel(self.cell, given)
 
     def extra_repr(self) -> str:
         """Direction, as shown in ``repr``."""

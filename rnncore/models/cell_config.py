@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rnncore.cells import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell
+from rnncore.cells import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell, Zoneout
 from rnncore.runtime.errors import InputError
 
 _KINDS: dict[str, Callable[..., Cell]] = {
@@ -41,11 +41,13 @@ class CellConfig:
     kind: "rnn", "gru", "lstm", "mingru" or "minlstm"; or a class of your own, as :meth:`of` names it.
     hidden_size: features of its state.
     options: the cell's keyword arguments, such as ``{"peephole": "current", "projection": 64}``; JSON values only.
+    zoneout: see :class:`rnncore.Zoneout`: the rate of every state, or of each by name; 0 for none.
     """
 
     kind: str
     hidden_size: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    zoneout: float | Mapping[str, float] = 0.0
 
     @classmethod
     def named(cls, name: str, hidden_size: int) -> CellConfig:
@@ -90,7 +92,7 @@ class CellConfig:
             raise InputError(f"cell kind {self.kind!r} does not take these options: {error}") from None
         if not isinstance(made, Cell):
             raise InputError(f"cell kind {self.kind!r} made a {type(made).__name__}, expected a rnncore.Cell")
-        return made
+        return Zoneout(made, self.zoneout) if self.zoneout else made
 
 
 def _name_of(cell: type[Cell]) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rnncore.models.label_smoothing import check_label_smoothing, smoothed_nll
 from rnncore.models.pooling import Pooling
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.models.task_model import Metrics, TaskModel, pad_sequences
@@ -28,13 +29,18 @@ class Classifier(TaskModel):
         labels: at least two.
         pooling: "last", "mean", "max", "attention" or "statistics".  With "last" and one direction the file streams: it
             says what it makes of the sequence so far.
+        label_smoothing: part of every target that is shared out to all labels, while training.
     """
 
     task = "classifier"
     output_name = "log_probs"
 
-    def __init__(self, config: ReaderConfig, labels: Sequence[str], *, pooling: str = "last") -> None:
+    def __init__(
+        self, config: ReaderConfig, labels: Sequence[str], *, pooling: str = "last", label_smoothing: float = 0.0
+    ) -> None:
         super().__init__(config, labels)
+        check_label_smoothing(label_smoothing)
+        self.label_smoothing = label_smoothing
         if len(self.labels) < 2:
             raise InputError(f"labels are {list(self.labels)}, expected at least two to tell apart")
         self.pooling = Pooling(pooling, self.reader.output_size, self.reader.forward_size)
@@ -56,8 +62,8 @@ class Classifier(TaskModel):
         return {"x": x, "lengths": lengths, "targets": torch.tensor([self.label_id(label) for label in labels])}
 
     def loss(self, x: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, int]:  # type: ignore[override]
-        """Negative log-likelihood of ``targets``, int64 [batch], summed; and the number of sequences."""
-        return functional.nll_loss(self(x, lengths), targets, reduction="sum"), len(targets)
+        """Negative log-likelihood of ``targets``, int64 [batch], summed; and the number of sequences; smoothed in training."""
+        return smoothed_nll(self(x, lengths), targets, self.label_smoothing, self.training).sum(), len(targets)
 
     @torch.no_grad()
     def metrics(self, x: Tensor, lengths: Tensor, targets: Tensor) -> Metrics:  # type: ignore[override]

@@ -14,6 +14,7 @@ from rnncore.layers.base import valid_steps
 from rnncore.models.attention import Attention
 from rnncore.models.bridge import Bridge
 from rnncore.models.encoder_decoder_config import EncoderDecoderConfig
+from rnncore.models.label_smoothing import smoothed_nll
 from rnncore.models.pretrained import Pretrained
 from rnncore.models.task_model import Metrics, pad_sequences
 from rnncore.runtime.errors import InputError
@@ -120,15 +121,15 @@ class EncoderDecoder(Pretrained):
     def loss(
         self, source: Tensor, source_lengths: Tensor, target: Tensor, target_lengths: Tensor
     ) -> tuple[Tensor, int]:
-        """(cross-entropy in nats, summed over all target tokens and their ends, number of these).
+        """(cross-entropy in nats, summed over all target tokens and their ends, number of these); smoothed while training.
 
         Args:
             source, target: int64 [batch, longest], padded.
             source_lengths, target_lengths: int64 [batch].
         """
         log_probs, wanted, valid = self._forced(source, source_lengths, target, target_lengths)
-        own = log_probs.gather(2, wanted.unsqueeze(2)).squeeze(2)
-        return -own.masked_fill(~valid, 0.0).sum(), int(valid.sum())
+        costs = smoothed_nll(log_probs, wanted, self.config.label_smoothing, self.training)
+        return costs.masked_fill(~valid, 0.0).sum(), int(valid.sum())
 
     def metrics(self, source: Tensor, source_lengths: Tensor, target: Tensor, target_lengths: Tensor) -> Metrics:
         """Sums and counts; arguments as for :meth:`loss`.

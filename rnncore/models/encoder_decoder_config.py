@@ -23,6 +23,7 @@ class EncoderDecoderConfig:
     attention: "dot", "general", "additive", or None: then the final states are all that the decoder is told.
     bridge: "linear" or "identity", see :class:`rnncore.models.bridge.Bridge`.
     dropout: probability of zeroing a feature, while training: of the embeddings, between the layers, before the head.
+    label_smoothing: part of every target that is shared out to all tokens, while training; 0.1 is usual.
     end_id: the target token that begins and ends every target.
 
     Raises:
@@ -39,6 +40,7 @@ class EncoderDecoderConfig:
     bridge: str = "linear"
     dropout: float = 0.0
     end_id: int = 0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         sizes = {name: getattr(self, name) for name in ("source_size", "target_size", "embedding_size")}
@@ -50,8 +52,11 @@ class EncoderDecoderConfig:
             problems.append(f"attention is {self.attention!r}, expected one of {', '.join(ATTENTIONS)}, or None")
         if self.bridge not in BRIDGES:
             problems.append(f"bridge is {self.bridge!r}, expected one of {', '.join(BRIDGES)}")
-        if not 0.0 <= self.dropout < 1.0:
-            problems.append(f"dropout is {self.dropout}, expected at least 0 and below 1")
+        problems += [
+            f"{name} is {value}, expected at least 0 and below 1"
+            for name, value in (("dropout", self.dropout), ("label_smoothing", self.label_smoothing))
+            if not 0.0 <= value < 1.0
+        ]
         if not 0 <= self.end_id < max(1, sizes["target_size"] if isinstance(sizes["target_size"], int) else 1):
             problems.append(f"end_id is {self.end_id}, expected 0 to {self.target_size - 1}")
         raise_all(problems)

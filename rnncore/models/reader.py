@@ -43,9 +43,9 @@ class Reader(nn.Module):
         layers: list[RecurrentLayer] = []
         for cell in config.cells:
             if config.bidirectional:
-                layers.append(Bidirectional(cell.build(width), cell.build(width)))
+                layers.append(Bidirectional(cell.build(width), cell.build(width), weight_drop=config.weight_drop))
             else:
-                layers.append(Recurrent(cell.build(width)))
+                layers.append(Recurrent(cell.build(width), weight_drop=config.weight_drop))
             width = layers[-1].output_size
         self.stack = Stacked(layers, dropout=config.dropout, variational=config.variational)
         self.output_size = width

@@ -21,6 +21,7 @@ class ReaderConfig:
     dropout: probability of zeroing a feature, while training: of the embedding, between the layers, of what comes out.
     variational: what is dropped is the same at all steps of a sequence, see :func:`rnncore.layers.dropout.dropout`; with few
         examples it often helps.
+    weight_drop: probability of zeroing a recurrent weight for a whole batch, while training, see :class:`rnncore.Recurrent`.
 
     Raises:
         InputError: lists every value that is out of range.
@@ -33,6 +34,7 @@ class ReaderConfig:
     bidirectional: bool = False
     dropout: float = 0.0
     variational: bool = False
+    weight_drop: float = 0.0
 
     def __post_init__(self) -> None:
         given = {"vocabulary_size": self.vocabulary_size, "features": self.features}
@@ -46,6 +48,9 @@ class ReaderConfig:
             )
         if not self.cells:
             problems.append("cells is empty: a reader needs at least one recurrent layer")
-        if not 0.0 <= self.dropout < 1.0:
-            problems.append(f"dropout is {self.dropout}, expected at least 0 and below 1")
+        problems += [
+            f"{name} is {value}, expected at least 0 and below 1"
+            for name, value in (("dropout", self.dropout), ("weight_drop", self.weight_drop))
+            if not 0.0 <= value < 1.0
+        ]
         raise_all(problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from onnx.helper import get_attribute_value
 
 import rnncore
 from rnncore import runtime
-from rnncore.export import export
+from rnncore.export import ExportReport, export
 from rnncore.export.lowering import forms
 from rnncore.export.tracing.example import Example
 from rnncore.export.verification.judging import Judge
@@ -96,6 +97,43 @@ def test_every_branch_gives_pytorchs_numbers(
                     got[row, :length], module(x[row : row + 1, :length])[0], atol=fixed("float32")
                 )
                 assert not got[row, length:].any()
+
+
+@pytest.fixture(scope="module")
+def plain(module: Pair, tmp_path_factory: pytest.TempPathFactory) -> list[ExportReport]:
+    """Files without branches: loops with masks, and scans without."""
+    folder, x = tmp_path_factory.mktemp("one loop"), torch.randn(2, 4, SIZE)
+    return [
+        export(module, folder / f"{form}.onnx", x, form=form, lengths=lengths, branches=False)
+        for form, lengths in (("loop", "auto"), ("scan", False))
+    ]
+
+
+def test_without_branches_each_layer_is_one_loop(plain: list[ExportReport]) -> None:
+    for report, operator, lengths in zip(plain, ("Loop", "Scan"), (True, False), strict=True):
+        kinds = Counter(node.op_type for node in all_nodes(onnx.load(report.path).graph))
+        assert (kinds[operator], kinds["Tanh"], kinds["If"]) == (2, 3, 0)  # an LSTM has two of them, a GRU one
+        assert bool(kinds["Where"]) == lengths
+        assert report.causal and "without branches" in str(report)
+
+
+@given(steps=st.lists(st.integers(0, 4), min_size=1, max_size=4), seed=st.integers(0, 2**31), cut=st.integers(0, 4))
+def test_without_branches_the_answers_are_the_same(
+    steps: list[int], seed: int, cut: int, module: Pair, plain: list[ExportReport]
+) -> None:
+    masked, scan = (runtime.load(report.path) for report in plain)
+    x = torch.randn(len(steps), 4, SIZE, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        right = module(x).numpy()
+    np.testing.assert_allclose(scan.run(x.numpy()), right, atol=fixed("float32"))
+    got = masked.run(x.numpy(), lengths=np.array(steps))
+    for row, length in enumerate(steps):
+        np.testing.assert_allclose(got[row, :length], right[row, :length], atol=fixed("float32"))
+        assert not got[row, length:].any()
+    for model in (masked, scan):
+        with model.stream() as stream:
+            pieces = [stream.push(piece) for piece in (x[0, :cut].numpy(), x[0, cut:].numpy()) if len(piece)]
+        np.testing.assert_allclose(np.concatenate(pieces), right[0], atol=fixed("float32"))
 
 
 @pytest.mark.parametrize("form", FORMS)

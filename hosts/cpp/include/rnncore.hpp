@@ -1029,7 +1029,8 @@ struct Port {
   std::string name, type;
   std::vector<Size> inner;  // with two axes where the graph has them as one
   bool is_flat = false;
-  std::int64_t limit = -1, chunk = 0;
+  std::optional<std::int64_t> least, limit;  // of ids: they are at least one and below the other
+  std::int64_t chunk = 0;
   std::optional<Option> option;
   std::size_t batch_axis = 0;
   int time_axis = -1;
@@ -1042,7 +1043,8 @@ struct Port {
       if (size.flat.empty()) inner.push_back(size);
       else inner.insert(inner.end(), size.flat.begin(), size.flat.end());
     }
-    if (data.has("limit")) limit = data["limit"].integer();
+    if (data.has("limit")) limit = data["limit"].integer(), least = 0;
+    if (data.has("minimum")) least = data["minimum"].integer();
     if (data.has("chunk")) chunk = data["chunk"].integer();
     const auto batch = std::find_if(inner.begin(), inner.end(), [](const Size& one) { return one.name == "batch" && one.is_free(); });
     if (batch == inner.end()) throw ModelFileError("'" + name + "' has no batch axis");
@@ -1061,6 +1063,12 @@ struct Port {
     std::vector<std::int64_t> found;
     for (const Size& size : inner) found.push_back(size.value(sizes));
     return found;
+  }
+
+  /// What stands for steps that nobody reads: 0, or the id nearest to it.
+  double blank() const {
+    const std::int64_t low = least ? std::max<std::int64_t>(0, *least) : 0;
+    return static_cast<double>(limit ? std::min(low, *limit - 1) : low);
   }
 
   /// Samples one after the other as steps of a chunk each, where the model takes chunks.
@@ -1094,10 +1102,11 @@ struct Port {
       problems.push_back(label + " has shape " + detail::text(array.dims()) + ", the model expects [" + wanted + "]");
       return {};
     }
-    for (std::size_t i = 0; limit >= 0 && i < array.size(); ++i) {
+    for (std::size_t i = 0; least && i < array.size(); ++i) {
       const double id = array.number(i);
-      if (id >= 0 && id < static_cast<double>(limit)) continue;
-      problems.push_back(label + " holds the id " + std::to_string(static_cast<long long>(id)) + ", the model knows 0 to " + std::to_string(limit - 1));
+      if (id >= static_cast<double>(*least) && (!limit || id < static_cast<double>(*limit))) continue;
+      const std::string known = std::to_string(*least) + (limit ? " to " + std::to_string(*limit - 1) : " and more");
+      problems.push_back(label + " holds the id " + std::to_string(static_cast<long long>(id)) + ", the model knows " + known);
       break;
     }
     if (option) check_range(array, label, problems);
@@ -1171,10 +1180,6 @@ struct Signature {
 
   explicit Signature(const Json& data) {
     for (const Json& one : data["inputs"].list()) inputs.emplace_back(one);
-    for (const Port& port : inputs) {
-      const bool tied = std::any_of(port.inner.begin(), port.inner.end(), [](const Size& size) { return size.is_function; });
-      if (tied) throw ModelFileError("input '" + port.name + "' has a size that follows another input's, which rnncore.runtime takes and this host does not");
-    }
     for (const Json& one : data["outputs"].list()) outputs.emplace_back(one);
     for (const Json& one : data["states"].list()) states.emplace_back(one);
     for (const Json& one : data["axes"].items) {
@@ -1193,6 +1198,21 @@ struct Signature {
     if (data.has("stride")) stride = data["stride"].integer();
     for (const Port& port : inputs) timed = timed || port.timed();
     for (const Port& port : outputs) if (!port.timed() && timeless.empty()) timeless = port.name;
+  }
+
+  /// Adds to `problems` the axes of whole arrays whose sizes are not what follows from those of other inputs.
+  void check_followers(const std::map<std::string, Array>& arrays, const Sizes& sizes, std::vector<std::string>& problems) const {
+    for (const Port& port : inputs) {
+      const auto given = arrays.find(port.name);
+      for (std::size_t i = 0; given != arrays.end() && i < port.inner.size(); ++i) {
+        const Size& size = port.inner[i];
+        const std::int64_t own = given->second.dims()[i];
+        if (!size.is_function || sizes.count(size.name) == 0 || own == size.value(sizes)) continue;
+        problems.push_back("input '" + port.name + "' has size " + std::to_string(own) + " along axis " + std::to_string(i) + ", expected " +
+                           std::to_string(size.value(sizes)) + ", as another input has " + std::to_string(sizes.at(size.name)) +
+                           " along axis '" + size.name + "'");
+      }
+    }
   }
 
   void check_sizes(const Sizes& sizes, std::vector<std::string>& problems) const {
@@ -2011,8 +2031,8 @@ class Engine {
     for (const Port& port : signature.inputs) {
       if (!port.timed() || blank.count(port.name) == 0) continue;
       std::vector<std::int64_t> dims = blank[port.name].dims();
-      dims[port.time()] = signature.stride;
-      blank[port.name] = Array(port.type, dims);
+      dims[port.time()] = port.steps(signature.stride);
+      blank[port.name] = filled(port.type, dims, port.blank());
     }
     sizes["time"] = signature.stride;
     Arrays outputs = outputs_of(call(blank, states, std::vector<std::int64_t>(static_cast<std::size_t>(sizes["batch"]), 0), sizes));
@@ -2050,7 +2070,7 @@ class Engine {
         const auto given = arrays.find(port.name);
         if (given == arrays.end()) continue;
         const Array one = slice(given->second, port.batch_axis, at, at + 1);
-        own[port.name] = port.timed() ? slice(one, port.time(), 0, lengths[i]) : one;
+        own[port.name] = port.timed() ? slice(one, port.time(), 0, port.steps(lengths[i])) : one;
       }
       Sizes row = sizes;
       row["batch"] = 1, row["time"] = lengths[i];
@@ -2284,6 +2304,7 @@ class Model {
     if (batch == 0) throw InputError("the batch is empty: hand in at least one sequence");
     engine_->read_options(inputs, batch, arrays, problems);
     signature.check_sizes(sizes, problems);
+    signature.check_followers(arrays, sizes, problems);
     if (!lengths.empty() && !signature.timed) problems.emplace_back("lengths were given, but no input of this model has a time axis");
     if (!lengths.empty() && static_cast<std::int64_t>(lengths.size()) != batch) {
       problems.push_back(std::to_string(lengths.size()) + " lengths for " + std::to_string(batch) + " rows");
@@ -2641,7 +2662,10 @@ class Characters {
       tokens_[id.integer()] = token;
     }
     const auto letter = [](const std::string& token) { return token == "<eos>" || pieces(token).size() == 1; };
-    const bool plain = tokenizer["model"]["type"].text == "WordLevel" && !tokenizer.has("normalizer") && tokenizer["decoder"]["type"].text == "Fuse" &&
+    if (tokenizer.has("normalizer")) {
+      throw ModelFileError("the tokenizer of the file changes texts first (normalizer " + tokenizer["normalizer"]["type"].text + "), which this host does not do: hand in token ids");
+    }
+    const bool plain = tokenizer["model"]["type"].text == "WordLevel" && tokenizer["decoder"]["type"].text == "Fuse" &&
                        tokenizer["pre_tokenizer"]["type"].text == "Split" && tokenizer["pre_tokenizer"]["pattern"]["Regex"].text == "[\\s\\S]";
     if (!plain || ids_.count("<eos>") == 0 || !std::all_of(ids_.begin(), ids_.end(), [&letter](const auto& one) { return letter(one.first); })) {
       throw ModelFileError("the tokenizer of the file does not read characters: hand in token ids");

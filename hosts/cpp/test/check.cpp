@@ -126,6 +126,23 @@ std::string check_golden(const rnncore::Model& model, const Json& kinds) {
   return report.cases.size() == kinds.list().size() ? wrong : "another number of cases";
 }
 
+/// Sizes that follow another input's, and ids that begin at 1.
+std::string check_followers(const rnncore::Model& model) {
+  const auto inputs = [](std::int64_t id, std::int64_t words, std::int64_t frames) {
+    const std::size_t count = static_cast<std::size_t>(words), values = static_cast<std::size_t>(frames) * 3;
+    return std::map<std::string, Array>{{"words", Array::of<std::int64_t>({1, words}, Ids(count, id))},
+                                        {"frames", Array::of<float>({1, frames, 3}, std::vector<float>(values, 1.0F))}};
+  };
+  if (model.run(inputs(1, 3, 6)).at("output").dims() != std::vector<std::int64_t>{1, 3, 14}) return "an answer of another shape";
+  if (model.run(inputs(1, 0, 0)).at("output").dims() != std::vector<std::int64_t>{1, 0, 14}) return "no steps gave an answer";
+  const std::vector<std::pair<std::int64_t, std::int64_t>> wrong{{0, 6}, {14, 6}, {-1, 6}, {1, 5}, {1, 3}, {1, 12}};
+  for (const auto& [id, frames] : wrong) {
+    const std::string note = refused<rnncore::InputError>([&, &one = id, &size = frames] { model.run(inputs(one, 3, size)); });
+    if (!note.empty()) return "ids " + std::to_string(id) + ", " + std::to_string(frames) + " frames: " + note;
+  }
+  return "";
+}
+
 std::string check_streams(const rnncore::Model& model) {
   const std::string input = model.inputs().front(), output = model.outputs().front();
   auto stream = model.stream();
@@ -355,6 +372,7 @@ int main(int count, char** arguments) {
   test("a model that does not stream says why", [&] {
     return refused<rnncore::NotStreamableError>([&] { runtime.load(folder + "both_ways.onnx").stream(); });
   });
+  test("sizes that follow another input's, and ids that begin at 1", [&] { return check_followers(runtime.load(folder + "both_ways.onnx")); });
   test("wrong input is refused", [&] { return check_wrong_input(tagger); });
   for (const Json& one : expected["foreign"].list()) {
     test("a file of others, " + one["name"].string(), [&] { return check_foreign(runtime, folder, one); });

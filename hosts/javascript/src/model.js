@@ -129,6 +129,7 @@ export class Model {
     if (batch === 0) throw new InputError("the batch is empty: hand in at least one sequence");
     this.#readOptions(arrays, inputs, batch, problems);
     signature.checkSizes(sizes, problems);
+    signature.checkFollowers(arrays, sizes, problems);
     raiseAll(problems);
     const counts = lengths === null ? null : this.#readLengths(lengths, batch, steps);
     return this.#whole(arrays, sizes, counts);
@@ -216,8 +217,8 @@ export class Model {
         .filter((port) => port.name in arrays)
         .map((port) => {
           const array = arrays[port.name];
-          const dims = array.dims.map((size, axis) => (axis === port.timeAxis ? signature.stride : size));
-          return [port.name, port.timed ? zeros(array.type, dims) : array];
+          const dims = array.dims.map((size, axis) => (axis === port.timeAxis ? port.steps(signature.stride) : size));
+          return [port.name, port.timed ? filled(array.type, dims, port.blank) : array];
         })
     );
     const values = await this.call(blank, states, Array(batch).fill(0), batch, signature.stride, sizes);
@@ -253,7 +254,7 @@ export class Model {
       const own = {};
       for (const port of signature.inputs) {
         const one = slice(arrays[port.name], port.batchAxis, index, index + 1);
-        own[port.name] = port.timed ? slice(one, port.timeAxis, 0, length) : one;
+        own[port.name] = port.timed ? slice(one, port.timeAxis, 0, port.steps(length)) : one;
       }
       rows.push(await this.#whole(own, { ...sizes, [BATCH]: 1, [TIME]: length }, null));
     }

@@ -27,8 +27,9 @@ export const shapeText = (shape) => `[${shape.map(sizeText).join(", ")}]`;
 
 /** One input or output; `inner` is its shape with two axes where the graph has them as one. */
 export class Port {
-  constructor({ name, dtype, shape, limit = null, chunk = null }, option = null) {
+  constructor({ name, dtype, shape, limit = null, minimum = null, chunk = null }, option = null) {
     Object.assign(this, { name, type: dtype, shape, limit, option, chunk });
+    this.least = minimum ?? (limit === null ? null : 0);
     this.inner = shape.flatMap((size) => (typeof size === "object" && size.flat ? size.flat : [size]));
     this.batchAxis = this.inner.indexOf(BATCH);
     this.timeAxis = this.inner.map(baseOf).indexOf(TIME); // -1: one value for the whole sequence
@@ -42,9 +43,14 @@ export class Port {
     return this.timeAxis >= 0;
   }
 
-  /** Steps that this output has for `steps` of the input. */
+  /** Size of the time axis for a sequence of `steps` steps. */
   steps(steps) {
     return sizeOf(this.inner[this.timeAxis], { [TIME]: steps });
+  }
+
+  /** What stands for steps that nobody reads: 0, or the id nearest to it. */
+  get blank() {
+    return this.least === null ? 0 : Math.min(Math.max(0, this.least), (this.limit ?? Infinity) - 1);
   }
 
   dims(sizes) {
@@ -76,9 +82,10 @@ export class Port {
       problems.push(`${label} has shape [${dims.join(", ")}], the model expects ${shapeText(shape)}`);
       return {};
     }
-    if (this.limit !== null) {
-      const wrong = array.data.find((id) => id < 0 || id >= this.limit);
-      if (wrong !== undefined) problems.push(`${label} holds the id ${wrong}, the model knows 0 to ${this.limit - 1}`);
+    if (this.least !== null) {
+      const wrong = array.data.find((id) => id < this.least || (this.limit !== null && id >= this.limit));
+      const known = this.limit === null ? `${this.least} and more` : `${this.least} to ${this.limit - 1}`;
+      if (wrong !== undefined) problems.push(`${label} holds the id ${wrong}, the model knows ${known}`);
     }
     if (this.option) this.checkRange(array, label, problems);
     return Object.fromEntries(shape.flatMap((size, axis) => (typeof size === "string" ? [[size, dims[axis]]] : [])));
@@ -128,8 +135,6 @@ export class Signature {
       const options = new Map((data.options ?? []).map((option) => [option.name, option]));
       this.inputs = data.inputs.map((port) => new Port(port, options.get(port.name) ?? null));
       this.outputs = data.outputs.map((port) => new Port(port));
-      const tied = this.inputs.find(({ inner }) => inner.some((size) => typeof size === "object"));
-      if (tied) throw new ModelFileError(`input '${tied.name}' has a size that follows another input's, which rnncore.runtime takes and this host does not`);
       this.lengths = data.lengths?.name ?? null;
       this.states = data.states.map((state) => new State(state));
       this.causal = data.causal;
@@ -143,6 +148,20 @@ export class Signature {
     }
     this.timed = this.inputs.some((port) => port.timed);
     this.timelessOutputs = this.outputs.filter((port) => !port.timed).map((port) => port.name);
+  }
+
+  /** Adds to `problems` the axes of whole arrays whose sizes are not what follows from those of other inputs. */
+  checkFollowers(arrays, sizes, problems) {
+    for (const port of this.inputs.filter(({ name }) => name in arrays)) {
+      port.inner.forEach((size, axis) => {
+        const own = arrays[port.name].dims[axis];
+        if (typeof size !== "object" || !(size.of in sizes) || own === sizeOf(size, sizes)) return;
+        problems.push(
+          `input '${port.name}' has size ${own} along axis '${sizeText(size)}', expected ${sizeOf(size, sizes)}, ` +
+            `as another input has ${sizes[size.of]} along axis '${size.of}'`
+        );
+      });
+    }
   }
 
   /** Adds to `problems` what is wrong with the sizes of named axes. */

@@ -134,6 +134,18 @@ export async function check(ort, rnncore, read, place) {
   }
   await test("a model that does not stream says why", async () =>
     refused("NotStreamableError", async () => (await opened("both_ways.onnx")).stream()));
+  await test("sizes that follow another input's, and ids that begin at 1", async () => {
+    const model = await opened("both_ways.onnx");
+    const array = (dims, fill, Type) => ({ dims, data: new Type(dims.reduce((a, b) => a * b)).fill(fill) });
+    const inputs = (id, steps) => ({ words: array([2, 3], id, BigInt64Array), frames: array([2, steps, 3], 1, Float32Array) });
+    const whole = (await model.run(inputs(1n, 6))).output;
+    const none = (await model.run({ words: array([1, 0], 1n, BigInt64Array), frames: array([1, 0, 3], 1, Float32Array) })).output;
+    if (!same([whole.dims, none.dims], [[2, 3, 14], [1, 0, 14]])) return `answers of ${whole.dims} and ${none.dims}`;
+    for (const [id, steps] of [[0n, 6], [14n, 6], [-1n, 6], [1n, 5], [1n, 3], [1n, 12]]) {
+      const note = await refused("InputError", () => model.run(inputs(id, steps)));
+      if (note) return `ids ${id}, ${steps} frames: ${note}`;
+    }
+  });
   await test("wrong input is refused by name", async () => {
     const model = await opened("tagger.onnx");
     const [input] = model.inputs;
