@@ -223,7 +223,7 @@ class Model:
     def restore_file(self, path: str | os.PathLike[str]) -> Stream:
         """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""
         try:
-            return self.restore(read_file(path))
+            return self.restore(read_file(path, self.engine.layout))
         except SnapshotError as error:
             raise SnapshotError(f"{path}: {error}") from error.__cause__
 

@@ -319,3 +319,27 @@ def test_results_are_the_callers_own() -> None:
 def test_ids_are_all_in_the_table() -> None:
     ids = np.arange(IDS)[None]
     np.testing.assert_allclose(model(TOKENS).run(ids)[0], reference(TOKENS, ids[0])["y"], **BOUND)
+
+
+HUGE = 1 << 40
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_views_of_more_numbers_than_memory_holds_are_refused(limited: bool) -> None:
+    """Nothing looks at each of them first: that would take hours."""
+    known = model(Spec(ids=True, learned=True, limit=limited))
+    ids, items = np.broadcast_to(np.int64(1), (HUGE, 1)), np.broadcast_to(np.int64(1), (HUGE,))
+    narrow = np.broadcast_to(np.int32(1), (HUGE,))
+    with known.stream() as stream:
+        for use in (
+            lambda: known.run(ids),
+            lambda: known.run([items, items]),
+            lambda: known.run([narrow]),
+            lambda: list(known.run_iter([items])),
+            lambda: stream.push(items),
+            lambda: known.push_many([stream], [items]),
+            lambda: known.push_many([stream], [narrow]),
+        ):
+            with pytest.raises(runtime.InputError, match=r"memory"):
+                use()
+        assert stream.steps == 0 and stream.push([1]).shape == (1, 11)
