@@ -210,7 +210,7 @@ def test_new_shapes_do_not_fill_the_memory(tmp_path: Path) -> None:
 def test_views_of_more_than_memory_holds_are_refused_by_a_pool() -> None:
     for spec in (Spec(ids=True), Spec(ids=True, learned=True, limit=True)):
         with model(spec).pool(max_wait_ms=0) as pool, pool.open() as stream:
-            for chunk in (np.broadcast_to(np.int64(1), (1 << 40,)), np.broadcast_to(np.int32(1), (1 << 40,))):
+            for chunk in (np.broadcast_to(np.int64(1), (1 << 45,)), np.broadcast_to(np.int32(1), (1 << 45,))):
                 with pytest.raises(runtime.InputError, match="memory"):
                     stream.push(chunk)
             assert stream.push([1, 2]).shape == (2, OUT)
