@@ -165,11 +165,14 @@ def test_arguments_by_position_and_by_name() -> None:
     rng = np.random.default_rng(5)
     x, s = sequence(spec, rng, 4)[None], voice(rng)[None]
     wanted = model(spec).run(x, s)["y"]
-    for output in (model(spec).run(x, speaker=s), model(spec).run(speaker=s, x=x), model(spec).run([x[0]], [s[0]])):
+    as_onnxruntime = model(spec).run({"x": x, "speaker": s})
+    by_name = model(spec).run(speaker=s, x=x)
+    for output in (model(spec).run(x, speaker=s), by_name, as_onnxruntime, model(spec).run([x[0]], [s[0]])):
         assert np.array_equal(output["y"][0], wanted[0])
     for args, names, line in (
         ((), {}, "input 'x' is missing, expected x, speaker\n  - input 'speaker' is missing"),
         ((x,), {"x": x, "speaker": s}, "input 'x' is given twice"),
+        (({"x": x},), {}, "input 'speaker' is missing"),
         ((x, s, s), {}, "3 inputs given, expected x, speaker"),
         ((x, s), {"speed": 3}, "there is no input 'speed', expected x, speaker"),
     ):
