@@ -215,7 +215,7 @@ WRONG_INPUTS = {
     "too large an id": (TOKENS, np.full((1, 2), 2**63, "u8"), "which do not fit int64"),
     "text": (TOKENS, "hello", "input 'ids' is a str, expected an array of int64"),
     "None": (PLAIN, None, "input 'x' is a NoneType, expected an array of float32"),
-    "a dict": (PLAIN, {"x": X}, "input 'x' is a dict"),
+    "a dict": (PLAIN, {"x": {"x": X}}, "input 'x' is a dict"),
     "an empty list": (PLAIN, [], "the list of sequences is empty: hand in at least one"),
     "an empty batch": (PLAIN, X[:0], "the batch is empty: hand in at least one sequence"),
     "a flat list": (TOKENS, [1, 2, 3], "input 'ids', item 0 has shape [], the model expects [time]"),
