@@ -120,6 +120,21 @@ def test_float64_excuses_rounding_only(kind: str) -> None:
     assert reference.excuses([X], got, expected) is (kind == "honest")
 
 
+@pytest.mark.parametrize(("times", "excused"), [(15, True), (25, False), (-15, True), (-25, False)])
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_a_file_may_be_so_much_further_from_float64_than_pytorch(times: float, excused: bool, scale: float) -> None:
+    class Amplifies(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return scale * torch.sin(x[:1, :1, :1] * 1e6)
+
+    module = Amplifies()
+    reference = Reference(module, Example.of(module, X, None, "auto"))
+    expected, exact = reference([X])[0], module(X.double()).numpy()
+    got = exact + times * (expected - exact)
+    assert reference.excuses([X], [got], [expected]) is excused
+    assert not reference.excuses([X], [exact], [exact + 1000 * (expected - exact)]), "more than rounding moves it"
+
+
 # ------------------------------------------------------------------------------------------------- equal, and unmoved
 EPS = torch.finfo(torch.float32).eps
 NAN, INF = float("nan"), float("inf")
