@@ -26,8 +26,9 @@ def bind_arguments(slots: Sequence[Slot], args: Sequence[Any], named: Mapping[st
     """
     names = [slot.name for slot in slots]
     optional = {slot.name for slot in slots if slot.option is not None}
-    if len(args) == 1 and isinstance(args[0], Mapping) and not named:
-        args, named = (), args[0]
+    first = next(iter(args), None)
+    if isinstance(first, Mapping) and len(args) == 1 and not named:
+        args, named = (), first
     if not named and len(args) == len(names):
         return dict(zip(names, args, strict=True))
     expected = "expected " + ", ".join(names)
