@@ -140,9 +140,10 @@ class Model:
     def run(self, /, *inputs: Any, lengths: Any = None, **named: Any) -> Any:
         """Run whole sequences, each from the initial state.
 
-        inputs: for each input of the signature, by position, by name or in one dict, an array such as [batch, time, features], or a
-            list of arrays [time_i, features] of any lengths.  Token ids may be lists of ints.  An input without a time
-            axis has one row for each sequence.  Float arrays of another width, and integers that fit, are converted.
+        inputs: for each input of the signature, by position, by name or in one dict, an array such as
+            [batch, time, features], or a list of arrays [time_i, features] of any lengths.  Token ids may be lists of
+            ints.  An input without a time axis has one row for each sequence.  Float arrays of another width, and
+            integers that fit, are converted.
         lengths: integers [batch], valid steps of each row of padded arrays; all of them when None.  What is in the
             padding never matters.
 
