@@ -4,7 +4,9 @@ Needs ``pip install 'rnncore[examples]'``.  A client connects to ``/score`` and 
 for each piece it gets the log-probability of every character given all that it has sent before.  A client that is idle, does
 not read its answers, sends anything but text, or comes from another site's page is closed with a code and one line in the
 log; one that leaves takes its work with it.  New clients beyond ``--arrivals`` a second wait at the door, so that those who come
-again and again cost the others nothing.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool.
+again and again cost the others nothing.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool,
+``/health`` says that the service is alive.  ``--host 0.0.0.0 --seconds 0`` serves other machines, for ever: the
+``Dockerfile`` runs it so.
 """
 
 from __future__ import annotations
@@ -101,6 +103,10 @@ def make_app(model: LanguageModel, limits: Limits = Limits()) -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/health")
+    def health() -> dict[str, object]:
+        return {"ok": True, "clients": len(clients)}
 
     if limits.stats:
 
@@ -223,7 +229,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("runs/small.onnx"), help="a file of `rnncore train`")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--seconds", type=float, default=60, help="stop after so long")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine")
+    parser.add_argument("--seconds", type=float, default=60, help="stop after so long; 0: never")
     parser.add_argument("--max-clients", type=int, default=Limits.clients, help="more are told to try again later")
     parser.add_argument(
         "--idle-s", type=float, default=Limits.idle_s, help="close a client that says nothing for so long"
@@ -246,11 +253,12 @@ def main() -> None:
     )
     logging.getLogger("uvicorn.error").addFilter(in_one_line)
     server = uvicorn.Server(config)
-    timer = threading.Timer(arguments.seconds, lambda: setattr(server, "should_exit", True))
-    timer.daemon = True
-    timer.start()
-    with socket.create_server(("127.0.0.1", arguments.port), backlog=1024) as listener:
-        print(f"ws://127.0.0.1:{listener.getsockname()[1]}/score", flush=True)
+    if arguments.seconds:
+        timer = threading.Timer(arguments.seconds, lambda: setattr(server, "should_exit", True))
+        timer.daemon = True
+        timer.start()
+    with socket.create_server((arguments.host, arguments.port), backlog=1024) as listener:
+        print(f"ws://{arguments.host}:{listener.getsockname()[1]}/score", flush=True)
         server.run(sockets=[listener])
 
 

@@ -38,6 +38,14 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     if len(joined) < len(groups):
         groups = joined
         names = _names(prober, example, groups, said)
+    # Of another axis that takes a few sizes around the example's, such as the height of an image of which convolutions must
+    # leave one row, the example's is what the module is for.
+    kept = [
+        k
+        for k, group in enumerate(groups)
+        if group.maximum is None or names[k] in (BATCH, TIME) or group.places[0] in said
+    ]
+    groups, names = [groups[k] for k in kept], {place: names[k] for place, k in enumerate(kept)}
     _check(module, example, groups, names)
     try:
         shapes = output_shapes(prober, groups, names)

@@ -12,6 +12,7 @@ from rnncore.export.tracing.probing import Outcome, Place, Prober
 _MOST_TIES = 64  # combinations of axes that are tried together for one size
 _MOST_MULTIPLE = 4096
 _FAR = (2, 3)  # times the size of the example
+_NEAR = 4  # a largest size this near the example's is common
 
 
 @dataclass
@@ -145,7 +146,11 @@ def _some(choices: Sequence[Sequence[Place | None]]) -> list[tuple[Place | None,
 
 
 def find_limits(prober: Prober, group: Group) -> None:
-    """The least size and what it is a multiple of; the outcomes on the way are kept."""
+    """The least size, the largest if there is one, and what it is a multiple of; the outcomes on the way are kept.
+
+    A module that takes a little more than its example, and nothing far from it, has a largest size: positions of which there is
+    a table, an image of which a stack of convolutions must leave one row.
+    """
     size = group.size
 
     def works(n: int) -> bool:
@@ -158,9 +163,14 @@ def find_limits(prober: Prober, group: Group) -> None:
     if not works(size + 1):
         steps = [d for d in range(2, min(size, _MOST_MULTIPLE) + 1) if size % d == 0]
         group.multiple = next((d for d in steps if works(size + d)), size)
-    for far in _FAR:
-        works(far * size)
+    far = [n for n in _FAR if works(n * size)]
     one = group.multiple
+    if not far and not prober.exhausted:
+        least, most = size // one, _FAR[0] * size // one  # the first is taken, the last is not
+        while most - least > 1:
+            middle = least + 1 if least - size // one < _NEAR else (least + most) // 2
+            least, most = (middle, most) if works(middle * one) else (least, middle)
+        group.maximum = None if prober.exhausted else least * one
     bad, good = 0, size // one  # in units of the multiple
     if works(one):
         good = 1

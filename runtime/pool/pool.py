@@ -26,6 +26,8 @@ from rnncore.runtime.streaming.snapshot import Snapshot, decode, read_file
 from rnncore.runtime.streaming.stream import check_streamable
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
     from rnncore.runtime.pool.prometheus import PoolCollector
 
 OnOverload = Literal["error", "wait"]
@@ -152,6 +154,19 @@ class Pool(Closing):
         from rnncore.runtime.pool.prometheus import PoolCollector
 
         return PoolCollector(weakref.ref(self), name)
+
+    def instrument(self, name: str = "default", *, meter: Meter | None = None) -> None:
+        """Have OpenTelemetry read the counters, ``rnncore.pool.*``, whenever it collects.
+
+        name: value of the attribute ``pool``.
+        meter: of ``opentelemetry.metrics``; by default ``get_meter("rnncore")`` of the provider that the program sets, before
+            or afterwards.
+
+        Raises MissingExtraError when ``opentelemetry`` is not installed.
+        """
+        from rnncore.runtime.pool.telemetry import observe
+
+        observe(weakref.ref(self), name, meter)
 
     def close(self, *, drain: bool = True, evict_all: bool = False, timeout_s: float | None = None) -> bool:
         """Take no more pushes and end the threads.  Streams can still be saved afterwards, but not pushed.

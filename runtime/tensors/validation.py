@@ -20,10 +20,15 @@ _KIND = {"f": "floating-point numbers", "i": "integers", "u": "integers", "b": "
 def bind_arguments(slots: Sequence[Slot], args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """Name every argument: positional ones in the order of the inputs, the others by name; options may be missing.
 
+    One dict stands for all arguments by name, as onnxruntime's ``run`` takes them.
+
     Raises InputError that lists every missing, unknown and doubled one.
     """
     names = [slot.name for slot in slots]
     optional = {slot.name for slot in slots if slot.option is not None}
+    first = next(iter(args), None)
+    if isinstance(first, Mapping) and len(args) == 1 and not named:
+        args, named = (), first
     if not named and len(args) == len(names):
         return dict(zip(names, args, strict=True))
     expected = "expected " + ", ".join(names)

@@ -221,6 +221,9 @@ class Translator:
         raise_all(problems)
         return [row for row in rows if row is not None]
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model!r}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Translator, (self.model,)
 

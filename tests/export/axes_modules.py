@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.strategies import randomize
 
@@ -104,6 +105,35 @@ def flattened(*, batch_first: bool = True) -> Net:
     """Classes of all steps of all rows under each other: [batch * time, 7] or [time * batch, 7]."""
     parts: dict[str, nn.Module] = {"lstm": nn.LSTM(4, 5, batch_first=batch_first), "head": nn.Linear(5, 7)}
     return _made(lambda s, x: s.head(s.lstm(x)[0]).reshape(-1, 7), **parts)
+
+
+class PackedAndFlat(nn.Module):
+    """All steps of all rows under each other, of a layer that reads packed rows both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.lstm = nn.Linear(4, 3), nn.LSTM(3, 5, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        packed = pack_padded_sequence(self.read(x), lengths, batch_first=True)
+        y, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, padding_value=1)
+        return y, y.contiguous().view(-1, 10)
+
+
+def packed_and_flat() -> PackedAndFlat:
+    return randomize(PackedAndFlat().eval(), 8)
+
+
+def image_row() -> Net:
+    """[batch, 1, 8, width]: convolutions over an image of a line, of whose height one row must be left."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        y = s.conv(s.pool(x))
+        assert y.shape[2] == 1, "the height must be 1"
+        return s.lstm(y.squeeze(2).permute(2, 0, 1))[0]
+
+    parts: dict[str, nn.Module] = {"pool": nn.MaxPool2d((4, 2)), "conv": nn.Conv2d(1, 3, (2, 1))}
+    return _made(run, lstm=nn.LSTM(3, 5, bidirectional=True), **parts)
 
 
 def triples() -> Net:

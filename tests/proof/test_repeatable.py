@@ -6,16 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rnncore import runtime
 from rnncore.export import export
 from rnncore.export.tracing.example import Example, bind
 from rnncore.export.verification.reference import Reference
-from rnncore.export.verification.repeatable import Snapshot, check_repeatable, draws_random_numbers, same_answers
+from rnncore.export.verification.repeatable import (
+    Snapshot,
+    check_carried,
+    check_repeatable,
+    draws_random_numbers,
+    same_answers,
+)
 from rnncore.runtime.errors import ExportError
 from tests.proof.modules import FEATURES, Counter, Noise, Remembers
+from tests.tolerances import fixed
 
 X = torch.randn(2, 6, FEATURES, generator=torch.Generator().manual_seed(1))
 
@@ -56,6 +65,52 @@ class Follows(nn.Module):
 def test_a_module_that_follows_its_last_question_is_refused() -> None:
     with pytest.raises(ExportError, match="forward moves attribute 'last'"):
         check(Follows())
+
+
+class Goes(nn.Module):
+    """Goes on where the last call ended, as language models trained by truncated backpropagation do."""
+
+    def __init__(self, *, both: bool = False, start: float | None = 0.0) -> None:
+        super().__init__()
+        self.gru, self.rows = nn.GRU(FEATURES, 4, batch_first=True, bidirectional=both), 1
+        self.hidden = None if start is None else [torch.full((1 + both, 1, 4), start)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.hidden is not None and self.rows < x.shape[0]:
+            more = self.hidden[0].new_zeros(self.hidden[0].shape[0], x.shape[0] - self.rows, 4)
+            self.hidden = [torch.cat([self.hidden[0], more], 1)]
+        self.rows = x.shape[0]
+        y, h = self.gru(x, None if self.hidden is None else self.hidden[0])
+        self.hidden = [h.detach()]
+        return y
+
+
+@pytest.mark.parametrize("start", [0.0, None])
+def test_an_attribute_that_starts_from_nothing_and_goes_on_is_a_state(start: float | None) -> None:
+    module = Goes(start=start).eval()
+    kept = check_repeatable(module, bind(module, X))
+    assert "hidden" in kept and module.rows == 1
+    check_carried(module, Example.of(module, X, None, "auto").in_parts(module), kept)
+
+
+def test_an_attribute_is_no_state_of_what_reads_backward_or_has_begun() -> None:
+    module = Goes(both=True).eval()
+    kept = check_repeatable(module, bind(module, X))
+    with pytest.raises(ExportError, match="forward moves attribute"):
+        check_carried(module, Example.of(module, X, None, "auto").in_parts(module), kept)
+    with pytest.raises(ExportError, match="forward moves attribute"):
+        check(Goes(start=0.5))
+
+
+def test_a_state_in_an_attribute_is_one_of_the_file(tmp_path: Path) -> None:
+    module = Goes().eval()
+    report = export(module, tmp_path / "m.onnx", X)
+    assert report.causal and module.rows == 1
+    model, x = runtime.load(report.path), torch.randn(1, 9, FEATURES)
+    stream = model.stream()
+    with torch.no_grad():
+        for part in x.split([1, 5, 3], 1):  # call after call, as training does
+            np.testing.assert_allclose(stream.push(part[0].numpy()), module(part)[0], atol=fixed("float32"))
 
 
 @pytest.mark.parametrize("module", [Remembers(), Noise("training"), nn.GRU(FEATURES, 5, 2, dropout=0.5)])

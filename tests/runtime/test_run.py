@@ -165,11 +165,14 @@ def test_arguments_by_position_and_by_name() -> None:
     rng = np.random.default_rng(5)
     x, s = sequence(spec, rng, 4)[None], voice(rng)[None]
     wanted = model(spec).run(x, s)["y"]
-    for output in (model(spec).run(x, speaker=s), model(spec).run(speaker=s, x=x), model(spec).run([x[0]], [s[0]])):
+    as_onnxruntime = model(spec).run({"x": x, "speaker": s})
+    by_name = model(spec).run(speaker=s, x=x)
+    for output in (model(spec).run(x, speaker=s), by_name, as_onnxruntime, model(spec).run([x[0]], [s[0]])):
         assert np.array_equal(output["y"][0], wanted[0])
     for args, names, line in (
         ((), {}, "input 'x' is missing, expected x, speaker\n  - input 'speaker' is missing"),
         ((x,), {"x": x, "speaker": s}, "input 'x' is given twice"),
+        (({"x": x},), {}, "input 'speaker' is missing"),
         ((x, s, s), {}, "3 inputs given, expected x, speaker"),
         ((x, s), {"speed": 3}, "there is no input 'speed', expected x, speaker"),
     ):
@@ -212,7 +215,7 @@ WRONG_INPUTS = {
     "too large an id": (TOKENS, np.full((1, 2), 2**63, "u8"), "which do not fit int64"),
     "text": (TOKENS, "hello", "input 'ids' is a str, expected an array of int64"),
     "None": (PLAIN, None, "input 'x' is a NoneType, expected an array of float32"),
-    "a dict": (PLAIN, {"x": X}, "input 'x' is a dict"),
+    "a dict": (PLAIN, {"x": {"x": X}}, "input 'x' is a dict"),
     "an empty list": (PLAIN, [], "the list of sequences is empty: hand in at least one"),
     "an empty batch": (PLAIN, X[:0], "the batch is empty: hand in at least one sequence"),
     "a flat list": (TOKENS, [1, 2, 3], "input 'ids', item 0 has shape [], the model expects [time]"),

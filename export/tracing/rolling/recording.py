@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,6 +22,7 @@ from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling.cells import CELLS
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight
+from rnncore.export.tracing.rolling.numbers_read import ReadNumbers
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
 from rnncore.layers import Recurrent
@@ -247,8 +248,10 @@ def record(
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
-            contexts = (unchanged(module), recording(recorder), packing_by(PaddedPacker()), forward_only())
-            contexts += (torch.no_grad(), sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), logger)  # type: ignore[assignment]
+            contexts: list[AbstractContextManager[Any]] = [
+                *(unchanged(module), recording(recorder), packing_by(PaddedPacker()), forward_only(), torch.no_grad()),
+                *(sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), ReadNumbers(), logger),
+            ]
             for context in contexts:
                 stack.enter_context(context)
             results = torch.func.functionalize(flat)(*tensors)
