@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -224,6 +224,23 @@ class Example:
         return [
             i.value if i.name == self.lengths or i.name in self.counts else i.resized(sizes, generator, self.vocabulary)
             for i, sizes in zip(self.inputs, own, strict=True)
+        ]
+
+    def in_parts(self, module: nn.Module) -> list[Callable[[], Any]]:
+        """Calls of ``module`` on the example itself, on its first steps, and on those after them."""
+        steps = next((i.value.shape[i.axes.index(TIME)] for i in self.inputs if TIME in i.axes), 1)
+        cuts = ((0, steps), (0, steps // 2), (steps // 2, steps)) if steps > 1 else ((0, steps),) * 3
+        return [lambda cut=cut: self.call(module, self._between(*cut)) for cut in cuts]  # type: ignore[misc]
+
+    def _between(self, start: int, end: int) -> list[Tensor]:
+        """The example's tensors from step ``start`` to ``end``; lengths are full."""
+        return [
+            torch.full_like(i.value, end - start)
+            if i.name == self.lengths
+            else i.value.narrow(i.axes.index(TIME), start, end - start)
+            if TIME in i.axes
+            else i.value
+            for i in self.inputs
         ]
 
     def call(self, module: nn.Module, tensors: Sequence[Tensor]) -> Any:

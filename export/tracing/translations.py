@@ -74,7 +74,7 @@ def spare_decompositions(program: ExportedProgram, opset: int) -> None:
 
 
 def _spell_plainly(program: ExportedProgram) -> None:
-    """Conversions of dtypes as the operator that has a translation; without what torch notes beside them and nobody reads."""
+    """Operators in the spelling that torch.onnx has a translation of; without what torch notes beside them and nobody reads."""
     aten = torch.ops.aten
     graph = program.graph_module.graph
     for node in list(graph.nodes):
@@ -82,6 +82,10 @@ def _spell_plainly(program: ExportedProgram) -> None:
             graph.erase_node(node)
         elif node.target is aten.to.dtype and not node.kwargs and len(node.args) == 2:
             node.target, node.args, node.kwargs = aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
+        elif node.target is aten.clamp.default and node.meta["val"].is_floating_point():
+            # torch.onnx looks for one kind of number, and makes of a whole one beside a float a tensor that no clamp takes.
+            node.args = tuple(float(bound) if isinstance(bound, int) else bound for bound in node.args)
+            node.kwargs = {name: float(b) if isinstance(b, int) else b for name, b in node.kwargs.items()}
     program.graph_module.recompile()
 
 
