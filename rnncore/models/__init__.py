@@ -9,8 +9,10 @@ try:
     from rnncore.models.encoder_decoder import EncoderDecoder
     from rnncore.models.encoder_decoder_config import EncoderDecoderConfig
     from rnncore.models.generator import Generator
+    from rnncore.models.interpolated import InterpolatedLanguageModel
     from rnncore.models.language_model import LanguageModel
     from rnncore.models.language_model_config import LanguageModelConfig
+    from rnncore.models.ngrams import Ngrams, NgramSizes
     from rnncore.models.pooling import POOLINGS, Pooling
     from rnncore.models.pretrained import Pretrained
     from rnncore.models.pretrainer import Pretrainer
@@ -34,8 +36,11 @@ __all__ = [
     "EncoderDecoder",
     "EncoderDecoderConfig",
     "Generator",
+    "InterpolatedLanguageModel",
     "LanguageModel",
     "LanguageModelConfig",
+    "NgramSizes",
+    "Ngrams",
     "Pooling",
     "Pretrained",
     "Pretrainer",

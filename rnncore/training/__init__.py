@@ -11,6 +11,7 @@ try:
     from rnncore.training.fit_report import FitReport
     from rnncore.training.gradients import gradient_norms
     from rnncore.training.hard_negatives import hard_negatives
+    from rnncore.training.interpolation import interpolate
     from rnncore.training.interruption import TrainingInterrupted
     from rnncore.training.observer import EpochReport, Observer, Observers, StepReport
     from rnncore.training.run_log import RunLog
@@ -40,6 +41,7 @@ __all__ = [
     "fit",
     "gradient_norms",
     "hard_negatives",
+    "interpolate",
     "new_model",
     "token_stream",
 ]

@@ -261,6 +261,9 @@ class LanguageModel:
                 stream.push(token_id)
         return self.decode(written)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model!r}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return LanguageModel, (self.model,)
 
