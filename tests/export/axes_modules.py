@@ -279,3 +279,49 @@ class Policy(nn.Module):
         steps = self.read(x).reshape(h.shape[1], -1, 3).transpose(0, 1)
         y, h = self.gru(steps, h)
         return y.transpose(0, 1).flatten(0, 1), h
+
+
+class Agent(nn.Module):
+    """A recurrent agent that forgets where an episode ended: rows of some steps, and as many flags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 5)
+
+    def forward(self, x: Tensor, h: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+        out = []
+        for step, over in zip(x.reshape(-1, h.shape[1], 4), ended.reshape(-1, h.shape[1]), strict=True):
+            y, h = self.gru(step[None], h * (1 - over)[None, :, None])
+            out.append(y)
+        return torch.cat(out).flatten(0, 1), h
+
+
+class Decaying(nn.Module):
+    """Values that were measured now and then: nobody reads more flags and gaps than there are values."""
+
+    def __init__(self, steps: int | None = None) -> None:
+        super().__init__()
+        self.cell, self.decay, self.steps = nn.GRUCell(8, 5), nn.Linear(4, 5), steps
+
+    def forward(self, x: Tensor, known: Tensor, gaps: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], 5)
+        for t in range(self.steps or x.shape[1]):
+            h = self.cell(
+                torch.cat([x[:, t] * known[:, t], known[:, t]], 1), h * torch.exp(-self.decay(gaps[:, t]).relu())
+            )
+        return h
+
+
+def decaying(steps: int | None = None) -> Decaying:
+    """``steps``: as many as the module was made for, whatever comes."""
+    return randomize(Decaying(steps).eval(), 8)
+
+
+def washed_out() -> Net:
+    """Without the first four steps."""
+    return _made(lambda s, x: s.gru(x)[0][:, 4:], gru=nn.GRU(4, 5, batch_first=True))
+
+
+def viewed() -> Net:
+    """Rows of nine steps, whatever the shape that came."""
+    return _made(lambda s, x: s.gru(x.view(-1, 9, 4))[0], gru=nn.GRU(4, 5, batch_first=True))

@@ -50,6 +50,26 @@ def test_moved_attributes_that_answers_depend_on_are_refused_by_name() -> None:
         check(Counter(buffer=False))
 
 
+def test_buffers_that_each_call_begins_anew_are_no_states() -> None:
+    class Neurons(nn.Module):
+        """Membranes are a buffer, as libraries of spiking neurons keep them, and a call begins with new ones."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("membrane", torch.zeros(0))
+
+        def forward(self, x: Tensor, new: bool = True) -> Tensor:
+            if new or self.membrane.shape != x[:, 0].shape:
+                self.membrane = torch.zeros_like(x[:, 0])
+            for t in range(x.shape[1]):
+                self.membrane = 0.9 * self.membrane + x[:, t]
+            return self.membrane
+
+    check(Neurons())
+    with pytest.raises(ExportError, match="forward moves buffer 'membrane'"):
+        check_repeatable(Neurons().eval(), bind(Neurons(), {"x": X, "new": False}))
+
+
 class Follows(nn.Module):
     """Equal questions in a row get equal answers; the one after another question does not."""
 
@@ -98,7 +118,7 @@ def test_an_attribute_is_no_state_of_what_reads_backward_or_has_begun() -> None:
     kept = check_repeatable(module, bind(module, X))
     with pytest.raises(ExportError, match="forward moves attribute"):
         check_carried(module, Example.of(module, X, None, "auto").in_parts(module), kept)
-    with pytest.raises(ExportError, match="forward moves attribute"):
+    with pytest.raises(ExportError, match="'hidden' holds the end of an earlier call: put zeros or None there"):
         check(Goes(start=0.5))
 
 

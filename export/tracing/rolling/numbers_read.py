@@ -31,9 +31,12 @@ class NumberRead:
 
 
 class ReadNumbers(TorchFunctionMode):
-    """Lets ``item()`` of a float give such a number."""
+    """Lets ``item()`` of a float give such a number, if the file does not know it as it knows its weights."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") == "item" and isinstance(args[0], Tensor) and args[0].is_floating_point():
-            return NumberRead(refusal("item()", user_lines(2)))
+            try:
+                return func(*args, **(kwargs or {}))
+            except ExportError:
+                return NumberRead(refusal("item()", user_lines(2)))
         return func(*args, **(kwargs or {}))
