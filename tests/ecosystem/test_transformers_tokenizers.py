@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer
 
 from rnncore.text import Vocabulary, character_vocabulary, subword_vocabulary, token_vocabulary, word_vocabulary
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: scripts/ecosystem installs it"
 )
-
-from tokenizers import Tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 TEXTS = ["The cat sat on the mat.", "A  well-known cat,\n isn't it?", "mat 42 <eos> cat", ""]
