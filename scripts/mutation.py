@@ -43,7 +43,16 @@ PACKAGES = {
         "rnncore/runtime/format",
         (
             *_in("runtime", "atomic", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits"),
-            *_in("runtime", "options", "formats", "weights_files", "folding", "comparison", "second_files"),
+            *_in(
+                "runtime",
+                "options",
+                "formats",
+                "weights_files",
+                "folding",
+                "comparison",
+                "second_files",
+                "format_parts",
+            ),
         ),
     ),
     "runtime/session": Package(

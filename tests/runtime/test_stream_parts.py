@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -310,3 +311,10 @@ def test_without_the_inner_call_of_onnxruntime_the_outer_one_is_taken() -> None:
     assert bare(with_inner, named) == (inner.run_with_iobinding, (("a", None), ("b", None)))
     for session, pair in ((without, named), (with_inner, nameless)):
         assert bare(session, pair) == (outer, ((pair[0],), (pair[1],)))
+
+
+def test_a_stream_is_saved_to_a_file_as_it_is_saved(tmp_path: Path) -> None:
+    with model(PLAIN).stream() as stream:
+        stream.push(np.ones((2, FEATURES), "f"))
+        stream.save_file(tmp_path / "s")
+        assert (tmp_path / "s").read_bytes() == stream.save()

@@ -56,9 +56,13 @@ class Sum(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="error", configure_logging=True)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray gives its web server five seconds to start, and kills it; a busy machine needs longer.
+        for name in ("READY_CHECK", "HEALTH_CHECK"):
+            patch.setenv(f"RAY_SERVE_PROXY_{name}_TIMEOUT_S", "300")
+        ray.init(num_cpus=4, include_dashboard=False, logging_level="error", configure_logging=True)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
