@@ -15,7 +15,7 @@ from rnncore import CellConfig, Generator, ReaderConfig, runtime
 from rnncore.text import Vocabulary, character_vocabulary
 from rnncore.training import fit
 
-FLOORS: dict[str, float] = {}
+FLOORS = {"music, a style to a tune": 2.1}
 KINDS = ("hornpipe", "jig", "reel")
 LONGEST, WRITTEN, TEMPERATURE = 450, 100, 0.7
 ORDERS = (4, 6, 8)
@@ -51,10 +51,10 @@ def measure() -> list[Measured]:
     ours = read(generator.generate_many(wanted, LONGEST, temperature=TEMPERATURE, seed=0))
     theirs = read(tunes[:WRITTEN])
     more = {
-        f"of {WRITTEN} new tunes music21 reads": ours.parsed,
-        "their bars that are full": ours.full_bars,
-        f"of {WRITTEN} tunes of the test set it reads": theirs.parsed,
-        "their bars that are full ": theirs.full_bars,
+        f"new tunes of {WRITTEN} that music21 reads": ours.parsed,
+        "full bars of new tunes": ours.full_bars,
+        f"the books' tunes of {WRITTEN} that it reads": theirs.parsed,
+        "full bars of the books' tunes": theirs.full_bars,
     }
     return [
         Measured(
