@@ -49,10 +49,12 @@ class Snapshot:
 class Remembers(ExportError):
     """Answers depend on an attribute that forward moves; ``attributes``: all that move, by path."""
 
-    def __init__(self, attributes: Sequence[str]) -> None:
+    def __init__(self, attributes: Sequence[str], begun: str | None = None) -> None:
+        way_out = "hand what it remembers in as an argument and return what it becomes"
+        if begun is not None:
+            way_out = f"'{begun}' holds the end of an earlier call: put zeros or None there first (model.reset(), say)"
         super().__init__(
-            f"forward moves attribute '{attributes[0]}': called twice on equal inputs, it answers differently; hand what it "
-            "remembers in as an argument and return what it becomes"
+            f"forward moves attribute '{attributes[0]}': called twice on equal inputs, it answers differently; {way_out}"
         )
         self.attributes = tuple(attributes)
 
@@ -80,8 +82,10 @@ def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> tu
         else:
             return ()
     moved = remembers.attributes
-    empty = all(_is_empty(starts.get(name)) for name in moved) and any(_has_tensor(ends.get(name)) for name in moved)
-    if not empty or before.moved_attributes(module):
+    begun = [name for name in moved if not _is_empty(starts.get(name))]
+    if begun:
+        raise Remembers(moved, begun[0])
+    if not any(_has_tensor(ends.get(name)) for name in moved) or before.moved_attributes(module):
         raise remembers
     answers = []
     for _ in range(2):
