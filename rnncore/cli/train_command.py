@@ -127,7 +127,10 @@ def train(
     ] = None,
     form: Annotated[str, typer.Option(help="The loop in the file: loop or scan.")] = "loop",
     quantize: Annotated[
-        str | None, typer.Option(help="int8: a file of a quarter of the size, with what that costs on held-out text.")
+        str | None,
+        typer.Option(
+            help="int8: weights of a quarter of the size (n-grams stay), with what that costs on held-out text."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints, besides one an epoch.")] = 60.0,

@@ -145,7 +145,7 @@ class TextGenerator:
         Raises:
             InputError: lists every value that does not fit.
         """
-        check_sampling(temperature, top_k, top_p)
+        check_sampling(temperature, top_k, top_p, seed)
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int | np.integer) or max_tokens < 0:
             raise InputError(f"max_tokens is {max_tokens!r}, expected an integer of at least 0")
         rows = self._read(prefixes)

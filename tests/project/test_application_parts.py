@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +65,38 @@ def test_a_letter_says_what_stands_most_often_at_its_place() -> None:
 def test_polarity_asks_only_about_what_people_rated_clearly() -> None:
     rows = [("good", 2.0), ("so so", 0.3), ("bad", -1.0), ("awful", -3.0)]
     assert sentiment.polarity(np.array([0.1, -9.0, -0.1, 0.2]), rows) == 2 / 3
+
+
+def test_exons_are_read_as_their_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    (tmp_path / "genomes").mkdir()
+    (tmp_path / "refseq").mkdir()
+    (tmp_path / "genomes" / "hg38.fa").write_text(">chr16 1 12 +\nACGTac\nNNTTGG\n")
+    rows = [("exon", 2, 4), ("CDS", 3, 4), ("exon", 12, 12)]  # the first base is 1, and the last one belongs to it
+    lines = [f"chr16\trefGene\t{kind}\t{first}\t{last}\t0\t-\t.\tgene_id x" for kind, first, last in rows]
+    (tmp_path / "refseq" / "refseq.hg38.gtf").write_text("\n".join(lines) + "\n")
+    bases, found = datasets.exons(tmp_path)
+    assert bases == "ACGTacNNTTGG"
+    assert [bases[first:last] for first, last in found] == ["CGT", "G"]
+    monkeypatch.setattr(datasets, "exons", lambda: (bases, found))
+    monkeypatch.setattr(exons, "BLOCK", 2)
+    parts = exons.data()
+    assert parts.sizes == (4, 1, 1)
+    assert parts.test[0].bases == "AC" and parts.valid[0].bases == "NN"
+    assert "".join(one.bases for one in parts.train) == "ACGTTTGG"
+    assert np.concatenate([one.exon for one in parts.train]).tolist() == [0, 1, 1, 1, 0, 0, 0, 1]
+
+
+def test_phrases_teach_not_without_saying_not_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    (tmp_path / "vader_sentiment_lexicon.txt").write_text(
+        "bad\t-2.5\t0.6\t[]\n:)\t2\t1\t[]\nGood\t1.9\t0.9\t[]\nfine\t0.8\t1\t[]\n"
+    )
+    words = datasets.rated_words(tmp_path)
+    assert words == [("bad", -2.5), ("Good", 1.9), ("fine", 0.8)]
+    monkeypatch.setattr(datasets, "rated_words", lambda: words)
+    found = sentiment.phrases(Split([("a film", 0.0)], [("fine", 1.0)], []))
+    assert [text for text, _ in found] == ["bad", "good", "this is not good"], "nothing of the set itself"
+    assert [rating for _, rating in found] == [-2.5, 1.9, pytest.approx(-0.74 * 1.9)]
