@@ -8,12 +8,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from websockets.asyncio.client import connect
 
 import rnncore
 from benchmarks.measure import Table
@@ -39,36 +42,74 @@ def run() -> Table:
         config = rnncore.LanguageModelConfig(len(letters), 32, (rnncore.CellConfig.named("gru", 64),))
         export_model(rnncore.LanguageModel(config), path, vocabulary=letters)
         model = LanguageModel.load(path)
-        alone: list[float] = []
-        beside: list[float] = []
-        with program("token_service.py", "--model", str(path), "--seconds", "3600") as url:
+        alone: list[Window] = []
+        beside: list[Window] = []
+        with program("token_service.py", "--model", str(path), "--seconds", "3600") as (url, service):
+            company = ("bad_company.py", url, "--idle", str(IDLE), "--hostile", str(HOSTILE), "--seconds", "3600")
             for _ in range(WINDOWS):
-                alone.append(median_ms(url, model))
-                with program(
-                    "bad_company.py", url, "--idle", str(IDLE), "--hostile", str(HOSTILE), "--seconds", "3600"
-                ):
-                    beside.append(median_ms(url, model))
-    quiet, loud = statistics.median(alone), statistics.median(beside)
-    ratio = statistics.median(b / a for a, b in zip(alone, beside, strict=True))
+                alone.append(window(url, model, service))
+                with program(*company):
+                    beside.append(window(url, model, service))
+    ratio = statistics.median(b.answer_ms / a.answer_ms for a, b in zip(alone, beside, strict=True))
     note = (
         f"Milliseconds until one client of `examples/token_service.py` has its answer to a character; medians of {WINDOWS} "
         f"windows of {WINDOW_S:g} s, alone and in company in turn, every answer checked. Service, good client and company are a "
-        f"process each; the 1-minute load of the machine was {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end."
+        f"process each; the 1-minute load of the machine was {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end. "
+        "To connect takes longer in company, since who comes again and again waits at the door with everybody else: the median "
+        "of one connection a window. Processor time is that of the service, in a second."
     )
     rows = (
-        ("alone", f"{quiet:.1f} ms", "", ""),
-        (f"beside {IDLE} idle and {HOSTILE} hostile clients", f"{loud:.1f} ms", f"{ratio:.2f}", "2"),
+        ("alone", *medians(alone), "", ""),
+        (f"beside {IDLE} idle and {HOSTILE} hostile clients", *medians(beside), f"{ratio:.2f}", "2"),
     )
-    return Table("Hostile clients", note, ("the good client is", "median", "ratio", "target"), rows)
+    columns = ("the good client is", "answer", "to connect", "processor time", "ratio of answers", "target")
+    return Table("Hostile clients", note, columns, rows)
 
 
-def median_ms(url: str, model: LanguageModel) -> float:
-    return float(np.median(asyncio.run(load(url, model, 1, WINDOW_S, PAUSE_S))))
+@dataclass(frozen=True)
+class Window:
+    """What was seen in some seconds."""
+
+    answer_ms: float
+    connect_ms: float
+    processor_ms: float
+
+
+def window(url: str, model: LanguageModel, service: int) -> Window:
+    """One client, whose answers are all checked, and what the process ``service`` needs in that time."""
+    connect_ms = asyncio.run(connection_ms(url))
+    before, start = processor_s(service), time.monotonic()
+    answers = asyncio.run(load(url, model, 1, WINDOW_S, PAUSE_S))
+    used = (processor_s(service) - before) / (time.monotonic() - start)
+    return Window(float(np.median(answers)), connect_ms, 1e3 * used)
+
+
+async def connection_ms(url: str) -> float:
+    start = time.perf_counter()
+    async with connect(url, open_timeout=60):
+        return (time.perf_counter() - start) * 1e3
+
+
+def processor_s(process: int) -> float:
+    """Processor time of a process so far; NaN where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def medians(windows: list[Window]) -> tuple[str, str, str]:
+    """In words."""
+    answer, connection, processor = (
+        statistics.median(getattr(one, name) for one in windows) for name in ("answer_ms", "connect_ms", "processor_ms")
+    )
+    return f"{answer:.1f} ms", f"{connection:.0f} ms", f"{processor:.0f} ms"
 
 
 @contextmanager
-def program(name: str, *arguments: str) -> Iterator[str]:
-    """An example that runs; yields the first line that it prints."""
+def program(name: str, *arguments: str) -> Iterator[tuple[str, int]]:
+    """An example that runs; yields the first line that it prints, and its process."""
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -76,6 +117,6 @@ def program(name: str, *arguments: str) -> Iterator[str]:
             line = process.stdout.readline().strip()
             if not line:
                 raise SystemExit(f"{name} did not start")
-            yield line
+            yield line, process.pid
         finally:
             process.terminate()

@@ -24,6 +24,7 @@ COUNT = 25 * STREAMS  # pushes of each part
 _PARTS = {  # what is told of, and the call of onnxruntime within it
     "push": "bound run",
     f"push_many of {STREAMS}": "",
+    f"asyncio alone, {STREAMS} coroutines": "",
     f"pool, {STREAMS} coroutines": f"push_many of {STREAMS}",
     "push, ids": "bound run, ids",
 }
@@ -87,6 +88,7 @@ def run() -> Table:
     note = (
         f"LSTM of {SIZE} units, one step of one stream, instructions counted by valgrind over {COUNT:,} pushes that follow as "
         "many to warm up, in Python, NumPy, this package and onnxruntime together, on all threads. The bound run is "
-        "onnxruntime's call with buffers bound once; what a push adds to it is ours."
+        "onnxruntime's call with buffers bound once; what a push adds to it is ours. Asyncio alone: coroutines that wait for "
+        "futures which another thread resolves, all in one call of the event loop, and do nothing else."
     )
     return Table("Instructions", note, ("one step", "instructions", "of these", "added", "share"), tuple(rows))

@@ -36,7 +36,8 @@ def run() -> Table:
     model = exported("lstm", SIZE, "loop")
     gc.collect()
     gc.freeze()  # a service has no torch to walk through at every collection: 0.3 s here
-    rows = [*batching(model), latency(model), lossless(model), *overhead(), *ragged(model), *few(), soak()]
+    rows = [*batching(model), *workers(model), latency(model), lossless(model), *overhead(), *ragged(model), *few()]
+    rows.append(soak())
     note = (
         f"LSTM, H = {SIZE} unless it says otherwise, steps of one frame, one thread for the model; medians of interleaved "
         'runs, parity checked first. "one after another" is `stream.push` for each stream in turn.'
@@ -90,6 +91,41 @@ def batching(model: Model) -> list[Row]:
     return [
         (f"{STREAMS} streams, {name}", f"{seconds * 1e6:.1f} µs a push", f"{base / seconds:.2f}", targets.get(name, ""))
         for name, seconds in per_push.items()
+    ]
+
+
+def workers(model: Model) -> list[Row]:
+    """The same streams through a pool of one worker and of two, from coroutines and from threads."""
+    frames = np.random.default_rng(3).normal(size=(STREAMS, 1, SIZE)).astype(np.float32)
+    wanted = [model.stream().push(frame) for frame in frames]
+    with model.pool() as one, model.pool(workers=2) as two, ThreadPoolExecutor(STREAMS) as executor:
+
+        def coroutines(streams: list[PoolStream]) -> list[np.ndarray]:
+            answers: list[list[np.ndarray]] = [[] for _ in streams]
+            asyncio.run(all_clients(streams, frames, answers))
+            return [own[-1] for own in answers]
+
+        def threads(streams: list[PoolStream]) -> list[np.ndarray]:
+            return list(executor.map(lambda pair: repeat(pair[0].push, pair[1]), zip(streams, frames, strict=True)))
+
+        contestants: dict[str, Callable[[], list[np.ndarray]]] = {}
+        for kind, clients in (("coroutines", coroutines), ("threads", threads)):
+            for count, pool in ((1, one), (2, two)):
+                pool.warm_up()
+                streams = [pool.open() for _ in range(STREAMS)]
+                for stream, frame, expected in zip(streams, frames, wanted, strict=True):
+                    np.testing.assert_allclose(stream.push(frame), expected, atol=ATOL)
+                contestants[f"{kind}, workers={count}"] = partial(clients, streams)
+        took = timings(contestants, seconds=4.0, cold=False)
+    return [
+        (
+            f"{STREAMS} streams, pool, {kind}, workers=2 against 1",
+            f"{two_s / ROUNDS / STREAMS * 1e6:.1f} µs a push, {one_s / ROUNDS / STREAMS * 1e6:.1f}",
+            ratio(one_s, two_s),
+            "1.7",
+        )
+        for kind in ("coroutines", "threads")
+        for one_s, two_s in [(took[f"{kind}, workers=1"].warm, took[f"{kind}, workers=2"].warm)]
     ]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -23,6 +25,7 @@ NAMES = (
     "bound run",
     "push",
     f"push_many of {STREAMS}",
+    f"asyncio alone, {STREAMS} coroutines",
     f"pool, {STREAMS} coroutines",
     "bound run, ids",
     "push, ids",
@@ -41,6 +44,7 @@ def parts(paths: tuple[str, str], count: int) -> Iterator[tuple[str, Callable[[]
             lambda: _bound_runs(model, frame, count),
             lambda: _pushes(model.stream(), frame, count),
             lambda: _pushes_of_many(model, many, frames, count // STREAMS),
+            lambda: asyncio.run(_told_by_a_thread(STREAMS, count // STREAMS)),
             lambda: asyncio.run(_pooled(clients, frame, count // STREAMS)),
             lambda: _bound_runs(reader, token, count),
             lambda: _pushes(reader.stream(), token, count),
@@ -86,6 +90,35 @@ async def _pooled(streams: list[PoolStream], frame: np.ndarray, rounds: int) -> 
             await stream.apush(frame)
 
     await asyncio.gather(*map(client, streams))
+
+
+async def _told_by_a_thread(clients: int, rounds: int) -> None:
+    """What coroutines cost that wait for another thread, which tells all of them at once: no model, no queue."""
+    loop, waiting, due = asyncio.get_running_loop(), list[asyncio.Future[None]](), queue.SimpleQueue[bool]()
+
+    def tell() -> None:
+        told = waiting.copy()
+        waiting.clear()
+        for future in told:
+            future.set_result(None)
+
+    def thread() -> None:
+        while due.get():
+            loop.call_soon_threadsafe(tell)
+
+    async def client() -> None:
+        for _ in range(rounds):
+            future = loop.create_future()
+            waiting.append(future)
+            if len(waiting) == clients:
+                due.put(True)
+            await future
+
+    other = threading.Thread(target=thread)
+    other.start()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    due.put(False)
+    other.join()
 
 
 def _dump(name: str) -> None:

@@ -23,6 +23,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature shows them where they were written
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["sklearn"]  # which the environment of the documentation lacks
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 add_module_names = False

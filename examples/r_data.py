@@ -8,6 +8,7 @@ from __future__ import annotations
 import lzma
 import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ class Reader:
         else:
             raise SystemExit(f"R's type {kind} is more than this reader knows")
         return (values, self.item()) if flags & HAS_ATTRIBUTES else values
+
+
+def character_vectors(database: bytes) -> list[list[str]]:
+    """All objects of a lazy-load database (.rdb) whose objects are vectors of strings, as those of version 3 are written."""
+    found, rest = [], database
+    while rest:  # four bytes of the size, and a zlib stream
+        unpacked = zlib.decompressobj()
+        data, rest = unpacked.decompress(rest[4:]), unpacked.unused_data
+        (length,) = struct.unpack_from(">i", data, 14)  # of the name of an encoding, after the three version numbers
+        values = Reader(b"RDX2\n" + data[:14] + data[18 + length :]).item()
+        found.append(values if isinstance(values, list) else values[0])
+    return found
 
 
 def factors(data: bytes) -> list[list[str]]:

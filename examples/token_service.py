@@ -4,7 +4,9 @@ Needs ``pip install 'rnncore[examples]'``.  A client connects to ``/score`` and 
 for each piece it gets the log-probability of every character given all that it has sent before.  A client that is idle, does
 not read its answers, sends anything but text, or comes from another site's page is closed with a code and one line in the
 log; one that leaves takes its work with it.  New clients beyond ``--arrivals`` a second wait at the door, so that those who come
-again and again cost the others nothing.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool.
+again and again cost the others nothing.  ``--token`` asks for ``Authorization: Bearer``, ``--stats`` shows the pool,
+``/health`` says that the service is alive.  ``--host 0.0.0.0 --seconds 0`` serves other machines, for ever: the
+``Dockerfile`` runs it so.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, WebSocket
 from small_model import small_model
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from rnncore.runtime import InputError, LanguageModel, PoolStream
 
@@ -47,7 +50,7 @@ class Limits:
     clients: int = 1024
     idle_s: float = 60.0
     send_s: float = 10.0
-    arrivals: float = 50.0
+    arrivals: float = 25.0
     token: str | None = None
     stats: bool = False
 
@@ -67,6 +70,16 @@ class Door:
             raise Refused(TRY_AGAIN_LATER, "too many clients come at once, try again later")
         self._next = turn + self._pause_s
         return max(0.0, turn - now)
+
+
+class Connection(WebSocketsSansIOProtocol):
+    """uvicorn's own, but for a client that does not read: what is left for it does not keep the connection open."""
+
+    linger_s = 2.0  # to take the reason and to answer it; until then all that it sends is read and thrown away
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self.loop.call_later(self.linger_s, self.transport.abort)
 
 
 class Refused(Exception):
@@ -91,6 +104,10 @@ def make_app(model: LanguageModel, limits: Limits = Limits()) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
+    @app.get("/health")
+    def health() -> dict[str, object]:
+        return {"ok": True, "clients": len(clients)}
+
     if limits.stats:
 
         @app.get("/stats")
@@ -111,7 +128,8 @@ def make_app(model: LanguageModel, limits: Limits = Limits()) -> FastAPI:
         except Refused as refused:
             log.warning("%s closed with %d: %s", client.client and client.client.host, refused.code, refused)
             with contextlib.suppress(Exception):  # it may be gone, or not read this either
-                await asyncio.wait_for(client.close(refused.code, str(refused)), limits.send_s)
+                async with asyncio.timeout(limits.send_s):
+                    await client.close(refused.code, str(refused))
         finally:
             clients.discard(client)
 
@@ -170,7 +188,8 @@ async def answer(
     following = (await stream.apush(np.array([model.vocabulary.eos_id])))[-1:]
     while True:
         try:
-            text = await asyncio.wait_for(messages.get(), limits.idle_s)
+            async with asyncio.timeout(limits.idle_s):  # wait_for() would lose a cancellation that comes with a message
+                text = await messages.get()
         except TimeoutError:
             raise Refused(REFUSED, f"idle for {limits.idle_s:g} s") from None
         try:
@@ -189,7 +208,8 @@ async def answer(
 
 async def send(client: WebSocket, content: dict[str, Any], limits: Limits) -> None:
     try:
-        await asyncio.wait_for(client.send_json(content), limits.send_s)
+        async with asyncio.timeout(limits.send_s):
+            await client.send_json(content)
     except TimeoutError:
         raise Refused(REFUSED, f"no answer was read for {limits.send_s:g} s") from None
 
@@ -209,7 +229,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("runs/small.onnx"), help="a file of `rnncore train`")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--seconds", type=float, default=60, help="stop after so long")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine")
+    parser.add_argument("--seconds", type=float, default=60, help="stop after so long; 0: never")
     parser.add_argument("--max-clients", type=int, default=Limits.clients, help="more are told to try again later")
     parser.add_argument(
         "--idle-s", type=float, default=Limits.idle_s, help="close a client that says nothing for so long"
@@ -227,14 +248,17 @@ def main() -> None:
         arguments.max_clients, arguments.idle_s, arguments.send_s, arguments.arrivals, arguments.token, arguments.stats
     )
     app = make_app(LanguageModel.load(small_model(arguments.model)), limits)
-    config = uvicorn.Config(app, log_level="warning", ws_max_size=MAX_MESSAGE, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, log_level="warning", ws=Connection, ws_max_size=MAX_MESSAGE, timeout_graceful_shutdown=2
+    )
     logging.getLogger("uvicorn.error").addFilter(in_one_line)
     server = uvicorn.Server(config)
-    timer = threading.Timer(arguments.seconds, lambda: setattr(server, "should_exit", True))
-    timer.daemon = True
-    timer.start()
-    with socket.create_server(("127.0.0.1", arguments.port), backlog=1024) as listener:
-        print(f"ws://127.0.0.1:{listener.getsockname()[1]}/score", flush=True)
+    if arguments.seconds:
+        timer = threading.Timer(arguments.seconds, lambda: setattr(server, "should_exit", True))
+        timer.daemon = True
+        timer.start()
+    with socket.create_server((arguments.host, arguments.port), backlog=1024) as listener:
+        print(f"ws://{arguments.host}:{listener.getsockname()[1]}/score", flush=True)
         server.run(sockets=[listener])
 
 

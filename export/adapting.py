@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from rnncore.export.file import in_one_file, saving
 from rnncore.export.graph.zero_values import always_zero
+from rnncore.export.ort_format import is_ort_format, onnx_of
 from rnncore.export.verification.judging import INT8_RMS, Int8Judge
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, ModelFileError, VerificationError
@@ -71,7 +72,8 @@ def adapt(
     Each such node starts from zeros at every call.  Its state becomes an input and an output of the file, and the answers to
     chunks are compared with those of the file as it was to the whole.  A file of rnncore that another tool has touched
     is asked its golden cases and, if it answers them, gets a new fingerprint: onnxruntime's optimiser, onnx's version
-    converter and the like change nothing that can be measured.  Weights in other files come into the one that is written.
+    converter and the like change nothing that can be measured.  Weights in other files come into the one that is written, and
+    a file in onnxruntime's own format (``.ort``) becomes ONNX again.
 
     Args:
         source: the ONNX file.
@@ -89,8 +91,12 @@ def adapt(
     if not file.is_file():
         raise InputError(f"{file}: there is no such file")
     data = file.read_bytes()
-    metadata = metadata_of(data)
-    data = in_one_file(file, data)
+    if is_ort_format(data):  # whose weights are all inside
+        data = onnx_of(data)
+        metadata = metadata_of(data)
+    else:
+        metadata = metadata_of(data)
+        data = in_one_file(file, data)
     with saving(target_of(path)) as temporary:  # which removes the second file of a model that was there before
         if any(key.startswith(PREFIX) for key in metadata):
             report = _stamped_again(data, metadata, temporary, quantized)

@@ -30,6 +30,7 @@ from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, check_runs
+from rnncore.export.tracing.model_arguments import module_of
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.one_step import is_one_step, over_time, states_from_zeros, with_fixed_states
 from rnncore.export.tracing.source_lines import line_of_exception
@@ -39,7 +40,7 @@ from rnncore.export.verification.judging import Int8Judge, Judge
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.error_boundary import only_own_errors
-from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.golden import GOLDEN_KEY
 
 
@@ -141,8 +142,7 @@ def export(
         states=states,
         branches=branches,
     )
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    model = module_of(model)
     file = Path(path)
     writable(file, external=external_data is True)
     with Progress(f"export of {file.name}") as progress:

@@ -39,7 +39,7 @@ from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.tracing.unlifted import without_lifted_lengths
-from rnncore.export.verification.repeatable import check_repeatable
+from rnncore.export.verification.repeatable import check_carried, check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS
 from rnncore.export.verification.structure import stride_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
@@ -76,7 +76,7 @@ class Captured:
         """
         reference = copied(module).eval()
         with unchanged(reference):
-            check_repeatable(reference, bind(reference, example))
+            kept = check_repeatable(reference, bind(reference, example))
         with unchanged(reference):  # each on its own: what one call leaves in an attribute may not fit the next
             call = Example.of(reference, example, options.axes, options.lengths)
         check_dtypes(reference, call)
@@ -84,6 +84,8 @@ class Captured:
             check_runs(call, reference)
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
+        if kept:
+            check_carried(reference, call.in_parts(reference), kept)
         found = cls._of_call(reference, call, options)
         held = None if found.why_not_rolled is None else _with_sizes_held(call, options)
         if held is not None:

@@ -13,6 +13,7 @@ from rnncore.export.lowering.forms import Form
 from rnncore.export.report import ExportReport
 from rnncore.export.targets import Target
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.models.interpolated import InterpolatedLanguageModel
 from rnncore.models.language_model import LanguageModel
 from rnncore.models.task_model import TaskModel
 from rnncore.runtime.error_boundary import only_own_errors
@@ -23,7 +24,7 @@ from rnncore.runtime.text.vocabulary import Vocabulary
 
 @only_own_errors(ExportError, "the export", line_of_exception)
 def export_model(
-    model: TaskModel | LanguageModel,
+    model: TaskModel | LanguageModel | InterpolatedLanguageModel,
     path: str | Path,
     *,
     vocabulary: Vocabulary | None = None,
@@ -64,11 +65,13 @@ def export_model(
         "target": target,
         "external_data": external_data,
     }
-    if isinstance(model, LanguageModel):
+    if isinstance(model, LanguageModel | InterpolatedLanguageModel):
         known: int | None = model.config.vocabulary_size
         entries, streams = dict(metadata or {}), True
         top = model.config.vocabulary_size - 1
         example: Any = torch.tensor([[0, top, top], [top, 0, 0]])
+        if isinstance(model, InterpolatedLanguageModel):
+            options["lengths"] = False  # what n-grams look back on is not held at the end of a shorter row
         options["pick"] = True  # so that a text is scored without the log-probabilities of all other tokens
     elif isinstance(model, TaskModel):
         known = model.reader.config.vocabulary_size

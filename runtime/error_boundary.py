@@ -68,11 +68,12 @@ def shortened(text: str, most: int = MOST_LINES) -> str:
 
 def pass_on_interruption(failure: BaseException) -> None:
     """Raise what a signal handler raised, if that is what is behind ``failure``: it is no failure of ours to handle."""
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
     for link in _chain(failure):
         trace = link.__traceback__
         while trace is not None:
-            if trace.tb_frame.f_code in handlers:
+            # not by ==: code that torch's compiler makes may hold constants that cannot be compared by a hash
+            if any(trace.tb_frame.f_code is handler for handler in handlers):
                 raise link
             trace = trace.tb_next
 

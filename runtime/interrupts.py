@@ -17,7 +17,7 @@ def from_signal_handler(error: BaseException) -> bool:
     codes = _handler_codes()
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code in codes:
+        if any(trace.tb_frame.f_code is code for code in codes):  # by ==, some code that compilers make has no hash
             return True
         trace = trace.tb_next
     return False
@@ -28,8 +28,8 @@ def set_together(things: Iterable[object], names: Iterable[str], values: Iterabl
     any(map(setattr, things, names, values))
 
 
-def _handler_codes() -> set[CodeType]:
-    codes = set()
+def _handler_codes() -> list[CodeType]:
+    codes = []
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
         if not callable(handler):
@@ -38,5 +38,5 @@ def _handler_codes() -> set[CodeType]:
         function = getattr(function, "__func__", function)  # of a method
         code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
         if isinstance(code, CodeType):
-            codes.add(code)
+            codes.append(code)
     return codes

@@ -22,7 +22,7 @@ from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature
 from rnncore.runtime.loading import LoadedFile, open_model, open_source, read_again
 from rnncore.runtime.notebook import shown
-from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options
+from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options, readable
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
 from rnncore.runtime.session.providers import Providers
@@ -38,7 +38,7 @@ from rnncore.runtime.tensors.validation import bind_arguments
 
 @only_own_errors(ModelFileError, "loading the file")
 def load(
-    source: str | os.PathLike[str] | bytes,
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview,
     *,
     threads: Threads = 1,
     arena: bool = True,
@@ -107,6 +107,7 @@ def load(
     rnncore, or not as its ``states`` say), FormatVersionError (written by a newer rnncore), TamperedModelError (changed
     after export), or their base ModelFileError when signature and graph disagree; InputError for other arguments.
     """
+    source = readable(source)
     if not isinstance(limits, Limits):
         raise InputError(f"limits is a {type(limits).__name__}, expected rnncore.runtime.Limits")
     key = None if public_key is None else read_key(public_key)
@@ -139,9 +140,10 @@ class Model:
     def run(self, /, *inputs: Any, lengths: Any = None, **named: Any) -> Any:
         """Run whole sequences, each from the initial state.
 
-        inputs: for each input of the signature, by position or by name, an array such as [batch, time, features], or a
-            list of arrays [time_i, features] of any lengths.  Token ids may be lists of ints.  An input without a time
-            axis has one row for each sequence.  Float arrays of another width, and integers that fit, are converted.
+        inputs: for each input of the signature, by position, by name or in one dict, an array such as
+            [batch, time, features], or a list of arrays [time_i, features] of any lengths.  Token ids may be lists of
+            ints.  An input without a time axis has one row for each sequence.  Float arrays of another width, and
+            integers that fit, are converted.
         lengths: integers [batch], valid steps of each row of padded arrays; all of them when None.  What is in the
             padding never matters.
 
@@ -223,7 +225,7 @@ class Model:
     def restore_file(self, path: str | os.PathLike[str]) -> Stream:
         """Open a stream where ``Stream.save_file`` left one; SnapshotError names the path."""
         try:
-            return self.restore(read_file(path))
+            return self.restore(read_file(path, self.engine.layout))
         except SnapshotError as error:
             raise SnapshotError(f"{path}: {error}") from error.__cause__
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
@@ -73,6 +73,16 @@ def read_options(
     longest = max_batch_steps if max_steps is None else max_steps
     own_threads = threads if isinstance(threads, int) else None
     return Options(own_threads, arena, longest, max_batch_steps, read_providers(providers))
+
+
+def readable(source: Any) -> str | os.PathLike[str] | bytes:
+    """What a caller names a model file by: its path, or its bytes; InputError for anything else."""
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike | bytes):
+        return source
+    hint = ": hand in what it reads, file.read()" if hasattr(source, "read") else ""
+    raise InputError(f"source is a {type(source).__name__}, expected the path of a file, or its bytes{hint}")
 
 
 def origin_of(source: str | os.PathLike[str] | bytes, options: Options) -> Origin:

@@ -1,4 +1,4 @@
-"""Activities from a watch, speakers from vowels, and the gesture that is decided in the middle: three sets of series."""
+"""Activities from a watch, and speakers from vowels: two sets of series."""
 
 from __future__ import annotations
 
@@ -24,15 +24,23 @@ class Task(NamedTuple):
     epochs: int
     learning_rate: float
     reach: float
+    note: str = ""
 
 
 TASKS = {
-    "BasicMotions": Task("activity, BasicMotions", "mean", 32, 25, 1e-2, 0.98),
+    "BasicMotions": Task(
+        "activity, BasicMotions",
+        "statistics",
+        32,
+        25,
+        1e-2,
+        0.98,
+        "Pooling by mean and deviation was chosen by the validation set (loss 0.05, of the mean alone 0.30), after the test set "
+        "had been asked once with the mean alone: 0.900.",
+    ),
     "JapaneseVowels": Task("speaker, JapaneseVowels", "mean", 48, 20, 6e-3, 0.98),
-    "GunPoint": Task("gesture, GunPoint", "max", 32, 60, 6e-3, 0.95),
 }
-FLOORS = {"activity, BasicMotions": 0.9, "speaker, JapaneseVowels": 0.97}
-"""GunPoint gets its floor when it is measured."""
+FLOORS = {"activity, BasicMotions": 0.97, "speaker, JapaneseVowels": 0.97}
 
 
 def measure() -> list[Measured]:
@@ -74,7 +82,7 @@ def one(name: str, task: Task) -> Measured:
         step_us(runtime.Classifier.load(files.fp32).classify, rows[:40], sum(map(len, rows[:40]))),
         "sample",
         reach=task.reach,
-        note=files.why,
+        note=f"{task.note} {files.why}".strip(),
     )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
-from rnncore.export import export_model
-from rnncore.models import TaskModel
+from rnncore.export import export_model, export_translator
+from rnncore.models import EncoderDecoder, TaskModel
 from rnncore.runtime.errors import RnncoreError
+from rnncore.text import Vocabulary
 
 Example = TypeVar("Example")
 
@@ -74,6 +75,13 @@ def files_of(model: TaskModel, *, accuracy_data: Sequence[Any] | None = None, **
     except RnncoreError as refusal:
         return Files(folder / "model.onnx", None, str(refusal).splitlines()[0])
     return Files(folder / "model.onnx", small, "")
+
+
+def translator_files(model: EncoderDecoder, source: Vocabulary, target: Vocabulary) -> Files:
+    """The file of a translator, which there is in float32 only."""
+    path = Path(tempfile.mkdtemp(prefix="rnncore-applications-")) / "model.onnx"
+    export_translator(model, path, source_vocabulary=source, target_vocabulary=target)
+    return Files(path, None, "Translators are not written in int8.")
 
 
 def step_us(answer: Callable[[Any], object], inputs: Sequence[Any], steps: int, rounds: int = 5) -> float:

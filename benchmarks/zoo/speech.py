@@ -216,6 +216,14 @@ def _rnnlm() -> Subject:
     return Subject(module, lambda b, t: torch.randint(40, (b, t)), causal=True)
 
 
+@entry("speechbrain", "EnhancementGenerator")
+def _enhancement() -> Subject:
+    from speechbrain.lobes.models.MetricGAN import EnhancementGenerator
+
+    # The second input is the share of the longest row that each row has.
+    return Subject(EnhancementGenerator(), lambda b, t: (torch.rand(b, t, 257), torch.ones(b)))
+
+
 @entry("speechbrain", "dual_path.SBRNNBlock")
 def _dual_path() -> Subject:
     from speechbrain.lobes.models.dual_path import SBRNNBlock

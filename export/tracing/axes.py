@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import output_shapes
-from rnncore.export.tracing.groups import Group, find_groups, find_limits
+from rnncore.export.tracing.groups import Group, find_groups, find_limits, leave_empty
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
@@ -38,9 +39,17 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     if len(joined) < len(groups):
         groups = joined
         names = _names(prober, example, groups, said)
+    # Of another axis that takes a few sizes around the example's, such as the height of an image of which convolutions must
+    # leave one row, the example's is what the module is for.
+    kept = [
+        k
+        for k, group in enumerate(groups)
+        if group.maximum is None or names[k] in (BATCH, TIME) or group.places[0] in said
+    ]
+    groups, names = [groups[k] for k in kept], {place: names[k] for place, k in enumerate(kept)}
     _check(module, example, groups, names)
     try:
-        shapes = output_shapes(prober, groups, names)
+        groups, names, shapes = _with_shapes(prober, groups, names, said)
     except Unfitting as why:
         raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
     extents = {names[k]: _extent(names[k], group, shapes) for k, group in enumerate(groups)}
@@ -54,6 +63,30 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     )
     counts = _counts(prober, example, groups, names) if BATCH in names.values() else {}
     return replace(example, inputs=inputs, extents=extents, output_shapes=shapes, counts=counts)
+
+
+def _with_shapes(
+    prober: Prober, groups: list[Group], names: dict[int, str], said: Mapping[Place, str]
+) -> tuple[list[Group], dict[int, str], tuple[tuple[Size, ...], ...]]:
+    """The groups, their names and the shapes of the outputs; some axes begin later, or are fixed, if that makes a rule.
+
+    Raises:
+        Unfitting: the shapes follow no rule even so.
+    """
+    try:
+        return groups, names, output_shapes(prober, groups, names)
+    except Unfitting as why:
+        reason = why
+    for group in groups:
+        leave_empty(prober, group)  # y[:, 4:] of four steps is nothing
+    with suppress(Unfitting):
+        return groups, names, output_shapes(prober, groups, names)
+    # What is free by accident, as in view(-1, steps, features), makes an output that follows no rule.
+    kept = [k for k, group in enumerate(groups) if names[k] == BATCH or group.places[0] in said]
+    fewer, own = [groups[k] for k in kept], {i: names[k] for i, k in enumerate(kept)}
+    with suppress(Unfitting):
+        return fewer, own, output_shapes(prober, fewer, own)
+    raise reason
 
 
 def _counts(prober: Prober, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> dict[str, str]:
@@ -181,7 +214,7 @@ def _batch_and_time(
     timed = [t for t in open_groups if any(steps.get(t, ()))] + looped
     time = next((k for k in timed if k in followed), timed[0] if timed else None)
     if time is None:
-        time = next((k for k in usual[TIME]), None)
+        time = next((k for k in usual[TIME] if k not in usual[BATCH]), None)
     if time is None:
         # No layer says which axis is time: it is the only free one besides the rows that outputs follow, such as the last one
         # of a stack of convolutions.

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from rnncore.export.tracing.model_arguments import take_apart
+
 M = TypeVar("M", bound=nn.Module)
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
 def copied(module: M) -> M:
-    """A deep copy of ``module``; of computed attributes, such as a pruned weight, with the value that they have.
+    """A deep copy of ``module``, compiled nowhere; of computed attributes, such as a pruned weight, with the value they have.
 
     torch refuses to copy a tensor that came out of a computation with gradients.
     """
@@ -24,7 +26,9 @@ def copied(module: M) -> M:
             for tensor in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(tensor, Tensor) and not tensor.is_leaf:
                     memo[id(tensor)] = tensor.detach().clone()
-    return copy.deepcopy(module, memo)
+    made = copy.deepcopy(module, memo)
+    take_apart(made)
+    return made
 
 
 @contextmanager

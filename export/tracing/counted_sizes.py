@@ -1,7 +1,10 @@
-"""``lengths.max().item()`` as a size: where the longest row is as long as the array, the two are one number.
+"""Lengths that code takes out of their tensor while it is traced.
 
-Code makes masks with it (``torch.arange(lengths.max()) < lengths[:, None]``).  A file cannot turn a value into a size; but in
-all that is traced and compared the largest count is the size of the axis that it counts along, and so it is that size.
+``lengths.max().item()`` is a size: where the longest row is as long as the array, the two are one number.  Code makes masks with
+it (``torch.arange(lengths.max()) < lengths[:, None]``).  A file cannot turn a value into a size; but in all that is traced and
+compared the largest count is the size of the axis that it counts along, and so it is that size.
+
+``lengths.tolist()`` is a list for ``pack_padded_sequence``, and remembers which tensor it is of.
 """
 
 from __future__ import annotations
@@ -15,8 +18,41 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from rnncore.runtime.errors import ExportError
+
 _SAME = ("to", "long", "int", "cpu", "clone", "detach", "contiguous", "type", "type_as")
 _LARGEST = ("max", "amax")
+_EACH = ("unbind", "tolist", "numpy")  # the first is what iterates over a tensor
+
+
+class EachRow:
+    """What stands for all numbers of a batch where code takes them one by one: a trace does not know how many there are.
+
+    A list of it is good for packing with, and for nothing else.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def item(self) -> EachRow:
+        """Itself, as a number of Python."""
+        return self
+
+    def _refuse(self, *_: Any) -> Any:
+        raise ExportError(
+            "forward computes with the lengths of a batch one by one, as numbers of Python (tolist(), a loop over them), which "
+            "a trace would freeze; compute with the tensor"
+        )
+
+    __index__ = __int__ = __float__ = __bool__ = __array__ = __lt__ = __gt__ = __le__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __truediv__ = __mod__ = _refuse
+
+
+def listed(value: Any) -> Any:
+    """The tensor that a list of all its numbers stands for; anything else as it is."""
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], EachRow):
+        return value[0].tensor
+    return value
 
 
 class _Counts(TorchFunctionMode):
@@ -34,6 +70,10 @@ class _Counts(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if name in _EACH and is_count(args[0]) and not isinstance(args[0].shape[0], int):
+            return [EachRow(args[0])]
+        if name in ("tensor", "as_tensor") and args and listed(args[0]) is not args[0]:
+            return listed(args[0])
         if name == "item" and self.largest(args[0]) is not None:
             return self.largest(args[0])
         if name == "arange":
@@ -78,4 +118,4 @@ def size_counted(value: Any) -> Any:
 def is_count(value: Tensor) -> bool:
     """Whether a tensor may hold one count for each row."""
     whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
-    return value.dim() == 1 and whole and value.numel() > 0
+    return value.dim() == 1 and whole and bool(value.shape[0] > 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -154,7 +155,7 @@ class Example:
                 problems.append(f"example input '{name}' has shape {tuple(value.shape)}: it needs at least one entry")
             inputs.append(Input(name, value, chosen))
         if not inputs:
-            problems.append("the example holds no tensor")
+            problems.append(f"the example holds no tensor, only {_kinds(arguments)}")
         raise_all(problems)
         sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
         found = cls(tuple(inputs), own, min(sizes, default=0), arguments)
@@ -225,6 +226,23 @@ class Example:
             for i, sizes in zip(self.inputs, own, strict=True)
         ]
 
+    def in_parts(self, module: nn.Module) -> list[Callable[[], Any]]:
+        """Calls of ``module`` on the example itself, on its first steps, and on those after them."""
+        steps = next((i.value.shape[i.axes.index(TIME)] for i in self.inputs if TIME in i.axes), 1)
+        cuts = ((0, steps), (0, steps // 2), (steps // 2, steps)) if steps > 1 else ((0, steps),) * 3
+        return [lambda cut=cut: self.call(module, self._between(*cut)) for cut in cuts]  # type: ignore[misc]
+
+    def _between(self, start: int, end: int) -> list[Tensor]:
+        """The example's tensors from step ``start`` to ``end``; lengths are full."""
+        return [
+            torch.full_like(i.value, end - start)
+            if i.name == self.lengths
+            else i.value.narrow(i.axes.index(TIME), start, end - start)
+            if TIME in i.axes
+            else i.value
+            for i in self.inputs
+        ]
+
     def call(self, module: nn.Module, tensors: Sequence[Tensor]) -> Any:
         """``module`` on flat tensors; lengths, int64 in every file, get the dtype that the module is made for."""
         named = zip(self.inputs, tensors, strict=True)
@@ -256,8 +274,6 @@ def default_axes(value: Tensor) -> tuple[str | None, ...]:
 
 def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
     """The arguments of ``module.forward`` that ``example`` stands for; InputError when it does not fit."""
-    if isinstance(module, torch.jit.ScriptModule):
-        raise InputError("TorchScript cannot be exported: hand in the module that it was made of")
     signature = inspect.signature(module.forward)
     args: tuple[Any, ...] = (example,)
     kwargs: dict[str, Any] = {}
@@ -266,12 +282,33 @@ def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
     elif isinstance(example, tuple):
         args = example
     try:
-        return signature.bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
     except TypeError as error:
+        if kwargs and not kwargs.keys() & signature.parameters.keys():
+            with suppress(Exception), torch.no_grad():  # one argument, which is a dict: if it is, the module takes it
+                whole = signature.bind(example)
+                module(*whole.args, **whole.kwargs)
+                return _without_gradients(whole)
         raise InputError(
             f"the example does not fit {type(module).__name__}.forward{signature}: {error}; pass a tensor, a tuple of "
             "positional arguments, or a dict of keyword arguments"
         ) from None
+    return _without_gradients(bound)
+
+
+def _without_gradients(arguments: inspect.BoundArguments) -> inspect.BoundArguments:
+    for name, value in arguments.arguments.items():
+        found = [tensor for _, tensor in named_tensors(value, name)]
+        if any(tensor.requires_grad for tensor in found) and not isinstance(value, PackedSequence):
+            arguments.arguments[name] = with_tensors(value, iter([tensor.detach() for tensor in found]))
+    return arguments
+
+
+def _kinds(arguments: inspect.BoundArguments) -> str:
+    """The types of the values, as words."""
+    kinds = [type(value) for value in arguments.arguments.values()]
+    words = ", ".join(dict.fromkeys(kind.__name__ for kind in kinds)) or "nothing"
+    return words + (": use torch.from_numpy" if any(kind.__module__ == "numpy" for kind in kinds) else "")
 
 
 def _refuse_packed(arguments: inspect.BoundArguments) -> None:

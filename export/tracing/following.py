@@ -8,7 +8,7 @@ import torch
 
 from rnncore.export.tracing.groups import Group
 from rnncore.export.tracing.probing import Outcome, Prober
-from rnncore.runtime.format.axes import Flat, Size, Steps
+from rnncore.runtime.format.axes import BATCH, Flat, Size, Steps
 from rnncore.runtime.format.step_fitting import Unfitting, fit_steps
 
 Names = Mapping[int, str]
@@ -72,8 +72,9 @@ def _size(prober: Prober, groups: Sequence[Group], names: Names, place: tuple[in
         return fit_steps(names[k], points, lambda n: _asked(prober, groups[k], n, place), groups[k].multiple)
     if len(follows) > 2:
         raise Unfitting(f"axis {axis} of output {output} follows {len(follows)} axes of the inputs")
-    (one, points_one), (two, points_two) = follows
-    # Rows times steps: with one of them as in the example, the size is a multiple of the other.
+    # Rows times steps: with one of them as in the example, the size is a multiple of the other.  Rows are asked first: one row
+    # alone is as it is in a batch, and one step alone is not where a layer goes backwards.
+    (one, points_one), (two, points_two) = sorted(follows, key=lambda own: names[own[0]] != BATCH)
     for first, second in (((one, points_one), (two, points_two)), ((two, points_two), (one, points_one))):
         rows = groups[first[0]].size
         if all(size * rows == found * n for n, size in first[1].items()):

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+import torch
+
 from rnncore.export.tracing.affine_ties import Follower, find_affine_ties
 from rnncore.export.tracing.probing import Outcome, Place, Prober
 
 _MOST_TIES = 64  # combinations of axes that are tried together for one size
 _MOST_MULTIPLE = 4096
 _FAR = (2, 3)  # times the size of the example
+_NEAR = 4  # a largest size this near the example's is common
 
 
 @dataclass
@@ -53,15 +56,18 @@ def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Pla
     alone = [place for place in open_places if _free(prober, (place,))]
     # torch packs the first rows where there are more rows than lengths: that an axis may grow does not make it free.
     doubtful = [p for p in alone if prober.base[p] > 1 and prober.run({p: prober.base[p] - 1}) is None]
+    if len({index for index, _ in alone}) > 1:  # one may be a little longer than another, as labels than steps
+        doubtful += [p for p in alone if p not in doubtful and prober.base[p] > 2 and not _free_far(prober, (p,))]
     groups += [Group((place,), prober.base[place]) for place in alone if place not in doubtful]
-    groups += _ties(prober, [place for place in open_places if place not in alone or place in doubtful])
+    groups += _ties(prober, [place for place in open_places if place not in alone or place in doubtful], doubtful)
     taken = {place for group in groups for place in group.places}
     left = [place for place in open_places if place not in taken and place not in alone]
     groups += [
         Group((leader,), prober.base[leader], followers=followers)
         for leader, followers in find_affine_ties(prober, left)
     ]
-    groups += [Group((place,), prober.base[place]) for place in doubtful if place not in taken]
+    rest = [place for place in doubtful if place not in taken]
+    groups += [Group((place,), prober.base[place]) for place in rest if not _read_to_here(prober, place)]
     for group in groups:
         find_limits(prober, group)
     return groups
@@ -95,16 +101,37 @@ def _free(prober: Prober, places: Sequence[Place]) -> bool:
     return any(prober.run(dict.fromkeys(places, other)) is not None for other in (size + 1, 2 * size, size + 2))
 
 
-def _ties(prober: Prober, places: Sequence[Place]) -> list[Group]:
+def _free_far(prober: Prober, places: Sequence[Place]) -> bool:
+    """Whether axes may be twice as large and half as large, not one more or less only."""
+    size = prober.base[places[0]]
+    return all(prober.run(dict.fromkeys(places, other)) is not None for other in (2 * size, (size + 1) // 2))
+
+
+def _read_to_here(prober: Prober, place: Place) -> bool:
+    """Whether the module reads as many entries as the example has, no fewer, and looks at none of those behind."""
+    index, axis = place
+    size = prober.base[place]
+    tensors = prober.draw({place: size + 1})
+    cut = [value.narrow(axis, 0, size) if i == index else value for i, value in enumerate(tensors)]
+    longer, right = prober.answer(tensors), prober.answer(cut)
+    if longer is None or right is None or prober.run({place: size - 1}) is not None:
+        return False
+    pairs = zip(longer, right, strict=True)
+    return len(tensors) > 1 and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+
+
+def _ties(prober: Prober, places: Sequence[Place], doubtful: Sequence[Place]) -> list[Group]:
     """Groups of at least two axes, of equal size, that are free together only.
 
     Those that take one more come first: rows that a policy takes for steps may be twice as many without its states.
+    doubtful: axes that may grow alone, as nobody reads what is more: that several of them may do so together ties none.
     """
     groups: list[Group] = []
     left = list(places)
     for free in (_one_more, _free):
         while not prober.exhausted:
-            found = next((tie for tie in _candidates(prober, left) if free(prober, tie)), None)
+            ties = (tie for tie in _candidates(prober, left) if free(prober, tie))
+            found = next((tie for tie in ties if not {*tie} <= {*doubtful} or _free_far(prober, tie)), None)
             if found is None:
                 break
             groups.append(Group(found, prober.base[found[0]]))
@@ -145,7 +172,11 @@ def _some(choices: Sequence[Sequence[Place | None]]) -> list[tuple[Place | None,
 
 
 def find_limits(prober: Prober, group: Group) -> None:
-    """The least size and what it is a multiple of; the outcomes on the way are kept."""
+    """The least size, the largest if there is one, and what it is a multiple of; the outcomes on the way are kept.
+
+    A module that takes a little more than its example, and nothing far from it, has a largest size: positions of which there is
+    a table, an image of which a stack of convolutions must leave one row.
+    """
     size = group.size
 
     def works(n: int) -> bool:
@@ -158,9 +189,14 @@ def find_limits(prober: Prober, group: Group) -> None:
     if not works(size + 1):
         steps = [d for d in range(2, min(size, _MOST_MULTIPLE) + 1) if size % d == 0]
         group.multiple = next((d for d in steps if works(size + d)), size)
-    for far in _FAR:
-        works(far * size)
+    far = [n for n in _FAR if works(n * size)]
     one = group.multiple
+    if not far and not prober.exhausted:
+        least, most = size // one, _FAR[0] * size // one  # the first is taken, the last is not
+        while most - least > 1:
+            middle = least + 1 if least - size // one < _NEAR else (least + most) // 2
+            least, most = (middle, most) if works(middle * one) else (least, middle)
+        group.maximum = None if prober.exhausted else least * one
     bad, good = 0, size // one  # in units of the multiple
     if works(one):
         good = 1
@@ -174,6 +210,27 @@ def find_limits(prober: Prober, group: Group) -> None:
     # Outcomes near each other tell how an output's size follows.
     for n in (group.minimum + one, group.minimum + 2 * one, size + 2 * one, size + 3 * one):
         works(n)
+
+
+def leave_empty(prober: Prober, group: Group) -> None:
+    """Take the sizes from ``group`` at which an output is empty, if all of them are small."""
+    base = prober.run({})
+    bad = max((n for n, outcome in group.outcomes.items() if _has_empty(outcome)), default=0)
+    if not bad or bad >= group.size or base is None or _has_empty(base):
+        return
+    good = min(n for n in group.outcomes if n > bad)
+    while good - bad > group.multiple:
+        middle = bad + (good - bad) // (2 * group.multiple) * group.multiple
+        outcome = group.run(prober, middle)
+        bad, good = (middle, good) if outcome is None or _has_empty(outcome) else (bad, middle)
+        if outcome is not None:
+            group.outcomes[middle] = outcome
+    group.minimum = good
+    group.outcomes = {n: outcome for n, outcome in group.outcomes.items() if n >= good}
+
+
+def _has_empty(outcome: Outcome) -> bool:
+    return any(0 in shape for shape in outcome.shapes)
 
 
 def _same_ranks(outcome: Outcome, base: Outcome | None) -> bool:

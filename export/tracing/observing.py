@@ -25,9 +25,8 @@ class Observed:
         """Name of the input that the module packs with.
 
         Raises:
-            ExportError: there are several, or the lengths would be frozen.
+            ExportError: there are several.
         """
-        self.packs.check()
         found = [name for name, tensor in named if self.packs.packed_with(tensor)]
         if len(found) > 1:
             raise ExportError(

@@ -220,7 +220,13 @@ def _observe(module: nn.Module, example: Example, tensors: Sequence[Tensor]) -> 
         return run()
 
     # Converted layers take packed sequences as padded ones wherever there is a recorder.
-    with unchanged(module), recording(plain), packing_by(PaddedPacker()), torch.no_grad(), _Functions(answer):
+    with (
+        unchanged(module),
+        recording(plain),
+        packing_by(PaddedPacker(listed=True)),
+        torch.no_grad(),
+        _Functions(answer),
+    ):
         example.call(module, tensors)
     return found
 

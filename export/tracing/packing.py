@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils import rnn
 from torch.nn.utils.rnn import PackedSequence
 
+from rnncore.export.tracing.counted_sizes import listed
 from rnncore.layers.base import valid_steps
 from rnncore.runtime.errors import ExportError
 
@@ -172,30 +173,36 @@ class PackObserver:
     def forward(self, layer: nn.RNNBase, sequence: PackedSequence, hx: Any) -> None:
         """As torch does."""
 
-    def check(self) -> None:
-        """Raise ExportError where a trace would freeze the lengths or fail obscurely."""
-        for lengths in self.lengths:
-            if not isinstance(lengths, Tensor):
-                raise ExportError(
-                    f"pack_padded_sequence got its lengths as a {type(lengths).__name__}, which would be frozen; hand over "
-                    "the tensor that came into forward, pack_padded_sequence(x, lengths.cpu(), ...), without tolist()"
-                )
-
     def packed_with(self, tensor: Tensor) -> bool:
         """Whether ``tensor``, an input of the module, or a copy of it gave the lengths."""
         for lengths in self.lengths:
             if lengths is tensor:
                 return True
+            lengths = torch.as_tensor(lengths)
             if tensor.dim() == 1 and not tensor.is_floating_point() and lengths.shape == tensor.shape:
                 return bool(torch.equal(lengths.cpu().long(), tensor.cpu().long()))
         return False
 
 
 class PaddedPacker:
-    """Makes and reads PackedSequences of padded data; see the top of this file."""
+    """Makes and reads PackedSequences of padded data; see the top of this file.
+
+    listed: lengths may be plain lists, as nothing is kept of this run.
+    """
+
+    def __init__(self, *, listed: bool = False) -> None:
+        self._listed = listed
 
     def pack(self, input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PackedSequence:
-        """Padded data and lengths, in the order of the caller, sorted or not."""
+        """Padded data and lengths, in the order of the caller, sorted or not; ExportError where a trace would freeze these."""
+        lengths = listed(lengths)
+        if self._listed:
+            lengths = torch.as_tensor(lengths)
+        if not isinstance(lengths, Tensor):
+            raise ExportError(
+                f"pack_padded_sequence got its lengths as a {type(lengths).__name__}, which would be frozen; hand over "
+                "the tensor that came into forward, pack_padded_sequence(x, lengths.cpu(), ...)"
+            )
         return PackedSequence(input if batch_first else input.transpose(0, 1), lengths.to("cpu", torch.int64))
 
     def pad(

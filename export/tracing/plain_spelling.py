@@ -55,6 +55,18 @@ def drop_notes(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
+def clamp_by_floats(program: ExportedProgram) -> None:
+    """Write whole bounds of floats as floats.
+
+    torch.onnx looks for one kind of number, and makes of a whole one beside a float a tensor that no clamp takes.
+    """
+    for node in program.graph_module.graph.nodes:
+        if node.target is aten.clamp.default and _value(node).is_floating_point():
+            node.args = tuple(float(bound) if isinstance(bound, int) else bound for bound in node.args)
+            node.kwargs = {name: float(b) if isinstance(b, int) else b for name, b in node.kwargs.items()}
+    program.graph_module.recompile()
+
+
 def _writes(target: Any) -> bool:
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 

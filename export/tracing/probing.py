@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,9 +70,16 @@ class _Watch(TorchFunctionMode):
             first, second = args[0].shape[:2]
             self.calls.append((first, second) if args[_BATCH_FIRST] else (second, first))
         elif name in _LAYERS and len(args) > 1 and isinstance(args[1], Tensor):  # packed: data and sizes of its steps
+            _check_features(args[0], args[3])
             self.calls.append((int(args[1][0]) if args[1].numel() else 0, args[1].numel()))
         elif name in _CELLS and isinstance(args[0], Tensor):
             self.calls.append((args[0].shape[0], 1))
+
+
+def _check_features(data: Tensor, weights: Sequence[Tensor]) -> None:
+    """What torch leaves out: packed sequences of equal length run with any number of features, and give any numbers."""
+    if weights and data.shape[-1] != weights[0].shape[-1]:
+        raise ValueError(f"{data.shape[-1]} features for a layer of {weights[0].shape[-1]}")
 
 
 def _multiplications(name: str, args: Any, result: Any) -> int:

@@ -54,6 +54,12 @@ def line_of_node(node: Node) -> str:
     return _text(file, int(line), function) if file and own else ""
 
 
+def line_in_text(text: str) -> str:
+    """The last line of the user's code in the tracebacks that ``text`` quotes; empty if none."""
+    own = [frame for frame in _FRAME.findall(text) if is_users(frame[0])]
+    return _text(own[-1][0], int(own[-1][1]), own[-1][2]) if own else ""
+
+
 def line_of_frame(frame: Any) -> tuple[str, bool]:
     """(line, whether it is the user's) of a frame that torch remembers."""
     file = str(getattr(frame, "filename", "") or "")

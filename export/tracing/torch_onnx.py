@@ -15,8 +15,9 @@ from torch.export import ExportedProgram
 from rnncore.export.tracing.counted_numbers import CountedNumbers
 from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
+from rnncore.export.tracing.pooling import PoolsAnySize
 from rnncore.export.tracing.silence import silent
-from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.source_lines import line_in_text, line_of_exception
 from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
@@ -72,7 +73,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with silent(), whole_quotients(), sizes_stay_sizes(module), CountedNumbers(), torch.no_grad():
+    with silent(), whole_quotients(), sizes_stay_sizes(module), CountedNumbers(), PoolsAnySize(), torch.no_grad():
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:
@@ -118,11 +119,17 @@ def _explain(error: Exception, what: str) -> str:
     if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):
         message += (
             f"\n  {FIXES_AXIS} (a size read as a Python number, as numpy or range() read it, a loop over time, a reshape "
-            "with literal sizes, nn.MaxPool1d). Use tensor operations, the sequential form if the package has one, or wrap a "
+            "with literal sizes). Use tensor operations, the sequential form if the package has one, or wrap a "
             "loop over time in rnncore.Recurrent with a Cell."
         )
     return message
 
 
 def _first_lines(error: Exception, lines: int = 6) -> str:
+    inner = error.__cause__
+    if (
+        isinstance(inner, Exception) and type(error).__name__ == "ConversionError"
+    ):  # it says how to report that to torch
+        where = line_in_text(str(inner))
+        return f"{_first_lines(inner, lines - 1)}{where and f'{chr(10)}  at {where}'}"
     return "\n  ".join(line for line in str(error).strip().splitlines()[:lines] if line.strip()) or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from rnncore.export.tracing.plain_spelling import drop_notes, spell_plainly
+from rnncore.export.tracing.plain_spelling import clamp_by_floats, drop_notes, spell_plainly
 
 _SAME_NUMBERS = (torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default)
 """A second trace writes them as others because they may share memory, which a file knows nothing of."""
@@ -67,6 +67,7 @@ def spare_decompositions(program: ExportedProgram, opset: int) -> None:
     where each has a translation and none is written as others first, writes in place or holds control flow.
     """
     drop_notes(program)
+    clamp_by_floats(program)
     decompose = program.run_decompositions
 
     def run_decompositions(*args: Any, **options: Any) -> ExportedProgram:

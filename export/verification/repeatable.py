@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.runtime.errors import ExportError
 
@@ -45,38 +46,122 @@ class Snapshot:
         return [name for name, value in now.items() if name not in self.attributes or self.attributes[name] != value]
 
 
-def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> None:
+class Remembers(ExportError):
+    """Answers depend on an attribute that forward moves; ``attributes``: all that move, by path."""
+
+    def __init__(self, attributes: Sequence[str], begun: str | None = None) -> None:
+        way_out = "hand what it remembers in as an argument and return what it becomes"
+        if begun is not None:
+            way_out = f"'{begun}' holds the end of an earlier call: put zeros or None there first (model.reset(), say)"
+        super().__init__(
+            f"forward moves attribute '{attributes[0]}': called twice on equal inputs, it answers differently; {way_out}"
+        )
+        self.attributes = tuple(attributes)
+
+
+def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> tuple[str, ...]:
     """Call ``module``, fresh and in eval mode, on its example: twice, on other values, and once more.
 
-    A call that fails is no matter of this check.  What an attribute only remembers (a mask, the last attention) is none
-    either, as long as no answer depends on it.
+    A call that fails is no matter of this check.  What an attribute or a buffer only remembers (a mask, the last attention, the
+    membranes of neurons that each call begins anew) is none either, as long as no answer depends on it.
+
+    Returns:
+        Attributes that answers depend on and that may be a state, as they start from zeros or nothing: see
+        :func:`check_carried`.  ``module`` is as it was.
 
     Raises:
-        ExportError: a buffer moves, or equal inputs get different answers.
+        ExportError: a buffer moves that an answer depends on, or equal inputs get different answers.
     """
     before = Snapshot.of(module)
+    starts = _attribute_values(module)
+    with unchanged(module):
+        try:
+            _check_answers(module, arguments, before)
+        except Remembers as reason:
+            remembers, ends = reason, _attribute_values(module)
+        else:
+            return ()
+    moved = remembers.attributes
+    begun = [name for name in moved if not _is_empty(starts.get(name))]
+    if begun:
+        raise Remembers(moved, begun[0])
+    if not any(_has_tensor(ends.get(name)) for name in moved) or before.moved_attributes(module):
+        raise remembers
+    answers = []
+    for _ in range(2):
+        with unchanged(module):
+            answers.append(_answer(module, arguments))
+    if not same_answers(*answers):
+        raise ExportError(f"{TWICE}: a file answers equal questions equally; leave out what draws random numbers")
+    return moved
+
+
+def check_carried(module: nn.Module, parts: Sequence[Callable[[], Any]], attributes: Sequence[str]) -> None:
+    """Whether ``module``, called on one part of a sequence after the other, answers as on the ``whole``, the first of ``parts``.
+
+    Raises:
+        ExportError: it does not, so that ``attributes`` are no state of a stream.
+    """
+    with unchanged(module), torch.no_grad():
+        whole = _tensors(parts[0]())
+    with unchanged(module), torch.no_grad():
+        first, second = (_tensors(part()) for part in parts[1:])
+    for number, value in enumerate(whole):
+        joined = second[number]
+        axes = [k for k in range(value.dim()) if first[number].shape[k] + joined.shape[k] == value.shape[k]]
+        if joined.dim() == value.dim() and joined.shape != value.shape and axes:
+            joined = torch.cat([first[number], joined], axes[0])
+        if joined.shape != value.shape or not torch.allclose(
+            joined.double(), value.double(), atol=1e-4, equal_nan=True
+        ):
+            raise Remembers(attributes)
+
+
+def _check_answers(module: nn.Module, arguments: inspect.BoundArguments, before: Snapshot) -> None:
     try:
         first = _answer(module, arguments)
         again = _answer(module, arguments)
     except Exception:
         return
-    _refuse_moved(before.moved_buffers(module))
+    moving = before.moved_buffers(module)
+    if moving and not (same_answers(first, again) and _begins_anew(module, arguments, before, first)):
+        _refuse_moved(moving)
     try:
         _answer(module, arguments, lambda tensor: tensor.flip(tuple(range(tensor.dim()))))
     except Exception:
         after = again  # the module does not take these values
     else:
         after = _answer(module, arguments)
-    _refuse_moved(before.moved_buffers(module))
+    later = [name for name in before.moved_buffers(module) if name not in moving]
+    if later and not (same_answers(first, after) and _begins_anew(module, arguments, before, first)):
+        _refuse_moved(later)
     if same_answers(first, again) and same_answers(first, after):
         return
     moved = before.moved_attributes(module)
     if moved:
-        raise ExportError(
-            f"forward moves attribute '{moved[0]}': called twice on equal inputs, it answers differently; hand what it "
-            "remembers in as an argument and return what it becomes"
-        )
+        raise Remembers(moved)
     raise ExportError(f"{TWICE}: a file answers equal questions equally; leave out what draws random numbers")
+
+
+def _begins_anew(
+    module: nn.Module, arguments: inspect.BoundArguments, before: Snapshot, right: Sequence[Tensor]
+) -> bool:
+    """Whether no answer depends on the buffers that ``module`` moves: any other values in them give ``right`` as well."""
+    for as_it_was in (False, True):
+        for name in before.moved_buffers(module):
+            path, _, own = name.rpartition(".")
+            buffers = module.get_submodule(path)._buffers
+            value = before.buffers[name] if as_it_was else buffers.get(own)
+            if value is None:
+                return False
+            buffers[own] = ~value if value.dtype == torch.bool else value * 3 + 7
+        try:
+            found = _answer(module, arguments)
+        except Exception:  # it reads them
+            return False
+        if not same_answers(right, found):
+            return False
+    return True
 
 
 def _refuse_moved(buffers: Sequence[str]) -> None:
@@ -134,7 +219,11 @@ def _answer(
         filled[name] = with_tensors(value, iter([change(tensor) for _, tensor in named_tensors(value, name)]))
     bound = inspect.BoundArguments(arguments.signature, filled)
     with torch.no_grad():
-        return [tensor.detach().clone() for _, tensor in named_tensors(module(*bound.args, **bound.kwargs), "")]
+        return _tensors(module(*bound.args, **bound.kwargs))
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [tensor.detach().clone() for _, tensor in named_tensors(outputs, "")]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -162,10 +251,30 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """Plain attributes of a module and its parts, by path, in a form that can be compared."""
-    for path, part in module.named_modules():
-        for name, value in vars(part).items():
-            if not name.startswith("_") and (plain := _plain(value)) is not None:
-                yield f"{path}.{name}" if path else name, plain
+    for name, value in _attribute_values(module).items():
+        if (plain := _plain(value)) is not None:
+            yield name, plain
+
+
+def _attribute_values(module: nn.Module) -> dict[str, Any]:
+    """Attributes of a module and its parts, by path."""
+    return {
+        f"{path}.{name}" if path else name: value
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if not name.startswith("_")
+    }
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether an attribute is a state that has not begun: no tensor in it, or zeros."""
+    if isinstance(value, Tensor):
+        return not bool(value.any())
+    return all(_is_empty(part) for part in value) if isinstance(value, tuple | list) else True
+
+
+def _has_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(map(_has_tensor, value)))
 
 
 def _plain(value: Any) -> Any:

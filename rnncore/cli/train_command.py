@@ -20,6 +20,7 @@ _FIXED = {
     "vocabulary_size": "--vocabulary-size",
     "lowercase": "--lowercase",
     "adaptive": "--adaptive",
+    "ngrams": "--ngrams",
     "cell": "--cell",
     "layers": "--layers",
     "hidden": "--hidden",
@@ -85,6 +86,14 @@ def train(
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Adaptive softmax: trains large vocabularies faster.")
     ] = False,
+    ngrams: Annotated[
+        int | None,
+        typer.Option(
+            help="Mix in counted n-grams of up to so many tokens, 0 for none: a better model of a small corpus, a larger file.  "
+            "[default: 10, of words 5; of over 3 million tokens 0]",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(help="Most passes over the corpus.  [default: 2 to 16, more for less text]", show_default=False),
@@ -118,7 +127,10 @@ def train(
     ] = None,
     form: Annotated[str, typer.Option(help="The loop in the file: loop or scan.")] = "loop",
     quantize: Annotated[
-        str | None, typer.Option(help="int8: a file of a quarter of the size, with what that costs on held-out text.")
+        str | None,
+        typer.Option(
+            help="int8: weights of a quarter of the size (n-grams stay), with what that costs on held-out text."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints, besides one an epoch.")] = 60.0,
@@ -165,6 +177,7 @@ def train(
                 adaptive,
                 compiled,
                 lowercase,
+                ngrams,
             ),
             train_setup.Optimisation(epochs, bptt, batch, lr, seed, patience),
             checkpoint,

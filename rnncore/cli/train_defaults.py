@@ -14,13 +14,20 @@ PATIENCE = 3
 
 _CHARACTERS_TO_READ, _WORDS_TO_READ = 2_500_000, 800_000  # in all epochs together: minutes on two cores
 _LARGE_CORPUS = 1_000_000  # tokens from which on overfitting is no longer what limits a model of words
+_NGRAMS_UP_TO = (
+    3_000_000  # tokens; of more text the recurrent layers learn what n-grams know, and counting takes memory
+)
 _FEW_TOKENS = 20_000
 _MANY_UNKNOWN = 0.1
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """Sizes and settings; ``tied`` where embedding and top layer are of one size and the head is one matrix."""
+    """Sizes and settings.
+
+    ``tied`` where embedding and top layer are of one size and the head is one matrix; ``ngrams``: tokens of the longest n-gram
+    that is mixed in.
+    """
 
     layers: int
     hidden: int
@@ -30,6 +37,7 @@ class Defaults:
     epochs: int
     bptt: int
     learning_rate: float
+    ngrams: int
 
 
 def defaults_for(level: str, tokens: int) -> Defaults:
@@ -39,9 +47,21 @@ def defaults_for(level: str, tokens: int) -> Defaults:
     head, and strong dropout keeps it from learning the texts by heart (Zaremba et al. 2014, Press and Wolf 2017).
     """
     if level == "characters":
-        return Defaults(2, 256, 64, 0.1, False, _epochs(_CHARACTERS_TO_READ, tokens, 12), 64, 8e-3)
+        return Defaults(
+            2,
+            256,
+            64,
+            0.1,
+            False,
+            _epochs(_CHARACTERS_TO_READ, tokens, 12),
+            64,
+            8e-3,
+            10 if tokens <= _NGRAMS_UP_TO else 0,
+        )
     dropout = 0.5 if tokens < _LARGE_CORPUS else 0.3
-    return Defaults(1, 256, 256, dropout, True, _epochs(_WORDS_TO_READ, tokens, 16), 32, 6e-3)
+    return Defaults(
+        1, 256, 256, dropout, True, _epochs(_WORDS_TO_READ, tokens, 16), 32, 6e-3, 5 if tokens <= _NGRAMS_UP_TO else 0
+    )
 
 
 def _epochs(to_read: int, tokens: int, most: int) -> int:

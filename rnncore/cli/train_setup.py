@@ -13,7 +13,7 @@ import torch
 from rnncore.cli.console import STDIN, text_argument
 from rnncore.cli.train_defaults import PATIENCE, Defaults, defaults_for
 from rnncore.layers import compile_steps
-from rnncore.models import CellConfig, LanguageModelConfig
+from rnncore.models import CellConfig, InterpolatedLanguageModel, LanguageModel, LanguageModelConfig
 from rnncore.models.language_model_head import default_cutoffs
 from rnncore.runtime.errors import InputError, MissingExtraError
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
@@ -27,7 +27,7 @@ from rnncore.text import (
     subword_vocabulary,
     word_vocabulary,
 )
-from rnncore.training import Checkpoint, Observer, Trainer, TrainingSettings, new_model
+from rnncore.training import Checkpoint, Observer, Trainer, TrainingSettings, interpolate, new_model
 
 TOKENS = ("characters", "words", "subwords")
 ACCURACY_TOKENS = 20_000  # held-out tokens on which the cost of int8 is measured
@@ -51,6 +51,7 @@ class Choices:
     adaptive: bool = False
     compiled: bool = False
     lowercase: bool = False
+    ngrams: int | None = None
 
 
 def check_export(form: str, quantize: str | None = None) -> None:
@@ -141,6 +142,7 @@ def new_trainer(choices: Choices, optimisation: Optimisation, checkpoint: Path, 
             "held_out": choices.held_out,
             "log_dir": None if running.log_dir is None else str(running.log_dir.resolve()),
             "compiled": choices.compiled,
+            "ngrams": _ngrams(choices, defaults),
         },
         device=running.device,
         observer=running.observer,
@@ -204,7 +206,7 @@ def export_model(trainer: Trainer, out: Path, form: str, quantize: str | None = 
     """
     from rnncore.export import export
 
-    model = trainer.model.cpu().eval()
+    model = mixed_model(trainer)
     # The highest and the lowest id: they tell the exporter which ids verification may draw.
     example = torch.tensor([[0, 1, model.config.vocabulary_size - 1], [1, 0, 1]])
     report = export(
@@ -218,8 +220,21 @@ def export_model(trainer: Trainer, out: Path, form: str, quantize: str | None = 
         output_names=["log_probs"],
         metadata={TOKENIZER_KEY: trainer.vocabulary.to_json()},
         pick=True,
+        # What n-grams look back on is not held at the end of a shorter row.
+        lengths="auto" if isinstance(model, LanguageModel) else False,
     )
     return str(report.accuracy or "")
+
+
+def mixed_model(trainer: Trainer) -> LanguageModel | InterpolatedLanguageModel:
+    """The trained model, with counted n-grams mixed in unless the user wanted none."""
+    model, vocabulary = trainer.model.cpu().eval(), trainer.vocabulary
+    order = trainer.source.get("ngrams", 0)  # checkpoints of earlier versions have none
+    if not order:
+        return model
+    texts = (trainer.training_texts, trainer.held_out_texts)
+    training, held_out = ([vocabulary.encode(text) for text in part] for part in texts)
+    return interpolate(model, training, held_out, eos_id=vocabulary.eos_id, order=order)
 
 
 def _held_out_ids(trainer: Trainer) -> list[torch.Tensor] | None:
@@ -278,6 +293,13 @@ def _config(choices: Choices, defaults: Defaults, vocabulary_size: int) -> Langu
         tied=_or(choices.tied, defaults.tied and can_tie),
         cutoffs=default_cutoffs(vocabulary_size) if choices.adaptive else (),
     )
+
+
+def _ngrams(choices: Choices, defaults: Defaults) -> int:
+    order = _or(choices.ngrams, defaults.ngrams)
+    if order < 0 or order == 1:
+        raise InputError(f"--ngrams is {order}, expected at least 2 tokens, or 0 for none")
+    return order
 
 
 def _cells(choices: Choices, defaults: Defaults) -> tuple[CellConfig, ...]:

@@ -35,16 +35,21 @@ def verify(
     the file, it runs in a process of its own that ends in time and memory.
     """
     limits = replace(DEFAULT_LIMITS, verify_s=limit_s)
+    notes: list[str] = []
     if backend == "runtime":
         from rnncore.runtime.verification import verify as verify_here
 
         report = verify_here(model, limits=limits, isolated=True, public_key=public_key)
     else:
         from rnncore.conformance.driver import verify_on
+        from rnncore.conformance.known_faults import known_faults
 
         report = verify_on(model, backend, limits=limits, isolated=True, public_key=public_key)
+        notes = known_faults(model, backend, limits)
     shown = json.dumps({**asdict(report), "passed": report.passed}) if as_json else printable(report, 100_000)
     typer.echo(shown)
+    for note in notes:
+        messages().print(f"note: {note}")
     if not report.passed:
         messages().print(f"error: {model} does not answer on {report.backend} what PyTorch answered at export")
         if backend not in ("runtime", "onnxruntime"):

@@ -31,7 +31,9 @@ program that is right there need not be right in a model.
 was right) for `form="loop"` below a layer about 600 wide. The models below, and others tried beside them (GRU of 200 and two
 LSTM of 300 below heads of 600 and 640, ragged, six sizes), did not show it, so it may hang on the processor;
 `target="openvino"` never writes loops. Its `Relu` gives 0 for NaN: an RNN with `activation="relu"` answers plausible numbers
-there, in every form, where PyTorch and onnxruntime show the NaN.
+there, in every form, where PyTorch and onnxruntime show the NaN; `rnncore verify FILE --backend openvino` says so of a file
+with a `Relu` in it. Install openvino in an environment of its own: its own limits on NumPy may exclude other packages, and
+`onnxruntime-openvino`, which is another thing, takes the place of onnxruntime.
 
 Programs: {versions}; Python {python}.
 """

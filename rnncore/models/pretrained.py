@@ -16,6 +16,7 @@ from torch import nn
 from rnncore.models.cell_config import CellConfig
 from rnncore.models.encoder_decoder_config import EncoderDecoderConfig
 from rnncore.models.language_model_config import LanguageModelConfig
+from rnncore.models.ngrams import NgramSizes
 from rnncore.models.reader_config import ReaderConfig
 from rnncore.runtime import Affixes
 from rnncore.runtime.errors import InputError, MissingExtraError, ModelFileError
@@ -24,7 +25,10 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _CLASS = "model_class"
 _KIND = "is"  # of a value that is a dataclass: its name
-_DATA = {one.__name__: one for one in (Affixes, CellConfig, EncoderDecoderConfig, LanguageModelConfig, ReaderConfig)}
+_DATA = {
+    one.__name__: one
+    for one in (Affixes, CellConfig, EncoderDecoderConfig, LanguageModelConfig, NgramSizes, ReaderConfig)
+}
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 

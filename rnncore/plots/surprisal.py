@@ -122,10 +122,10 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 body {{ font-family: sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; color: #000; background: #fff; }}
-.text {{ font: 1.25em/2.5 monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
+.text {{ font: 1.25em/2.5 monospace; letter-spacing: 0.2em; white-space: pre-wrap; overflow-wrap: anywhere; }}
 .text span {{ padding: 0.15em 0; border-right: 1px solid #fff; position: relative; }}
-.text span::after {{ content: attr(data-bits); position: absolute; left: 0; top: 2.3em; font-size: 0.55em;
-  line-height: 1; color: #444; white-space: nowrap; }}
+.text span::after {{ content: attr(data-bits); position: absolute; left: 0; top: 2.5em; font-size: 0.52em;
+  letter-spacing: 0; line-height: 1; color: #444; white-space: nowrap; }}
 table {{ border-collapse: collapse; }}
 td, th {{ padding: 0.15em 0.8em; text-align: right; border-bottom: 1px solid #ddd; }}
 td.before, th.before {{ text-align: left; font-family: monospace; white-space: pre-wrap; }}

@@ -58,7 +58,9 @@ class Trainer:
 
     Attributes:
         position: how far training has come.
+        training_texts: what the model learns from.
         held_out_texts: what the model never sees.
+        source: as handed in.
 
     Raises:
         InputError: the corpus is too small, or does not fit the model's vocabulary.
@@ -93,10 +95,11 @@ class Trainer:
         if log_dir is not None:
             self._observer = Observers([self._observer, RunLog(log_dir)])
         self._save_every_s = save_every_s
-        self._source = source or {}
+        self.source = source or {}
         self._digest = corpus.digest()
         self._corpus_name = corpus.name
         split = corpus.split(held_out)
+        self.training_texts = split.training
         self.held_out_texts = split.held_out
         self._held_out = [vocabulary.encode(text) for text in split.held_out]
         stream = token_stream(split.training, vocabulary)
@@ -290,7 +293,7 @@ class Trainer:
             settings=self.settings,
             vocabulary=self.vocabulary.to_json(),
             corpus_digest=self._digest,
-            source=self._source,
+            source=self.source,
             model=self.model.state_dict(),
             optimizer=self._optimizer.state_dict(),
             position=self.position,

@@ -12,6 +12,7 @@ from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.buckets import buckets, quickest
 from rnncore.runtime.batching.padded import Batch, run_batch
 from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.session.failures import enough_memory
 from rnncore.runtime.session.run import Items, no_steps_message
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.tensors.array_likes import rows_of
@@ -122,7 +123,9 @@ def run_ragged(
         [np.empty(0)] * size if slot.ragged else None for slot in layout.outputs
     ]
     for rows in _groups(layout, ragged, group):
-        outputs = run_batch(engine, _batch(layout, ragged, rows))
+        with enough_memory():
+            batch = _batch(layout, ragged, rows)
+        outputs = run_batch(engine, batch)
         for k, slot in enumerate(layout.outputs):
             results[k] = _placed(slot, results[k], outputs[slot.name], rows, ragged)
     return [result for result in results if result is not None]

@@ -45,7 +45,7 @@ def metadata_of(data: bytes | mmap) -> dict[str, str]:
         if data[4:8] == _ORT_FORMAT:
             raise NotOnnxError(
                 "the file has onnxruntime's own format (.ort), which keeps neither fingerprint nor all metadata: load the .onnx "
-                "file that it was made from"
+                "file that it was made from, or have rnncore.export.adapt make one of it"
             ) from None
         raise NotOnnxError("the file is no ONNX model, or is damaged") from None
     if _GRAPH not in seen:

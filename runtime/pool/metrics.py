@@ -8,6 +8,26 @@ from typing import Any
 
 import numpy as np
 
+GAUGES = {
+    "streams": "Streams open",
+    "resident": "Streams in the batch arrays",
+    "pending": "Pushes not yet answered",
+    "waiting": "Pushes that wait for a place in the queue",
+}
+COUNTERS = {
+    "pushes": "Pushes accepted",
+    "steps": "Time steps run",
+    "calls": "Calls of the model",
+    "padded_steps": "Time steps run on padding",
+    "failed": "Pushes that failed",
+    "overloaded": "Pushes and streams refused",
+    "expired": "Pushes that passed their deadline",
+    "cancelled": "Pushes that were cancelled",
+    "evicted": "Times that an idle stream left the batch arrays",
+}
+TIMES = {"queue_wait": "Seconds that pushes waited for their first call", "call": "Seconds that calls took"}
+"""What each number of ``Pool.stats`` is, for those who export them."""
+
 _RECENT = 4096
 _QUANTILES = (0.5, 0.9, 0.99)
 

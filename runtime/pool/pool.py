@@ -15,7 +15,7 @@ import numpy as np
 
 from rnncore.runtime.errors import InputError, Overloaded, PoolClosedError, SnapshotError, raise_all
 from rnncore.runtime.pool.eviction import OnEvict, evict, longest_idle, watch_idle
-from rnncore.runtime.pool.request import StreamQueue
+from rnncore.runtime.pool.request import StreamQueue, is_duration
 from rnncore.runtime.pool.scheduler import Batching, Scheduler
 from rnncore.runtime.pool.stream import PoolStream
 from rnncore.runtime.pool.worker import Worker, join_all
@@ -26,6 +26,8 @@ from rnncore.runtime.streaming.snapshot import Snapshot, decode, read_file
 from rnncore.runtime.streaming.stream import check_streamable
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
     from rnncore.runtime.pool.prometheus import PoolCollector
 
 OnOverload = Literal["error", "wait"]
@@ -60,9 +62,9 @@ class Pool(Closing):
             for name, value in counts.items()
             if isinstance(value, bool) or not isinstance(value, int) or value < 1
         ]
-        if not 0 <= max_wait_ms < float("inf"):
+        if not (is_duration(max_wait_ms) and max_wait_ms < float("inf")):
             problems.append(f"max_wait_ms is {max_wait_ms!r}, expected milliseconds of at least 0")
-        if max_idle_s is not None and not 0 < max_idle_s < float("inf"):
+        if max_idle_s is not None and not (is_duration(max_idle_s) and 0 < max_idle_s < float("inf")):
             problems.append(f"max_idle_s is {max_idle_s!r}, expected seconds above 0, or None")
         if on_overload not in ("error", "wait"):
             problems.append(f"on_overload is {on_overload!r}, expected 'error' or 'wait'")
@@ -74,7 +76,7 @@ class Pool(Closing):
         workers = workers if max_streams is None else min(workers, max_streams)
         self._scheduler = Scheduler(
             engine,
-            Batching(max_batch, max_wait_ms, max_streams, workers),
+            Batching(max_batch, float(max_wait_ms), max_streams, workers),
             max_pending=max_pending,
             waits=on_overload == "wait",
         )
@@ -82,7 +84,7 @@ class Pool(Closing):
         self._housekeeper: threading.Thread | None = None
         self._over = threading.Event()
         if max_idle_s is not None:
-            arguments = (self._scheduler, max_idle_s, on_evict, self._over)
+            arguments = (self._scheduler, float(max_idle_s), on_evict, self._over)
             self._housekeeper = threading.Thread(target=watch_idle, args=arguments, name="rnncore-idle", daemon=True)
             self._housekeeper.start()
         # When the pool is forgotten, and at the latest when the interpreter ends.
@@ -105,7 +107,7 @@ class Pool(Closing):
     def restore_file(self, path: str | os.PathLike[str], key: str | None = None) -> PoolStream:
         """Open a stream where ``save_file`` left one; SnapshotError names the path."""
         try:
-            return self.restore(read_file(path), key)
+            return self.restore(read_file(path, self._scheduler.engine.layout), key)
         except SnapshotError as error:
             raise SnapshotError(f"{path}: {error}") from error.__cause__
 
@@ -153,6 +155,19 @@ class Pool(Closing):
 
         return PoolCollector(weakref.ref(self), name)
 
+    def instrument(self, name: str = "default", *, meter: Meter | None = None) -> None:
+        """Have OpenTelemetry read the counters, ``rnncore.pool.*``, whenever it collects.
+
+        name: value of the attribute ``pool``.
+        meter: of ``opentelemetry.metrics``; by default ``get_meter("rnncore")`` of the provider that the program sets, before
+            or afterwards.
+
+        Raises MissingExtraError when ``opentelemetry`` is not installed.
+        """
+        from rnncore.runtime.pool.telemetry import observe
+
+        observe(weakref.ref(self), name, meter)
+
     def close(self, *, drain: bool = True, evict_all: bool = False, timeout_s: float | None = None) -> bool:
         """Take no more pushes and end the threads.  Streams can still be saved afterwards, but not pushed.
 
@@ -161,8 +176,12 @@ class Pool(Closing):
         timeout_s: how long to wait for that.
 
         Returns False if there was work left after ``timeout_s``, or at once in a callback of the pool, for which its end
-        has to wait; it goes on in the background.
+        has to wait; it goes on in the background.  Raises InputError, and goes on, if ``timeout_s`` is no such number.
         """
+        if timeout_s is not None and not is_duration(timeout_s):
+            raise InputError(f"timeout_s is {timeout_s!r}, expected seconds of at least 0, or None")
+        if timeout_s is not None:  # a number of NumPy, or more than the system can wait for
+            timeout_s = float(timeout_s) if timeout_s < threading.TIMEOUT_MAX / 2 else None
         scheduler = self._scheduler
         if scheduler.forked:
             return True

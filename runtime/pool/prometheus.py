@@ -7,30 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.errors import MissingExtraError, PoolClosedError
+from rnncore.runtime.pool.metrics import COUNTERS, GAUGES, TIMES
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from rnncore.runtime.pool.pool import Pool
-
-_GAUGES = {
-    "streams": "Streams open",
-    "resident": "Streams in the batch arrays",
-    "pending": "Pushes not yet answered",
-    "waiting": "Pushes that wait for a place in the queue",
-}
-_COUNTERS = {
-    "pushes": "Pushes accepted",
-    "steps": "Time steps run",
-    "calls": "Calls of the model",
-    "padded_steps": "Time steps run on padding",
-    "failed": "Pushes that failed",
-    "overloaded": "Pushes and streams refused",
-    "expired": "Pushes that passed their deadline",
-    "cancelled": "Pushes that were cancelled",
-    "evicted": "Times that an idle stream left the batch arrays",
-}
-_TIMES = {"queue_wait": "Seconds that pushes waited for their first call", "call": "Seconds that calls took"}
 
 
 class PoolCollector:
@@ -55,11 +37,11 @@ class PoolCollector:
         except PoolClosedError:  # in a forked child
             return
         label = [self._name]
-        for key, text in _GAUGES.items():
+        for key, text in GAUGES.items():
             yield self._metric(self._core.GaugeMetricFamily, key, text, stats[key])
-        for key, text in _COUNTERS.items():
+        for key, text in COUNTERS.items():
             yield self._metric(self._core.CounterMetricFamily, key, text, stats[key])
-        for key, text in _TIMES.items():
+        for key, text in TIMES.items():
             yield self._metric(self._core.CounterMetricFamily, f"{key}_seconds", text, stats[f"{key}_total_s"])
             recent = self._core.GaugeMetricFamily(
                 f"rnncore_pool_{key}_recent_seconds", f"{text}, quantiles of the last", labels=["pool", "quantile"]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,16 @@ class Stage(enum.Enum):
 
 WAITING, QUEUED, RUNNING, OVER = Stage.WAITING, Stage.QUEUED, Stage.RUNNING, Stage.OVER
 """Found faster than members of a class, and asked for in every push."""
+
+
+def is_duration(value: Any) -> bool:
+    """Whether ``value`` is a number from 0 on, such as seconds; infinity is one, too large an integer is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return bool(float(value) >= 0)
+    except OverflowError:
+        return False
 
 
 class StreamQueue:
@@ -88,7 +99,7 @@ class PushRequest:
         self.steps = steps
         self.queued_at = time.monotonic()
         if timeout_s is not None:
-            self.deadline = self.queued_at + timeout_s
+            self.deadline = self.queued_at + float(timeout_s)  # of NumPy, say, which locks do not take
 
     def wait_in_thread(self) -> threading.Lock:
         """Make the request one that a thread waits for; returns the lock that it is to acquire."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue, own_array
+from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue, is_duration, own_array
 from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
 from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
@@ -82,7 +82,7 @@ class PoolStream(Closing):
         loop = asyncio.get_running_loop()
         scheduler = self._scheduler
         future = request.wait_in_loop(loop)
-        timer = None if timeout_s is None else loop.call_later(timeout_s, scheduler.expire, request)
+        timer = None if timeout_s is None else loop.call_later(float(timeout_s), scheduler.expire, request)
         try:
             if not scheduler.submit(request):
                 while request.stage is WAITING and not request.placed:
@@ -224,7 +224,7 @@ class PoolStream(Closing):
 
     def _request(self, chunks: tuple[Any, ...], named: dict[str, Any], timeout_s: float | None) -> PushRequest:
         """A request for a copy of the checked chunk; one that is over if the answer is known."""
-        if timeout_s is not None and not timeout_s >= 0:
+        if timeout_s is not None and not is_duration(timeout_s):
             raise InputError(f"timeout_s is {timeout_s!r}, expected seconds of at least 0, or None")
         queue = self._queue
         if queue.closed or queue.evicted:

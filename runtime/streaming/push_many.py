@@ -52,6 +52,9 @@ def push_many(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) 
 
 
 def _check_streams(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> None:
+    for name, value in (("streams", streams), ("chunks", chunks)):
+        if not hasattr(value, "__getitem__") or not hasattr(value, "__len__"):
+            raise InputError(f"{name} is a {type(value).__name__}, expected a list")
     if len(streams) != len(chunks):
         raise InputError(f"{len(streams)} streams but {len(chunks)} chunks: hand in one chunk for each stream")
     if not streams:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ SNAPSHOT_VERSION = 1
 _MAGIC = b"RNNSTATE"
 _PREFIX = struct.Struct("<8sII")
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_MOST_HEADER = 1 << 26  # bytes, with all that is around it
 MOST_STEPS = 2**63 - 1
 """No stream counts further: int64, as long as numpy's."""
 
@@ -77,7 +79,7 @@ def decode(blob: bytes, fingerprint: str, layout: Layout) -> Snapshot:
         raise SnapshotError(f"the saved state counts {steps!r} steps: it was not made by rnncore")
     if header.get("states") != _described(layout):
         raise SnapshotError("the saved state lists other states than this model has: it was not made by rnncore")
-    expected = sum(state.size * state.dtype.itemsize for state in layout.states)
+    expected = _values_size(layout)
     if len(values) != expected:
         raise SnapshotError(f"the saved state holds {len(values)} bytes of values, expected {expected}")
     states = []
@@ -106,12 +108,30 @@ def write_file(path: str | os.PathLike[str], blob: bytes) -> None:
         temporary.write_bytes(blob)
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a snapshot file; SnapshotError when there is nothing to read."""
+def read_file(path: str | os.PathLike[str], layout: Layout) -> bytes:
+    """The bytes of a snapshot file; SnapshotError when there is nothing to read, or more than any state of the model takes."""
     try:
-        return Path(path).read_bytes()
+        _check_file(os.stat(path), layout)  # to open a device may already do something
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with FileIO(handle, "rb") as file:
+            _check_file(os.fstat(handle), layout)
+            return file.readall()
+    except SnapshotError:  # which is a ValueError too
+        raise
     except OSError as error:
         raise SnapshotError(f"the saved state cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise SnapshotError("the saved state cannot be read: this is no path of a file") from None
+
+
+def _check_file(found: os.stat_result, layout: Layout) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise SnapshotError(
+            "the saved state cannot be read: there is no ordinary file, but a folder, a pipe or the like"
+        )
+    most = _values_size(layout) + _MOST_HEADER
+    if found.st_size > most:
+        raise SnapshotError(f"the saved state has {found.st_size} bytes, no state of this model takes more than {most}")
 
 
 def _opened(blob: bytes) -> tuple[dict[str, Any], bytes]:
@@ -142,6 +162,10 @@ def _opened(blob: bytes) -> tuple[dict[str, Any], bytes]:
     if not isinstance(header, dict):
         raise SnapshotError("the header of the saved state is no JSON object: it was not made by rnncore")
     return header, body[end:]
+
+
+def _values_size(layout: Layout) -> int:
+    return sum(state.size * state.dtype.itemsize for state in layout.states)
 
 
 def _described(layout: Layout) -> list[Sequence[Any]]:

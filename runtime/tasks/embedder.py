@@ -13,6 +13,9 @@ from rnncore.runtime.errors import InputError
 from rnncore.runtime.tasks.claims import unit_vector_problem
 from rnncore.runtime.tasks.task import SequenceRunner, Sequences
 from rnncore.runtime.tasks.vectors import cosines
+from rnncore.runtime.tensors.array_likes import as_array
+from rnncore.runtime.tensors.lengths import read_lengths
+from rnncore.runtime.text.columns import text_of
 
 
 class Embedder(SequenceRunner):
@@ -33,9 +36,15 @@ class Embedder(SequenceRunner):
         texts = self._several(one)
         return self._run(one) if texts is None else self.embed_many(texts)
 
-    def embed_many(self, many: Sequences, lengths: Any = None) -> Array:
-        """A vector of length 1 for each of several inputs, [inputs, size]."""
-        vectors = self._run_many(many, lengths)
+    def embed_many(self, many: Sequences, lengths: Any = None, *, progress: Progress | None = None) -> Array:
+        """A vector of length 1 for each of several inputs, [inputs, size].
+
+        progress: called after each 1024 inputs, and at the end, with the number of inputs and of steps done so far.
+        """
+        if progress is None:
+            vectors = self._run_many(many, lengths)
+        else:
+            vectors = list(self.embed_iter(self._one_by_one(many, lengths), progress=progress))
         return np.stack(list(vectors)) if len(vectors) else np.zeros((0, self.size), np.float32)
 
     def embed_iter(
@@ -62,6 +71,21 @@ class Embedder(SequenceRunner):
         """
         read_all = (self._read(self._fetched(one, i, read), f"input {i}: ") for i, one in enumerate(inputs))
         return self.model.run_iter(read_all, window=window, progress=progress)
+
+    def _one_by_one(self, many: Sequences, lengths: Any) -> list[Any]:
+        if text_of(many) is not None:
+            raise InputError("got one text where several inputs are expected: put it in a list")
+        rows = self._rows(many)
+        if rows is None:
+            padded = as_array(many)
+            if padded.ndim < 2:
+                raise InputError(f"the input is {list(padded.shape)}, expected [inputs, time, ...]")
+            if lengths is None:
+                return list(padded)
+            return [row[:length] for row, length in zip(padded, read_lengths(lengths, *padded.shape[:2]), strict=True)]
+        if lengths is not None:
+            raise InputError("lengths go with a padded array only: each item of a list brings its own length")
+        return rows
 
     def similarity(self, one: Any, other: Any) -> float:
         """The cosine of two inputs: 1 for the same direction, 0 for nothing in common, -1 for the opposite."""

@@ -88,7 +88,7 @@ class Generator(TaskRunner):
             prefixes: how each text begins, as many; None for nothing.
             max_tokens, temperature, top_k, top_p, seed: as of :meth:`ids`.
         """
-        check_sampling(temperature, top_k, top_p)
+        check_sampling(temperature, top_k, top_p, seed)
         raise_all(count_problems("max_tokens", max_tokens, 0))
         if isinstance(conditions, str):
             raise InputError(f"conditions is the text {conditions!r}, expected a list with one condition for each text")
@@ -130,7 +130,7 @@ class Generator(TaskRunner):
         Raises:
             InputError: an option is out of range, or no such condition.
         """
-        check_sampling(temperature, top_k, top_p)
+        check_sampling(temperature, top_k, top_p, seed)
         raise_all(count_problems("max_tokens", max_tokens, 0))
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rejected": self._rejected}
         return self._drawn(self._begun(prefix), self._condition(condition), max_tokens, options, seed)

@@ -76,7 +76,7 @@ class FastReader:
                 if len(found) != rank or found[1:] != shape[1:] or steps not in (-1, found[0]):
                     return None
                 steps = found[0]
-            if bounds is not None and chunk.size and not within(chunk, bounds):
+            if bounds is not None and chunk.size and not (chunk.flags.c_contiguous and within(chunk, bounds)):
                 return None
             items[name] = chunk
         if self._max_steps is not None and steps > self._max_steps:
@@ -93,9 +93,9 @@ class FastReader:
             found = chunk.shape
             if len(found) != rank or found[1:] != rest:
                 return None
-            return {name: chunk.copy()}, found[0]
+            return _copied({name: chunk}, found[0])
         read = self.read(chunks)
-        return None if read is None else ({name: array.copy() for name, array in read[0].items()}, read[1])
+        return None if read is None else _copied(*read)
 
     def steps_alike(self, chunks: Sequence[Any]) -> int | None:
         """Their steps if each of ``chunks`` is the one array of its stream and all have the same shape, else None."""
@@ -113,3 +113,10 @@ class FastReader:
         if bounds is not None and not all([within(chunk, bounds) for chunk in chunks if chunk.size]):
             return None
         return first[1]
+
+
+def _copied(items: dict[str, Array], steps: int) -> tuple[dict[str, Array], int] | None:
+    try:
+        return {name: array.copy() for name, array in items.items()}, steps
+    except MemoryError:  # a view of more than there is room for, which the long way refuses
+        return None

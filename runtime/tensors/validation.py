@@ -20,10 +20,15 @@ _KIND = {"f": "floating-point numbers", "i": "integers", "u": "integers", "b": "
 def bind_arguments(slots: Sequence[Slot], args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """Name every argument: positional ones in the order of the inputs, the others by name; options may be missing.
 
+    One dict stands for all arguments by name, as onnxruntime's ``run`` takes them.
+
     Raises InputError that lists every missing, unknown and doubled one.
     """
     names = [slot.name for slot in slots]
     optional = {slot.name for slot in slots if slot.option is not None}
+    first = next(iter(args), None)
+    if isinstance(first, Mapping) and len(args) == 1 and not named:
+        args, named = (), first
     if not named and len(args) == len(names):
         return dict(zip(names, args, strict=True))
     expected = "expected " + ", ".join(names)
@@ -145,8 +150,18 @@ def agreed(sizes: Mapping[str, int], what: str, problems: list[str]) -> int:
 
 def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str, problems: list[str]) -> Array | None:
     """``value`` as a C-contiguous array of the slot's dtype that fits ``shape``; None after adding to ``problems``."""
-    if _is_right(value, slot, shape):
-        return np.asarray(value, order="C")
+    try:
+        if _is_right(value, slot, shape):
+            return np.asarray(value, order="C")
+        return _read_array(value, slot, shape, label, problems)
+    except MemoryError as error:  # a view may have more numbers than memory has room for
+        if from_signal_handler(error):
+            raise
+        problems.append(f"{label} takes more memory than there is: hand in fewer rows or shorter ones ({error})")
+        return None
+
+
+def _read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str, problems: list[str]) -> Array | None:
     array = _as_array(value, slot.dtype, label, problems)
     if array is None:
         return None
@@ -166,6 +181,7 @@ def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str,
     converted = _converted(array, slot.dtype, label, problems)
     if converted is None:
         return None
+    converted = np.asarray(converted, order="C")
     if slot.bounds is not None and converted.size and not within(converted, slot.bounds):
         problems.append(f"{label} {id_problem(converted, slot.bounds)}")
         return None
@@ -173,7 +189,7 @@ def read_array(value: Any, slot: Slot, shape: tuple[int | str, ...], label: str,
     if outside is not None:
         problems.append(f"{label} {outside}")
         return None
-    return np.asarray(converted, order="C")
+    return converted
 
 
 def read_option(given: Mapping[str, Any], slot: Slot, size: int, label: str, problems: list[str]) -> Array | None:
@@ -202,7 +218,7 @@ def _is_right(value: Any, slot: Slot, shape: tuple[int | str, ...]) -> bool:
         type(value) is np.ndarray
         and value.dtype == slot.dtype
         and _shape_problem(value.shape, shape) is None
-        and (slot.bounds is None or value.size == 0 or within(value, slot.bounds))
+        and (slot.bounds is None or value.size == 0 or (value.flags.c_contiguous and within(value, slot.bounds)))
         and (slot.option is None or slot.option.allows(value))
     )
 
@@ -259,11 +275,13 @@ def _converted(array: Array, dtype: np.dtype[Any], label: str, problems: list[st
         )
         return None
     if dtype.kind in "iu" and array.size:
+        converted = array.astype(dtype)  # before each number is looked at: a view may have more than there is room for
         low, high = int(array.min()), int(array.max())
         bounds = np.iinfo(dtype)
         if low < bounds.min or high > bounds.max:
             problems.append(f"{label} holds integers from {low} to {high}, which do not fit {dtype}")
             return None
+        return converted
     try:
         with np.errstate(over="raise", under="ignore"):
             return array.astype(dtype)

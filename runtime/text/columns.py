@@ -20,7 +20,7 @@ _MISSING = ("NAType", "NaTType", "NoneType")
 def text_of(value: Any) -> str | None:
     """A single text, also one in the shell of NumPy or Arrow; None for anything else."""
     if isinstance(value, str):
-        return str(value)
+        return value[:] if isinstance(value, np.str_) else str(value)  # str() of NumPy's drops NULs at the end
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "UTO":
         value = value.item()
     elif hasattr(value, "as_py"):

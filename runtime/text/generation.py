@@ -14,6 +14,7 @@ from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH, TIME, TensorSpec
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.session.failures import enough_memory
 from rnncore.runtime.tensors.padding import pack
 from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
@@ -144,7 +145,7 @@ class TextGenerator:
         Raises:
             InputError: lists every value that does not fit.
         """
-        check_sampling(temperature, top_k, top_p)
+        check_sampling(temperature, top_k, top_p, seed)
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int | np.integer) or max_tokens < 0:
             raise InputError(f"max_tokens is {max_tokens!r}, expected an integer of at least 0")
         rows = self._read(prefixes)
@@ -152,14 +153,15 @@ class TextGenerator:
             return []
         lengths = np.array([len(row) for row in rows], np.int64)
         slot = self.model.engine.layout.inputs[0]
-        arrays = {
-            "prefix": pack(slot, rows, max(1, int(lengths.max()))),
-            "uniforms": _uniforms(uniforms, seed, len(rows), int(max_tokens)),
-            "max_tokens": np.full(len(rows), max_tokens, np.int64),
-            "temperature": np.full(len(rows), temperature, np.float64),
-            "top_k": np.full(len(rows), _ALL if top_k is None else top_k, np.int64),
-            "top_p": np.full(len(rows), 1.0 if top_p is None else top_p, np.float64),
-        }
+        with enough_memory():
+            arrays = {
+                "prefix": pack(slot, rows, max(1, int(lengths.max()))),
+                "uniforms": _uniforms(uniforms, seed, len(rows), int(max_tokens)),
+                "max_tokens": np.full(len(rows), max_tokens, np.int64),
+                "temperature": np.full(len(rows), temperature, np.float64),
+                "top_k": np.full(len(rows), _ALL if top_k is None else top_k, np.int64),
+                "top_p": np.full(len(rows), 1.0 if top_p is None else top_p, np.float64),
+            }
         values = self.model.engine.call(arrays, {}, lengths, len(rows), arrays["prefix"].shape[1])
         ids, counts, log_probs = (values[name] for name in _OUTPUTS)
         ended = (np.arange(ids.shape[1]) == counts[:, None]).any(1) & (counts < max_tokens)
@@ -175,6 +177,9 @@ class TextGenerator:
         rows = [read_array(one, slot, slot.shape, f"prefix {i}", problems) for i, one in enumerate(prefixes)]
         raise_all(problems)
         return [row for row in rows if row is not None]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TextGenerator, (self.model,)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, ModelFileError, UnknownTokenError, raise_all
 from rnncore.runtime.format.signature import BATCH, TensorSpec
 from rnncore.runtime.model import Model, load
@@ -231,9 +232,8 @@ class LanguageModel:
             InputError: an option is out of range.
             UnknownTokenError: a prefix holds something the vocabulary lacks.
         """
-        check_sampling(temperature, top_k, top_p)
-        if max_tokens < 0:
-            raise InputError(f"max_tokens is {max_tokens}, expected 0 or more")
+        check_sampling(temperature, top_k, top_p, seed)
+        raise_all(count_problems("max_tokens", max_tokens, 0, numpy=True))
         generator = np.random.default_rng(seed)
         rejected = () if self.vocabulary.unk_id is None else (self.vocabulary.unk_id,)
         if text_of(prefix) is None:
@@ -260,6 +260,9 @@ class LanguageModel:
                 written.append(token_id)
                 stream.push(token_id)
         return self.decode(written)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LanguageModel, (self.model,)

@@ -15,6 +15,7 @@ from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError, ModelFileError, raise_all
 from rnncore.runtime.format.signature import BATCH
 from rnncore.runtime.model import Model, load
+from rnncore.runtime.session.failures import enough_memory
 from rnncore.runtime.tensors.padding import pack
 from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
@@ -191,7 +192,8 @@ class Translator:
     def _begin(self, rows: list[Array], limits: Ids, options: dict[str, Array]) -> dict[str, Array]:
         """Read the sources and decode from the beginning."""
         lengths = np.array([len(row) for row in rows], np.int64)
-        source = pack(self._sources, rows, max(1, int(lengths.max())))
+        with enough_memory():
+            source = pack(self._sources, rows, max(1, int(lengths.max())))
         return self._call(source, lengths, limits, np.full(len(rows), -1, np.int64), options)
 
     def _call(self, source: Array, lengths: Ids, limits: Ids, token: Ids, feeds: dict[str, Array]) -> dict[str, Array]:
@@ -218,6 +220,9 @@ class Translator:
         rows = [read_array(one, slot, slot.shape, f"source {i}", problems) for i, one in enumerate(sources)]
         raise_all(problems)
         return [row for row in rows if row is not None]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Translator, (self.model,)

@@ -22,6 +22,7 @@ from tests.tolerances import fixed
 from tests.training.small import CORPUS, assert_same_bits
 
 OPTIONS = ("--layers", "1", "--hidden", "12", "--embedding", "6", "--batch", "4", "--bptt", "40", "--device", "cpu")
+OPTIONS += ("--ngrams", "0")  # so that the file gives what training says
 
 
 @pytest.fixture
@@ -138,6 +139,7 @@ def test_ctrl_c_then_resume_ends_with_the_same_weights(run: Run, corpus: Path, t
         (("--held-out", "0"), "held_out is 0.0"),
         (("--texts", "word"), "texts_by is 'word'"),
         (("--form", "fusedd"), "--form is 'fusedd'"),
+        (("--ngrams", "1"), "--ngrams is 1, expected at least 2 tokens, or 0 for none"),
         (("--tied",), "tied weights: the top layer gives"),
         (("--out", "model.pt"), "expected a name that ends in .onnx"),
         (("--resume",), "nothing to resume"),

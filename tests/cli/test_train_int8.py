@@ -21,7 +21,7 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_file_is_in_int8_and_its_cost_is_told(run: Run, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
-    size = ("--layers", "1", "--hidden", "43", "--embedding", "37")
+    size = ("--layers", "1", "--hidden", "43", "--embedding", "37", "--ngrams", "0")
     result = run("train", corpus, "--out", out, *size, "--epochs", "1", "--batch", "4", "--quantize", "int8")
     assert result.exit_code == 0, result.stderr
     assert "int8 against float32 on" in result.stderr and "perplexity" in result.stderr

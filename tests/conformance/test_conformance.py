@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from onnx import helper, parser
 from torch import Tensor, nn
 
 import rnncore
 from rnncore import runtime
 from rnncore.conformance.backends import BACKENDS, open_backend
 from rnncore.conformance.driver import verify_on
+from rnncore.conformance.known_faults import known_faults
 from rnncore.conformance.measuring import measure
 from rnncore.conformance.models import MODELS, measure_models
 from rnncore.conformance.table import page as page_of
@@ -32,6 +34,25 @@ def page() -> dict[tuple[str, str, str, str], dict[str, bool]]:
         }
         for row in parse(PAGE.read_text(encoding="utf-8"))
     }
+
+
+RELU = "g (float[b, t, 3] x) => (float[b, t, 3] y) {{ {} }}"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "faults"),
+    [
+        ("y = Relu (x)", 1),
+        ("y = Tanh (x)", 0),
+        ("y = If <then_branch = t () => (z) { z = Relu (x) }, else_branch = e () => (z) { z = Neg (x) }> (c)", 1),
+        ('y = RNN <hidden_size = 3, activations = ["Tanh", "Relu"], direction = "bidirectional"> (x, w, r)', 1),
+        ('y = RNN <hidden_size = 3, activations = ["Tanh"]> (x, w, r)', 0),
+    ],
+    ids=["node", "none", "branch", "activation", "other activation"],
+)
+def test_what_openvino_makes_of_nan_is_known(nodes: str, faults: int, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(helper.make_model(parser.parse_graph(RELU.format(nodes))).SerializeToString())
+    assert len(known_faults(tmp_path / "m.onnx", "openvino")) == faults and known_faults("none", "tract") == []
 
 
 def test_the_page_holds_every_cell_and_the_portable_form_is_right_everywhere(

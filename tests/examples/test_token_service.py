@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.language_models import model_file
+from tests.language_models import model_file, runtime_model
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +100,25 @@ def test_what_is_no_text_closes_with_a_code_and_a_line(start: Start) -> None:
                 urlopen(base + page)
 
 
+def test_who_does_not_read_does_not_keep_the_connection(start: Start) -> None:
+    """It asks, slowly enough to be answered, and reads nothing: neither its answers nor why it is closed."""
+    with start("--send-s", "1") as (url, log), socket.socket() as client:
+        host, port = urlsplit(url).netloc.split(":")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(60)
+        client.connect((host, int(port)))
+        key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+        client.sendall(
+            f"GET /score HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n\r\n".encode()
+        )
+        assert client.recv(12) == b"HTTP/1.1 101"
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe|aborted"):
+            for _ in range(3000):
+                client.sendall(b"\x81\xfe\x0f\xa0\0\0\0\0" + b"abcd" * 1000)
+                time.sleep(0.02)
+        assert "closed with 1008" in log.read_text()
+
+
 def test_limits_of_clients_idleness_and_tokens(start: Start) -> None:
     with start("--max-clients", "2", "--idle-s", "3", "--token", "secret", "--stats") as (url, _):
         known = {"Authorization": "Bearer secret"}
@@ -130,10 +153,41 @@ def test_who_leaves_takes_its_work_with_it(start: Start) -> None:
             assert len(ask(good, "abc")["log_probs"]) == 3
 
 
-def test_who_comes_again_and_again_waits_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a made-up clock: a burst is let in, then so many a second; who would wait too long is sent away, without a place."""
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    service = importlib.import_module("token_service")
+    return importlib.import_module("token_service")
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_client_that_is_closed_is_not_answered_any_more(service: ModuleType, turns: int) -> None:
+    """Its next message may come at the very moment, some turns of the event loop before: that must not be lost in it."""
+
+    class Deaf:
+        async def send_json(self, content: object) -> None:
+            await asyncio.sleep(3600)
+
+    async def closed() -> bool:
+        model = runtime_model()
+        async with model.model.pool(max_wait_ms=0) as pool:
+            messages: asyncio.Queue[str] = asyncio.Queue()
+            limits = service.Limits(idle_s=3600, send_s=3600)
+            task = asyncio.ensure_future(service.answer(Deaf(), model, pool.open(), messages, limits))
+            while pool.stats()["pushes"] == 0 or pool.stats()["pending"]:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)
+            messages.put_nowait("")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=20)
+            return bool(done) and task.cancelled()
+
+    assert asyncio.run(closed())
+
+
+def test_who_comes_again_and_again_waits_at_the_door(service: ModuleType) -> None:
+    """At a made-up clock: a burst is let in, then so many a second; who would wait too long is sent away, without a place."""
     door = service.Door(8.0)  # a pause of 1/8 s: every sum is exact
     now = 1000.0
     assert [door.wait_s(now) for _ in range(service.SPARE + 1)] == [0.0] * (service.SPARE + 1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.strategies import randomize
 
@@ -104,6 +105,35 @@ def flattened(*, batch_first: bool = True) -> Net:
     """Classes of all steps of all rows under each other: [batch * time, 7] or [time * batch, 7]."""
     parts: dict[str, nn.Module] = {"lstm": nn.LSTM(4, 5, batch_first=batch_first), "head": nn.Linear(5, 7)}
     return _made(lambda s, x: s.head(s.lstm(x)[0]).reshape(-1, 7), **parts)
+
+
+class PackedAndFlat(nn.Module):
+    """All steps of all rows under each other, of a layer that reads packed rows both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.lstm = nn.Linear(4, 3), nn.LSTM(3, 5, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        packed = pack_padded_sequence(self.read(x), lengths, batch_first=True)
+        y, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, padding_value=1)
+        return y, y.contiguous().view(-1, 10)
+
+
+def packed_and_flat() -> PackedAndFlat:
+    return randomize(PackedAndFlat().eval(), 8)
+
+
+def image_row() -> Net:
+    """[batch, 1, 8, width]: convolutions over an image of a line, of whose height one row must be left."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        y = s.conv(s.pool(x))
+        assert y.shape[2] == 1, "the height must be 1"
+        return s.lstm(y.squeeze(2).permute(2, 0, 1))[0]
+
+    parts: dict[str, nn.Module] = {"pool": nn.MaxPool2d((4, 2)), "conv": nn.Conv2d(1, 3, (2, 1))}
+    return _made(run, lstm=nn.LSTM(3, 5, bidirectional=True), **parts)
 
 
 def triples() -> Net:
@@ -249,3 +279,49 @@ class Policy(nn.Module):
         steps = self.read(x).reshape(h.shape[1], -1, 3).transpose(0, 1)
         y, h = self.gru(steps, h)
         return y.transpose(0, 1).flatten(0, 1), h
+
+
+class Agent(nn.Module):
+    """A recurrent agent that forgets where an episode ended: rows of some steps, and as many flags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 5)
+
+    def forward(self, x: Tensor, h: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+        out = []
+        for step, over in zip(x.reshape(-1, h.shape[1], 4), ended.reshape(-1, h.shape[1]), strict=True):
+            y, h = self.gru(step[None], h * (1 - over)[None, :, None])
+            out.append(y)
+        return torch.cat(out).flatten(0, 1), h
+
+
+class Decaying(nn.Module):
+    """Values that were measured now and then: nobody reads more flags and gaps than there are values."""
+
+    def __init__(self, steps: int | None = None) -> None:
+        super().__init__()
+        self.cell, self.decay, self.steps = nn.GRUCell(8, 5), nn.Linear(4, 5), steps
+
+    def forward(self, x: Tensor, known: Tensor, gaps: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], 5)
+        for t in range(self.steps or x.shape[1]):
+            h = self.cell(
+                torch.cat([x[:, t] * known[:, t], known[:, t]], 1), h * torch.exp(-self.decay(gaps[:, t]).relu())
+            )
+        return h
+
+
+def decaying(steps: int | None = None) -> Decaying:
+    """``steps``: as many as the module was made for, whatever comes."""
+    return randomize(Decaying(steps).eval(), 8)
+
+
+def washed_out() -> Net:
+    """Without the first four steps."""
+    return _made(lambda s, x: s.gru(x)[0][:, 4:], gru=nn.GRU(4, 5, batch_first=True))
+
+
+def viewed() -> Net:
+    """Rows of nine steps, whatever the shape that came."""
+    return _made(lambda s, x: s.gru(x.view(-1, 9, 4))[0], gru=nn.GRU(4, 5, batch_first=True))

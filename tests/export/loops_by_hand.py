@@ -147,15 +147,16 @@ class FirstStep(nn.Module):
 
 
 class LearnedStart(nn.Module):
-    """The state begins with a parameter, the memory with ones; only the last state is returned beside the steps."""
+    """The state begins with a parameter, the memory with a number off a buffer; the last state is returned beside the steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.start = nn.LSTMCell(5, 6), nn.Parameter(torch.randn(6))
+        self.register_buffer("level", torch.tensor(1.0))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         h = self.start.expand(x.shape[0], -1)
-        c = torch.ones(x.shape[0], 6)
+        c = torch.full((x.shape[0], 6), self.level.exp().item())
         out = []
         for t in range(x.shape[1]):
             h, c = self.cell(x[:, t], (h, c))
@@ -361,6 +362,29 @@ class Smooths(nn.Module):
         return torch.stack(out, 1)
 
 
+class Forecasts(nn.Module):
+    """Cells over the history, and the same code again for twelve steps to come, which read what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.GRUCell(1, 4), nn.GRUCell(4, 3), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, g = x.new_zeros(x.shape[0], 4), x.new_zeros(x.shape[0], 3)
+        y, out = x[:, 0, :1], []
+        for history in x[..., 0].chunk(x.shape[1], 1):
+            h = self.first(history, h)
+            g = self.second(h, g)
+            y = self.head(g)
+            out.append(y)
+        for _ in range(12):
+            h = self.first(y, h)
+            g = self.second(h, g)
+            y = self.head(g)
+            out.append(y)
+        return torch.cat(out, 1)
+
+
 class PrefixSums(torch.autograd.Function):
     """``h[t] = a[t] * h[t - 1] + x[t]`` along axis 1, each round over steps twice as far apart."""
 
@@ -412,5 +436,6 @@ BATCH_ONLY: dict[str, Callable[[], nn.Module]] = {
     "both ways": BothWays,
     "attends": Attends,
     "greedy": Greedy,
+    "forecasts": Forecasts,
     "location sensitive": LocationSensitive,
 }

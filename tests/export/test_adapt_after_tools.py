@@ -75,6 +75,14 @@ def spread_out(source: Path, target: Path) -> None:
     onnx.save(onnx.load(source), target, save_as_external_data=True, location="elsewhere.bin", size_threshold=0)
 
 
+def in_own_format(source: Path, target: Path) -> None:
+    """onnxruntime's .ort, as its tool ``convert_onnx_models_to_ort`` writes it."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(target), 4  # as above
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+
 LEVELS = onnxruntime.GraphOptimizationLevel
 TOOLS: dict[str, Tool] = {
     "optimiser, basic": optimised(LEVELS.ORT_ENABLE_BASIC),
@@ -82,6 +90,7 @@ TOOLS: dict[str, Tool] = {
     "optimiser, all": optimised(LEVELS.ORT_ENABLE_ALL),
     "version converter": converted,
     "weights moved out": spread_out,
+    "own format of onnxruntime": in_own_format,
 }
 
 

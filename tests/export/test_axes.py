@@ -49,6 +49,20 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], Any, list[Any], list[str], tuple
         ["time_*_batch 7"],
         (1, 1),
     ),
+    "packed and flattened": (
+        kinds.packed_and_flat,
+        (X, torch.tensor([9, 9])),
+        [("batch", "time", None), ("batch",)],
+        ["batch time 10", "batch_*_time 10"],
+        (1, 1),
+    ),
+    "an image of one row": (
+        kinds.image_row,
+        torch.randn(2, 1, 8, 20),
+        [("batch", None, None, "time")],
+        ["time//2 batch 10"],
+        (2, 1),
+    ),
     "triples": (kinds.triples, X, [("batch", "time", None)], ["batch time//3 5"], (3, 3)),
     "upsampled": (kinds.upsampled, X, [("batch", "time", None)], ["batch 2 2*time"], (1, 1)),
     "fixed time": (kinds.fixed_time, X, [("batch", None, None)], ["batch 2"], None),
@@ -87,6 +101,10 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], Any, list[Any], list[str], tuple
         ["batch time 5", "2 batch 5", "2 batch 5"],
         (1, 1),
     ),
+    "decaying": (kinds.decaying, (X, X.abs(), X.abs()), [("batch", "time", None)] * 3, ["batch 5"], (1, 1)),
+    "decaying, nine steps": (lambda: kinds.decaying(9), (X, X, X), [("batch", None, None)] * 3, ["batch 5"], None),
+    "washed out": (kinds.washed_out, X, [("batch", "time", None)], ["batch time-4 5"], (5, 1)),
+    "viewed": (kinds.viewed, X, [("batch", None, None)], ["batch 9 5"], None),
 }
 
 
@@ -128,6 +146,8 @@ def test_the_function_of_any_stride_is_exact(kernel: int, stride: int, padding: 
 def test_rows_that_twice_as_many_steps_could_be_are_tied_to_their_states() -> None:
     known = found(kinds.Policy(), (torch.randn(2, 4), torch.zeros(1, 2, 5)))
     assert [own.axes for own in known.inputs] == [("batch", None), (None, "batch", None)]
+    known = found(kinds.Agent(), (torch.randn(2, 4), torch.zeros(1, 2, 5), torch.zeros(2)))
+    assert [own.axes for own in known.inputs] == [("batch", None), (None, "batch", None), ("batch",)]
 
 
 def test_axes_overrule() -> None:

@@ -14,10 +14,14 @@ from tests.tolerances import fixed
 
 
 class ConvLSTM(nn.Module):
-    """As in "Convolutional LSTM Network" (Shi et al., 2015), two layers, over [batch, time, channels, height, width]."""
+    """As in "Convolutional LSTM Network" (Shi et al., 2015), two layers, over [batch, time, channels, height, width].
+
+    Each image goes through convolutions of its own first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.front = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(3, 1, 1))
         self.convolutions = nn.ModuleList(
             nn.Conv2d(read + kept, 4 * kept, 3, padding=1) for read, kept in ((2, 3), (3, 2))
         )
@@ -28,7 +32,8 @@ class ConvLSTM(nn.Module):
             h = c = x.new_zeros(x.size(0), kept, x.size(3), x.size(4))
             found = []
             for t in range(x.size(1)):
-                i, f, o, g = convolution(torch.cat([x[:, t], h], 1)).split(kept, 1)
+                read = self.front(x[:, t]) if kept == 3 else x[:, t]
+                i, f, o, g = convolution(torch.cat([read, h], 1)).split(kept, 1)
                 c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
                 h = torch.sigmoid(o) * torch.tanh(c)
                 found.append(h)

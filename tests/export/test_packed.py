@@ -19,6 +19,8 @@ from torch.nn.utils.rnn import pad_packed_sequence as unpack
 
 from rnncore import runtime
 from rnncore.export import export
+from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.runtime.errors import ExportError, InputError
 from tests.strategies import randomize
@@ -45,7 +47,8 @@ class Packed(nn.Module):
         above, last = self.gru(y)
         top = PackedSequence(self.head(above.data), above.batch_sizes, above.sorted_indices, above.unsorted_indices)
         tags, lengths = unpack(top, padding_value=-1.5)
-        both, _ = unpack(y, batch_first=True, total_length=ids.size(1))
+        again = pack_padded_sequence(self.embedding(ids), n.cpu().tolist(), batch_first=True, enforce_sorted=False)
+        both, _ = unpack(self.lstm(again)[0], batch_first=True, total_length=ids.size(1))
         start = self.embedding(ids[:, :1])[:, 0, :3].unsqueeze(0)  # a given state, different for every row
         _, end = self.rnn(torch.nn.utils.rnn.pack_padded_sequence(x.transpose(0, 1), n, enforce_sorted=False), start)
         return {"tags": tags.transpose(0, 1), "both": both, "h": h, "last": last[-1], "end": end[0], "n": lengths}
@@ -91,6 +94,24 @@ class SortedTagger(nn.Module):
     def forward(self, x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         y, (h, _) = self.lstm(pack_padded_sequence(x, count))
         return self.head(unpack(y)[0]), h[-1]
+
+
+class LastOfBoth(nn.Module):
+    """The commonest of all: floats, both ways, what the layer ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return torch.cat(tuple(self.lstm(packed)[1][0]), -1)
+
+
+def test_torch_runs_full_packed_rows_of_any_width_but_features_are_not_free() -> None:
+    module, example = LastOfBoth(), (torch.randn(3, 7, 4), torch.tensor([7, 5, 2]))
+    known = find_axes(module, Example.of(module, example, None, "auto"), None)
+    assert [own.axes for own in known.inputs] == [("batch", "time", None), ("batch",)]
 
 
 def test_sorted_time_first_code_streams(tmp_path: Path) -> None:
@@ -140,10 +161,16 @@ class Takes(nn.Module):
 X, N = torch.randn(2, 4, 5), torch.tensor([4, 3])
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, type[Exception], str]] = {
     "a list of lengths": (
-        lambda: Encoder(lambda x, n: pack_padded_sequence(x, n.tolist(), batch_first=True)),
+        lambda: Encoder(lambda x, n: pack_padded_sequence(x, [x.shape[1]] * 2, batch_first=True)),
         (X, N),
         ExportError,
         "got its lengths as a list, which would be frozen; hand over the tensor that came into forward",
+    ),
+    "lengths one by one": (
+        lambda: Encoder(lambda x, n: pack_padded_sequence(x, [max(1, m) for m in n.tolist()], batch_first=True)),
+        (X, N),
+        ExportError,
+        "forward computes with the lengths of a batch one by one",
     ),
     "a fixed total length": (
         lambda: Encoder(lambda x, n: pack_padded_sequence(x, n, batch_first=True), 50),

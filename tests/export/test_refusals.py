@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -36,9 +37,30 @@ class Words(nn.Module):
 
 X = torch.randn(2, 4, 5)
 
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return torch.jit.trace(nn.Linear(5, 3), X)
+
+
 ARGUMENTS: dict[str, tuple[Callable[[], Any], dict[str, Any], type[RnncoreError], str]] = {
     "unknown form": (Words, {"form": "spiral"}, InputError, r"form is 'spiral', expected one of 'loop', 'scan'"),
     "no module": (lambda: "model.pt", {}, InputError, r"model is a str, expected a torch.nn.Module"),
+    "a class": (lambda: Words, {}, InputError, r"model is the class Words and no module of it, expected"),
+    "TorchScript": (
+        scripted,
+        {},
+        InputError,
+        r"hand in the module that it was made of",
+    ),
+    "weights without values": (
+        lambda: Words().to("meta"),
+        {},
+        InputError,
+        r"'gru.weight_ih_l0' is on the device 'meta'",
+    ),
+    "weights to come": (lambda: nn.LazyLinear(3), {}, InputError, r"'weight' has no values yet: run the module on"),
+    "an array": (Words, {"example": X.numpy()}, InputError, r"holds no tensor, only ndarray: use torch.from_numpy"),
     "too many arguments": (
         Words,
         {"example": (X, X)},

@@ -57,6 +57,23 @@ class Checks(nn.Module):
         return torch.stack(found, 1)
 
 
+class Logs(Checks):
+    """It reports a number beside its answer, and writes it into a text."""
+
+    def forward(self, x: Tensor, starts: Tensor) -> tuple[Tensor, dict[str, Any]]:  # type: ignore[override]
+        y = super().forward(x, starts)
+        norm = y.norm(dim=-1).mean().item()
+        return y, {"norm": norm, "text": f"{norm:.3f}"}
+
+
+class Scales(Checks):
+    """It computes with such a number."""
+
+    def forward(self, x: Tensor, starts: Tensor) -> Tensor:
+        y = super().forward(x, starts)
+        return y / (1.0 + y.norm().item())
+
+
 class Minds(Checks):
     """Its answers do depend on what it asks."""
 
@@ -92,9 +109,25 @@ def test_a_question_that_changes_nothing_is_left_out(kind: type[nn.Module], seed
 @pytest.mark.parametrize("limit", [1.5, 1e6])
 def test_a_question_that_matters_is_refused_by_its_line(limit: float) -> None:
     """Also one that no value of those that are tried answers otherwise: what happens then is not known."""
+    refused(Minds(limit))
+
+
+def test_a_number_that_is_only_handed_on_is_no_question() -> None:
+    torch.manual_seed(0)
+    module = Logs().eval()
+    with torch.no_grad():
+        found = rolled(module, 0)
+        assert found is not None
+        x, starts = torch.randn(3, 8, WIDTH), (torch.rand(3, 8) < 0.3).float()
+        (got,) = found(x, starts).values()
+        torch.testing.assert_close(got, module(x, starts)[0], rtol=0, atol=fixed("float32"))
+    refused(Scales())
+
+
+def refused(module: nn.Module) -> None:
     torch.manual_seed(0)
     with (
         torch.no_grad(),
         pytest.raises(ExportError, match=r"reads the value of a tensor[^\n]*\n.*test_settled_questions"),
     ):
-        rolled(Minds(limit).eval(), 0)
+        rolled(module.eval(), 0)

@@ -74,6 +74,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "integers": (lambda x: x * 2 + torch.arange(x.shape[1])[None, :, None], True),
     "convolution": (lambda x: torch.conv1d(x.transpose(1, 2), torch.ones(4, 6, 3), stride=2), True),
     "softmax and masks": (lambda x: torch.where(x > 0, x.softmax(-1), x.logsumexp(-1, keepdim=True)), True),
+    "bounds of two kinds": (lambda x: torch.clamp(x, -1, 0.5) * x.clamp(max=2), True),
     "views made of others": (lambda x: x.mT, False),
     "written in place": (write_in_place, False),
     "no translation": (lambda x: torch.special.entr(x.abs()), False),

@@ -183,3 +183,29 @@ def test_bfloat16_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"embedding.weight is bfloat16 .*no CPU kernels; export a copy in float32"):
         export(tagger("gru two layers").bfloat16(), tmp_path / "model.onnx", ids(2, 6))
     assert list(tmp_path.iterdir()) == []
+
+
+class Compiled(nn.Module):
+    """Parts that torch.compile wraps, or compiles when they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = torch.compile(nn.GRU(4, 3, batch_first=True))
+        self.heads = nn.ModuleList([torch.compile(nn.Linear(3, 2))])
+        self.heads[0].compile()
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        y: Tensor = self.heads[0](self.gru(batch["x"])[0])
+        return y
+
+
+def test_what_torch_wraps_around_a_module_is_taken_off(tmp_path: Path) -> None:
+    module = Compiled().eval()
+    wrapped = torch.optim.swa_utils.AveragedModel(nn.DataParallel(torch.compile(module)))
+    x = torch.randn(2, 5, 4, requires_grad=True)
+    export(wrapped, tmp_path / "m.onnx", {"x": x})
+    model = runtime.load(tmp_path / "m.onnx")
+    with torch.no_grad():
+        expected = module.heads[0]._orig_mod(module.gru._orig_mod(x)[0])
+    np.testing.assert_allclose(model.run(x.detach().numpy()), expected.numpy(), atol=fixed("float32"))
+    assert isinstance(module.gru, torch._dynamo.OptimizedModule)  # the module itself is as it was

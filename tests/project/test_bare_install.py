@@ -62,7 +62,7 @@ def run(*command: str | Path) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of the sources, so that nothing left in ``build/`` gets into it."""
     sources, wheels = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheels")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "PACKAGE.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
     for name in ("rnncore", "export", "runtime"):
         shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -112,13 +112,18 @@ def test_importing_the_runtime_is_quick_and_brings_neither_torch_nor_onnx(bare: 
 
 
 def test_the_rest_says_which_extra_to_install(bare: Environment) -> None:
-    answer = bare.answer(
-        "import json, rnncore\n"
+    answers = bare.answer(
+        "import importlib, json, rnncore\n"
         "from rnncore.runtime.errors import MissingExtraError\n"
-        "try: rnncore.LSTM\n"
-        "except MissingExtraError as error: print(json.dumps(str(error)))"
+        "found = []\n"
+        "for name in ('LSTM', 'cells', 'layers', 'models', 'training', 'sklearn'):\n"
+        "    try: getattr(rnncore, name) if name == 'LSTM' else importlib.import_module('rnncore.' + name)\n"
+        "    except MissingExtraError as error: found.append(str(error))\n"
+        "print(json.dumps(found))"
     )
-    assert "pip install 'rnncore[train]'" in str(answer)
+    assert isinstance(answers, list)
+    assert len(answers) == 6
+    assert all("pip install 'rnncore[train]'" in answer for answer in answers)
 
 
 def test_importing_the_exporter_says_which_extra_to_install(bare: Environment) -> None:

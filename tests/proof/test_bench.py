@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from rnncore.export.tracing.size_limits import Number, SizeLimits
+from rnncore.export.verification.bench import Question, open_file
 from rnncore.export.verification.cases import Case, Verdict
+from rnncore.export.verification.rows import ragged_cases
 from rnncore.runtime.errors import ExportError, VerificationError
 from rnncore.runtime.format.axes import Axis, Flat
 from rnncore.runtime.format.golden import Golden
@@ -196,6 +198,40 @@ def test_padding_that_is_not_zero_is_what_shows_it(tmp_path: Path) -> None:
     details = {case.detail for case in failed(verdict)}
     assert "the example itself" in details and {case.kind for case in failed(verdict)} == {"ragged"}
     assert all(detail.startswith(("lengths [", "the example")) for detail in details) and len(details) == 3
+
+
+def test_after_a_padded_batch_that_is_refused_the_next_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnncore.export.verification.rows.RAGGED_SIZES", ((3, 13, 8), (4, 11, 11)))
+    model = open_file(File(axes=(Axis("time", maximum=12),)).written(tmp_path / "m.onnx"))
+    first, *others = ragged_cases(recorder(Sum()), model)
+    assert (first.kind, first.batch, first.time, first.passed) == ("ragged", 3, 13, False)
+    assert first.note == "the file refuses it: input 'x' has size 13 along axis 'time', expected at most 12"
+    assert first.detail.startswith("lengths [") and math.isinf(first.max_abs)
+    assert [(case.passed, case.note) for case in others] == [(True, "")] * 4
+    assert all(case.detail.endswith("of a batch padded to 11, alone") for case in others)
+
+
+class Ends(Sum):
+    def after(self, y: Tensor) -> Tensor:
+        return y[:, :4]
+
+
+def test_an_answer_that_ends_before_the_files_is_as_if_it_went_on_with_zeros(tmp_path: Path) -> None:
+    bench, model = recorder(Ends()), open_file(File().written(tmp_path / "m.onnx"))
+    right = X.cumsum(1).numpy()
+    right[:, 4:] = 0
+    for may, got, passed, note in (
+        (True, right, True, ""),
+        (True, right[:, :4], True, ""),
+        (True, np.where(right == 0, np.float32(1), right), False, ""),
+        (False, right, False, "shape (2, 6, 3) instead of (2, 4, 3)"),
+        (True, right[:, :3], False, "shape (2, 3, 3) instead of (2, 4, 3)"),
+        (True, right[0], False, "shape (6, 3) instead of (2, 4, 3)"),
+    ):
+        case = bench.judge(Question("whole", 2, 6, [X], may_be_shorter=may), model, [got])
+        assert (case.passed, case.note) == (passed, note)
 
 
 def test_a_hidden_nan_is_a_remark(tmp_path: Path) -> None:

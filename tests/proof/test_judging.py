@@ -93,6 +93,12 @@ def test_likeliest_classes_and_the_perplexity_of_the_next_id() -> None:
     assert compare("y", [ids, ids], [got, got], [right, right + 0.1]).perplexity is None
 
 
+def test_thousands_of_half_precision_logarithms_are_summed_in_full() -> None:
+    half = np.full((1, 5000, 2), math.log(0.5), np.float16)
+    wanted = float(np.exp(-np.float64(half[0, 0, 0])))
+    assert compare("y", [np.zeros((1, 5000), int)], [half], [half]).perplexity == (wanted, wanted)
+
+
 @pytest.mark.parametrize(
     ("array", "is_one"),
     [

@@ -6,16 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rnncore import runtime
 from rnncore.export import export
 from rnncore.export.tracing.example import Example, bind
 from rnncore.export.verification.reference import Reference
-from rnncore.export.verification.repeatable import Snapshot, check_repeatable, draws_random_numbers, same_answers
+from rnncore.export.verification.repeatable import (
+    Snapshot,
+    check_carried,
+    check_repeatable,
+    draws_random_numbers,
+    same_answers,
+)
 from rnncore.runtime.errors import ExportError
 from tests.proof.modules import FEATURES, Counter, Noise, Remembers
+from tests.tolerances import fixed
 
 X = torch.randn(2, 6, FEATURES, generator=torch.Generator().manual_seed(1))
 
@@ -41,6 +50,26 @@ def test_moved_attributes_that_answers_depend_on_are_refused_by_name() -> None:
         check(Counter(buffer=False))
 
 
+def test_buffers_that_each_call_begins_anew_are_no_states() -> None:
+    class Neurons(nn.Module):
+        """Membranes are a buffer, as libraries of spiking neurons keep them, and a call begins with new ones."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("membrane", torch.zeros(0))
+
+        def forward(self, x: Tensor, new: bool = True) -> Tensor:
+            if new or self.membrane.shape != x[:, 0].shape:
+                self.membrane = torch.zeros_like(x[:, 0])
+            for t in range(x.shape[1]):
+                self.membrane = 0.9 * self.membrane + x[:, t]
+            return self.membrane
+
+    check(Neurons())
+    with pytest.raises(ExportError, match="forward moves buffer 'membrane'"):
+        check_repeatable(Neurons().eval(), bind(Neurons(), {"x": X, "new": False}))
+
+
 class Follows(nn.Module):
     """Equal questions in a row get equal answers; the one after another question does not."""
 
@@ -56,6 +85,52 @@ class Follows(nn.Module):
 def test_a_module_that_follows_its_last_question_is_refused() -> None:
     with pytest.raises(ExportError, match="forward moves attribute 'last'"):
         check(Follows())
+
+
+class Goes(nn.Module):
+    """Goes on where the last call ended, as language models trained by truncated backpropagation do."""
+
+    def __init__(self, *, both: bool = False, start: float | None = 0.0) -> None:
+        super().__init__()
+        self.gru, self.rows = nn.GRU(FEATURES, 4, batch_first=True, bidirectional=both), 1
+        self.hidden = None if start is None else [torch.full((1 + both, 1, 4), start)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.hidden is not None and self.rows < x.shape[0]:
+            more = self.hidden[0].new_zeros(self.hidden[0].shape[0], x.shape[0] - self.rows, 4)
+            self.hidden = [torch.cat([self.hidden[0], more], 1)]
+        self.rows = x.shape[0]
+        y, h = self.gru(x, None if self.hidden is None else self.hidden[0])
+        self.hidden = [h.detach()]
+        return y
+
+
+@pytest.mark.parametrize("start", [0.0, None])
+def test_an_attribute_that_starts_from_nothing_and_goes_on_is_a_state(start: float | None) -> None:
+    module = Goes(start=start).eval()
+    kept = check_repeatable(module, bind(module, X))
+    assert "hidden" in kept and module.rows == 1
+    check_carried(module, Example.of(module, X, None, "auto").in_parts(module), kept)
+
+
+def test_an_attribute_is_no_state_of_what_reads_backward_or_has_begun() -> None:
+    module = Goes(both=True).eval()
+    kept = check_repeatable(module, bind(module, X))
+    with pytest.raises(ExportError, match="forward moves attribute"):
+        check_carried(module, Example.of(module, X, None, "auto").in_parts(module), kept)
+    with pytest.raises(ExportError, match="'hidden' holds the end of an earlier call: put zeros or None there"):
+        check(Goes(start=0.5))
+
+
+def test_a_state_in_an_attribute_is_one_of_the_file(tmp_path: Path) -> None:
+    module = Goes().eval()
+    report = export(module, tmp_path / "m.onnx", X)
+    assert report.causal and module.rows == 1
+    model, x = runtime.load(report.path), torch.randn(1, 9, FEATURES)
+    stream = model.stream()
+    with torch.no_grad():
+        for part in x.split([1, 5, 3], 1):  # call after call, as training does
+            np.testing.assert_allclose(stream.push(part[0].numpy()), module(part)[0], atol=fixed("float32"))
 
 
 @pytest.mark.parametrize("module", [Remembers(), Noise("training"), nn.GRU(FEATURES, 5, 2, dropout=0.5)])
@@ -118,6 +193,21 @@ def test_float64_excuses_rounding_only(kind: str) -> None:
     if kind == "other code":
         got = [expected[0] * 0.9]
     assert reference.excuses([X], got, expected) is (kind == "honest")
+
+
+@pytest.mark.parametrize(("times", "excused"), [(15, True), (25, False), (-15, True), (-25, False)])
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_a_file_may_be_so_much_further_from_float64_than_pytorch(times: float, excused: bool, scale: float) -> None:
+    class Amplifies(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return scale * torch.sin(x[:1, :1, :1] * 1e6)
+
+    module = Amplifies()
+    reference = Reference(module, Example.of(module, X, None, "auto"))
+    expected, exact = reference([X])[0], module(X.double()).numpy()
+    got = exact + times * (expected - exact)
+    assert reference.excuses([X], [got], [expected]) is excused
+    assert not reference.excuses([X], [exact], [exact + 1000 * (expected - exact)]), "more than rounding moves it"
 
 
 # ------------------------------------------------------------------------------------------------- equal, and unmoved

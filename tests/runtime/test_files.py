@@ -321,3 +321,18 @@ def test_limits_that_no_id_keeps_are_refused() -> None:
     ):
         with pytest.raises(runtime.ModelFileError, match=message):
             runtime.load(finish(causal_graph(Spec(ids=True)), replace(sound, inputs=(port, *sound.inputs[1:]))))
+
+
+def test_what_is_no_file_and_no_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"12345")
+    with (
+        path.open("rb") as file,
+        pytest.raises(runtime.InputError, match=r"^source is a BufferedReader, .* file.read\(\)$"),
+    ):
+        runtime.load(file)  # type: ignore[arg-type]
+    with pytest.raises(runtime.InputError, match=r"^source is a int, expected the path of a file, or its bytes$"):
+        runtime.load(3)  # type: ignore[arg-type]
+    for source in (bytearray(b"12345"), memoryview(b"12345")):
+        with pytest.raises(runtime.NotOnnxError):
+            runtime.load(source)

@@ -165,11 +165,14 @@ def test_arguments_by_position_and_by_name() -> None:
     rng = np.random.default_rng(5)
     x, s = sequence(spec, rng, 4)[None], voice(rng)[None]
     wanted = model(spec).run(x, s)["y"]
-    for output in (model(spec).run(x, speaker=s), model(spec).run(speaker=s, x=x), model(spec).run([x[0]], [s[0]])):
+    as_onnxruntime = model(spec).run({"x": x, "speaker": s})
+    by_name = model(spec).run(speaker=s, x=x)
+    for output in (model(spec).run(x, speaker=s), by_name, as_onnxruntime, model(spec).run([x[0]], [s[0]])):
         assert np.array_equal(output["y"][0], wanted[0])
     for args, names, line in (
         ((), {}, "input 'x' is missing, expected x, speaker\n  - input 'speaker' is missing"),
         ((x,), {"x": x, "speaker": s}, "input 'x' is given twice"),
+        (({"x": x},), {}, "input 'speaker' is missing"),
         ((x, s, s), {}, "3 inputs given, expected x, speaker"),
         ((x, s), {"speed": 3}, "there is no input 'speed', expected x, speaker"),
     ):
@@ -212,7 +215,7 @@ WRONG_INPUTS = {
     "too large an id": (TOKENS, np.full((1, 2), 2**63, "u8"), "which do not fit int64"),
     "text": (TOKENS, "hello", "input 'ids' is a str, expected an array of int64"),
     "None": (PLAIN, None, "input 'x' is a NoneType, expected an array of float32"),
-    "a dict": (PLAIN, {"x": X}, "input 'x' is a dict"),
+    "a dict": (PLAIN, {"x": {"x": X}}, "input 'x' is a dict"),
     "an empty list": (PLAIN, [], "the list of sequences is empty: hand in at least one"),
     "an empty batch": (PLAIN, X[:0], "the batch is empty: hand in at least one sequence"),
     "a flat list": (TOKENS, [1, 2, 3], "input 'ids', item 0 has shape [], the model expects [time]"),
@@ -319,3 +322,27 @@ def test_results_are_the_callers_own() -> None:
 def test_ids_are_all_in_the_table() -> None:
     ids = np.arange(IDS)[None]
     np.testing.assert_allclose(model(TOKENS).run(ids)[0], reference(TOKENS, ids[0])["y"], **BOUND)
+
+
+HUGE = 1 << 45  # more bytes than an address has bits for, so that no system promises them
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_views_of_more_numbers_than_memory_holds_are_refused(limited: bool) -> None:
+    """Nothing looks at each of them first: that would take hours."""
+    known = model(Spec(ids=True, learned=True, limit=limited))
+    ids, items = np.broadcast_to(np.int64(1), (HUGE, 1)), np.broadcast_to(np.int64(1), (HUGE,))
+    narrow = np.broadcast_to(np.int32(1), (HUGE,))
+    with known.stream() as stream:
+        for use in (
+            lambda: known.run(ids),
+            lambda: known.run([items, items]),
+            lambda: known.run([narrow]),
+            lambda: list(known.run_iter([items])),
+            lambda: stream.push(items),
+            lambda: known.push_many([stream], [items]),
+            lambda: known.push_many([stream], [narrow]),
+        ):
+            with pytest.raises(runtime.InputError, match=r"memory"):
+                use()
+        assert stream.steps == 0 and stream.push([1]).shape == (1, 11)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,29 @@ def test_counts_end_where_int64_ends() -> None:
 
 def test_files_of_states_are_their_owners(tmp_path: Path) -> None:
     write_file(tmp_path / "s", BLOB)
-    assert read_file(str(tmp_path / "s")) == BLOB and (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+    assert read_file(str(tmp_path / "s"), LAYOUT) == BLOB and (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     with pytest.raises(SnapshotError, match=r"^the saved state cannot be read: No such file or directory$"):
-        read_file(tmp_path / "none")
+        read_file(tmp_path / "none", LAYOUT)
+
+
+def test_what_is_no_file_of_a_state_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe would be waited for, a device never ends, and a file with a hole takes all memory."""
+    no_file = r"^the saved state cannot be read: there is no ordinary file, but a folder, a pipe or the like$"
+    others = [tmp_path, Path("/dev/zero")]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        others.append(tmp_path / "pipe")
+    for other in others:
+        with pytest.raises(SnapshotError, match=no_file):
+            read_file(other, LAYOUT)
+    with pytest.raises(SnapshotError, match=r"^the saved state cannot be read: this is no path of a file$"):
+        read_file("a\0b", LAYOUT)
+    size = 4 * (C + H) + (1 << 26)
+    with (tmp_path / "giant").open("wb") as giant:
+        giant.truncate(size + 1)
+    with pytest.raises(
+        SnapshotError, match=rf"^the saved state has {size + 1} bytes, no state of this model takes more than {size}$"
+    ):
+        read_file(tmp_path / "giant", LAYOUT)
+    with pytest.raises(SnapshotError, match=r"giant: the saved state has"):
+        model(Spec()).restore_file(tmp_path / "giant")

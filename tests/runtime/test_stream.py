@@ -338,6 +338,8 @@ def test_push_many_is_all_or_nothing(with_lengths: bool) -> None:
             [good, good, {"x": good}],
         ),
         (runtime.InputError, "3 streams but 2 chunks", streams, [good, good]),
+        (runtime.InputError, "streams is a list_iterator, expected a list", iter(streams), [good] * 3),
+        (runtime.InputError, "chunks is a set, expected a list", streams, {1, 2, 3}),
         (runtime.InputError, "list of streams is empty", [], []),
         (runtime.InputError, r"streams\[2\] is streams\[0\] again", [streams[0], streams[1], streams[0]], [good] * 3),
         (runtime.InputError, r"streams\[1\] is a int, expected a Stream", [streams[0], 3], [good] * 2),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rnncore.runtime import InputError
-from rnncore.runtime.text.sampling import draw, sampling_probabilities
+from rnncore.runtime.text.columns import text_of
+from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
 from tests.tolerances import fixed
 
 P = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
@@ -136,3 +140,26 @@ def test_the_ends_of_the_unit_interval_draw_possible_tokens() -> None:
     p = np.array([0.0, 0.3, 0.7, 0.0])
     assert draw(p, Fixed(0.0)) == 1  # type: ignore[arg-type]
     assert draw(p, Fixed(np.nextafter(1.0, 0.0))) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(("temperature", value) for value in (-1, float("nan"), float("inf"), "1", True, 10**400, None, [1.0])),
+        *(("top_k", value) for value in (0, "3", True, 1.5)),
+        *(("top_p", value) for value in (0, 1.5, "1", True, float("nan"))),
+        *(("seed", value) for value in (-1, 1.5, "a", True, [1, -1])),
+    ],
+    ids=repr,
+)
+def test_an_option_that_is_no_number_or_out_of_range_is_named(name: str, wrong: Any) -> None:
+    options: dict[str, Any] = {"temperature": np.float32(1), "top_k": np.int64(2), "top_p": 1, "seed": 2**70}
+    check_sampling(**options)
+    check_sampling(0, None, None, [1, 2])
+    with pytest.raises(InputError, match=rf"^{name} is {re.escape(repr(wrong))}, expected "):
+        check_sampling(**options | {name: wrong})
+
+
+def test_a_text_of_numpy_keeps_the_nul_at_its_end() -> None:
+    """Which str() of it drops: "ab" has other ids."""
+    assert text_of(np.str_("ab\0")) == "ab\0" and type(text_of(np.str_("ab"))) is str

@@ -173,6 +173,16 @@ def test_files_are_embedded_one_window_at_a_time(tmp_path: Path) -> None:
     found = [first, *vectors]
     assert told == [(3, 13), (6, 27), (7, 31)]
     np.testing.assert_allclose(found, embedder.embed_many(rows), atol=bound("float32", "onnx", depth=DEPTH))
+    padded, sizes = np.zeros((len(rows), 9, rows[0].shape[1]), np.float32), [len(row) for row in rows]
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    for many, lengths in ((rows, None), (padded, sizes)):
+        told.clear()
+        shown = embedder.embed_many(many, lengths, progress=lambda *done: told.append(done))
+        assert told == [(7, 31)]
+        np.testing.assert_allclose(shown, found, atol=bound("float32", "onnx", depth=DEPTH))
+    with pytest.raises(InputError, match=r"lengths\[0\] is 10"):
+        embedder.embed_many(padded, [10, *sizes[1:]], progress=print)
     with pytest.raises(FileNotFoundError) as caught:
         list(embedder.embed_iter([paths[0], tmp_path / "missing.npy"], read=np.load))
     assert "while reading input 1" in caught.value.__notes__[0]

@@ -18,7 +18,9 @@ def test_a_ready_model_opens_as_its_class(name: str) -> None:
 
 
 def test_other_files_open_as_what_their_metadata_say() -> None:
-    assert type(runtime.open(language_model_file())) is runtime.LanguageModel
+    opened = runtime.open(language_model_file())
+    assert type(opened) is runtime.LanguageModel
+    assert repr(opened) == f"<LanguageModel {opened.model!r}>"
     assert type(runtime.open(finish(causal_graph(Spec()), signature(Spec())))) is runtime.Model
 
 

@@ -5,6 +5,7 @@ CI has no Ray: these run by ``scripts/ecosystem``, which installs it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -56,9 +57,13 @@ class Sum(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="error", configure_logging=True)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray gives its web server five seconds to start, and kills it; a busy machine needs longer.
+        for name in ("READY_CHECK", "HEALTH_CHECK"):
+            patch.setenv(f"RAY_SERVE_PROXY_{name}_TIMEOUT_S", "300")
+        ray.init(num_cpus=4, include_dashboard=False, logging_level="error", configure_logging=True)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +97,7 @@ def test_parquet_to_parquet_by_actors(cluster: None, tmp_path: Path) -> None:
 def test_a_killed_replica_loses_nothing(cluster: None, file: Path) -> None:
     from ray import serve
 
-    handle = serve.run(stream_app(file, replicas=2, pool={"max_batch": 8}), name="streams", route_prefix="/streams")
+    handle = _served(stream_app(file, replicas=2, pool={"max_batch": 8}))
     random = np.random.default_rng(0)
     steps = random.standard_normal((SESSIONS, CHUNKS * 2, FEATURES)).astype(np.float32)
     expected = runtime.load(file).run(steps)
@@ -120,6 +125,16 @@ def test_a_killed_replica_loses_nothing(cluster: None, file: Path) -> None:
     assert sessions[1].state == state
     _over_http(steps[0], expected[0])
     serve.shutdown()
+
+
+def _served(app: Any) -> Any:
+    """The handle; Ray waits a minute for its web server, which a busy machine does not start in one."""
+    from ray import serve
+
+    for _ in range(5):
+        with contextlib.suppress(TimeoutError):
+            return serve.run(app, name="streams", route_prefix="/streams")
+    raise AssertionError("Ray's web server does not start")
 
 
 def test_every_task_has_its_columns() -> None:

@@ -15,7 +15,7 @@ import pytest
 from rnncore import runtime
 from rnncore.runtime.session.session import Engine
 from tests.runtime.data import BOUND, arguments, model, sequence, voice
-from tests.runtime.files import Spec, causal_file
+from tests.runtime.files import OUT, Spec, causal_file
 from tests.service.alone import SPECS, alone, assert_same
 
 SPEC = Spec(lengths=True, learned=True)
@@ -205,3 +205,39 @@ def test_new_shapes_do_not_fill_the_memory(tmp_path: Path) -> None:
     answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert answer.returncode == 0, answer.stderr
     assert float(answer.stdout) < 1000, "bytes for each shape"
+
+
+def test_views_of_more_than_memory_holds_are_refused_by_a_pool() -> None:
+    for spec in (Spec(ids=True), Spec(ids=True, learned=True, limit=True)):
+        with model(spec).pool(max_wait_ms=0) as pool, pool.open() as stream:
+            for chunk in (np.broadcast_to(np.int64(1), (1 << 45,)), np.broadcast_to(np.int32(1), (1 << 45,))):
+                with pytest.raises(runtime.InputError, match="memory"):
+                    stream.push(chunk)
+            assert stream.push([1, 2]).shape == (2, OUT)
+
+
+NO_DURATIONS = ["1", True, np.True_, -1, float("nan"), 10**400, [1], b"1", 1j]
+
+
+@pytest.mark.parametrize("wrong", NO_DURATIONS, ids=lambda value: repr(value)[:9])
+def test_what_is_no_duration_is_refused_by_name(wrong: Any) -> None:
+    for name in ("max_wait_ms", "max_idle_s"):
+        with pytest.raises(runtime.InputError, match=rf"^{name} is .*, expected (milliseconds|seconds)"):
+            model(SPEC).pool(**{name: wrong})
+    chunk = sequence(SPEC, np.random.default_rng(1), 1)
+    with model(SPEC).pool(max_wait_ms=0) as pool, pool.open() as stream:
+        for use in (stream.push, stream.submit):
+            with pytest.raises(runtime.InputError, match=r"^timeout_s is .*, expected seconds of at least 0, or None$"):
+                use(chunk, timeout_s=wrong)
+        with pytest.raises(runtime.InputError, match=r"^timeout_s is "):
+            pool.close(timeout_s=wrong)
+        assert stream.push(chunk, timeout_s=np.float32(100)).shape == (1, OUT) and stream.steps == 1
+
+
+def test_who_waits_for_ever_may_say_so() -> None:
+    pool = model(SPEC).pool(max_wait_ms=np.float64(0.5), max_idle_s=np.int64(100))
+    stream = pool.open()
+    chunk = sequence(SPEC, np.random.default_rng(1), 1)
+    for forever in (float("inf"), 1e300):
+        assert stream.push(chunk, timeout_s=forever).shape == (1, OUT)
+    assert pool.close(timeout_s=float("inf")) and pool.close(timeout_s=1e300)

@@ -24,6 +24,13 @@ from rnncore.runtime.format.signature import BATCH, TIME
 
 aten = torch.ops.aten
 _LISTS = (aten.cat.default, aten.stack.default)
+_BY_ROWS = (
+    "convolution",
+    "native_batch_norm",
+    "native_batch_norm_legit_no_training",
+    "max_pool2d_with_indices",
+    "avg_pool2d",
+)
 Key = Any  # (place, part), or a relation to something along time
 _PLAIN_ROWS = Formula(((1, (BATCH,)),))
 
@@ -438,9 +445,14 @@ class RolledLoop:
     ) -> None:
         """Run ``places`` for all iterations: what they give is put in ``along``."""
         for n, place in enumerate(places):
-            if self._statement(place).op.target in _LISTS:  # under vmap torch takes the sizes of these for constants
+            # Under vmap torch takes the sizes of these for constants.
+            joins, rows = self._statement(place).op.target in _LISTS, self._rows_along(place, along, places[:n])
+            if joins or rows is not None:
                 self._all_at_once(places[:n], evaluation, fixed, along, turns)
-                along[place, 0] = self._joined_at_once(place, evaluation, fixed, along, turns)
+                if joins:
+                    along[place, 0] = self._joined_at_once(place, evaluation, fixed, along, turns)
+                else:
+                    self._rows_at_once(place, rows, evaluation, fixed, along)
                 places = places[n + 1 :]
                 self._all_at_once(places, evaluation, fixed, along, turns)
                 return
@@ -508,6 +520,27 @@ class RolledLoop:
                 value = self._lookup(evaluation, fixed)(relation)
                 found.append(value.unsqueeze(0).expand(turns, *value.shape))
         return statement.op.target(found, dim + 1 if dim >= 0 else dim)
+
+    def _rows_along(self, place: int, along: Mapping[Key, Tensor], before: Sequence[int]) -> Key | None:
+        """What a layer of images reads, if that is its only argument that differs between iterations."""
+        op = self._statement(place).op
+        if str(op.target).removeprefix("aten.").partition(".")[0].lstrip("_") not in _BY_ROWS:
+            return None
+        own = {(r.place, r.part) if isinstance(r, Same) else r for r in self.plan.relations(place)}
+        differ = [k for k in own if k in along or (isinstance(k, tuple) and k[0] in before)]
+        first = self._statement(place).arguments[0][0]
+        key = (first.place, first.part) if isinstance(first, Same) else first
+        return key if differ == [key] and len(op.shapes[0]) > 2 else None
+
+    def _rows_at_once(
+        self, place: int, key: Key, evaluation: Evaluation, fixed: Mapping[Key, Any], along: dict[Key, Tensor]
+    ) -> None:
+        """A layer of images on all iterations, as more rows."""
+        images = along[key]
+        lookup = self._lookup(evaluation, {**fixed, key: images.flatten(0, 1)})
+        for part, value in enumerate(execute(self._statement(place), lookup)):
+            if isinstance(value, Tensor) and value.dim() > 2:  # not the statistics that a normalisation gives beside
+                along[place, part] = value.unflatten(0, images.shape[:2])
 
     def _is_read(self, key: tuple[int, int], own: set[int]) -> bool:
         others = {*self.plan.before, *self.plan.core, *self.plan.after} - own

@@ -20,10 +20,13 @@ from rnncore.export.tracing.rolling.scans import as_loop, find_scan
 
 _recording: ContextVar[bool] = ContextVar("rnncore_forward_only", default=False)
 _lock = threading.Lock()
-# Torch's own code calls its apply, also that of a name given long ago: scan = Scan.apply.
-_Base: Any = Function.__mro__[1]
+_apply = Function.__dict__["apply"]
+# Before 2.14 torch's apply is Python: it asks whether a function is being transformed, and calls its base's, also for a
+# name given long ago: scan = Scan.apply.  Since then all of it is C, and such a name cannot be followed: torch refuses it.
+_IN_PYTHON = isinstance(_apply, classmethod)
+_Replaced: Any = Function.__mro__[1] if _IN_PYTHON else Function
 _transforming = torch._C._are_functorch_transforms_active
-_applies = Function.__dict__["apply"].__func__.__code__
+_applies = _apply.__func__.__code__ if _IN_PYTHON else None
 _users = 0
 
 
@@ -34,7 +37,7 @@ def forward_only() -> Iterator[None]:
     token = _recording.set(True)
     with _lock:
         _users += 1
-        _Base.apply = classmethod(_forward)
+        _Replaced.apply = classmethod(_forward)
         torch._C._are_functorch_transforms_active = _is_transforming
     try:
         yield
@@ -43,7 +46,10 @@ def forward_only() -> Iterator[None]:
         with _lock:
             _users -= 1
             if not _users:
-                del _Base.apply
+                if _IN_PYTHON:
+                    del _Replaced.apply
+                else:
+                    _Replaced.apply = _apply
                 torch._C._are_functorch_transforms_active = _transforming
 
 
@@ -54,7 +60,7 @@ def _is_transforming() -> bool:
 
 def _forward(cls: type[Function], *args: Any, **named: Any) -> Any:
     if not _recording.get():
-        return super(_Base, cls).apply(*args, **named)
+        return super(_Replaced, cls).apply(*args, **named) if _IN_PYTHON else _apply.__get__(None, cls)(*args, **named)
     scan = find_scan(cls, args) if not named else None
     if scan is not None:
         return as_loop(scan, args)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,7 +21,8 @@ from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling.cells import CELLS
-from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight
+from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
+from rnncore.export.tracing.rolling.numbers_read import ReadNumbers
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
 from rnncore.layers import Recurrent
@@ -124,7 +125,7 @@ class _Logger(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in _READS and args[0].dtype == torch.bool and args[0].numel() == 1 and not args[0].dim():
             return self._ask(self.value(args[0]), bool(func(*args, **kwargs)))
-        if func in _READS and self._is_size(self.value(args[0])):
+        if func in _READS and (self._is_size(self.value(args[0])) or self._is_number(args[0])):
             return func(*args, **kwargs)
         if func in _READS:
             raise refusal(func, user_lines(2))
@@ -138,6 +139,20 @@ class _Logger(TorchDispatchMode):
         else:
             self._write(func, values, named, result)
         return result
+
+    def _is_number(self, tensor: Tensor) -> bool:
+        """Whether what is read is one number, made of weights and constants alone: it is one of the file, as they are."""
+        todo, seen = [self.value(tensor)], set[int]()
+        if tensor.numel() != 1 or tensor.dtype == torch.bool:  # flags may tell the first step from the others
+            return False
+        while todo:
+            value = todo.pop()
+            if isinstance(value, Input):
+                return False
+            if isinstance(value, Ref) and value.op not in seen:
+                seen.add(value.op)
+                todo += leaves(self.log.ops[value.op].everything)
+        return True
 
     def _is_size(self, value: Any) -> bool:
         """Whether a number is the largest of some counts: in what is recorded that is the size they count along."""
@@ -247,8 +262,10 @@ def record(
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
-            contexts = (unchanged(module), recording(recorder), packing_by(PaddedPacker()), forward_only())
-            contexts += (torch.no_grad(), sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), logger)  # type: ignore[assignment]
+            contexts: list[AbstractContextManager[Any]] = [
+                *(unchanged(module), recording(recorder), packing_by(PaddedPacker()), forward_only(), torch.no_grad()),
+                *(sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), ReadNumbers(), logger),
+            ]
             for context in contexts:
                 stack.enter_context(context)
             results = torch.func.functionalize(flat)(*tensors)

@@ -116,11 +116,16 @@ def _relate_values(
     for value in column:
         inside = isinstance(value, Ref) and value.op >= first
         places.append((*divmod(value.op - first, period), value.part) if inside else None)
-    if places[-1] is None and places[1] is None:
-        return _from_outside(column, places, address)
-    k, found = next((k, p) for k, p in enumerate(places) if p is not None)
+    outside = _from_outside(column, places, address) if places[0] is None and places[1] is None else (None, 0)
+    k, found = next(((k, p) for k, p in enumerate(places) if p is not None), (0, None))
+    if found is None:
+        return outside
     delay, place, part = k - found[0], found[1], found[2]
     n = _while(lambda k: k < delay or places[k] == (k - delay, place, part), len(column))
+    if (
+        n < outside[1]
+    ):  # the same code again, right after the loop, reads what the loop gave: a forecast after its history
+        return outside
     if delay == 0:
         return Same(place, part), n
     if delay < 0 or any(p is not None for p in places[:delay]):

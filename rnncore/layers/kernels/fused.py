@@ -16,6 +16,9 @@ from rnncore.cells import Cell, GRUCell, LSTMCell, RNNCell
 
 Kernel = Callable[..., Any]
 
+MOST_PACKED = 64
+"""Steps that are packed at once: torch's gradient of a packed sequence takes time by the square of its steps."""
+
 
 def fused_kernel(cell: Cell) -> Kernel | None:
     """torch's kernel that computes exactly what ``cell`` defines, or None (a subclass may redefine anything)."""
@@ -48,8 +51,24 @@ def run_fused(
         y, *final = kernel(x, hx, weights, *options, True)
         new_state = tuple(f.squeeze(0) for f in final)
     else:
-        y, new_state = _run_packed(kernel, x, hidden, lengths, weights, options)
+        y, new_state = _run_in_pieces(kernel, x, hidden, lengths, weights, options)
     return (_reversed_in_time(y, lengths) if reverse else y), new_state
+
+
+def _run_in_pieces(
+    kernel: Kernel, x: Tensor, hidden: tuple[Tensor, ...], lengths: Tensor, weights: list[Tensor], options: Any
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """As :func:`_run_packed`, piece after piece, each beginning with the state of the one before."""
+    if x.shape[1] <= MOST_PACKED:
+        return _run_packed(kernel, x, hidden, lengths, weights, options)
+    outputs = []
+    for start in range(0, x.shape[1], MOST_PACKED):
+        piece = x[:, start : start + MOST_PACKED]
+        left = (lengths - start).clamp(0, piece.shape[1])
+        y, state = _run_packed(kernel, piece, hidden, left, weights, options)
+        hidden = tuple(one.unsqueeze(0) for one in state)
+        outputs.append(y)
+    return torch.cat(outputs, 1), state
 
 
 def _run_packed(

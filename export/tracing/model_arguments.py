@@ -1,0 +1,64 @@
+"""The module that a caller means: taken out of what torch wraps around one, and refused where it can never be exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from rnncore.runtime.errors import InputError
+
+_COMPILED = "_orig_mod"
+"""Where ``torch.compile`` keeps the module that it compiles."""
+
+
+def module_of(model: Any) -> nn.Module:
+    """``model`` itself, or the module inside of ``torch.compile``, data parallelism, and averages of weights.
+
+    Raises:
+        InputError: it is no module, or TorchScript, or its weights have no values.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {_described(model)}, expected a torch.nn.Module")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise InputError("TorchScript cannot be exported: hand in the module that it was made of")
+    module = _inside(model)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            raise InputError(f"'{name}' has no values yet: run the module on its example once before you export it")
+        if tensor.is_meta:
+            raise InputError(
+                f"'{name}' is on the device 'meta', which holds no values: module.to_empty(device='cpu'), then load the "
+                "weights"
+            )
+    return module
+
+
+def take_apart(module: nn.Module) -> None:
+    """Put the modules that parts of ``module`` wrap in the place of these parts, and compile none at its next call."""
+    for part in list(module.modules()):
+        if part._compiled_call_impl is not None:
+            part._compiled_call_impl = None
+        for name, child in part._modules.items():
+            if child is not None:
+                part._modules[name] = _inside(child)
+
+
+def _inside(module: nn.Module) -> nn.Module:
+    while True:
+        inner = module._modules.get(_COMPILED)
+        if isinstance(
+            module, nn.DataParallel | nn.parallel.DistributedDataParallel | torch.optim.swa_utils.AveragedModel
+        ):
+            inner = module.module
+        if inner is None:
+            return module
+        module = inner
+
+
+def _described(model: Any) -> str:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return f"the class {model.__name__} and no module of it"
+    return f"a {type(model).__name__}"

@@ -1,0 +1,102 @@
+"""What the measured applications count with, on inputs where it can be counted by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.applications import exons, pronunciation, sentiment
+from benchmarks.applications.common import Split
+from tests.tolerances import fixed
+
+BASES = st.text("ACGTN", min_size=1, max_size=40)
+
+
+@given(bases=BASES, seed=st.integers(0, 9))
+def test_the_other_strand_of_the_other_strand(bases: str, seed: int) -> None:
+    strand = exons.Strand(bases, np.random.default_rng(seed).random(len(bases)) < 0.5)
+    other = strand.reversed()
+    pairs = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
+    assert other.bases == "".join(pairs[base] for base in reversed(bases))
+    again = other.reversed()
+    assert again.bases == bases and np.array_equal(again.exon, strand.exon)
+
+
+@given(length=st.integers(1, 1300))
+def test_pieces_tell_of_every_base_once_and_read_what_stands_around(length: int) -> None:
+    random = np.random.default_rng(length)
+    strand = exons.Strand("".join(random.choice(list("ACGT"), length)), random.random(length) < 0.3)
+    told, marks = [], []
+    for tokens, exon, count in exons.pieces(strand):
+        assert len(tokens) == len(exon) <= exons.PIECE + 2 * exons.FLANK
+        told += tokens[count]
+        marks += exon[count].tolist()
+    assert "".join(token[1] for token in told) == strand.bases
+    assert told == exons.kmers(strand.bases) and marks == strand.exon.tolist()
+    assert all(a[1:] == b[:2] for a, b in pairwise(told))
+
+
+@given(bases=st.text("ACGTN", min_size=3, max_size=30), around=st.integers(1, 9))
+def test_codons_near_a_base(bases: str, around: int) -> None:
+    found = exons.codons(bases, around)
+    codons = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT"]
+    for place in range(len(bases)):
+        near = [bases[i : i + 3] for i in range(max(0, place - around), min(len(bases), place + around))]
+        assert found[place].tolist() == [near.count(codon) for codon in codons]
+
+
+def test_edits_are_counted_to_the_nearest_pronunciation() -> None:
+    words = [("a", [["AH"], ["EY"]]), ("either", [["IY", "DH", "ER"], ["AY", "DH", "ER"]])]
+    found = [["EY"], ["AY", "DH", "AH"]]
+    assert abs(pronunciation.phoneme_error(found, words) - 1 / 4) < fixed("float64")
+    assert pronunciation.word_error(found, words) == 0.5
+
+
+def test_a_letter_says_what_stands_most_often_at_its_place() -> None:
+    train = [("ab", [["AE", "B"]]), ("ba", [["B", "AH"]]), ("at", [["AE", "T"]]), ("box", [["B", "AA", "K", "S"]])]
+    assert pronunciation.letter_by_letter(Split(train, [], [("tabx", [[]])])) == [["T", "AE", "B"]]
+
+
+def test_polarity_asks_only_about_what_people_rated_clearly() -> None:
+    rows = [("good", 2.0), ("so so", 0.3), ("bad", -1.0), ("awful", -3.0)]
+    assert sentiment.polarity(np.array([0.1, -9.0, -0.1, 0.2]), rows) == 2 / 3
+
+
+def test_exons_are_read_as_their_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    (tmp_path / "genomes").mkdir()
+    (tmp_path / "refseq").mkdir()
+    (tmp_path / "genomes" / "hg38.fa").write_text(">chr16 1 12 +\nACGTac\nNNTTGG\n")
+    rows = [("exon", 2, 4), ("CDS", 3, 4), ("exon", 12, 12)]  # the first base is 1, and the last one belongs to it
+    lines = [f"chr16\trefGene\t{kind}\t{first}\t{last}\t0\t-\t.\tgene_id x" for kind, first, last in rows]
+    (tmp_path / "refseq" / "refseq.hg38.gtf").write_text("\n".join(lines) + "\n")
+    bases, found = datasets.exons(tmp_path)
+    assert bases == "ACGTacNNTTGG"
+    assert [bases[first:last] for first, last in found] == ["CGT", "G"]
+    monkeypatch.setattr(datasets, "exons", lambda: (bases, found))
+    monkeypatch.setattr(exons, "BLOCK", 2)
+    parts = exons.data()
+    assert parts.sizes == (4, 1, 1)
+    assert parts.test[0].bases == "AC" and parts.valid[0].bases == "NN"
+    assert "".join(one.bases for one in parts.train) == "ACGTTTGG"
+    assert np.concatenate([one.exon for one in parts.train]).tolist() == [0, 1, 1, 1, 0, 0, 0, 1]
+
+
+def test_phrases_teach_not_without_saying_not_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    (tmp_path / "vader_sentiment_lexicon.txt").write_text(
+        "bad\t-2.5\t0.6\t[]\n:)\t2\t1\t[]\nGood\t1.9\t0.9\t[]\nfine\t0.8\t1\t[]\n"
+    )
+    words = datasets.rated_words(tmp_path)
+    assert words == [("bad", -2.5), ("Good", 1.9), ("fine", 0.8)]
+    monkeypatch.setattr(datasets, "rated_words", lambda: words)
+    found = sentiment.phrases(Split([("a film", 0.0)], [("fine", 1.0)], []))
+    assert [text for text, _ in found] == ["bad", "good", "this is not good"], "nothing of the set itself"
+    assert [rating for _, rating in found] == [-2.5, 1.9, pytest.approx(-0.74 * 1.9)]
