@@ -171,7 +171,8 @@ def _level(stream: Ids, grams: Sequence[_Grams], length: int, vocabulary_size: i
         counts = np.bincount(own.of_target[grams[length + 1].first], minlength=len(own.keys))
         counts = counts + np.where(own.after_eos & (length > 0), own.counts, 0)
     context, tokens = np.divmod(own.keys, vocabulary_size)
-    first = np.flatnonzero(np.diff(context, prepend=-1, append=context[-1] + 1))
+    last = context[-1:] + 1  # none, if no text is so long
+    first = np.flatnonzero(np.diff(context, prepend=-1, append=last)) if len(last) else np.zeros(1, np.int64)
     totals = np.add.reduceat(counts, first[:-1])
     taken = _discounts(counts)[np.minimum(counts, 3)]
     backoff = np.add.reduceat(taken, first[:-1]) / totals

@@ -21,7 +21,7 @@ def check_sampling(
         problems.append(f"top_k is {top_k!r}, expected at least 1, or None for all tokens")
     if top_p is not None and not (_is_number(top_p) and 0.0 < top_p <= 1.0):
         problems.append(f"top_p is {top_p!r}, expected above 0 and at most 1, or None for all tokens")
-    seeds = seed if isinstance(seed, list | tuple) else [0 if seed is None else seed]
+    seeds: Sequence[Any] = seed if isinstance(seed, list | tuple) else [0 if seed is None else seed]
     if not all(_is_whole(one) and one >= 0 for one in seeds):
         problems.append(f"seed is {seed!r}, expected an integer of at least 0, or None for another one each time")
     raise_all(problems)

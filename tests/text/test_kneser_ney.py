@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.applications.kneser_ney import KneserNey
@@ -39,6 +39,7 @@ def goes_on(texts: list[list[int]], before: tuple[int, ...], count: int) -> bool
 
 
 @given(TEXTS, st.lists(WORDS, max_size=9), st.integers(2, 6))
+@example([[]], [], 3)  # no text is as long as the longest n-gram
 def test_the_tables_give_what_counting_one_by_one_gives(texts: list[list[int]], read: list[int], order: int) -> None:
     oracle = KneserNey(texts, order, EOS, TOKENS)
     got, longest = answers(counted(texts, order), read)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-
 from rnncore.export.tracing.callers import user_lines
 from rnncore.export.tracing.rolling.questions import refusal
 from rnncore.runtime.errors import ExportError
@@ -30,13 +27,6 @@ class NumberRead:
         return "?"
 
 
-class ReadNumbers(TorchFunctionMode):
-    """Lets ``item()`` of a float give such a number, if the file does not know it as it knows its weights."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") == "item" and isinstance(args[0], Tensor) and args[0].is_floating_point():
-            try:
-                return func(*args, **(kwargs or {}))
-            except ExportError:
-                return NumberRead(refusal("item()", user_lines(2)))
-        return func(*args, **(kwargs or {}))
+def number_read() -> NumberRead:
+    """What stands for a number that the line which is running reads off a tensor."""
+    return NumberRead(refusal("item()", user_lines(2)))

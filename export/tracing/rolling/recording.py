@@ -22,7 +22,7 @@ from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling.cells import CELLS
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
-from rnncore.export.tracing.rolling.numbers_read import ReadNumbers
+from rnncore.export.tracing.rolling.numbers_read import number_read
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
 from rnncore.layers import Recurrent
@@ -82,12 +82,22 @@ class _Recorder(PassingStates):
         return y, tuple(final)
 
 
-class _Cells(TorchFunctionMode):
-    """Writes out what torch's cells compute, so that the part which reads the input can leave the loop."""
+class _Calls(TorchFunctionMode):
+    """Writes out what torch's cells compute, so that the part which reads the input can leave the loop.
+
+    ``item()`` of a float gives a number that may be handed on, as to a log, and not computed with.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        cell = CELLS.get(getattr(func, "__name__", ""))
-        return func(*args, **(kwargs or {})) if cell is None else cell(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in CELLS:
+            return CELLS[name](*args, **(kwargs or {}))
+        if name != "item" or not args[0].is_floating_point():
+            return func(*args, **(kwargs or {}))
+        try:
+            return func(*args, **(kwargs or {}))
+        except ExportError:  # a float that the file does not know as it knows its weights
+            return number_read()
 
 
 class _Logger(TorchDispatchMode):
@@ -264,7 +274,7 @@ def record(
         with ExitStack() as stack:
             contexts: list[AbstractContextManager[Any]] = [
                 *(unchanged(module), recording(recorder), packing_by(PaddedPacker()), forward_only(), torch.no_grad()),
-                *(sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Cells(), ReadNumbers(), logger),
+                *(sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Calls(), logger),
             ]
             for context in contexts:
                 stack.enter_context(context)
