@@ -36,7 +36,7 @@ def run() -> Table:
     model = exported("lstm", SIZE, "loop")
     gc.collect()
     gc.freeze()  # a service has no torch to walk through at every collection: 0.3 s here
-    rows = [*batching(model), *workers(model), latency(model), lossless(model), *overhead(), *ragged(model), *few()]
+    rows = [*batching(model), *workers(), latency(model), lossless(model), *overhead(), *ragged(model), *few()]
     rows.append(soak())
     note = (
         f"LSTM, H = {SIZE} unless it says otherwise, steps of one frame, one thread for the model; medians of interleaved "
@@ -94,39 +94,31 @@ def batching(model: Model) -> list[Row]:
     ]
 
 
-def workers(model: Model) -> list[Row]:
-    """The same streams through a pool of one worker and of two, from coroutines and from threads."""
-    frames = np.random.default_rng(3).normal(size=(STREAMS, 1, SIZE)).astype(np.float32)
-    wanted = [model.stream().push(frame) for frame in frames]
-    with model.pool() as one, model.pool(workers=2) as two, ThreadPoolExecutor(STREAMS) as executor:
-
-        def coroutines(streams: list[PoolStream]) -> list[np.ndarray]:
-            answers: list[list[np.ndarray]] = [[] for _ in streams]
-            asyncio.run(all_clients(streams, frames, answers))
-            return [own[-1] for own in answers]
-
-        def threads(streams: list[PoolStream]) -> list[np.ndarray]:
-            return list(executor.map(lambda pair: repeat(pair[0].push, pair[1]), zip(streams, frames, strict=True)))
-
-        contestants: dict[str, Callable[[], list[np.ndarray]]] = {}
-        for kind, clients in (("coroutines", coroutines), ("threads", threads)):
-            for count, pool in ((1, one), (2, two)):
+def workers() -> list[Row]:
+    """The same streams through a pool of one worker and of two, from coroutines: single steps, and chunks of ten."""
+    rows: list[Row] = []
+    for size, steps in itertools.product((SIZE, 2 * SIZE), (1, 10)):
+        model = exported("lstm", size, "loop")
+        frames = np.random.default_rng(3).normal(size=(STREAMS, steps, size)).astype(np.float32)
+        wanted = [model.stream().push(frame) for frame in frames]
+        with model.pool() as one, model.pool(workers=2) as two:
+            contestants: dict[str, Callable[[], None]] = {}
+            for name, pool in (("one", one), ("two", two)):
                 pool.warm_up()
                 streams = [pool.open() for _ in range(STREAMS)]
                 for stream, frame, expected in zip(streams, frames, wanted, strict=True):
                     np.testing.assert_allclose(stream.push(frame), expected, atol=ATOL)
-                contestants[f"{kind}, workers={count}"] = partial(clients, streams)
-        took = timings(contestants, seconds=4.0, cold=False)
-    return [
-        (
-            f"{STREAMS} streams, pool, {kind}, workers=2 against 1",
-            f"{two_s / ROUNDS / STREAMS * 1e6:.1f} µs a push, {one_s / ROUNDS / STREAMS * 1e6:.1f}",
-            ratio(one_s, two_s),
-            "1.7",
-        )
-        for kind in ("coroutines", "threads")
-        for one_s, two_s in [(took[f"{kind}, workers=1"].warm, took[f"{kind}, workers=2"].warm)]
-    ]
+                contestants[name] = partial(_push_all, streams, frames)
+            took = timings(contestants, seconds=4.0, cold=False)
+        one_s, two_s = (took[name].warm / ROUNDS / STREAMS for name in ("one", "two"))
+        text = f"{two_s * 1e6:.0f} µs a push, {one_s * 1e6:.0f} with one"
+        rows.append((f"pool, workers=2, H = {size}, pushes of {steps}", text, ratio(one_s, two_s), "1.7"))
+    return rows
+
+
+def _push_all(streams: list[PoolStream], frames: np.ndarray) -> None:
+    answers: list[list[np.ndarray]] = [[] for _ in streams]
+    asyncio.run(all_clients(streams, frames, answers))
 
 
 def repeat(push: Callable[[np.ndarray], np.ndarray], frame: np.ndarray) -> np.ndarray:

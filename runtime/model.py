@@ -269,7 +269,8 @@ class Model:
             ``pool.restore`` goes on.  Without it an evicted stream is only parked, and comes back with its next push.
         workers: threads that run batches side by side, at most one for each processor (and ``max_streams``).  Streams belong
             to none of them: each batch is of those that are ready, and a long one holds up no other.  Worth it where the
-            model takes longer than handing the answers out, which is Python's one thread: from some 256 units.
+            model takes longer than handing the answers out, which is Python's one thread: chunks of several steps, or more
+            than 256 units.  Single steps of smaller models are slower with it; benchmarks/results says how much.
 
         Raises NotStreamableError if the model is not causal, InputError for an option out of range.
         """
