@@ -145,7 +145,11 @@ def test_every_planted_wrong_import_breaks_its_contract(tmp_path: Path) -> None:
 
 
 def test_what_only_our_own_checks_know_is_seen(tmp_path: Path) -> None:
-    for folder in ("rnncore/text", "export/graph", "runtime/streaming"):  # a part of the tree: scripts/lint reads the whole
+    for folder in (
+        "rnncore/text",
+        "export/graph",
+        "runtime/streaming",
+    ):  # a part of the tree: scripts/lint reads the whole
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     checks = [
         ("private_names.py", "def f(stream):\n    return stream._reached\n", "planted.py:2: reads _reached"),
