@@ -66,18 +66,13 @@ def batching(model: Model) -> list[Row]:
                 answers = model.push_many(batched, list(frames))
             return answers
 
-        def coroutines() -> list[np.ndarray]:
-            answers: list[list[np.ndarray]] = [[] for _ in pooled]
-            asyncio.run(all_clients(pooled, frames, answers))
-            return [own[-1] for own in answers]
-
         def threads() -> list[np.ndarray]:
             return list(executor.map(lambda pair: repeat(pair[0].push, pair[1]), zip(by_thread, frames, strict=True)))
 
         contestants: dict[str, Callable[[], list[np.ndarray]]] = {
             "one after another": in_turn,
             "push_many": many,
-            "pool, coroutines": coroutines,
+            "pool, coroutines": partial(by_coroutines, pooled, frames),
             "pool, threads": threads,
         }
         wanted = in_turn()
@@ -102,13 +97,13 @@ def workers() -> list[Row]:
         frames = np.random.default_rng(3).normal(size=(STREAMS, steps, size)).astype(np.float32)
         wanted = [model.stream().push(frame) for frame in frames]
         with model.pool() as one, model.pool(workers=2) as two:
-            contestants: dict[str, Callable[[], None]] = {}
+            contestants: dict[str, Callable[[], list[np.ndarray]]] = {}
             for name, pool in (("one", one), ("two", two)):
                 pool.warm_up()
                 streams = [pool.open() for _ in range(STREAMS)]
                 for stream, frame, expected in zip(streams, frames, wanted, strict=True):
                     np.testing.assert_allclose(stream.push(frame), expected, atol=ATOL)
-                contestants[name] = partial(_push_all, streams, frames)
+                contestants[name] = partial(by_coroutines, streams, frames)
             took = timings(contestants, seconds=4.0, cold=False)
         one_s, two_s = (took[name].warm / ROUNDS / STREAMS for name in ("one", "two"))
         text = f"{two_s * 1e6:.0f} µs a push, {one_s * 1e6:.0f} with one"
@@ -116,9 +111,11 @@ def workers() -> list[Row]:
     return rows
 
 
-def _push_all(streams: list[PoolStream], frames: np.ndarray) -> None:
+def by_coroutines(streams: list[PoolStream], frames: np.ndarray) -> list[np.ndarray]:
+    """The last answer of each stream, each pushed by a coroutine."""
     answers: list[list[np.ndarray]] = [[] for _ in streams]
     asyncio.run(all_clients(streams, frames, answers))
+    return [own[-1] for own in answers]
 
 
 def repeat(push: Callable[[np.ndarray], np.ndarray], frame: np.ndarray) -> np.ndarray:

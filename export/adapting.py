@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from rnncore.export.file import in_one_file, saving
 from rnncore.export.graph.zero_values import always_zero
-from rnncore.export.ort_format import is_ort_format, onnx_of
+from rnncore.export.ort_format import onnx_of
 from rnncore.export.verification.judging import INT8_RMS, Int8Judge
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, ModelFileError, VerificationError
@@ -23,7 +23,7 @@ from rnncore.runtime.foreign.description import read_foreign
 from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.atomic import target_of
 from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
-from rnncore.runtime.format.container import FINGERPRINT_KEY, metadata_of, replace_metadata, stamp
+from rnncore.runtime.format.container import FINGERPRINT_KEY, is_ort_format, metadata_of, replace_metadata, stamp
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
 from rnncore.runtime.format.limits import Limits
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX, Signature, StateSpec, TensorSpec

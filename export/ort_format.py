@@ -13,13 +13,7 @@ from rnncore.runtime.errors import NotOnnxError
 from rnncore.runtime.format.external_data import WEIGHTS_KEY
 from rnncore.runtime.session.failures import of_runtime, readable
 
-_MARK = b"ORTM"  # bytes 4 to 8
 _FATAL_ONLY = 4
-
-
-def is_ort_format(data: bytes) -> bool:
-    """Whether the bytes of a file begin as those of onnxruntime's own format do."""
-    return data[4:8] == _MARK
 
 
 def onnx_of(data: bytes) -> bytes:

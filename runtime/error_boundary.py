@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 from rnncore.runtime.errors import RnncoreError
+from rnncore.runtime.interrupts import from_signal_handler
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,14 +68,9 @@ def shortened(text: str, most: int = MOST_LINES) -> str:
 
 def pass_on_interruption(failure: BaseException) -> None:
     """Raise what a signal handler raised, if that is what is behind ``failure``: it is no failure of ours to handle."""
-    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
     for link in _chain(failure):
-        trace = link.__traceback__
-        while trace is not None:
-            # not by ==: code that torch's compiler makes may hold constants that cannot be compared by a hash
-            if any(trace.tb_frame.f_code is handler for handler in handlers):
-                raise link
-            trace = trace.tb_next
+        if from_signal_handler(link):
+            raise link
 
 
 def _chain(failure: BaseException) -> Iterator[BaseException]:

@@ -23,6 +23,11 @@ _KEY, _VALUE = 1, 2
 _ORT_FORMAT = b"ORTM"  # the identifier of a flatbuffer, after four bytes
 
 
+def is_ort_format(data: bytes | mmap) -> bool:
+    """Whether a file begins as those of onnxruntime's own format do."""
+    return data[4:8] == _ORT_FORMAT
+
+
 def metadata_of(data: bytes | mmap) -> dict[str, str]:
     """All metadata of an ONNX file given as bytes; NotOnnxError when the bytes are no ONNX file or are cut short."""
     if not data:
@@ -42,7 +47,7 @@ def metadata_of(data: bytes | mmap) -> dict[str, str]:
             raise NotOnnxError(f"the file is truncated or damaged: {error}; copy or export it again") from None
         raise NotOnnxError("the file is no ONNX model") from None
     except (MalformedError, UnicodeDecodeError):
-        if data[4:8] == _ORT_FORMAT:
+        if is_ort_format(data):
             raise NotOnnxError(
                 "the file has onnxruntime's own format (.ort), which keeps neither fingerprint nor all metadata: load the .onnx "
                 "file that it was made from, or have rnncore.export.adapt make one of it"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.counts import is_number
 from rnncore.runtime.tensors.specs import Layout
 
 
@@ -31,12 +32,7 @@ WAITING, QUEUED, RUNNING, OVER = Stage.WAITING, Stage.QUEUED, Stage.RUNNING, Sta
 
 def is_duration(value: Any) -> bool:
     """Whether ``value`` is a number from 0 on, such as seconds; infinity is one, too large an integer is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    try:
-        return bool(float(value) >= 0)
-    except OverflowError:
-        return False
+    return is_number(value) and float(value) >= 0
 
 
 class StreamQueue:

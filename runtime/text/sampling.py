@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.runtime.counts import is_number, is_whole
 from rnncore.runtime.errors import raise_all
 
 
@@ -15,31 +16,16 @@ def check_sampling(
 ) -> None:
     """Raise InputError that lists every option that is no number, or out of range."""
     problems = []
-    if not (_is_number(temperature) and 0.0 <= temperature < float("inf")):
+    if not (is_number(temperature) and 0.0 <= temperature < float("inf")):
         problems.append(f"temperature is {temperature!r}, expected 0 (always the likeliest token) or more")
-    if top_k is not None and not (_is_whole(top_k) and top_k >= 1):
+    if top_k is not None and not (is_whole(top_k) and top_k >= 1):
         problems.append(f"top_k is {top_k!r}, expected at least 1, or None for all tokens")
-    if top_p is not None and not (_is_number(top_p) and 0.0 < top_p <= 1.0):
+    if top_p is not None and not (is_number(top_p) and 0.0 < top_p <= 1.0):
         problems.append(f"top_p is {top_p!r}, expected above 0 and at most 1, or None for all tokens")
     seeds: Sequence[Any] = seed if isinstance(seed, list | tuple) else [0 if seed is None else seed]
-    if not all(_is_whole(one) and one >= 0 for one in seeds):
+    if not all(is_whole(one) and one >= 0 for one in seeds):
         problems.append(f"seed is {seed!r}, expected an integer of at least 0, or None for another one each time")
     raise_all(problems)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is one that float64 has room for."""
-    if not _is_whole(value) and not isinstance(value, float | np.floating):
-        return False
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
 
 
 def sampling_probabilities(
