@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,20 @@ class Timeout(Exception):
     """What the caller's handler raises."""
 
 
-@pytest.fixture
-def alarm() -> Iterator[Callable[[], None]]:
+class Handler:
+    """One that is no function."""
+
+    def __call__(self, number: int, frame: object) -> None:
+        raise Timeout("the caller's own")
+
+
+@pytest.fixture(params=["function", "method", "partial", "object"])
+def alarm(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
     def handler(number: int, frame: object) -> None:
         raise Timeout("the caller's own")
 
-    before = signal.signal(signal.SIGUSR1, handler)
+    kinds = {"function": handler, "method": Handler().__call__, "partial": partial(handler), "object": Handler()}
+    before = signal.signal(signal.SIGUSR1, kinds[request.param])
     try:
         yield lambda: signal.raise_signal(signal.SIGUSR1)
     finally:
