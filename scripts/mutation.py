@@ -96,7 +96,10 @@ PACKAGES = {
     ),
     "runtime/pool": Package(
         "rnncore/runtime/pool",
-        _in("service", "pool", "admission", "eviction", "hooks", "slices", "limits", "swap_and_metrics"),
+        (
+            *_in("service", "pool_parts", "pool_api", "slices", "swap_and_metrics", "pool", "admission", "eviction"),
+            *_in("ecosystem", "telemetry_numbers"),
+        ),
     ),
     "export/verification": Package(
         "rnncore/export/verification",
