@@ -72,7 +72,20 @@ PACKAGES = {
     ),
     "runtime/tasks": Package(
         "rnncore/runtime/tasks",
-        (*_in("runtime_tasks", "affixes", "beams", "columns", "decoding", "inputs", "open", "vectors", "claims"),),
+        (
+            *_in(
+                "runtime_tasks",
+                "task_parts",
+                "affixes",
+                "beams",
+                "columns",
+                "decoding",
+                "inputs",
+                "open",
+                "vectors",
+                "claims",
+            ),
+        ),
     ),
     "runtime/batching": Package(
         "rnncore/runtime/batching", (*_in("runtime", "run", "picks", "options"), *_in("service", "ragged", "slices"))

@@ -69,6 +69,8 @@ class Pool(Closing):
             problems.append(f"max_idle_s is {max_idle_s!r}, expected seconds above 0, or None")
         if on_overload not in ("error", "wait"):
             problems.append(f"on_overload is {on_overload!r}, expected 'error' or 'wait'")
+        if on_evict is not None and not callable(on_evict):
+            problems.append(f"on_evict is a {type(on_evict).__name__}, expected a function or None")
         raise_all(problems)
         self._max_batch = max_batch
         self._max_streams = max_streams
