@@ -65,8 +65,8 @@ PACKAGES = {
     "runtime/tensors": Package(
         "rnncore/runtime/tensors",
         (
-            *_in("runtime", "run", "foreign", "stream", "strides", "options", "picks", "formats", "files", "notebook"),
-            *_in("runtime_tasks", "inputs", "columns"),
+            *_in("runtime", "reading_arrays", "axes_of_slots", "contract", "batching_parts"),
+            *_in("runtime", "run", "foreign", "stream", "strides", "options", "picks", "formats"),
             *_in("service", "ragged"),
         ),
     ),
@@ -88,7 +88,8 @@ PACKAGES = {
         ),
     ),
     "runtime/batching": Package(
-        "rnncore/runtime/batching", (*_in("runtime", "run", "picks", "options"), *_in("service", "ragged", "slices"))
+        "rnncore/runtime/batching",
+        (*_in("runtime", "batching_parts", "run", "picks", "options", "strides"), *_in("service", "ragged", "slices")),
     ),
     "runtime/streaming": Package(
         "rnncore/runtime/streaming",
@@ -110,7 +111,17 @@ PACKAGES = {
     "runtime/pool": Package(
         "rnncore/runtime/pool",
         (
-            *_in("service", "pool_parts", "pool_api", "slices", "swap_and_metrics", "pool", "admission", "eviction"),
+            *_in(
+                "service",
+                "pool_parts",
+                "pool_telling",
+                "pool_api",
+                "slices",
+                "swap_and_metrics",
+                "pool",
+                "admission",
+                "eviction",
+            ),
             *_in("ecosystem", "telemetry_numbers"),
         ),
     ),
