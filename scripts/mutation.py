@@ -58,8 +58,8 @@ PACKAGES = {
     "runtime/session": Package(
         "rnncore/runtime/session",
         (
-            *_in("runtime", "run", "stream", "instructions", "providers", "other_systems", "files", "options"),
-            *_in("service", "threads", "limits"),
+            *_in("runtime", "session_parts", "run", "instructions", "providers", "other_systems", "options"),
+            *_in("service", "threads", "row_sharing"),
         ),
     ),
     "runtime/tensors": Package(
