@@ -44,7 +44,7 @@ class RolledProgram(nn.Module):
         self._example = example
         self._named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         self._plans = plan_loops(program)
-        self.loops = [RolledLoop(program, plan, i, log, self._weight) for i, plan in enumerate(self._plans)]
+        self.loops = [RolledLoop(program, plan, log, self._weight) for plan in self._plans]
         self.loop_layers = as_module(self.loops)
         self._layers = layers
         self.other_layers = nn.ModuleList(dict.fromkeys(layers.values()))
