@@ -127,7 +127,7 @@ PACKAGES = {
     ),
     "export/verification": Package(
         "rnncore/export/verification",
-        _in("proof", "bench", "judging", "structure", "repeatable", "sizes"),
+        _in("proof", "verification_parts", "bench", "judging", "structure", "repeatable", "sizes"),
     ),
     "export/tracing": Package(
         "rnncore/export/tracing",

@@ -60,7 +60,12 @@ def test_two_axes_as_one_are_folded_and_unfolded() -> None:
     assert flat.holds(x(6, 4), 2, 3) and not flat.holds(x(6, 4), 2, 2) and not flat.holds(x(2, 3, 4), 2, 3)
     plain = Slot.of(X)
     assert plain.unfolded(whole, 2, 3) is plain.folded(whole) is whole
-    assert plain.holds(x(2, 3, 2), 2, 3) and not plain.holds(x(2, 4, 2), 2, 3) and not plain.holds(x(6, 2), 2, 3)
+    assert (
+        plain.holds(x(2, 3, 2), 2, 3)
+        and not plain.holds(x(2, 4, 2), 2, 3)
+        and not plain.holds(x(1, 3, 2), 2, 3)
+        and not plain.holds(x(6, 2), 2, 3)
+    )
     assert Slot.of(SPEAKER).holds(x(2, 3), 9, 9)
 
 
