@@ -89,11 +89,18 @@ class Everything(nn.Module):
 
 def test_every_way_to_call_them_is_caught_and_streams(tmp_path: Path) -> None:
     module = Everything().eval()
-    module.within(torch.randn(2, 9, 6))  # in eval mode it sets the raw weight itself, which is a parameter twice from then on
+    module.within(
+        torch.randn(2, 9, 6)
+    )  # in eval mode it sets the raw weight itself, which is a parameter twice from then on
     report = export(module, tmp_path / "model.onnx", torch.randn(2, 9, 4))
     names = {state.name for state in report.signature.states}
     layers = {f"subclass.layers.{i}" for i in range(2)} | {f"{n}.layers.0" for n in ("weight", "spectral", "pruned")}
-    layers |= {"dropped.layer.layers.0", "within.layer.layers.0", "functional.lstm.layers.0", "functional.rnn_relu.layers.0"}
+    layers |= {
+        "dropped.layer.layers.0",
+        "within.layer.layers.0",
+        "functional.lstm.layers.0",
+        "functional.rnn_relu.layers.0",
+    }
     assert {name.rpartition(".")[0] for name in names} == layers
     model = load(report.path)
     x = torch.randn(3, 17, 4)
