@@ -12,7 +12,7 @@ from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import output_shapes
-from rnncore.export.tracing.groups import Group, find_groups, find_limits, leave_empty
+from rnncore.export.tracing.groups import Group, find_groups, find_limits, keep_to_strides, leave_empty
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
@@ -81,6 +81,16 @@ def _with_shapes(
         leave_empty(prober, group)  # y[:, 4:] of four steps is nothing
     with suppress(Unfitting):
         return groups, names, output_shapes(prober, groups, names)
+    strides = {k: keep_to_strides(prober, group) for k, group in enumerate(groups) if names[k] != BATCH}
+    with suppress(Unfitting):
+        return groups, names, output_shapes(prober, groups, names)
+    for k, stride in strides.items():
+        if names[k] == TIME and stride > 1 and groups[k].size % stride:
+            size, places = groups[k].size, [prober.name(place) for place in groups[k].places]
+            raise Unfitting(
+                f"outputs grow by {stride} at a time while {' and '.join(places)} grows: give an example of a multiple of "
+                f"{stride} there, such as {size - size % stride or stride}; it has {size}"
+            )
     # What is free by accident, as in view(-1, steps, features), makes an output that follows no rule.
     kept = [k for k, group in enumerate(groups) if names[k] == BATCH or group.places[0] in said]
     fewer, own = [groups[k] for k in kept], {i: names[k] for i, k in enumerate(kept)}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.packing import REWRITE
@@ -38,18 +39,20 @@ class Input:
     """One tensor the module takes: example value and its free axes (None for a fixed one).
 
     An axis is its name, or :class:`Steps` where its size follows a named one of another input.
+    filling: of a mask, what it holds where a row has steps.
     """
 
     name: str
     value: Tensor
     axes: tuple[str | None, ...]
+    filling: int | None = None
 
     def resized(self, sizes: Mapping[str, int], generator: torch.Generator, vocabulary: int) -> Tensor:
         """A random tensor like the example with ``sizes`` along its free axes.
 
         Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
         the example's spread, integers any value between the example's extremes (below ``vocabulary`` if it is constant).
-        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) are all full.
+        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) and masks are all full.
         """
         value = self.value.detach().cpu()
         shape = [_size(axis, n, sizes) for axis, n in zip(self.axes, value.shape, strict=True)]
@@ -59,6 +62,8 @@ class Input:
                 value = value.index_select(axis, picks)
         if are_shares(self.value):
             value = torch.ones_like(value)
+        elif self.filling is not None:
+            value = torch.full_like(value, self.filling)
         elif value.is_floating_point():
             spread = self.value.detach().float().std(correction=0).item() if self.value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator)
@@ -153,7 +158,7 @@ class Example:
             chosen = tuple(given) if given is not None else default_axes(value)
             if any(a and n == 0 for a, n in zip(chosen, value.shape, strict=True)):
                 problems.append(f"example input '{name}' has shape {tuple(value.shape)}: it needs at least one entry")
-            inputs.append(Input(name, value, chosen))
+            inputs.append(Input(name, value, chosen, filling_of(name, value, dict(named))))
         if not inputs:
             problems.append(f"the example holds no tensor, only {_kinds(arguments)}")
         raise_all(problems)
@@ -279,8 +284,8 @@ def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
     kwargs: dict[str, Any] = {}
     if isinstance(example, Mapping):
         args, kwargs = (), dict(example)
-    elif isinstance(example, tuple):
-        args = example
+    elif isinstance(example, tuple) or (isinstance(example, list) and _are_arguments(module, example)):
+        args = tuple(example)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -296,6 +301,18 @@ def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
     return _without_gradients(bound)
 
 
+def _are_arguments(module: nn.Module, example: list[Any]) -> bool:
+    """Whether a list of tensors is several arguments: what takes one argument, a list, runs on it."""
+    if not all(isinstance(value, Tensor) for value in example):
+        return False
+    try:
+        with torch.no_grad():
+            module(example)
+    except Exception:
+        return True
+    return False
+
+
 def _without_gradients(arguments: inspect.BoundArguments) -> inspect.BoundArguments:
     for name, value in arguments.arguments.items():
         found = [tensor for _, tensor in named_tensors(value, name)]
@@ -308,7 +325,9 @@ def _kinds(arguments: inspect.BoundArguments) -> str:
     """The types of the values, as words."""
     kinds = [type(value) for value in arguments.arguments.values()]
     words = ", ".join(dict.fromkeys(kind.__name__ for kind in kinds)) or "nothing"
-    return words + (": use torch.from_numpy" if any(kind.__module__ == "numpy" for kind in kinds) else "")
+    if any(kind.__module__ == "numpy" for kind in kinds):
+        return f"{words}: use torch.from_numpy"
+    return words + (": use torch.tensor" if list in kinds or float in kinds or int in kinds else "")
 
 
 def _refuse_packed(arguments: inspect.BoundArguments) -> None:

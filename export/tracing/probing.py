@@ -109,6 +109,10 @@ class Prober:
         self.counting = self._may_count()
         self.base = {(i, a): n for i, inp in enumerate(example.inputs) for a, n in enumerate(inp.value.shape)}
 
+    def name(self, place: Place) -> str:
+        """An axis in words."""
+        return f"axis {place[1]} of '{self._example.names[place[0]]}'"
+
     @property
     def exhausted(self) -> bool:
         """Whether enough was tried: nothing more is run.  The same on every machine."""
