@@ -69,7 +69,9 @@ class Box:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif("RNNCORE_ECOSYSTEM" not in os.environ, reason="installs from the network: scripts/ecosystem runs it")
+@pytest.mark.skipif(
+    "RNNCORE_ECOSYSTEM" not in os.environ, reason="installs from the network: scripts/ecosystem runs it"
+)
 def test_what_the_image_would_do_serves(tmp_path: Path) -> None:
     box = Box(tmp_path)
     final: list[str] = []
