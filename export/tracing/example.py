@@ -159,7 +159,7 @@ class Example:
             if any(a and n == 0 for a, n in zip(chosen, value.shape, strict=True)):
                 problems.append(f"example input '{name}' has shape {tuple(value.shape)}: it needs at least one entry")
             inputs.append(Input(name, value, chosen, filling_of(name, value, dict(named))))
-        if not inputs:
+        if not named:
             problems.append(f"the example holds no tensor, only {_kinds(arguments)}")
         raise_all(problems)
         sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
