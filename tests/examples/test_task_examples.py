@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.examples import small_data
+from tests.examples.conftest import Run
 from tests.tolerances import fixed
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs ``main`` of an example with arguments, and returns what it prints."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+def example(main: Run, tmp_path: Path) -> Run:
+    """Runs an example on ``data``, and returns what it prints."""
 
     def run(name: str, data: Path, *arguments: object) -> str:
         out = tmp_path / "new" / "model.onnx"
-        command = [f"{name}.py", "--data", data, "--out", out, *arguments]
-        monkeypatch.setattr(sys, "argv", list(map(str, command)))
-        importlib.import_module(name).main()
+        printed = main(name, "--data", data, "--out", out, *arguments)
         assert out.exists()
-        return capsys.readouterr().out
+        return printed
 
     return run
 
@@ -39,7 +33,7 @@ def both_sides(printed: str) -> list[str]:
     return re.findall(r"(?m)^(?:PyTorch|the file)[^:]*: ([\d.]+)", printed)
 
 
-def test_addresses(example: Callable[..., str], tmp_path: Path) -> None:
+def test_addresses(example: Run, tmp_path: Path) -> None:
     printed = example("tag_addresses", small_data.addresses(tmp_path), "--epochs", 3)
     accuracy, again = both_sides(printed)
     assert accuracy == again
@@ -47,12 +41,12 @@ def test_addresses(example: Callable[..., str], tmp_path: Path) -> None:
     assert "Hill" in printed.splitlines()[-1]
 
 
-def test_sentiment(example: Callable[..., str], tmp_path: Path) -> None:
+def test_sentiment(example: Run, tmp_path: Path) -> None:
     accuracy, again = both_sides(example("classify_sentiment", small_data.ratings(tmp_path), "--epochs", 9))
     assert accuracy == again == "100.0"
 
 
-def test_ratings(example: Callable[..., str], tmp_path: Path) -> None:
+def test_ratings(example: Run, tmp_path: Path) -> None:
     printed = example("rate_sentences", small_data.ratings(tmp_path), "--epochs", 9)
     off, again = re.findall(r"off by ([\d.]+)", printed)
     assert off == again
@@ -60,14 +54,14 @@ def test_ratings(example: Callable[..., str], tmp_path: Path) -> None:
     assert len(re.findall(r"\w+ \([+-][\d.]+\)", printed.splitlines()[-1])) == 9
 
 
-def test_dna(example: Callable[..., str], tmp_path: Path) -> None:
+def test_dna(example: Run, tmp_path: Path) -> None:
     path, rows = small_data.splice_junctions(tmp_path)
     accuracy, again = both_sides(example("classify_dna", path, "--epochs", 1))
     assert accuracy == again
     assert importlib.import_module("datasets").splice_junctions(path) == rows
 
 
-def test_activity(example: Callable[..., str], tmp_path: Path) -> None:
+def test_activity(example: Run, tmp_path: Path) -> None:
     data = small_data.series(tmp_path, "BasicMotions", ("Resting", "Walking"), 6)
     printed = example("recognise_activity", data, "--epochs", 3)
     accuracy, again = both_sides(printed)
@@ -75,14 +69,14 @@ def test_activity(example: Callable[..., str], tmp_path: Path) -> None:
     assert "after 2 s" in printed
 
 
-def test_speakers(example: Callable[..., str], tmp_path: Path) -> None:
+def test_speakers(example: Run, tmp_path: Path) -> None:
     data = small_data.series(tmp_path, "JapaneseVowels", tuple("123456789"), 12)
     printed = example("embed_speakers", data)
     assert "the same speaker from a similarity of" in printed
     assert "of 12 recordings of 3 new speakers" in printed
 
 
-def test_music(example: Callable[..., str], tmp_path: Path) -> None:
+def test_music(example: Run, tmp_path: Path) -> None:
     printed = example("generate_music", small_data.tunes(tmp_path), "--epochs", 1, "--samples", 2)
     bits, again = both_sides(printed)
     assert float(bits) == pytest.approx(float(again), abs=fixed("printed with 4 digits"))
@@ -90,7 +84,7 @@ def test_music(example: Callable[..., str], tmp_path: Path) -> None:
     assert ("M:6/8\nL:1/8\nK:G % sharp\nGAB cde | A2 |\nG4 ||", "jig") in tunes
 
 
-def test_speech(example: Callable[..., str], tmp_path: Path) -> None:
+def test_speech(example: Run, tmp_path: Path) -> None:
     data = small_data.recordings(tmp_path)
     printed = example("recognise_speech", data, "--epochs", 1, "--hidden", 16)
     assert printed.count("letters wrong") == 3
