@@ -24,6 +24,7 @@ import numpy as np
 from r_data import character_vectors, factors
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rnncore"
+ARCHIVE = ("Packages", "Translation-en", "Translation-de")
 SPEECH_PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
 
 
@@ -135,6 +136,43 @@ def plays(names: Sequence[str], folder: Path | None = None) -> list[str]:
     return [part for text in lines for part in re.split(r"\n\n+", text) if part.strip()]
 
 
+def titles(folder: Path | None = None) -> list[tuple[str, str, str]]:
+    """(English title, German title, source package) of Debian's packages, by its translators (licence: of each package).
+
+    ``folder`` is one with the archive's Packages, Translation-en and Translation-de; equal English titles come once.
+    """
+    packages, english, german = map(stanzas, ARCHIVE, [folder or debian_lists(*ARCHIVE)] * 3)
+    sources = {one["Package"]: one.get("Source", one["Package"]).split()[0] for one in packages if "Package" in one}
+    translated = {one["Description-md5"]: one["Description-de"] for one in german if "Description-de" in one}
+    found: dict[str, tuple[str, str, str]] = {}
+    for one in english:
+        title, own = one.get("Description-en", ""), translated.get(one.get("Description-md5", ""), "")
+        if own and own != title:
+            found.setdefault(title.lower(), (title, own, sources.get(one["Package"], one["Package"])))
+    return list(found.values())
+
+
+def descriptions(folder: Path | None = None) -> list[tuple[str, str, str]]:
+    """(title, description, section such as "games") of Debian's packages: one of each source package, equal titles once."""
+    packages, english, _ = map(stanzas, ARCHIVE, [folder or debian_lists(*ARCHIVE)] * 3)
+    texts = {one["Description-md5"]: one for one in english if "Description-en" in one}
+    found: dict[str, tuple[str, str, str]] = {}
+    for one in packages:
+        text = texts.get(one.get("Description-md5", ""))
+        if text is not None and "Section" in one:
+            source = one.get("Source", one["Package"]).split()[0]
+            found.setdefault(source, (text["Description-en"], text["more"], one["Section"]))
+    return list({row[0].lower(): row for row in found.values()}.values())
+
+
+def stanzas(name: str, folder: Path) -> list[dict[str, str]]:
+    """Fields of each stanza of a list of the archive; "more" is what follows the last one, on lines that begin with a blank."""
+    parts = (folder / name).read_text("utf-8").split("\n\n")
+    found = [dict(re.findall(r"(?m)^([\w-]+): (.*)$", part)) for part in parts]
+    more = [re.sub(r"\n \.?", " ", re.split(r"\n[^ ].*", part)[-1]).strip() for part in parts]
+    return [{**fields, "more": text} for fields, text in zip(found, more, strict=True)]
+
+
 def pip_package(name: str, version: str, *, source: bool = False) -> Path:
     """The folder of an unpacked package from the Python index; nothing is installed."""
 
@@ -160,6 +198,27 @@ def debian_package(name: str) -> Path:
         archive.unlink()
 
     return cached(name, fetch)
+
+
+def debian_lists(*names: str) -> Path:
+    """A folder with lists of the Debian archive, such as "Packages", as text; those that this machine uses stay as they are."""
+
+    def fetch(folder: Path) -> None:
+        lists = Path(tempfile.mkdtemp(dir=folder))
+        (lists / "partial").mkdir()
+        settings = {"Dir::State::lists": lists, "Dir::Cache::pkgcache": "", "Dir::Cache::srcpkgcache": ""}
+        (lists / "apt.conf").write_text(
+            '#clear Acquire::Languages;\nAcquire::Languages { "en"; "de"; };\nAPT::Sandbox::User "root";\n'
+            + "".join(f'{key} "{value}";\n' for key, value in settings.items())
+        )
+        run(["apt-get", "update", "--quiet", "--config-file=apt.conf"], lists)
+        for name in names:
+            files = [str(path) for path in sorted(lists.iterdir()) if re.search(rf"_{name}(\.\w+)?$", path.name)]
+            text = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", *files], check=True, capture_output=True)
+            (folder / name).write_bytes(text.stdout)
+        shutil.rmtree(lists)
+
+    return cached("-".join(["debian-lists", *names]), fetch)
 
 
 def cached(name: str, fetch: Callable[[Path], None]) -> Path:
@@ -203,6 +262,8 @@ READERS: dict[str, Callable[[], list[Any]]] = {
     "tunes": tunes,
     "recordings": recordings,
     "novels": lambda: [" ".join(paragraphs) for paragraphs in novels().values()],
+    "titles": titles,
+    "descriptions": descriptions,
     "plays": lambda: plays(["hamlet", "lear", "macbeth", "othello"]),
 }
 

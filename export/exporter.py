@@ -25,14 +25,11 @@ from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of
+from rnncore.export.single_step import as_over_time
 from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
-from rnncore.export.tracing.axes import find_axes
-from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.example import Axes, Example, check_runs
+from rnncore.export.tracing.example import Axes, Example
 from rnncore.export.tracing.model_arguments import module_of
-from rnncore.export.tracing.nesting import named_tensors
-from rnncore.export.tracing.one_step import is_one_step, over_time, states_from_zeros, with_fixed_states
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
@@ -146,7 +143,7 @@ def export(
     file = Path(path)
     writable(file, external=external_data is True)
     with Progress(f"export of {file.name}") as progress:
-        over_time = _over_time(model, example, options)
+        over_time = as_over_time(model, example, options)
         if over_time is not None and options.states is None:  # what nobody has asked for is done if it can be done
             with suppress(ExportError):
                 return _exported(*over_time, file, progress)
@@ -169,34 +166,6 @@ def _exported(model: nn.Module, example: Any, options: Options, file: Path, prog
         report = replace(_written(captured, options, proved, quantization, temporary), advice=line)
     weights = report.weights_path
     return replace(report, path=file, weights_path=None if weights is None else place.with_name(weights.name))
-
-
-def _over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Module, Any, Options] | None:
-    """A module of one step, whose states the caller names or starts from zeros, as one over time; None for others."""
-    if options.states == {} or (options.states is None and not _has_zeros(example)):
-        return None
-    step = copied(model).eval()
-    with unchanged(step):
-        call = Example.of(step, example, options.axes, options.lengths)
-    with unchanged(step):
-        check_runs(call, step)
-    with unchanged(step):
-        call = find_axes(step, call, options.axes, options.seed)
-        found = states_from_zeros(step, call)
-    states = options.states or found
-    if states == found:
-        call = with_fixed_states(call, states)
-    if not states or not is_one_step(call):
-        return None
-    module, drawn = over_time(step, call, states, options.output_names)
-    return module, drawn, replace(options, axes=None, states=None, output_names=None)
-
-
-def _has_zeros(example: Any) -> bool:
-    """Whether a tensor of ``example`` may be a state of one step that starts from zeros."""
-    values = list(example.values()) if isinstance(example, Mapping) else example
-    found = [value for _, value in named_tensors(values, "")]
-    return len(found) > 1 and any(value.dim() > 1 and not bool(value.any()) for value in found)
 
 
 @dataclass(frozen=True)

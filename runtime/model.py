@@ -202,7 +202,7 @@ class Model:
         Raises InputError, which names the sequence, when it comes to one that is wrong; the windows before it were
         answered.
         """
-        check_windows(batch_size, window, padding_budget)
+        check_windows(sequences, batch_size, window, padding_budget, progress)
         return run_windows(
             self.engine,
             read_windows(self.engine.layout, sequences, window, ahead=read_ahead),

@@ -58,24 +58,35 @@ PACKAGES = {
     "runtime/session": Package(
         "rnncore/runtime/session",
         (
-            *_in("runtime", "run", "stream", "instructions", "providers", "other_systems", "files", "options"),
-            *_in("service", "threads", "limits"),
+            *_in("runtime", "session_parts", "run", "instructions", "providers", "other_systems", "options"),
+            *_in("service", "threads", "row_sharing"),
         ),
     ),
     "runtime/tensors": Package(
         "rnncore/runtime/tensors",
         (
-            *_in("runtime", "run", "foreign", "stream", "strides", "options", "picks", "formats", "files", "notebook"),
-            *_in("runtime_tasks", "inputs", "columns"),
+            *_in("runtime", "reading_arrays", "axes_of_slots", "contract", "batching_parts"),
+            *_in("runtime", "run", "foreign", "stream", "strides", "options", "picks", "formats"),
             *_in("service", "ragged"),
         ),
     ),
     "runtime/tasks": Package(
         "rnncore/runtime/tasks",
-        (*_in("runtime_tasks", "affixes", "beams", "columns", "decoding", "inputs", "open", "vectors", "claims"),),
+        _in(
+            "runtime_tasks",
+            "task_parts",
+            "decoding_parts",
+            "decoding",
+            "vectors",
+            "claims",
+            "affixes",
+            "columns",
+            "inputs",
+        ),
     ),
     "runtime/batching": Package(
-        "rnncore/runtime/batching", (*_in("runtime", "run", "picks", "options"), *_in("service", "ragged", "slices"))
+        "rnncore/runtime/batching",
+        (*_in("runtime", "batching_parts", "run", "picks", "options", "strides"), *_in("service", "ragged", "slices")),
     ),
     "runtime/streaming": Package(
         "rnncore/runtime/streaming",
@@ -96,18 +107,35 @@ PACKAGES = {
     ),
     "runtime/pool": Package(
         "rnncore/runtime/pool",
-        _in("service", "pool", "admission", "eviction", "hooks", "slices", "limits", "swap_and_metrics"),
+        (
+            *_in(
+                "service",
+                "pool_parts",
+                "pool_telling",
+                "pool_api",
+                "slices",
+                "swap_and_metrics",
+                "pool",
+                "admission",
+                "eviction",
+            ),
+            *_in("ecosystem", "telemetry_numbers"),
+        ),
     ),
     "export/verification": Package(
         "rnncore/export/verification",
-        _in("proof", "bench", "judging", "structure", "repeatable", "sizes"),
+        _in("proof", "verification_parts", "bench", "judging", "structure", "repeatable", "sizes"),
     ),
     "export/tracing": Package(
         "rnncore/export/tracing",
-        _in("export", "axes", "zero_states", "ranges", "id_limits", "packed", "rolling", "operators", "refusals"),
+        (
+            *_in("export", "example_parts", "axes", "zero_states", "ranges", "id_limits", "packed", "rolling"),
+            *_in("export", "operators", "refusals"),
+        ),
     ),
     "export/lowering": Package(
-        "rnncore/export/lowering", _in("export", "fused", "context", "names", "pick", "columns", "file_contents")
+        "rnncore/export/lowering",
+        _in("export", "graph_parts", "fused", "context", "names", "pick", "columns", "file_contents"),
     ),
 }
 

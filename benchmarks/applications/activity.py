@@ -16,7 +16,10 @@ Row = tuple[np.ndarray, str]
 
 
 class Task(NamedTuple):
-    """A set of the UEA archive and the model for it; pooling "last" decides while it streams."""
+    """A set of the UEA archive and the model for it; pooling "last" decides while it streams.
+
+    frame: so many samples are one step.
+    """
 
     title: str
     pooling: str
@@ -25,6 +28,7 @@ class Task(NamedTuple):
     learning_rate: float
     reach: float
     note: str = ""
+    frame: int = 1
 
 
 TASKS = {
@@ -58,7 +62,7 @@ def data(name: str) -> Split:
 
 
 def one(name: str, task: Task) -> Measured:
-    parts = data(name)
+    parts = Split(*([(framed(row, task.frame), label) for row, label in part] for part in data(name)))
     watch = Stopwatch()
     model = trained(task, parts)
     train_s = watch.seconds
@@ -80,10 +84,16 @@ def one(name: str, task: Task) -> Measured:
         files.sizes,
         train_s,
         step_us(runtime.Classifier.load(files.fp32).classify, rows[:40], sum(map(len, rows[:40]))),
-        "sample",
+        "sample" if task.frame == 1 else f"frame of {task.frame} samples",
         reach=task.reach,
         note=f"{task.note} {files.why}".strip(),
     )
+
+
+def framed(row: np.ndarray, frame: int) -> np.ndarray:
+    """[time, channels] as [time / frame, frame x channels]; samples that fill no frame are left out."""
+    steps = len(row) // frame
+    return row[: steps * frame].reshape(steps, -1)
 
 
 def trained(task: Task, parts: Split) -> Classifier:

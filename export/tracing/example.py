@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.packing import REWRITE
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.format.axes import BATCH, TIME, Axis, Size, Steps
 
@@ -38,18 +39,20 @@ class Input:
     """One tensor the module takes: example value and its free axes (None for a fixed one).
 
     An axis is its name, or :class:`Steps` where its size follows a named one of another input.
+    filling: of a mask, what it holds where a row has steps.
     """
 
     name: str
     value: Tensor
     axes: tuple[str | None, ...]
+    filling: int | None = None
 
     def resized(self, sizes: Mapping[str, int], generator: torch.Generator, vocabulary: int) -> Tensor:
         """A random tensor like the example with ``sizes`` along its free axes.
 
         Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
         the example's spread, integers any value between the example's extremes (below ``vocabulary`` if it is constant).
-        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) are all full.
+        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) and masks are all full.
         """
         value = self.value.detach().cpu()
         shape = [_size(axis, n, sizes) for axis, n in zip(self.axes, value.shape, strict=True)]
@@ -59,6 +62,8 @@ class Input:
                 value = value.index_select(axis, picks)
         if are_shares(self.value):
             value = torch.ones_like(value)
+        elif self.filling is not None:
+            value = torch.full_like(value, self.filling)
         elif value.is_floating_point():
             spread = self.value.detach().float().std(correction=0).item() if self.value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator)
@@ -153,8 +158,8 @@ class Example:
             chosen = tuple(given) if given is not None else default_axes(value)
             if any(a and n == 0 for a, n in zip(chosen, value.shape, strict=True)):
                 problems.append(f"example input '{name}' has shape {tuple(value.shape)}: it needs at least one entry")
-            inputs.append(Input(name, value, chosen))
-        if not inputs:
+            inputs.append(Input(name, value, chosen, filling_of(name, value, dict(named))))
+        if not named:
             problems.append(f"the example holds no tensor, only {_kinds(arguments)}")
         raise_all(problems)
         sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
@@ -167,7 +172,8 @@ class Example:
         with observing(module) as seen, torch.no_grad():
             try:
                 self.call(module, tensors)
-            except Exception:
+            except Exception as failure:
+                pass_on_interruption(failure)
                 return self  # ``check_runs`` says what is wrong
         packed = None if lengths is False else seen.lengths_among(list(zip(self.names, tensors, strict=True)))
         inputs = tuple(
@@ -279,21 +285,34 @@ def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
     kwargs: dict[str, Any] = {}
     if isinstance(example, Mapping):
         args, kwargs = (), dict(example)
-    elif isinstance(example, tuple):
-        args = example
+    elif isinstance(example, tuple) or (isinstance(example, list) and _are_arguments(module, example)):
+        args = tuple(example)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        if kwargs and not kwargs.keys() & signature.parameters.keys():
-            with suppress(Exception), torch.no_grad():  # one argument, which is a dict: if it is, the module takes it
-                whole = signature.bind(example)
-                module(*whole.args, **whole.kwargs)
-                return _without_gradients(whole)
+        if kwargs and not kwargs.keys() & signature.parameters.keys() and _runs_on(module, example):
+            return _without_gradients(signature.bind(example))  # one argument, which is a dict
         raise InputError(
             f"the example does not fit {type(module).__name__}.forward{signature}: {error}; pass a tensor, a tuple of "
             "positional arguments, or a dict of keyword arguments"
         ) from None
     return _without_gradients(bound)
+
+
+def _are_arguments(module: nn.Module, example: list[Any]) -> bool:
+    """Whether a list of tensors is several arguments: what takes one argument, a list, runs on it."""
+    return all(isinstance(value, Tensor) for value in example) and not _runs_on(module, example)
+
+
+def _runs_on(module: nn.Module, argument: Any) -> bool:
+    """Whether the module takes it as its one argument."""
+    try:
+        with torch.no_grad():
+            module(argument)
+    except Exception as failure:
+        pass_on_interruption(failure)
+        return False
+    return True
 
 
 def _without_gradients(arguments: inspect.BoundArguments) -> inspect.BoundArguments:
@@ -308,7 +327,9 @@ def _kinds(arguments: inspect.BoundArguments) -> str:
     """The types of the values, as words."""
     kinds = [type(value) for value in arguments.arguments.values()]
     words = ", ".join(dict.fromkeys(kind.__name__ for kind in kinds)) or "nothing"
-    return words + (": use torch.from_numpy" if any(kind.__module__ == "numpy" for kind in kinds) else "")
+    if any(kind.__module__ == "numpy" for kind in kinds):
+        return f"{words}: use torch.from_numpy"
+    return words + (": use torch.tensor" if list in kinds or float in kinds or int in kinds else "")
 
 
 def _refuse_packed(arguments: inspect.BoundArguments) -> None:

@@ -229,6 +229,45 @@ def leave_empty(prober: Prober, group: Group) -> None:
     group.outcomes = {n: outcome for n, outcome in group.outcomes.items() if n >= good}
 
 
+def keep_to_strides(prober: Prober, group: Group) -> int:
+    """Take from ``group`` all sizes but the multiples of the stride at which outputs grow; 1 if there is none.
+
+    Frames of 16 samples that are put together again are 16 * (n // 16) samples: at multiples of 16 as many as came in.
+
+    Returns:
+        The stride; of ``group``, unchanged, where its own size is no multiple of it.
+    """
+    first = _grows_at(prober, group, group.size)
+    second = None if first is None else _grows_at(prober, group, first)
+    if first is None or second is None or second - first < 2:
+        return 1
+    stride = second - first
+    if first % stride or group.multiple > 1 or group.size % stride:
+        return 1 if first % stride or group.multiple > 1 else stride
+    group.multiple = stride
+    group.minimum = -(-group.minimum // stride) * stride
+    sizes = (group.minimum, group.minimum + stride, *(group.size + k * stride for k in range(1, 4)))
+    tried = {n: group.run(prober, n) for n in sizes}
+    group.outcomes = {n: outcome for n, outcome in group.outcomes.items() if n % stride == 0 and n >= group.minimum}
+    group.outcomes |= {n: outcome for n, outcome in tried.items() if outcome is not None}
+    return stride
+
+
+def _grows_at(prober: Prober, group: Group, size: int) -> int | None:
+    """The least size above ``size`` at which an output has another shape; None if there is none up to twice as much."""
+    base, low, high = group.run(prober, size), size, 2 * size
+    last = group.run(prober, high)
+    if base is None or last is None or last.shapes == base.shapes:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        outcome = group.run(prober, middle)
+        if outcome is None:
+            return None
+        low, high = (middle, high) if outcome.shapes == base.shapes else (low, middle)
+    return high
+
+
 def _has_empty(outcome: Outcome) -> bool:
     return any(0 in shape for shape in outcome.shapes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from rnncore.export.tracing.counted_numbers import CountedNumbers
+from rnncore.export.tracing.fixed_sizes import FixedSizes
 from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.pooling import PoolsAnySize
@@ -27,7 +28,7 @@ from rnncore.runtime.errors import ExportError, RnncoreError
 
 OPSET = 20
 _BECAME_A_NUMBER = re.compile(
-    r"\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)"
+    r"\[(\d+|'\w+')\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)"
 )
 FIXES_AXIS = "The code fixes an axis that must stay free"
 
@@ -73,14 +74,23 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
     Raises:
         ExportError: torch cannot trace it; the message carries torch's own first lines and what to try.
     """
-    with silent(), whole_quotients(), sizes_stay_sizes(module), CountedNumbers(), PoolsAnySize(), torch.no_grad():
+    fixed = FixedSizes()
+    with (
+        silent(),
+        whole_quotients(),
+        sizes_stay_sizes(module),
+        CountedNumbers(),
+        PoolsAnySize(),
+        fixed,
+        torch.no_grad(),
+    ):
         try:
             return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
         except RnncoreError:
             raise
         except Exception as error:
             pass_on_interruption(error)
-            raise ExportError(_explain(error, what)) from error
+            raise ExportError(_explain(error, what, fixed.lines)) from error
 
 
 def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
@@ -105,15 +115,17 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     return result.model
 
 
-def _explain(error: Exception, what: str) -> str:
+def _explain(error: Exception, what: str, fixed: Mapping[int, str]) -> str:
     where = line_of_exception(error)
     found = _BECAME_A_NUMBER.search(str(error))
     reason = _first_lines(error)
     if found is not None:
         place, axis, size = found.groups()
+        line = fixed.get(int(size), "")
         reason = (
             f"forward computes with the size of axis {axis} of input {place} as a Python number, and the trace would hold for "
             f"{size} only (the number of steps of a parallel scan, math.log2(n), decides so)"
+            f"{line and f':{chr(10)}  {line}'}"
         )
     message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {reason}"
     if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rnncore.export.tracing.example import are_shares
+from rnncore.export.tracing.masks import masked_behind
 from rnncore.export.verification.bench import Bench, Question
 from rnncore.export.verification.cases import Case
 from rnncore.export.verification.reference import first_line
@@ -84,6 +85,23 @@ def counted_cases(bench: Bench, model: Model) -> Iterator[Case]:
         detail = ", ".join(f"{n} {t.tolist()}" for n, t in bench.named(tensors) if n in names)
         if not bench.reference.failure(tensors):
             yield bench.asked(model, Question("whole", batch, time, tensors, detail, may_be_shorter=left_out > 0))
+
+
+def masked_cases(bench: Bench, model: Model) -> Iterator[Case]:
+    """Rows of fewer steps than the batch has, as masks say it, the first row full; what the module does not run is left out."""
+    masks = [place for place, own in enumerate(bench.example.inputs) if own.filling is not None and BATCH in own.axes]
+    for size in ((4, 11), (2, 5)) if masks else ():
+        batch, time = bench.near(*size)
+        tensors = bench.draw(batch, time)
+        shares = torch.cat([torch.ones(1), torch.rand(batch - 1, generator=bench.generator)])
+        for place in masks:
+            own, mask = bench.example.inputs[place], tensors[place]
+            along = own.axes.index(TIME) if TIME in own.axes else mask.dim() - 1
+            counts = (shares * mask.shape[along]).ceil().clamp(min=1)
+            tensors[place] = masked_behind(mask, counts, int(own.filling or 0), own.axes.index(BATCH), along)
+        if not bench.reference.failure(tensors):
+            detail = f"masked behind {[round(share, 2) for share in shares.tolist()]} of the steps"
+            yield bench.asked(model, Question("whole", batch, time, tensors, detail))
 
 
 def _lengths(bench: Bench, batch: int, longest: int) -> Tensor:

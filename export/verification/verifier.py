@@ -22,7 +22,7 @@ from rnncore.export.verification.cases import EXAMPLE_DETAIL, Case, Verdict
 from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.not_finite import not_finite_cases
 from rnncore.export.verification.reference import Reference, first_line
-from rnncore.export.verification.rows import counted_cases, ragged_cases, row_cases
+from rnncore.export.verification.rows import counted_cases, masked_cases, ragged_cases, row_cases
 from rnncore.export.verification.sizes import Sizes
 from rnncore.export.verification.streams import stream_cases
 from rnncore.runtime import Model
@@ -59,6 +59,7 @@ class Verifier(Bench):
         verdict.cases.extend(self._whole(model))
         verdict.cases.extend(self._both_sides(model))
         verdict.cases.extend(counted_cases(self, model))
+        verdict.cases.extend(masked_cases(self, model))
         with supposing(avx512=not has_avx512()):
             verdict.cases.append(self._other_processor(open_file(path)))
         if verdict.failures("whole"):

@@ -122,7 +122,7 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 body {{ font-family: sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; color: #000; background: #fff; }}
-.text {{ font: 1.25em/2.5 monospace; letter-spacing: 0.2em; white-space: pre-wrap; overflow-wrap: anywhere; }}
+.text {{ font: 1.25em/2.5 monospace; letter-spacing: 0.35em; white-space: pre-wrap; overflow-wrap: anywhere; }}
 .text span {{ padding: 0.15em 0; border-right: 1px solid #fff; position: relative; }}
 .text span::after {{ content: attr(data-bits); position: absolute; left: 0; top: 2.5em; font-size: 0.52em;
   letter-spacing: 0; line-height: 1; color: #444; white-space: nowrap; }}

@@ -48,12 +48,13 @@ def quickest(lengths: Sequence[int]) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     filled = [i for i in order if lengths[i] > 0]
     ordered = [lengths[i] for i in filled]
-    costs, firsts = (
-        [0.0],
-        [0],
-    )  # of the cheapest groups of the first sequences, and where the last of these groups begins
-    for end in range(1, len(filled) + 1):
-        cost, first = min([(costs[i] + _cost(ordered[i], ordered[end - 1], end - i), i) for i in range(end)])
+    costs, firsts = [0.0], [0]  # of the cheapest groups of the first sequences, and where their last group begins
+    for end, shortest in enumerate(ordered, 1):
+        cost, first = costs[end - 1] + _CALL + shortest, end - 1
+        for i in range(end - 1):
+            together = costs[i] + _together(ordered[i], shortest, end - i)
+            if together < cost:
+                cost, first = together, i
         costs.append(cost)
         firsts.append(first)
     groups = [order[len(filled) :]] if len(filled) < len(order) else []
@@ -64,10 +65,8 @@ def quickest(lengths: Sequence[int]) -> list[list[int]]:
     return groups[::-1]
 
 
-def _cost(longest: int, shortest: int, rows: int) -> float:
-    """Of one call for so many sequences."""
-    if rows == 1:
-        return _CALL + longest
+def _together(longest: int, shortest: int, rows: int) -> float:
+    """Cost of one call for so many sequences, two at least."""
     if shortest == longest:
         return _CALL + longest * (_STEP + _STEP_OF_A_ROW * rows)
     return _CALL + _PADDING + longest * (_STEP_OF_PADDED + _STEP_OF_A_ROW * rows)

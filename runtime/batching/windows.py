@@ -11,7 +11,7 @@ import numpy as np
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.ragged import Ragged, by_budget, check_ragged, run_ragged
-from rnncore.runtime.counts import count_problems
+from rnncore.runtime.counts import count_problems, is_number
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.session.helpers import Task, dismiss, start_helpers
 from rnncore.runtime.session.run import Items
@@ -106,11 +106,17 @@ def _answers(
     return [list(own) for own in zip(*columns, strict=True)]
 
 
-def check_windows(batch_size: int, window: int, padding_budget: float) -> None:
-    """Raise InputError that lists every option out of range."""
+def check_windows(
+    sequences: Any, batch_size: int, window: int, padding_budget: float, progress: Progress | None
+) -> None:
+    """Raise InputError that lists every argument that cannot be used."""
     problems = count_problems("batch_size", batch_size) + count_problems("window", window)
-    if not 0 <= padding_budget < float("inf"):
+    if not (is_number(padding_budget) and 0 <= padding_budget < float("inf")):
         problems.append(f"padding_budget is {padding_budget!r}, expected a share of at least 0")
+    if not hasattr(sequences, "__iter__") and not hasattr(sequences, "__getitem__"):
+        problems.append(f"sequences is a {type(sequences).__name__}, expected a list or anything else to iterate over")
+    if progress is not None and not callable(progress):
+        problems.append(f"progress is a {type(progress).__name__}, expected a function or None")
     raise_all(problems)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -68,6 +69,8 @@ class Pool(Closing):
             problems.append(f"max_idle_s is {max_idle_s!r}, expected seconds above 0, or None")
         if on_overload not in ("error", "wait"):
             problems.append(f"on_overload is {on_overload!r}, expected 'error' or 'wait'")
+        if on_evict is not None and not callable(on_evict):
+            problems.append(f"on_evict is a {type(on_evict).__name__}, expected a function or None")
         raise_all(problems)
         self._max_batch = max_batch
         self._max_streams = max_streams
@@ -189,9 +192,11 @@ class Pool(Closing):
         scheduler.close(drain)
         if scheduler.notifier.in_own_thread:  # a callback asks, which the end has to wait for
             return False
+        end = None if timeout_s is None else time.monotonic() + timeout_s
         done = join_all(self._workers, timeout_s)
-        if self._housekeeper is not None:
-            self._housekeeper.join(timeout_s)
+        if self._housekeeper is not None:  # it may be handing a state over
+            self._housekeeper.join(None if end is None else max(end - time.monotonic(), 0))
+            done = done and not self._housekeeper.is_alive()
         if done:
             self._stop.detach()
         if evict_all and done and self._on_evict is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue, is_duration, own_array
-from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, check_hook
 from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.given_state import read_state, read_steps
@@ -136,6 +136,7 @@ class PoolStream(Closing):
         holds up nobody else.  The chunk has then been applied, whatever the callback does: if it raises, the push
         raises that error, the outputs are lost, and the stream goes on after the chunk.
         """
+        check_hook(callback)
         self._hooks = (*self._hooks, callback)
 
         def remove() -> None:

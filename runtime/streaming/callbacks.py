@@ -16,6 +16,12 @@ Hook = Callable[[Any], Any]
 """Called with what ``push`` is about to return.  Returns None to leave it, or arrays of the same shapes to replace it."""
 
 
+def check_hook(callback: Any) -> None:
+    """Raise InputError if it cannot be called: told when it is handed in, not by every push."""
+    if not callable(callback):
+        raise InputError(f"the output callback is a {type(callback).__name__}, expected a function")
+
+
 def apply_hooks(hooks: Sequence[Hook], layout: Layout, outputs: list[Array]) -> list[Array]:
     """The outputs after every hook, each of which sees what the one before it made.
 

@@ -18,7 +18,7 @@ from rnncore.runtime.session.failures import of_runtime, run_error
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.run import Items, no_steps_message, run_items, split_items
 from rnncore.runtime.session.session import Engine
-from rnncore.runtime.streaming.callbacks import Hook, apply_hooks
+from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, check_hook
 from rnncore.runtime.streaming.chunk import blank_outputs, empty_outputs
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.given_state import read_state, read_steps
@@ -149,6 +149,7 @@ class Stream(Closing):
         outputs, the state least of all, and must not use the stream, which is busy.  Several are called in the order
         in which they were added.  Chunks without steps are not shown; a fork starts without callbacks.
         """
+        check_hook(callback)
         with Held(self._holder):
             self._check_open()
             self._one = None

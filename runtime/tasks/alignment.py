@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnncore.runtime.counts import is_whole
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.tensors.array_likes import numbers_of
 
 
 class TimedLabel(NamedTuple):
@@ -28,11 +30,17 @@ def align(log_probs: Any, labels: Sequence[int]) -> list[TimedLabel]:
         labels: numbers from 1 on, in order.
 
     Raises:
-        InputError: a label is out of range, or there are fewer frames than labels (and blanks between equal ones).
+        InputError: a label is out of range or no integer, frames are NaN or no numbers, or there are fewer frames than
+            labels (and blanks between equal ones).
     """
-    frames, wanted = np.asarray(log_probs, np.float64), list(labels)
+    frames, wanted = numbers_of(log_probs, "log_probs"), list(labels)
     if not wanted:
         return []
+    odd = [label for label in wanted if not is_whole(label)]
+    if odd:
+        raise InputError(f"labels hold {odd[0]!r}, expected integers from 1 on")
+    if np.isnan(frames).any():
+        raise InputError("log_probs hold NaN, expected natural logarithms of probabilities")
     if frames.ndim != 2 or min(wanted) < 1 or max(wanted) >= frames.shape[1]:
         raise InputError(f"labels are {wanted[:9]}, expected 1 to {frames.shape[-1] - 1}, frames {list(frames.shape)}")
     needed = len(wanted) + sum(a == b for a, b in pairwise(wanted))

@@ -14,6 +14,7 @@ from rnncore.runtime.tasks.endpointing import Endpointer, Endpointing
 from rnncore.runtime.tasks.hot_words import HotWords
 from rnncore.runtime.tasks.language_fusion import LanguageFusion
 from rnncore.runtime.tasks.prefix_beam import LabelScorer, PrefixBeam
+from rnncore.runtime.tensors.array_likes import numbers_of
 from rnncore.runtime.text.language_model import LanguageModel
 
 
@@ -99,7 +100,7 @@ class BeamDecoder:
         Raises:
             InputError: another shape, NaN or +infinity; the decoder is as it was.
         """
-        frames = np.asarray(log_probs)
+        frames = np.array(numbers_of(log_probs, "frames"))  # the caller may use its array again
         self._search.push(frames)
         self._heard.append(frames)
         if self._endpointer is not None and self._endpointer.push(np.argmax(frames, -1)) is not None:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.counts import is_number
 from rnncore.runtime.errors import InputError, raise_all
 from rnncore.runtime.tasks.vectors import cosines
+from rnncore.runtime.tensors.array_likes import numbers_of
 
 
 class Threshold(NamedTuple):
@@ -40,8 +42,8 @@ def calibrate(vectors: Any, labels: Sequence[Hashable], *, false_accepts: float 
             ``false_accepts`` outside 0 to 1.
     """
     alike, unlike = _scores(vectors, labels)
-    if false_accepts is not None and not 0 <= false_accepts <= 1:
-        raise InputError(f"false_accepts is {false_accepts}, expected a part of the unlike pairs, from 0 to 1")
+    if false_accepts is not None and not (is_number(false_accepts) and 0 <= false_accepts <= 1):
+        raise InputError(f"false_accepts is {false_accepts!r}, expected a part of the unlike pairs, from 0 to 1")
     # Only what occurs can change the counts; one above all accepts nothing.
     candidates = np.append(np.unique(np.concatenate((alike, unlike))), np.nextafter(max(alike[-1], unlike[-1]), np.inf))
     accepted = 1.0 - np.searchsorted(unlike, candidates, side="left") / len(unlike)
@@ -55,8 +57,11 @@ def calibrate(vectors: Any, labels: Sequence[Hashable], *, false_accepts: float 
 
 def _scores(vectors: Any, labels: Sequence[Hashable]) -> tuple[Array, Array]:
     """Cosines of the pairs of one label, and of all others, each sorted."""
-    rows = np.asarray(vectors, np.float64)
+    rows = numbers_of(vectors, "vectors")
     names = list(labels)
+    odd = [name for name in names if not isinstance(name, Hashable)]
+    if odd:
+        raise InputError(f"labels hold a {type(odd[0]).__name__}, expected strings, numbers or the like")
     problems = []
     if rows.ndim != 2 or len(rows) != len(names):
         problems.append(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rnncore.runtime.tasks.prefix_beam import PrefixBeam
+from rnncore.runtime.tensors.array_likes import numbers_of
 
 BLANK = 0
 """The number of "no label" in every CTC output."""
@@ -35,7 +36,7 @@ def beam_search(log_probs: np.ndarray, beams: int) -> list[tuple[tuple[int, ...]
     Returns:
         At most ``beams`` pairs (labels, log-probability).
     """
-    frames = np.asarray(log_probs, np.float64)
-    search = PrefixBeam(max(1, frames.shape[-1] - 1), beams)
+    frames = numbers_of(log_probs, "frames")
+    search = PrefixBeam(max(1, frames.shape[-1] - 1) if frames.ndim else 1, beams)
     search.push(frames)
     return [(beam.labels, beam.log_prob) for beam in search.best()]

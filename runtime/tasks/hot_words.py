@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.errors import raise_all
+from rnncore.runtime.counts import is_number
+from rnncore.runtime.errors import InputError, raise_all
 
 
 class HotWords:
@@ -27,11 +28,13 @@ class HotWords:
     """
 
     def __init__(self, words: Mapping[str, float], labels: Sequence[str]) -> None:
+        if not isinstance(words, Mapping):
+            raise InputError(f"hot_words is a {type(words).__name__}, expected a dict from word to bonus")
         numbers = {label: i for i, label in enumerate(labels)}
         problems = [
-            f"the bonus of {word!r} is {bonus}, expected a finite number"
+            f"the bonus of {word!r} is {bonus!r}, expected a finite number"
             for word, bonus in words.items()
-            if not math.isfinite(bonus)
+            if not (is_number(bonus) and math.isfinite(bonus))
         ]
         problems += [
             f"{word!r} has {sorted(set(word) - numbers.keys())}, which the recogniser never says"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.counts import is_number
+from rnncore.runtime.errors import InputError
 from rnncore.runtime.text.language_model import LanguageModel
 from rnncore.runtime.text.token_scorer import TokenScorer, take
 
@@ -30,12 +31,15 @@ class LanguageFusion:
     """
 
     def __init__(self, model: LanguageModel, labels: Sequence[str], weight: float = 0.5) -> None:
+        if not isinstance(model, LanguageModel):
+            raise InputError(f"language_model is a {type(model).__name__}, expected a rnncore.runtime.LanguageModel")
         missing = [label for label in labels if label not in model.vocabulary]
         if missing:
             raise InputError(
                 f"the language model has no token {missing[0]!r} (nor {len(missing) - 1} more of the labels)"
             )
-        raise_all([] if np.isfinite(weight) else [f"weight is {weight}, expected a finite number"])
+        if not (is_number(weight) and np.isfinite(weight)):
+            raise InputError(f"weight is {weight!r}, expected a finite number")
         self._ids = np.array([model.vocabulary.token_id(label) for label in labels], np.int64)
         self._eos = model.vocabulary.eos_id
         self._scorer = TokenScorer(model.model.engine)

@@ -7,14 +7,16 @@ arXiv:1408.2873; every frame is a few operations on arrays [prefixes, labels].
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.counts import count_problems
+from rnncore.runtime.counts import count_problems, is_number
 from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.tensors.array_likes import numbers_of
 
 Labels = tuple[int, ...]
 
@@ -62,7 +64,8 @@ class PrefixBeam:
     """
 
     def __init__(self, labels: int, beams: int, scorers: Sequence[LabelScorer] = (), bonus: float = 0.0) -> None:
-        raise_all([*count_problems("labels", labels), *count_problems("beams", beams)])
+        odd = [] if is_number(bonus) and math.isfinite(bonus) else [f"bonus is {bonus!r}, expected a finite number"]
+        raise_all([*count_problems("labels", labels), *count_problems("beams", beams), *odd])
         self._labels, self._beams, self._scorers, self._bonus = labels, beams, tuple(scorers), bonus
         self.reset()
 
@@ -81,7 +84,7 @@ class PrefixBeam:
 
     def push(self, log_probs: Any) -> None:
         """Take frames, natural logarithms [time, 1 + labels], blank first."""
-        frames = np.asarray(log_probs, np.float64)
+        frames = numbers_of(log_probs, "frames")
         if frames.ndim != 2 or frames.shape[1] != 1 + self._labels:
             raise InputError(f"frames are {list(frames.shape)}, expected [time, {1 + self._labels}], blank first")
         if np.isnan(frames).any() or (frames == np.inf).any():

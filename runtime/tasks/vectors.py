@@ -10,6 +10,7 @@ import numpy as np
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.counts import count_problems
 from rnncore.runtime.errors import InputError, raise_all
+from rnncore.runtime.tensors.array_likes import numbers_of
 
 _SCORES_AT_ONCE = 1 << 22
 """Cosines held in memory at a time while many vectors are searched for: 16 MB in float32."""
@@ -27,7 +28,7 @@ def cosines(vectors: Any, others: Any) -> Array:
 
     Vectors of zeros have the cosine 0 with everything.  float64.
     """
-    left, right = np.asarray(vectors, np.float64), np.asarray(others, np.float64)
+    left, right = numbers_of(vectors, "vectors"), numbers_of(others, "others")
     if left.ndim not in (1, 2) or right.ndim not in (1, 2) or left.shape[-1] != right.shape[-1]:
         raise InputError(
             f"vectors are {list(left.shape)} and {list(right.shape)}, expected [..., size] of the same size"
@@ -56,7 +57,8 @@ def nearest(vector: Any, among: Any, count: int = 1, *, normalised: bool = False
     """
     raise_all(count_problems("count", count, numpy=True))
     dtype = np.float32 if getattr(among, "dtype", None) == np.float32 else np.float64
-    queries, places = np.asarray(vector, dtype), np.asarray(among, dtype)
+    places = among if type(among) is np.ndarray and among.dtype == dtype else numbers_of(among, "among").astype(dtype)
+    queries = numbers_of(vector, "vector").astype(dtype)
     if queries.ndim not in (1, 2) or places.ndim != 2 or queries.shape[-1] != places.shape[-1]:
         raise InputError(
             f"vector is {list(queries.shape)}, among {list(places.shape)}, expected [size] or [queries, size], and "

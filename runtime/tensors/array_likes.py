@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.errors import InputError
+from rnncore.runtime.interrupts import from_signal_handler
 
 _PLAIN = frozenset({int, float, bool, complex, np.ndarray}) | frozenset(np.sctypeDict.values())
 _NO_ARRAYS = (str, bytes, bytearray, Mapping, set, frozenset, Iterator)
@@ -44,6 +45,21 @@ def as_array(value: Any) -> NDArray[Any]:
     if array.dtype.kind == "O":
         return _of_objects(array, type(value).__name__)
     return array.astype(np.float32) if array.dtype.name.startswith(_HALF_NAMES) else array
+
+
+def numbers_of(value: Any, name: str) -> NDArray[np.float64]:
+    """``value`` as float64, whatever holds it; InputError, which begins with ``name``, where it holds no real numbers."""
+    try:
+        array = as_array(value)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
+    except Exception as error:  # the conversion is whatever the caller's type does
+        if from_signal_handler(error):
+            raise
+        raise InputError(f"{name} cannot be made an array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {array.dtype}, expected real numbers")
+    return array.astype(np.float64, copy=False)
 
 
 def rows_of(value: Any) -> list[Any] | None:

@@ -107,7 +107,9 @@ class Slot:
             first, second = (known_size(size, sizes) for size in self.shape[self.flat : self.flat + 2])
             return array.ndim == len(self.shape) - 1 and array.shape[self.flat] == first * second
         return self.time_axis is None or (
-            array.ndim == len(self.shape) and array.shape[self.time_axis] == self.steps(time)
+            array.ndim == len(self.shape)
+            and array.shape[self.batch_axis] == batch
+            and array.shape[self.time_axis] == self.steps(time)
         )
 
     def folded(self, array: Array) -> Array:

@@ -108,3 +108,19 @@ def splice_junctions(folder: Path) -> tuple[Path, list[tuple[str, str]]]:
     path = folder / "DNA.rda"
     path.write_bytes(lzma.compress(data + struct.pack(">i", 254)))
     return path, rows
+
+
+def debian_titles(folder: Path) -> Path:
+    """Packages and the translations of their titles, as the archive lists them; what is not translated is left out."""
+    subjects = (("cats", "Katzen"), ("dogs", "Hunde"), ("mice", "Mäuse"), ("birds", "Vögel"), ("fish", "Fische"))
+    kinds = (("library for {}", "Bibliothek für {}"), ("games with {}", "Spiele mit {}"))
+    packages, english, german = [], [], []
+    for i, ((a, b), (title, own)) in enumerate((subject, kind) for subject in subjects for kind in kinds):
+        name, source = f"lib{a}{i}", f"\nSource: {a} (1.0)" if i % 2 else ""
+        packages.append(f"Package: {name}{source}\nVersion: 1.0\nSection: games\nDescription-md5: {i}")
+        english.append(f"Package: {name}\nDescription-md5: {i}\nDescription-en: {title.format(a)}\n More: words.")
+        german.append(f"Package: {name}\nDescription-md5: {i}\nDescription-de: {own.format(b)}\n Mehr.")
+    english.append("Package: new\nDescription-md5: 99\nDescription-en: not translated")
+    for list_name, stanzas in (("Packages", packages), ("Translation-en", english), ("Translation-de", german)):
+        (folder / list_name).write_text("\n\n".join(stanzas) + "\n", "utf-8")
+    return folder

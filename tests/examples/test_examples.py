@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
 import re
 import shlex
@@ -121,13 +120,3 @@ def test_a_host_without_rnncore_writes_texts(
     )
     assert re.search(r"^'code' -> '.*' \(log-probability -?\d+\.\d\)$", out, re.MULTILINE)
     assert re.search(r"\d+ tokens in \d+ steps of one call", out)
-
-
-def test_words_are_pronounced_by_the_file_as_by_pytorch(main: Run, tmp_path: Path) -> None:
-    words = ["".join(letters) for letters in itertools.product("abe", "st", "io")] + ["sat", "toast", "abbot", "biases"]
-    lines = [f"{word} {' '.join(letter.upper() + '1' * (letter in 'aeio') for letter in word)}" for word in words]
-    data = tmp_path / "dictionary"
-    data.write_text("\n".join(["# letters are phonemes here", *lines, "it(2) I T"]), "utf-8")
-    out = main("spell_words", "--data", data, "--epochs", 1, "--out", tmp_path / "spell.onnx")
-    assert "3 of 3 answers are PyTorch's" in out
-    assert out.count("phoneme error rate") == 3

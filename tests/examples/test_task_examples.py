@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -82,6 +83,26 @@ def test_music(example: Run, tmp_path: Path) -> None:
     assert float(bits) == pytest.approx(float(again), abs=fixed("printed with 4 digits"))
     tunes = importlib.import_module("datasets").tunes(tmp_path)
     assert ("M:6/8\nL:1/8\nK:G % sharp\nGAB cde | A2 |\nG4 ||", "jig") in tunes
+
+
+def test_words_are_pronounced_by_the_file_as_by_pytorch(example: Run, tmp_path: Path) -> None:
+    words = ["".join(letters) for letters in itertools.product("abe", "st", "io")] + ["sat", "toast", "abbot", "biases"]
+    lines = [f"{word} {' '.join(letter.upper() + '1' * (letter in 'aeio') for letter in word)}" for word in words]
+    data = tmp_path / "dictionary"
+    data.write_text("\n".join(["# letters are phonemes here", *lines, "it(2) I T"]), "utf-8")
+    printed = example("spell_words", data, "--epochs", 1)
+    assert "3 of 3 answers are PyTorch's" in printed
+    assert printed.count("phoneme error rate") == 3
+
+
+def test_titles(example: Run, tmp_path: Path) -> None:
+    data = small_data.debian_titles(tmp_path)
+    printed = example("translate_titles", data, "--epochs", 1, "--hidden", 16)
+    same, asked = re.findall(r"(\d+) of (\d+) answers are PyTorch's", printed)[0]
+    assert same == asked != "0"
+    rows = importlib.import_module("datasets").titles(data)
+    assert rows[1] == ("games with cats", "Spiele mit Katzen", "cats")
+    assert len(rows) == 10
 
 
 def test_speech(example: Run, tmp_path: Path) -> None:

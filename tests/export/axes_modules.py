@@ -61,6 +61,11 @@ def pyramid() -> Net:
     return _made(run, below=nn.GRU(4, 5, batch_first=True), above=nn.GRU(10, 3, batch_first=True))
 
 
+def put_together() -> Net:
+    """Frames of four samples of [batch, time], which become samples again; those after the last whole frame are lost."""
+    return _made(lambda s, x: s.gru(x.unfold(1, 4, 4))[0].flatten(1), gru=nn.GRU(4, 4, batch_first=True))
+
+
 def letters() -> Net:
     """[batch, words, letters, 3]: a layer over letters, one over words."""
 

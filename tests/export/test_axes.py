@@ -64,6 +64,7 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], Any, list[Any], list[str], tuple
         (2, 1),
     ),
     "triples": (kinds.triples, X, [("batch", "time", None)], ["batch time//3 5"], (3, 3)),
+    "put together again": (kinds.put_together, torch.randn(2, 40), [("batch", "time")], ["batch time"], (4, 4)),
     "upsampled": (kinds.upsampled, X, [("batch", "time", None)], ["batch 2 2*time"], (1, 1)),
     "fixed time": (kinds.fixed_time, X, [("batch", None, None)], ["batch 2"], None),
     "attending": (
@@ -173,7 +174,11 @@ class OneSequence(kinds.Net):
 @pytest.mark.parametrize(
     ("module", "example", "message"),
     [
-        (Squeezed(), X, r"for a batch of 1: squeeze\(\) drops that axis"),
+        (
+            Squeezed(),
+            X,
+            r'for a batch of 1: squeeze\(\) drops that axis.*\n  File ".*test_axes.py", line \d+, in <lambda>',
+        ),
         (
             OneSequence(),
             X[0],
@@ -185,6 +190,11 @@ class OneSequence(kinds.Net):
 def test_a_module_without_a_batch_is_refused(module: nn.Module, example: Tensor, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         found(module, example)
+
+
+def test_an_example_beside_the_stride_is_refused_with_a_size_that_works() -> None:
+    with pytest.raises(ExportError, match=r"grow by 4 at a time while axis 1 of 'x' grows: .* such as 40; it has 42"):
+        found(kinds.put_together(), torch.randn(2, 42))
 
 
 def test_what_a_run_moves_is_put_back() -> None:

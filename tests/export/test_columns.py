@@ -198,7 +198,7 @@ def test_weights_stand_once_in_the_file(form: str, files: Exported) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_cells_of_any_make_give_pytorchs_numbers(form: str, files: Exported) -> None:
-    assert files.reports[form].max_error < fixed("float32")
+    assert files.reports[form].max_error < fixed("float32 long")  # over hundreds of steps, through a layer norm
     x = torch.randn(3, 6, INPUT, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = files.module(x)

@@ -1,7 +1,8 @@
-"""Pooling over one axis is spelled as another operation while a module is traced, and means the same."""
+"""Pooling over one axis, and windows as wide as an axis, are spelled otherwise while a module is traced, and mean the same."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from rnncore.export.tracing.pooling import PoolsAnySize
 from rnncore.export.tracing.torch_onnx import to_program
+from rnncore.runtime.errors import ExportError
 
 
 @given(
@@ -34,9 +36,15 @@ def test_every_option_means_the_same(
 
 
 class Pooled(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         y = F.max_pool1d(x, 3, 2, padding=1)
-        return y, F.max_pool1d(y, y.shape[2])
+        bands = x.unsqueeze(1)
+        return (
+            y,
+            F.max_pool1d(y, y.shape[2]),
+            F.unfold(bands, (2, bands.shape[3]), dilation=(2, 1), padding=(1, 0), stride=(2, 1)),
+            F.unfold(bands.transpose(2, 3), (bands.shape[3], 3), padding=(0, 1)),
+        )
 
 
 def test_the_size_stays_free() -> None:
@@ -46,3 +54,16 @@ def test_the_size_stays_free() -> None:
         x = torch.randn(rows, 4, size)
         for found, wanted in zip(program(x), Pooled()(x), strict=True):
             torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+class Rounds(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(x.shape[2].__index__() // 8):
+            x = x.tanh()
+        return x
+
+
+def test_a_size_that_becomes_a_number_is_refused_with_the_line() -> None:
+    with pytest.raises(ExportError, match=r'test_pooling.py", line \d+, in forward') as refused:
+        to_program(Rounds(), (torch.randn(3, 4, 9),), ({2: torch.export.Dim.DYNAMIC},), what="it")
+    assert "axis 2 of input 'x' as a Python number" in str(refused.value)

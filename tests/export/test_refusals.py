@@ -68,6 +68,7 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], dict[str, Any], type[RnncoreError]
         r"the example does not fit Words.forward.*too many positional.*pass a tensor, a tuple",
     ),
     "unknown keyword": (Words, {"example": {"y": X}}, InputError, r"does not fit Words.forward.*; pass a tensor"),
+    "a list of numbers": (Words, {"example": [3, 1, 2]}, InputError, r"holds no tensor, only list: use torch.tensor"),
     "no tensor": (Words, {"example": "x"}, InputError, r"the example holds no tensor"),
     "empty axis": (Words, {"example": X[:, :0]}, InputError, r"'x' has shape \(2, 0, 5\): it needs at least one entry"),
     "fails on its own example": (

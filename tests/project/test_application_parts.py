@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.applications import exons, pronunciation, sentiment
+from benchmarks.applications import activity, exons, pronunciation, sentences, sentiment, titles
 from benchmarks.applications.common import Split
+from tests.examples import small_data
 from tests.tolerances import fixed
 
 BASES = st.text("ACGTN", min_size=1, max_size=40)
@@ -100,3 +101,45 @@ def test_phrases_teach_not_without_saying_not_bad(tmp_path: Path, monkeypatch: p
     found = sentiment.phrases(Split([("a film", 0.0)], [("fine", 1.0)], []))
     assert [text for text, _ in found] == ["bad", "good", "this is not good"], "nothing of the set itself"
     assert [rating for _, rating in found] == [-2.5, 1.9, pytest.approx(-0.74 * 1.9)]
+
+
+def test_a_frame_is_some_samples_of_every_channel() -> None:
+    row = np.arange(14).reshape(7, 2)
+    assert activity.framed(row, 3).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    assert activity.framed(row, 1) is not None and np.array_equal(activity.framed(row, 1), row)
+
+
+def test_titles_of_one_source_stand_in_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = datasets.titles(small_data.debian_titles(tmp_path))
+    many = [(f"{english} {i}", german, f"{source}{i}") for i in range(10) for english, german, source in rows]
+    monkeypatch.setattr(datasets, "titles", lambda: many)
+    parts = titles.data()
+    sources = [{source for english, _, source in many for pair in part if pair[0] == english} for part in parts]
+    assert all(sources) and sum(map(len, sources)) == len(set.union(*sources))
+    assert sum(parts.sizes) == len(many)
+
+
+def test_a_dictionary_is_learnt_from_pairs() -> None:
+    pairs = [("red house", "rotes Haus"), ("a house", "ein Haus"), ("a red ball", "ein rotes Bild"), ("a", "ein")]
+    learnt = titles.learnt_dictionary(pairs, rounds=20)
+    assert {word: learnt[word] for word in ("red", "house", "a")} == {"red": "rotes", "house": "Haus", "a": "ein"}
+    assert titles.word_by_word("A red KDE-house, red", learnt) == "ein rotes KDE-house, rotes"
+
+
+def test_sections_that_are_found_are_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = datasets.descriptions(small_data.debian_titles(tmp_path))
+    assert ("library for cats", "More: words.", "games") in rows
+    monkeypatch.setattr(datasets, "descriptions", lambda: [*rows, ("a", "b", "video"), ("c", "d", "perl")])
+    parts = sentences.data()
+    assert {row[2] for row in parts.test} == {"games"}
+    assert (parts.valid, parts.train) == ([("a", "b", "video")], [("c", "d", "perl")])
+
+
+def test_the_nearest_other_vector() -> None:
+    vectors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    assert sentences.nearest_alike(vectors, ["x", "x", "y", "x"]) == 0.5
+    assert abs(sentences.chance(["x", "x", "y", "x"]) - 10 / 16) < fixed("float64")

@@ -18,7 +18,7 @@ from rnncore.runtime.format.container import field, metadata_of, replace_metadat
 from rnncore.runtime.format.limits import DEFAULT_LIMITS
 from rnncore.runtime.format.metadata_limits import check_metadata, check_states
 from rnncore.runtime.format.protobuf import parse
-from rnncore.runtime.format.reading import read_array, read_file
+from rnncore.runtime.format.reading import Stamp, read_array, read_file, size_of
 from rnncore.runtime.format.signature import Signature, StateSpec, TensorSpec
 from rnncore.runtime.format.tensors import check_tensors
 
@@ -192,3 +192,20 @@ def test_a_limit_is_an_integer_of_at_least_one(name: str, value: object) -> None
     with pytest.raises(InputError, match=f"^{name} is {value!r}, expected an integer of at least 1$"):
         Limits(**{name: value})  # type: ignore[arg-type]
     assert getattr(runtime.Limits(**{name: 1}), name) == 1
+
+
+def test_a_version_of_a_file_is_told_from_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    assert Stamp.of(path) is None
+    path.write_bytes(b"12345")
+    first = Stamp.of(path)
+    assert first == Stamp.of(path) and first is not None and (first.size, first.inode) == (5, path.stat().st_ino)
+    (tmp_path / "link").symlink_to(path)
+    assert Stamp.of(tmp_path / "link") == first, "links are followed"
+    os.utime(path, ns=(7, first.changed_ns + 1))
+    assert Stamp.of(path) not in (first, None)
+    assert size_of(path) == 5
+    with pytest.raises(NotOnnxError, match=r"none: the file cannot be read: No such file or directory$"):
+        size_of(tmp_path / "none")
+    with pytest.raises(NotOnnxError, match=r": this is a directory, expected an ONNX file$"):
+        size_of(tmp_path)

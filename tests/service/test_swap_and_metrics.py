@@ -11,6 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rnncore import runtime
+from rnncore.runtime.pool.metrics import COUNTERS, GAUGES, TIMES
+from rnncore.runtime.pool.prometheus import _buckets
 from tests.runtime.data import model, sequence
 from tests.runtime.files import Spec, causal_file, not_causal_file
 from tests.service.alone import alone, assert_same
@@ -69,6 +71,63 @@ def test_prometheus() -> None:
     assert generate_latest(registry) == b""
 
 
+def test_every_number_is_exported_by_name_with_what_it_is() -> None:
+    registry = CollectorRegistry()
+    with model(OLD).pool() as pool:
+        registry.register(pool.collector())
+        stream = pool.open()
+        counters = pool._scheduler.counters
+        counters.totals.update(dict.fromkeys(COUNTERS, 0) | {"failed": 3, "evicted": 2})
+        counters.waited([0.5, 0.5])
+        for rows, steps, real, seconds in ((1, 2, 2, 0.5), (2, 2, 3, 0.25), (2, 1, 2, 0.25), (5, 1, 5, 1.0)):
+            counters.called(rows, steps, real, seconds)
+        families = {family.name: family for family in registry.collect()}
+        text = generate_latest(registry).decode().splitlines()
+    assert stream.steps == 0
+    values = {sample.name: sample.value for family in families.values() for sample in family.samples}
+    stats = {"failed": 3, "evicted": 2, "calls": 4, "steps": 12, "padded_steps": 1}
+    for key, says in COUNTERS.items():
+        family = families[f"rnncore_pool_{key}"]
+        assert (family.type, family.documentation) == ("counter", says)
+        assert values[f"rnncore_pool_{key}_total"] == stats.get(key, 0)
+    for key, says in GAUGES.items():
+        family = families[f"rnncore_pool_{key}"]
+        assert (family.type, family.documentation) == ("gauge", says)
+        assert values[f"rnncore_pool_{key}"] == {"streams": 1, "resident": 1}.get(key, 0)
+    for key, says, total in (("queue_wait", TIMES["queue_wait"], 1.0), ("call", TIMES["call"], 2.0)):
+        assert families[f"rnncore_pool_{key}_seconds"].documentation == says
+        assert values[f"rnncore_pool_{key}_seconds_total"] == total
+        recent = families[f"rnncore_pool_{key}_recent_seconds"]
+        assert recent.documentation == f"{says}, quantiles of the last"
+        assert [sample.labels for sample in recent.samples] == [
+            {"pool": "default", "quantile": quantile} for quantile in ("0.5", "0.9", "0.99")
+        ]
+    assert 'rnncore_pool_queue_wait_recent_seconds{pool="default",quantile="0.5"} 0.5' in text
+    sizes = families["rnncore_pool_batch_size"]
+    assert (sizes.type, sizes.documentation) == ("histogram", "Rows of a call")
+    assert [
+        (sample.name.removeprefix("rnncore_pool_batch_size_"), sample.labels.get("le"), sample.value)
+        for sample in sizes.samples
+    ] == [
+        ("bucket", "1.0", 1.0),
+        ("bucket", "2.0", 3.0),
+        ("bucket", "4.0", 3.0),
+        ("bucket", "8.0", 4.0),
+        ("bucket", "+Inf", 4.0),
+        ("count", None, 4.0),
+        ("sum", None, 10.0),
+    ]
+    assert _buckets({}) == [("1.0", 0.0), ("+Inf", 0.0)] and _buckets({4: 1})[-2:] == [("4.0", 1.0), ("+Inf", 1.0)]
+
+
+def test_a_pool_in_a_forked_child_has_nothing_to_tell() -> None:
+    with model(OLD).pool() as pool:
+        collector = pool.collector()
+        pool._scheduler.forked = True
+        assert list(collector.collect()) == []
+        pool._scheduler.forked = False
+
+
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     imported = builtins.__import__
 
@@ -80,6 +139,9 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(builtins, "__import__", refuse)
     with (
         model(OLD).pool() as pool,
-        pytest.raises(runtime.MissingExtraError, match=r"prometheus_client.*rnncore\[metrics\]"),
+        pytest.raises(runtime.MissingExtraError) as caught,
     ):
         pool.collector()
+    assert str(caught.value) == (
+        "exporting counters to Prometheus needs the package 'prometheus_client': pip install 'rnncore[metrics]'"
+    )

@@ -1,0 +1,194 @@
+"""Which sizes are asked, how answers are cut and joined, and what the reference says: parts of verification, number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.size_limits import Guard, Number, SizeLimits
+from rnncore.export.verification.bench import Question, open_file, outputs_of
+from rnncore.export.verification.not_finite import _kinds, _spoiled
+from rnncore.export.verification.reference import Reference, first_line
+from rnncore.export.verification.sizes import Sizes, broken_at, chunkings
+from rnncore.export.verification.streams import _short, longest_stream, whole_chunks
+from rnncore.export.verification.verifier import size_of
+from rnncore.runtime.errors import ExportError
+from tests.proof.small_files import File, Sum, Totals, X, recorder
+
+BATCH, TIME = "batch", "time"
+
+
+def guard(axes: tuple[str, ...], holds: Callable[[Any], bool], *numbers: int, own: bool = True) -> Guard:
+    return Guard("it holds", "here", own, axes, numbers, holds)
+
+
+# --------------------------------------------------------------------------------------------------------------- sizes
+def test_both_sides_of_each_number_and_guard_are_asked() -> None:
+    limits = SizeLimits(
+        (guard((TIME,), lambda s: s[TIME] <= 100, 100),), (Number(TIME, 40, "x"), Number("width", 9, "x")), 40
+    )
+    sizes = Sizes.of(limits, 5)
+    assert sizes.whole == ((1, 100), (1, 101), (1, 39), (1, 40), (1, 41), (1, 56))
+    assert sizes.streams == (117, 100, 56, 13) and sizes.unchecked == () and sizes.too_far == ""
+    batches = Sizes.of(SizeLimits((guard((BATCH,), lambda s: s[BATCH] < 20, 20),)), 5)
+    assert batches.whole == ((19, 7), (20, 7)) and batches.streams == (13,)
+    both = Sizes.of(SizeLimits((guard((BATCH, TIME), lambda s: s[BATCH] * s[TIME] <= 60, 60),)), 5).whole
+    assert {(1, 60), (1, 61)} <= set(both) and len(both) <= 8
+    assert all((rows * steps <= 60) != (rows * (steps + 1) <= 60) or rows * steps > 60 for rows, steps in both[:2])
+    assert Sizes.of(SizeLimits((), (), 0), 13).streams == (13,) and Sizes.of(SizeLimits(), 14).streams == (14, 13)
+
+
+def test_where_an_axis_is_missing_only_the_other_one_is_asked() -> None:
+    limits = SizeLimits(
+        (guard((BATCH,), lambda s: s[BATCH] < 20, 20), guard((TIME,), lambda s: s[TIME] < 30, 30)),
+        (Number(TIME, 50, "x"),),
+    )
+    assert Sizes.of(limits, 5, (BATCH,)).whole == ((19, 7), (20, 7))
+    assert Sizes.of(limits, 5, (TIME,)).whole == ()
+    assert (1, 50) in Sizes.of(limits, 5, (BATCH, TIME, "width")).whole
+
+
+def test_what_turns_too_far_away_is_said() -> None:
+    far = guard((TIME,), lambda s: s[TIME] <= 100_000, 100_000)
+    theirs = guard((TIME,), lambda s: s[TIME] <= 100_000, 100_000, own=False)
+    never = guard((TIME,), lambda s: True, 100_000)
+    sizes = Sizes.of(SizeLimits((far, theirs, never)), 5)
+    assert sizes.unchecked == (far,) and sizes.whole == ()
+    reaches = Sizes.of(SizeLimits((), (Number(TIME, 8177, "m.py:3"), Number(TIME, 9000, "m.py:4", False)), 8177), 5)
+    assert reaches.too_far == "it looks 8177 steps back (m.py:3), more than 8192 are not checked"
+    assert (
+        reaches.streams[0] == 8192 and (1, 8192) in reaches.whole and all(steps <= 8192 for _, steps in reaches.whole)
+    )
+    assert Sizes.of(SizeLimits((), (Number(TIME, 8176, "x"),), 8176), 5).too_far == ""
+
+
+def test_many_numbers_are_spread_with_the_first_and_the_last() -> None:
+    numbers = tuple(Number(TIME, 10 * n, "x", False) for n in range(1, 41))
+    whole = Sizes.of(SizeLimits((), numbers), 5).whole
+    assert len(whole) == 24 and whole[0] == (1, 9) and whole[-1] == (1, 401)
+    assert len(set(whole)) == 24 and list(whole) == sorted(whole)
+
+
+def test_long_streams_are_cut_in_two_ways() -> None:
+    assert chunkings(13) == []
+    assert chunkings(14) == [(8, 1, 5), (1,) * 14] and chunkings(15) == [(8, 1, 3, 2, 1), (1,) * 15]
+    assert chunkings(40) == [(21, 1, 3, 2, 13), (3,) * 13 + (1,)]
+    assert chunkings(32) == [(17, 1, 3, 2, 9), (2,) * 16]
+
+
+def test_guards_that_break_are_named_the_users_own_first() -> None:
+    theirs, mine = (guard((TIME,), lambda s: s[TIME] < 10, own=own) for own in (False, True))
+    wide, fine = guard(("width",), lambda s: False), guard((TIME,), lambda s: True)
+    assert broken_at([theirs, mine, wide, fine], {TIME: 10}) == [mine, theirs]
+    assert broken_at([theirs], {TIME: 9}) == []
+
+
+# ----------------------------------------------------------------------------------------------------- cut, and joined
+def test_answers_and_questions_are_cut_alike(tmp_path: Path) -> None:
+    bench, model = recorder(Sum()), open_file(File().written(tmp_path / "m.onnx"))
+    assert size_of(bench.example, TIME) == 6 and size_of(bench.example, BATCH) == 2 and size_of(bench.example, "w") == 1
+    (row,) = bench.cut([X], 1, 4)
+    assert torch.equal(row, X[1:, :4])
+    assert bench.chunk([X], 2, 3)["x"].tolist() == X[0, 2:5].tolist()
+    y = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    (own,) = bench.row(model, [y], 1, 2, (2, 4))
+    np.testing.assert_array_equal(own, y[1:, :2])
+    question = Question("ragged", 2, 5, [X], "", np.array([4, 1]))
+    (valid,) = bench.valid(model, [y], question)
+    assert valid.shape == (2, 5, 3) and not valid[0, 4].any() and not valid[1, 1:].any() and y[1, 1:].all()
+    np.testing.assert_array_equal(valid[0, :4], y[0])
+    for other in (y[:1], y[:, :3], y[0]):  # of fewer rows, of other steps: judged as it is
+        assert bench.valid(model, [other], question)[0] is other
+    (joined,) = bench.join(model, [[y[0, :1]], [y[0, 1:]]])
+    np.testing.assert_array_equal(joined, y[:1])
+    assert outputs_of(model, {"y": 5}) == [5] and outputs_of(model, 7) == [7]
+    assert bench.near(3, 11) == (3, 11) and bench.takes(3, 11)
+
+
+def test_lengths_of_the_modules_own_go_along(tmp_path: Path) -> None:
+    bench = recorder(Totals(), example=(X, torch.tensor([6, 4])))
+    lengths = torch.tensor([5, 2])
+    x, own = bench.with_lengths([X, torch.tensor([6, 6])], lengths)
+    assert x is X and own.tolist() == [5, 2] and own.dtype == torch.int64
+    x, own = bench.cut([X, torch.tensor([6, 6])], 1, 3)
+    assert x.shape == (1, 3, 3) and own.tolist() == [3]
+    assert [name for name, _ in bench.named([X, lengths])] == ["x"]
+
+
+def test_streams_in_whole_strides_with_names_for_their_cuts(tmp_path: Path) -> None:
+    class Strided:
+        class signature:
+            stride = 4
+
+    assert whole_chunks(Strided(), (3, 2)) == (3, 2, 3) and whole_chunks(Strided(), (3, 5)) == (3, 5)  # type: ignore[arg-type]
+    assert [_short(c) for c in ((2, 2, 2, 2), (2, 2, 2), (3,) * 6 + (1,), (3,) * 5 + (1,), (1, 3, 3, 3, 3, 3, 3))] == [
+        "4 of 2",
+        "[2, 2, 2]",
+        "6 of 3 and 1",
+        "[3, 3, 3, 3, 3, 1]",
+        "[1, 3, 3, 3, 3, 3, 3]",
+    ]
+
+    class Short(Sum):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[1] > 50:
+                raise ValueError("too long")
+            return super().forward(x)
+
+    sizes = Sizes((), (90, 40, 13), (), "")
+    assert longest_stream(recorder(Short()), sizes) == 40 and longest_stream(recorder(Sum()), sizes) == 90
+    assert longest_stream(recorder(Short()), Sizes((), (90,), (), "")) == 13
+
+
+def test_numbers_that_are_none_are_told_apart_and_put_where_they_are_looked_for() -> None:
+    found = _kinds(np.array([1.0, np.nan, np.inf, -np.inf]))
+    assert found.tolist() == [0, 1, 2, 3] and _kinds(np.array([5, 6])).tolist() == [0, 0]
+    spoiled = _spoiled(X, (BATCH, TIME, None), float("nan"))
+    assert spoiled.isnan().nonzero().tolist() == [[0, 3, 0]] and not X.isnan().any()
+    assert _spoiled(X[:, :2], (BATCH, TIME, None), float("nan")).isnan().nonzero().tolist() == [[0, 1, 0]]
+
+
+# ----------------------------------------------------------------------------------------------------------- reference
+def test_the_reference_is_asked_once_for_the_same_tensors() -> None:
+    asked: list[int] = []
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(x.shape[1])
+            return x
+
+    module = Counted().eval()
+    reference = Reference(module, Example.of(module, X, None, False))
+    asked.clear()
+    first = reference([X])
+    assert reference([X]) is first and asked == [6]
+    reference([X.clone()])
+    reference([X])
+    assert asked == [6, 6, 6]
+    assert reference.failure([X]) == ""
+
+
+def test_what_the_module_itself_cannot_do_is_one_line() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[1] > 6:
+                raise RuntimeError("\n kernel of 3 \nand more")
+            if x.shape[1] < 3:
+                raise KeyError
+            return x + (torch.rand(1) if x.shape[1] == 5 else 0)
+
+    module = Fails().eval()
+    reference = Reference(module, Example.of(module, X, None, False))
+    assert reference.failure([torch.ones(1, 7, 3)]) == "kernel of 3 "
+    assert reference.failure([torch.ones(1, 2, 3)]) == "KeyError"
+    assert first_line(ValueError("a\nb")) == "a"
+    says = r"^forward is random .*: it draws random numbers at inputs of \[1, 5, 3\]; leave that out$"
+    with pytest.raises(ExportError, match=says):
+        reference.failure([torch.ones(1, 5, 3)])
