@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rnncore import runtime
 from rnncore.runtime import Endpointing, InputError, ModelFileError, Signature, TensorSpec
 from rnncore.runtime.tasks.claims import best_tagging_problem, bounds_problem, probe, unit_vector_problem
 from rnncore.runtime.tasks.ctc import beam_search, collapse
+from rnncore.runtime.text.batch_sampling import Uniforms
 from tests.runtime.files import causal_file
 from tests.runtime_tasks.test_claims import BY_STEP, CLASSES, FEATURES, LABELS, ONE, RIGHT, WEIGHTS, WHOLE, file
 from tests.tolerances import fixed
@@ -303,3 +305,20 @@ def test_numbers_that_are_not_those_of_the_task_are_quoted() -> None:
         == ""
         != bounds_problem(np.array([np.inf]), (-np.inf, np.inf))
     )
+
+
+@pytest.mark.parametrize("seed", [0, 7, (3, 4)])
+def test_random_numbers_of_each_sequence_are_drawn_when_they_are_asked_for(seed: Any) -> None:
+    wanted = np.random.default_rng(seed).random((3, 5))
+    found = Uniforms(seed, 3, 5)
+    assert [[found.following(row) for _ in range(5)] for row in range(3)] == wanted.tolist()
+    endless = Uniforms(seed, 2, 10**12)  # eight terabytes, if they were all drawn at first
+    assert endless.following(0) == wanted[0, 0] and 0 <= endless.following(1) < 1
+    assert Uniforms(None, 1, 9).following(0) != Uniforms(None, 1, 9).following(0)
+
+
+def test_texts_end_where_they_end_however_many_tokens_are_allowed() -> None:
+    model = runtime.LanguageModel.load(Path(__file__).parents[1] / "runtime" / "format1" / "language_model.onnx")
+    few = model.sample(200, seed=3, prefix=["a", "b"])
+    assert max(map(len, few)) < 200
+    assert model.sample(10**12, seed=3, prefix=["a"]) == [few[0]] == [model.sample(10**12, seed=3, prefix="a")]
