@@ -14,6 +14,7 @@ from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import output_shapes
 from rnncore.export.tracing.groups import Group, find_groups, find_limits, keep_to_strides, leave_empty
 from rnncore.export.tracing.probing import Place, Prober
+from rnncore.export.tracing.squeezes import dropping_line
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
 from rnncore.runtime.format.step_fitting import Unfitting
@@ -47,7 +48,7 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
         if group.maximum is None or names[k] in (BATCH, TIME) or group.places[0] in said
     ]
     groups, names = [groups[k] for k in kept], {place: names[k] for place, k in enumerate(kept)}
-    _check(module, example, groups, names)
+    _check(module, example, prober, groups, names)
     try:
         groups, names, shapes = _with_shapes(prober, groups, names, said)
     except Unfitting as why:
@@ -284,7 +285,9 @@ def _rows_apart(prober: Prober, group: Group) -> bool:
     return True
 
 
-def _check(module: nn.Module, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> None:
+def _check(
+    module: nn.Module, example: Example, prober: Prober, groups: Sequence[Group], names: Mapping[int, str]
+) -> None:
     what = type(module).__name__
     if BATCH not in names.values():
         shapes = ", ".join(f"'{own.name}' {list(own.value.shape)}" for own in example.inputs)
@@ -294,8 +297,10 @@ def _check(module: nn.Module, example: Example, groups: Sequence[Group], names: 
         )
     batch = next(groups[k] for k, name in names.items() if name == BATCH)
     if batch.minimum > 1 or batch.multiple > 1:
+        line = dropping_line(prober, batch)
         raise ExportError(
             f"{what} answers in another shape, or fails, for a batch of 1: squeeze() drops that axis, squeeze(-1) does not"
+            f"{line and f':{chr(10)}  {line}'}"
         )
 
 

@@ -28,7 +28,34 @@ def copied(module: M) -> M:
                     memo[id(tensor)] = tensor.detach().clone()
     made = copy.deepcopy(module, memo)
     take_apart(made)
+    for part in made.modules():
+        _let_set(part)
     return made
+
+
+def _let_set(part: nn.Module) -> None:
+    """Make second names of one parameter plain attributes, and let ``forward`` set anything there.
+
+    In eval mode weight drop sets the raw weight itself, which torch then takes for a parameter: no value that is computed, as
+    all are while a call is traced, may be set in its place any more.
+    """
+    seen: set[int] = set()
+    names: set[str] = set()
+    for name, value in list(part._parameters.items()):
+        if value is not None and id(value) in seen:
+            names.add(name)
+            del part._parameters[name]
+            part.__dict__[name] = value
+        seen.add(id(value))
+    if not names:
+        return
+    kind: Any = type(part)
+
+    def set_plain(self: nn.Module, name: str, value: Any) -> None:
+        as_value = name in names and isinstance(value, nn.Parameter)
+        kind.__setattr__(self, name, value.view_as(value) if as_value else value)
+
+    part.__class__ = type(kind.__name__, (kind,), {"__setattr__": set_plain, "__module__": kind.__module__})
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from rnncore.export.tracing.callers import user_lines
 from rnncore.runtime.errors import ExportError
 
 _SAME = ("to", "long", "int", "cpu", "clone", "detach", "contiguous", "type", "type_as")
@@ -39,9 +40,11 @@ class EachRow:
         return self
 
     def _refuse(self, *_: Any) -> Any:
+        lines = user_lines(2)
         raise ExportError(
             "forward computes with the lengths of a batch one by one, as numbers of Python (tolist(), a loop over them), which "
-            "a trace would freeze; compute with the tensor"
+            "a trace would freeze; compute with the tensor: torch.arange(n) < lengths[:, None] is a mask of all rows"
+            f"{f':{chr(10)}  {lines[-1]}' if lines else ''}"
         )
 
     __index__ = __int__ = __float__ = __bool__ = __array__ = __lt__ = __gt__ = __le__ = __ge__ = _refuse

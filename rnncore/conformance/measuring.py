@@ -147,7 +147,7 @@ def _question(
     }
     states = [torch.randn(batch, sizes[state], generator=generator) for state in given]
     with torch.no_grad():
-        y, finals = module.layers[output](x, tuple(states) if given else None, lengths)
+        y, finals = module.run(output, x, tuple(states) if given else None, lengths)
     feeds |= {state: value.numpy() for state, value in zip(given, states, strict=True)}
     expected = {output: y.numpy()}
     if given:

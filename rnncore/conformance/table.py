@@ -24,8 +24,8 @@ refused the file, or **it answered wrong numbers without complaint**.
 `portable` is what `form="auto", target="portable"` writes where the fused operator is not right everywhere.
 
 **What to use:** onnxruntime runs every form. For any other program export with `form="auto", target="portable"` (or its own
-name as the target), then ask it: `rnncore verify FILE --backend openvino`. The files of "All files" are of five units, and a
-program that is right there need not be right in a model.
+name as the target), then ask it: `rnncore verify FILE --backend openvino`. The files of "All files" are single
+layers of 16 units over 40 features, below a head of 600: a program that is right there need not be right in a model.
 
 **OpenVINO** was seen in an application to answer the first call at each new shape wrongly (errors up to 1e30; the second call
 was right) for `form="loop"` below a layer about 600 wide. The models below, and others tried beside them (GRU of 200 and two
@@ -43,8 +43,8 @@ _MODELS = """## Whole models
 
 Files of `export`, with states and lengths, asked the golden cases that they carry: one step, a ragged batch, and a stream in
 chunks if the model is causal. int8 is compared with PyTorch in float32: up to 0.1 of root mean square error counts as right.
-Each case is asked twice, and the worse answer counts: a program may answer the first call at a shape otherwise than the next.
-(The rows other than those of the wide head are from before that, asked once.)
+Each case is asked twice here and below, and the worse answer counts: a program may answer the first call at a shape otherwise
+than the next.
 """
 
 

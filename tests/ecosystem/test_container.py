@@ -1,6 +1,6 @@
 """The Dockerfile's commands, in order, in a bare environment: its last line serves, without PyTorch.
 
-No Docker is needed; what a line does besides (users, ports, the base image) is not tested.  Runs by ``scripts/ecosystem``.
+No Docker is needed; what a line does besides (users, ports, the base image) is not tested.  ``scripts/ecosystem`` runs it.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ class Box:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(
+    "RNNCORE_ECOSYSTEM" not in os.environ, reason="installs from the network: scripts/ecosystem runs it"
+)
 def test_what_the_image_would_do_serves(tmp_path: Path) -> None:
     box = Box(tmp_path)
     final: list[str] = []

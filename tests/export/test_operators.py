@@ -33,14 +33,20 @@ class Doubling(nn.LSTM):
 class Dropped(nn.Module):
     """Weight drop as language models do it: the weight of the layer inside is computed at every call."""
 
-    def __init__(self, layer: nn.GRU) -> None:
+    def __init__(self, layer: nn.GRU, *, within: bool = False) -> None:
         super().__init__()
         self.layer = layer
+        self._within = within
         raw = layer._parameters.pop("weight_hh_l0")
-        self.raw = nn.Parameter(raw.detach())
+        self.holder.weight_hh_l0_raw = nn.Parameter(raw.detach())
+
+    @property
+    def holder(self) -> nn.Module:
+        """The module that has the raw weight."""
+        return self.layer if self._within else self
 
     def forward(self, x: Tensor) -> Tensor:
-        self.layer.weight_hh_l0 = nn.functional.dropout(self.raw, 0.5, self.training)
+        self.layer.weight_hh_l0 = nn.functional.dropout(self.holder.weight_hh_l0_raw, 0.5, self.training)
         return self.layer(x)[0]
 
 
@@ -71,21 +77,30 @@ class Everything(nn.Module):
         prune.l1_unstructured(self.pruned, "weight_hh_l0", 0.5)
         self.pruned.register_forward_hook(lambda module, given, result: (result[0] + 1, result[1]))
         self.dropped = Dropped(nn.GRU(7, 6, batch_first=True))
+        self.within = Dropped(nn.GRU(6, 6, batch_first=True), within=True)
         self.functional = Functional()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         y = self.subclass(x.transpose(0, 1))[0].transpose(0, 1)
         y, (h, _) = self.weight(y)
-        y = self.dropped(self.pruned(self.spectral(y)[0])[0])
+        y = self.within(self.dropped(self.pruned(self.spectral(y)[0])[0]))
         return {"y": self.functional(y), "h": h[0]}
 
 
 def test_every_way_to_call_them_is_caught_and_streams(tmp_path: Path) -> None:
     module = Everything().eval()
+    module.within(
+        torch.randn(2, 9, 6)
+    )  # in eval mode it sets the raw weight itself, which is a parameter twice from then on
     report = export(module, tmp_path / "model.onnx", torch.randn(2, 9, 4))
     names = {state.name for state in report.signature.states}
     layers = {f"subclass.layers.{i}" for i in range(2)} | {f"{n}.layers.0" for n in ("weight", "spectral", "pruned")}
-    layers |= {"dropped.layer.layers.0", "functional.lstm.layers.0", "functional.rnn_relu.layers.0"}
+    layers |= {
+        "dropped.layer.layers.0",
+        "within.layer.layers.0",
+        "functional.lstm.layers.0",
+        "functional.rnn_relu.layers.0",
+    }
     assert {name.rpartition(".")[0] for name in names} == layers
     model = load(report.path)
     x = torch.randn(3, 17, 4)
