@@ -1,7 +1,7 @@
 """``export``: from a PyTorch module to one verified ONNX file.
 
-Each stage takes what the last one gave and returns a value of its own: captured -> traced -> planned -> built -> proved ->
-written.  What is proved not to hold is taken from the plan, and the file is built again.
+Each stage takes what the last one gave: captured -> traced -> planned -> built -> proved -> written.  What is proved not to
+hold is taken from the plan, and the file is built again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rnncore.export.single_step import as_over_time
 from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.example import Axes, Example
+from rnncore.export.tracing.half_precision import no_autocast
 from rnncore.export.tracing.model_arguments import module_of
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
@@ -66,7 +67,7 @@ def export(
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
     The module may hold ``torch.nn.RNN``, ``GRU`` and ``LSTM`` as well as rnncore layers and any :class:`rnncore.Cell`;
-    it is copied, never changed, and exported in eval mode.  An export of over two seconds shows on a terminal what it does.
+    it is copied, never changed, and exported in eval mode without autocast.  What takes over two seconds shows progress.
 
     Args:
         model: any module that calls recurrent layers.
@@ -142,7 +143,7 @@ def export(
     model = module_of(model)
     file = Path(path)
     writable(file, external=external_data is True)
-    with Progress(f"export of {file.name}") as progress:
+    with no_autocast(), Progress(f"export of {file.name}") as progress:
         over_time = as_over_time(model, example, options)
         if over_time is not None and options.states is None:  # what nobody has asked for is done if it can be done
             with suppress(ExportError):
@@ -236,10 +237,9 @@ def _written(
         entries[GOLDEN_KEY] = recorder.record(path).to_json()
     write_entries(path, entries)
     weights, choices = weights_of(path), dict(built.planned.traced.choices)
-    size_bytes = sum(file.stat().st_size for file in (path, weights) if file is not None)
     return ExportReport(
         path,
-        size_bytes,
+        sum(file.stat().st_size for file in (path, weights) if file is not None),
         built.signature,
         form_text(choices),
         report,

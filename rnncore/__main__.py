@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import json
+import os
 import sys
+from importlib.metadata import version
 
 
 def main() -> None:
     """Run the command line; without the packages it needs, say which extra to install and exit with 1."""
+    _print_everything()
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by onnxruntime when it is loaded
+    if sys.argv[1:] == ["--version"]:  # a bare install can say this much
+        print(f"rnncore {version('rnncore')}")
+        return
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
@@ -17,6 +26,22 @@ def main() -> None:
     from rnncore.cli.app import app
 
     app(prog_name="rnncore")
+
+
+def _print_everything() -> None:
+    """Let a terminal or pipe that is not in UTF-8 have what it cannot show as JSON spells it, in place of a traceback."""
+    codecs.register_error("rnncore.escaped", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        encoding = getattr(stream, "encoding", None) or ""
+        if hasattr(stream, "reconfigure") and encoding.lower().replace("-", "") not in ("utf8", "utf8sig"):
+            stream.reconfigure(errors="rnncore.escaped")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of ``codecs``: ``\\uXXXX``, which is right inside of JSON too."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 if __name__ == "__main__":

@@ -72,19 +72,16 @@ PACKAGES = {
     ),
     "runtime/tasks": Package(
         "rnncore/runtime/tasks",
-        (
-            *_in(
-                "runtime_tasks",
-                "task_parts",
-                "affixes",
-                "beams",
-                "columns",
-                "decoding",
-                "inputs",
-                "open",
-                "vectors",
-                "claims",
-            ),
+        _in(
+            "runtime_tasks",
+            "task_parts",
+            "decoding_parts",
+            "decoding",
+            "vectors",
+            "claims",
+            "affixes",
+            "columns",
+            "inputs",
         ),
     ),
     "runtime/batching": Package(
@@ -131,10 +128,14 @@ PACKAGES = {
     ),
     "export/tracing": Package(
         "rnncore/export/tracing",
-        _in("export", "axes", "zero_states", "ranges", "id_limits", "packed", "rolling", "operators", "refusals"),
+        (
+            *_in("export", "example_parts", "axes", "zero_states", "ranges", "id_limits", "packed", "rolling"),
+            *_in("export", "operators", "refusals"),
+        ),
     ),
     "export/lowering": Package(
-        "rnncore/export/lowering", _in("export", "fused", "context", "names", "pick", "columns", "file_contents")
+        "rnncore/export/lowering",
+        _in("export", "graph_parts", "fused", "context", "names", "pick", "columns", "file_contents"),
     ),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.packing import REWRITE
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.format.axes import BATCH, TIME, Axis, Size, Steps
 
@@ -159,7 +159,7 @@ class Example:
             if any(a and n == 0 for a, n in zip(chosen, value.shape, strict=True)):
                 problems.append(f"example input '{name}' has shape {tuple(value.shape)}: it needs at least one entry")
             inputs.append(Input(name, value, chosen, filling_of(name, value, dict(named))))
-        if not inputs:
+        if not named:
             problems.append(f"the example holds no tensor, only {_kinds(arguments)}")
         raise_all(problems)
         sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
@@ -172,7 +172,8 @@ class Example:
         with observing(module) as seen, torch.no_grad():
             try:
                 self.call(module, tensors)
-            except Exception:
+            except Exception as failure:
+                pass_on_interruption(failure)
                 return self  # ``check_runs`` says what is wrong
         packed = None if lengths is False else seen.lengths_among(list(zip(self.names, tensors, strict=True)))
         inputs = tuple(
@@ -289,11 +290,8 @@ def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        if kwargs and not kwargs.keys() & signature.parameters.keys():
-            with suppress(Exception), torch.no_grad():  # one argument, which is a dict: if it is, the module takes it
-                whole = signature.bind(example)
-                module(*whole.args, **whole.kwargs)
-                return _without_gradients(whole)
+        if kwargs and not kwargs.keys() & signature.parameters.keys() and _runs_on(module, example):
+            return _without_gradients(signature.bind(example))  # one argument, which is a dict
         raise InputError(
             f"the example does not fit {type(module).__name__}.forward{signature}: {error}; pass a tensor, a tuple of "
             "positional arguments, or a dict of keyword arguments"
@@ -303,14 +301,18 @@ def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
 
 def _are_arguments(module: nn.Module, example: list[Any]) -> bool:
     """Whether a list of tensors is several arguments: what takes one argument, a list, runs on it."""
-    if not all(isinstance(value, Tensor) for value in example):
-        return False
+    return all(isinstance(value, Tensor) for value in example) and not _runs_on(module, example)
+
+
+def _runs_on(module: nn.Module, argument: Any) -> bool:
+    """Whether the module takes it as its one argument."""
     try:
         with torch.no_grad():
-            module(example)
-    except Exception:
-        return True
-    return False
+            module(argument)
+    except Exception as failure:
+        pass_on_interruption(failure)
+        return False
+    return True
 
 
 def _without_gradients(arguments: inspect.BoundArguments) -> inspect.BoundArguments:

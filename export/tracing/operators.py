@@ -28,6 +28,7 @@ from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
@@ -189,7 +190,8 @@ def find_operators(module: nn.Module, example: Example, seed: int) -> Operators:
         return Operators([])
     try:
         again = _observe(module, example, example.like_itself(torch.Generator().manual_seed(seed)))
-    except Exception:
+    except Exception as failure:
+        pass_on_interruption(failure)
         again = []  # the module is made for its example alone: verification, which needs other inputs, says more
     for (path, first), (_, second) in zip(calls, again, strict=False):
         if any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first.weights, second.weights, strict=True)):

@@ -15,6 +15,7 @@ from rnncore.export.tracing.counted_sizes import is_count
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.layers import Recurrent, StreamingLayer
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.format.axes import TIME
 
 Place = tuple[int, int]
@@ -139,7 +140,8 @@ class Prober:
         with put_back(self._module), torch.no_grad():
             try:
                 return [value for _, value in named_tensors(self._example.call(self._module, tensors), "")]
-            except Exception:
+            except Exception as failure:
+                pass_on_interruption(failure)
                 return None
 
     def run_under(self, mode: TorchFunctionMode, sizes: Mapping[Place, int]) -> None:
@@ -226,7 +228,8 @@ class Prober:
             try:
                 with watch:
                     outputs = self._example.call(self._module, tensors)
-            except Exception:
+            except Exception as failure:
+                pass_on_interruption(failure)
                 return None
             finally:
                 self._work += watch.work

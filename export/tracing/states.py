@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from rnncore.export.graph.zero_values import MOVES
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.signature import StateSpec
@@ -218,5 +219,6 @@ def _evaluate(model: ir.Model, values: Sequence[ir.Value | None]) -> list[np.nda
         data = ir.to_proto(copied).SerializeToString()
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         return list(session.run(names, fed))
-    except Exception:  # whatever it is, the start is then taken for one that depends on inputs
+    except Exception as failure:  # whatever it is, the start is then taken for one that depends on inputs
+        pass_on_interruption(failure)
         return []

@@ -20,6 +20,7 @@ from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.counted_sizes import counts_as_sizes
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.free_parts import count_ends_forwards
+from rnncore.export.tracing.half_precision import refuse_bfloat16
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
@@ -163,6 +164,7 @@ def trace(
                 raise
             raise ExportError(f"{what}: {loop}") from error
     refuse_random(program)
+    refuse_bfloat16(program)
     time_operators = find_time_operators(program, module, _time_symbols(program, axes), "module")
     limits = find_size_limits(program, axes_of_symbols(program, axes), TIME)
     lengths = LIFTED_LENGTHS if added else example.lengths

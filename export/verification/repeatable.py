@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError
 
 TWICE = "forward is random (called twice, it answers differently)"
@@ -121,14 +122,16 @@ def _check_answers(module: nn.Module, arguments: inspect.BoundArguments, before:
     try:
         first = _answer(module, arguments)
         again = _answer(module, arguments)
-    except Exception:
+    except Exception as failure:
+        pass_on_interruption(failure)
         return
     moving = before.moved_buffers(module)
     if moving and not (same_answers(first, again) and _begins_anew(module, arguments, before, first)):
         _refuse_moved(moving)
     try:
         _answer(module, arguments, lambda tensor: tensor.flip(tuple(range(tensor.dim()))))
-    except Exception:
+    except Exception as failure:
+        pass_on_interruption(failure)
         after = again  # the module does not take these values
     else:
         after = _answer(module, arguments)
@@ -157,7 +160,8 @@ def _begins_anew(
             buffers[own] = ~value if value.dtype == torch.bool else value * 3 + 7
         try:
             found = _answer(module, arguments)
-        except Exception:  # it reads them
+        except Exception as failure:  # it reads them
+            pass_on_interruption(failure)
             return False
         if not same_answers(right, found):
             return False

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import InputError, MissingExtraError, RnncoreError
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -76,6 +77,7 @@ def _own_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        pass_on_interruption(error)
         raise BackendError(shortened(str(error) or type(error).__name__)) from error
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rnncore.cells import Cell
 from rnncore.layers.base import RecurrentLayer, State, check_lengths, valid_steps
 from rnncore.layers.dropout import dropout as dropped
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import InputError, StateError, raise_all
 
 
@@ -67,6 +68,7 @@ class Stacked(RecurrentLayer):
                 with torch.no_grad():
                     y = copy.deepcopy(layer).eval()(y)
             except Exception as error:
+                pass_on_interruption(error)
                 raise InputError(
                     f"layer {i}, a {type(layer).__name__}, fails on what comes from below, [batch, time, {y.shape[-1]}]: "
                     f"{error}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rnncore.models import LanguageModelConfig
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import InputError, TrainingError
 from rnncore.runtime.format.atomic import replacing
 from rnncore.training.fit_report import should_stop
@@ -103,6 +104,7 @@ class Checkpoint:
             try:
                 data = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # zip, pickle and torch each have their own
+                pass_on_interruption(error)
                 first_line = str(error).partition("\n")[0]
                 raise TrainingError(f"{path} is not a checkpoint, or is truncated ({first_line})") from None
         try:

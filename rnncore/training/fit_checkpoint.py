@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import TrainingError
 from rnncore.runtime.format.atomic import replacing
 from rnncore.training.observer import EpochReport
@@ -60,6 +61,7 @@ class FitCheckpoint:
             try:
                 data = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # zip, pickle and torch each have their own
+                pass_on_interruption(error)
                 first_line = str(error).partition("\n")[0]
                 raise TrainingError(f"{path} is not a checkpoint, or is truncated ({first_line})") from None
         found = data.pop("format", None) if isinstance(data, dict) else None

@@ -15,7 +15,7 @@ from rnncore.runtime.format.signature import BATCH, TIME
 from rnncore.runtime.model import Model
 from rnncore.runtime.tasks.task import EOS_KEY, TOKENIZER_KEY, TaskRunner
 from rnncore.runtime.tensors.array_likes import as_array
-from rnncore.runtime.text.batch_sampling import sample_side_by_side
+from rnncore.runtime.text.batch_sampling import Uniforms, sample_side_by_side
 from rnncore.runtime.text.sampling import check_sampling, draw, sampling_probabilities
 from rnncore.runtime.text.vocabulary import unknown_token_id
 
@@ -97,7 +97,7 @@ class Generator(TaskRunner):
             raise InputError(f"{len(prefixes)} prefixes for {len(conditions)} conditions: hand in one for each")
         begun = [self._begun(prefix) for prefix in prefixes]
         given = [self._condition(condition) for condition in conditions]
-        uniforms = np.random.default_rng(seed).random((len(begun), max_tokens))
+        uniforms = Uniforms(seed, len(begun), max_tokens)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rejected": self._rejected}
         written = sample_side_by_side(self.model, begun, given, uniforms, self.eos_id, options)
         return [self.vocabulary.decode(ids) for ids in written]

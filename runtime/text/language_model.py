@@ -17,7 +17,7 @@ from rnncore.runtime.model import Model, load
 from rnncore.runtime.tensors.specs import Slot
 from rnncore.runtime.tensors.validation import read_array
 from rnncore.runtime.text import states as text_states
-from rnncore.runtime.text.batch_sampling import sample_side_by_side
+from rnncore.runtime.text.batch_sampling import Uniforms, sample_side_by_side
 from rnncore.runtime.text.columns import entries_of, read_texts, text_of
 from rnncore.runtime.text.hypotheses import score_hypotheses
 from rnncore.runtime.text.log_probs import log_probability_problem
@@ -234,18 +234,18 @@ class LanguageModel:
         """
         check_sampling(temperature, top_k, top_p, seed)
         raise_all(count_problems("max_tokens", max_tokens, 0, numpy=True))
-        generator = np.random.default_rng(seed)
         rejected = () if self.vocabulary.unk_id is None else (self.vocabulary.unk_id,)
         if text_of(prefix) is None:
             begun = [
                 np.append(np.int64(self.vocabulary.eos_id), ids)
                 for ids in self.vocabulary.encode_many(read_texts(prefix, "prefix"))
             ]
-            uniforms = generator.random((len(begun), max_tokens))
+            uniforms = Uniforms(seed, len(begun), max_tokens)
             options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rejected": rejected}
             conditions: list[list[Any]] = [[] for _ in begun]
             texts = sample_side_by_side(self.model, begun, conditions, uniforms, self.vocabulary.eos_id, options)
             return [self.decode(ids) for ids in texts]
+        generator = np.random.default_rng(seed)
         written: list[int] = []
         with self.stream() as stream:
             for token_id in self.encode(str(text_of(prefix))).tolist():

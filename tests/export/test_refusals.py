@@ -53,6 +53,12 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], dict[str, Any], type[RnncoreError]
         InputError,
         r"hand in the module that it was made of",
     ),
+    "TorchScript inside": (
+        lambda: nn.Sequential(Words(), scripted()),
+        {},
+        InputError,
+        r"'1' is TorchScript \(Linear\), which cannot be exported: put the module there that it was made of",
+    ),
     "weights without values": (
         lambda: Words().to("meta"),
         {},
@@ -122,6 +128,15 @@ class Flattened(nn.Module):
         return self.gru(x)[0].mean((0, 1))
 
 
+class Narrow(Words):
+    """Autocast of its own."""
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        y = super().forward(x, scale=scale)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return (y @ y.new_ones(3, 2)).float()
+
+
 class WideCell(rnncore.Cell):
     """A step that puts out the wrong size."""
 
@@ -139,6 +154,11 @@ UNTRACEABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
         r"NoRecurrence calls no recurrent layer .*torch.onnx.export alone is enough",
     ),
     "output without a batch": (Flattened, {}, r"output 'output' of shape \[3\] has 0 batch axes, expected exactly one"),
+    "bfloat16 inside": (
+        Narrow,
+        {},
+        r"forward computes in bfloat16 \(.*test_refusals.py:\d+, in forward\), for which onnxruntime has no CPU kernels",
+    ),
     "step of the wrong size": (
         lambda: Network(rnncore.Recurrent(WideCell())),
         {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.size_limits import Guard, Number, SizeLimits
-from rnncore.export.verification.bench import Question, open_file, outputs_of
+from rnncore.export.verification.bench import Bench, Question, open_file, outputs_of
+from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.not_finite import _kinds, _spoiled
 from rnncore.export.verification.reference import Reference, first_line
+from rnncore.export.verification.rows import counted_cases
 from rnncore.export.verification.sizes import Sizes, broken_at, chunkings
 from rnncore.export.verification.streams import _short, longest_stream, whole_chunks
 from rnncore.export.verification.verifier import size_of
@@ -192,3 +195,45 @@ def test_what_the_module_itself_cannot_do_is_one_line() -> None:
     says = r"^forward is random .*: it draws random numbers at inputs of \[1, 5, 3\]; leave that out$"
     with pytest.raises(ExportError, match=says):
         reference.failure([torch.ones(1, 5, 3)])
+
+
+# -------------------------------------------------------------------------------------------------------------- counts
+class Asks(Bench):
+    """Hands back what it is asked."""
+
+    def asked(self, model: Any, question: Question, lengths: Tensor | None = None) -> Any:
+        return question
+
+
+class Weighs(nn.Module):
+    def forward(self, x: Tensor, some: Tensor) -> Tensor:
+        return x * some[:, None, None]
+
+
+def counted(some: Tensor, counts: dict[str, str]) -> list[Question]:
+    module = Weighs().eval()
+    example = replace(Example.of(module, (X, some), None, False), counts=counts)
+    bench = Asks(Reference(module, example), example, Judge.of("float32"), 3)
+    return list(counted_cases(bench, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["shares", "counts"])
+def test_rows_of_different_counts_are_asked_the_first_full_or_a_little_less(kind: str) -> None:
+    shares = kind == "shares"
+    questions = counted(torch.tensor([1.0, 0.5]), {}) if shares else counted(torch.tensor([6, 4]), {"some": "time"})
+    assert [(q.kind, q.batch, q.time, q.may_be_shorter) for q in questions] == [
+        ("whole", 4, 11, False),
+        ("whole", 2, 5, False),
+        ("whole", 3, 9, True),
+    ]
+    for question, full in zip(questions, (11, 5, 8), strict=True):
+        x, some = question.tensors
+        assert x.shape[:2] == (question.batch, question.time) and question.detail == f"some {some.tolist()}"
+        assert some[0] == (1.0 if shares else full) and some.tolist() == sorted(some.tolist(), reverse=True)
+        assert some.shape == (question.batch,) and some.min() >= (0.05 if shares else 1)
+        assert some.dtype == (torch.float32 if shares else torch.int64)
+    assert len(set(questions[0].tensors[1].tolist())) > 1
+
+
+def test_what_counts_nothing_is_not_asked_again() -> None:
+    assert counted(torch.tensor([2.0, 3.0]), {}) == []

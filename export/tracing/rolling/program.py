@@ -25,6 +25,7 @@ from rnncore.export.tracing.rolling.relations import Carried, Same
 from rnncore.export.tracing.rolling.settled import agree, find_settled
 from rnncore.export.tracing.rolling.writes import Collected
 from rnncore.layers import Recurrent
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME
 
@@ -158,7 +159,8 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
             logs, layers, asks = _record(module, example, operators, seed, least)
         except ExportError:
             raise
-        except Exception:  # not at such sizes
+        except Exception as error:  # not at such sizes
+            pass_on_interruption(error)
             continue
         if len({len(log.ops) for log in logs}) == 1 and not asks:
             return None  # no loop follows a size
@@ -191,7 +193,8 @@ def _with_joined(
                 wanted, got = ([v for _, v in named_tensors(example.call(m, tensors), "")] for m in (rolled, other))
             if not agree(got, wanted):
                 return rolled
-    except Exception:  # whatever it is, it was right before
+    except Exception as error:  # whatever it is, it was right before
+        pass_on_interruption(error)
         return rolled
     return other
 

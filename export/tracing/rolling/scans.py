@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from rnncore.export.tracing.rolling.forward import forward_of
+from rnncore.runtime.error_boundary import pass_on_interruption
 
 _FEWEST = 3  # steps in which a recurrence shows
 _DRAWS = 2
@@ -74,7 +75,8 @@ def _tried(function: type[Function], shape: tuple[int, ...]) -> Scan | None:
 def _answer(function: type[Function], drawn: Sequence[Tensor]) -> Tensor | None:
     try:
         got = forward_of(function, *(value.clone() for value in drawn))
-    except Exception:  # not of such numbers
+    except Exception as failure:  # not of such numbers
+        pass_on_interruption(failure)
         return None
     return got if isinstance(got, Tensor) and got.shape == drawn[0].shape else None
 

@@ -20,6 +20,7 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.rolling.log import Log
 from rnncore.export.tracing.rolling.questions import Answers, Question, asks_for_equality, questions_of
+from rnncore.runtime.error_boundary import pass_on_interruption
 
 _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default)
 _KINDS: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (
@@ -63,7 +64,8 @@ class _Runs:
             try:
                 with asked:
                     outputs = self._example.call(self._module, [value.clone() for value in values])
-            except Exception:  # whatever it is: with these answers the module fails
+            except Exception as failure:  # whatever it is: with these answers the module fails
+                pass_on_interruption(failure)
                 return None
         if not answers:
             for question, found in asked.own.items():

@@ -12,6 +12,7 @@ from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rnncore.cells import Cell
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import InputError
 
 aten = torch.ops.aten
@@ -134,6 +135,7 @@ def trace_step(
         if _writes(module.graph):
             module = make_fx(functionalize(module), tracing_mode="fake")(*examples)
     except Exception as error:
+        pass_on_interruption(error)
         raise InputError(f"{type(cell).__name__}.step cannot be compiled: {error}{_EXPECTED}") from error
     if _writes(module.graph):
         raise InputError(

@@ -1,0 +1,38 @@
+"""Narrow floats that an export meets: autocast around it, and bfloat16 inside forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from rnncore.export.tracing.source_lines import line_of_node
+from rnncore.runtime.errors import ExportError
+
+_NO_KERNELS = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+@contextmanager
+def no_autocast() -> Iterator[None]:
+    """The caller's autocast is for training: a file holds the weights, and is judged, in the dtype that they have."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda", "xpu"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def refuse_bfloat16(program: ExportedProgram) -> None:
+    """Raise ExportError, with the line, where ``program`` computes in floats that onnxruntime has no CPU kernels for."""
+    graphs = [part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    for node in (node for part in graphs for node in part.graph.nodes):
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, Tensor) and value.dtype in _NO_KERNELS:
+            line = line_of_node(node)
+            raise ExportError(
+                f"forward computes in {str(value.dtype).removeprefix('torch.')}{f' ({line})' if line else ''}, for which "
+                "onnxruntime has no CPU kernels: leave out autocast or the cast there for the export"
+            )
