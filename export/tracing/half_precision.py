@@ -27,7 +27,8 @@ def no_autocast() -> Iterator[None]:
 
 def refuse_bfloat16(program: ExportedProgram) -> None:
     """Raise ExportError, with the line, where ``program`` computes in floats that onnxruntime has no CPU kernels for."""
-    for node in program.graph.nodes:
+    graphs = [part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    for node in (node for part in graphs for node in part.graph.nodes):
         value = node.meta.get("val")
         if node.op == "call_function" and isinstance(value, Tensor) and value.dtype in _NO_KERNELS:
             line = line_of_node(node)

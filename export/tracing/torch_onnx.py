@@ -17,6 +17,7 @@ from rnncore.export.tracing.fixed_sizes import FixedSizes
 from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.pooling import PoolsAnySize
+from rnncore.export.tracing.regions import inline_regions
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_in_text, line_of_exception
 from rnncore.export.tracing.torch_versions import drop_guards
@@ -85,7 +86,9 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
         torch.no_grad(),
     ):
         try:
-            return torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
+            program = torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
+            inline_regions(program)
+            return program
         except RnncoreError:
             raise
         except Exception as error:

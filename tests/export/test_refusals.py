@@ -53,6 +53,12 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], dict[str, Any], type[RnncoreError]
         InputError,
         r"hand in the module that it was made of",
     ),
+    "TorchScript inside": (
+        lambda: nn.Sequential(Words(), scripted()),
+        {},
+        InputError,
+        r"'1' is TorchScript \(Linear\), which cannot be exported: put the module there that it was made of",
+    ),
     "weights without values": (
         lambda: Words().to("meta"),
         {},
