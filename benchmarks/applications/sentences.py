@@ -18,7 +18,7 @@ from rnncore.training import fit
 FLOORS: dict[str, float] = {}
 NEW = ("electronics", "games", "mail", "math", "sound", "vcs")
 CHOOSING = ("comm", "editors", "hamradio", "science", "video", "web")
-WORDS = 20
+WORDS = 30
 """Of a description, that are read."""
 
 Row = tuple[str, str, str]
@@ -86,7 +86,7 @@ def measure() -> list[Measured]:
     ]
 
 
-def trained(parts: Parts, *, epochs: int = 3) -> tuple[Embedder, Vocabulary]:
+def trained(parts: Parts, *, epochs: int = 6) -> tuple[Embedder, Vocabulary]:
     """An embedder for which a title is nearer to its description than to those of the other packages of a batch."""
     texts = [text for title, more, _ in parts.train for text in (title, more)]
     vocabulary = word_vocabulary(texts, 12_000, least_count=3, lowercase=True)
@@ -106,8 +106,8 @@ def trained(parts: Parts, *, epochs: int = 3) -> tuple[Embedder, Vocabulary]:
         collate=model.collate,
         epochs=epochs,
         batch=128,
-        learning_rate=6e-3,
-        average=0.98,
+        learning_rate=4e-3,
+        average=0.99,
     )
     return model, vocabulary
 

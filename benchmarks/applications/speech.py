@@ -14,7 +14,7 @@ from rnncore import CellConfig, ReaderConfig, Recogniser, runtime
 from rnncore.runtime import LogMel
 from rnncore.training import fit
 
-FLOORS: dict[str, float] = {"speech, one speaker": 0.6}
+FLOORS: dict[str, float] = {}
 MEL = LogMel(rate=8000, bands=40, stacked=3)
 LONGEST_S = 6.0
 LETTERS = (*string.ascii_lowercase, " ", "'")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from benchmarks.applications.common import Split, Stopwatch, step_us, translator_files
@@ -123,7 +124,7 @@ def baselines(parts: Split) -> dict[str, float]:
     dictionary = learnt_dictionary(parts.train)
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
     known = vectors.fit_transform([title for title, _ in parts.train])
-    nearest = (vectors.transform(asked) @ known.T).argmax(1)
+    nearest = np.asarray((vectors.transform(asked) @ known.T).argmax(1)).ravel()
     return {
         "the English title": chrf(asked, parts.test),
         "word by word, a dictionary of IBM model 1": chrf(
@@ -138,18 +139,21 @@ def learnt_dictionary(pairs: Sequence[Pair], rounds: int = 6) -> dict[str, str]:
     texts = [(words(english.lower()), words(german)) for english, german in pairs]
     chances: dict[str, dict[str, float]] = {}
     for turn in range(rounds):
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for english, german in texts:
             for target in german:
                 shares = [1.0 if not turn else chances[source].get(target, 0.0) for source in english]
                 whole = sum(shares) or 1.0
                 for source, share in zip(english, shares, strict=True):
                     counts[source][target] += share / whole
-        chances = {
-            source: {target: count / found.total() for target, count in found.items() if count > 1e-4}
-            for source, found in counts.items()
-        }
+        chances = {source: _shares(found) for source, found in counts.items()}
     return {source: max(found, key=found.__getitem__) for source, found in chances.items() if found}
+
+
+def _shares(counts: dict[str, float]) -> dict[str, float]:
+    """Each count by the sum of all; what hardly occurs is left out."""
+    whole = sum(counts.values())
+    return {name: count / whole for name, count in counts.items() if count > 1e-4}
 
 
 def words(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnncore.export.decoding.bounds import Bounds
 from rnncore.export.decoding.tally import Tally
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import VerificationError
@@ -64,7 +65,7 @@ def best_of(after: After, rules: BeamRules) -> tuple[list[tuple[Tokens, float]],
     return kept, gap
 
 
-def check_found(found: list[Found], after: After, rules: BeamRules, tolerance: float) -> Tally:
+def check_found(found: list[Found], after: After, rules: BeamRules, bounds: Bounds) -> Tally:
     """Compare what a file found for one source with the search over PyTorch.
 
     Returns:
@@ -74,8 +75,9 @@ def check_found(found: list[Found], after: After, rules: BeamRules, tolerance: f
         VerificationError: says what differs.
     """
     end, beam, limit, penalty, _ = rules
+    tolerance = bounds.log_prob
     expected, gap = best_of(after, rules)
-    tally = Tally(close=int(gap <= tolerance * limit))
+    tally = Tally(close=int(gap <= bounds.decision * limit))
     if len(found) != len(expected):
         raise VerificationError(f"a beam of {beam} finds {len(found)} targets where the model has {len(expected)}")
     for rank, (one, (wanted, wanted_log_prob)) in enumerate(zip(found, expected, strict=True)):

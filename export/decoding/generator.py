@@ -7,18 +7,21 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from rnncore.export.decoding.choices import check_choices
 from rnncore.export.decoding.generator_check import check_generator
 from rnncore.export.decoding.generator_graph import generator_graph
 from rnncore.export.decoding.golden import golden_generator
 from rnncore.export.exporter import export
 from rnncore.export.file import saving, writable, write_entries, write_model
 from rnncore.export.lowering.forms import Form
+from rnncore.export.quantizing import quantize as quantize_file
 from rnncore.export.signature import REPORT_KEY, write_metadata
+from rnncore.export.targets import Target
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.runtime import Model, load
 from rnncore.runtime.error_boundary import only_own_errors
@@ -27,6 +30,7 @@ from rnncore.runtime.format.golden import GOLDEN_KEY
 from rnncore.runtime.format.signature import BATCH, TIME, Signature
 from rnncore.runtime.format.tensors import external_locations
 from rnncore.runtime.loading import read_source
+from rnncore.runtime.notebook import shown
 from rnncore.runtime.text.generation import GENERATION_KEY, SpecialTokens
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
 from rnncore.runtime.text.vocabulary import Vocabulary
@@ -37,7 +41,7 @@ class GeneratorReport:
     """What was written and how it was checked.
 
     path: the file.  size_bytes: its size.  signature: its inputs and outputs.  rules: its special tokens.  verification:
-    the plain data stored in the file; empty if not verified.
+    the plain data stored in the file; empty if not verified.  precision: of its weights, such as "float32" or "int8".
     """
 
     path: Path
@@ -45,11 +49,17 @@ class GeneratorReport:
     signature: Signature
     rules: SpecialTokens
     verification: dict[str, Any]
+    precision: str = "float32"
+
+    def _repr_html_(self) -> str:
+        """What was written and how it was checked, and the signature, as tables in a notebook."""
+        return shown(str(self.path), {"": str(self).removeprefix(f"{self.path}: ")}, self.signature)
 
     def __str__(self) -> str:
         done = self.verification
         checked = f"{done['tokens']} tokens verified, max error {done['max_abs']:.2g}" if done else "not verified"
-        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, generates in one call; {checked}"
+        int8 = ", in int8" if self.precision == "int8" else ""
+        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, generates in one call{int8}; {checked}"
 
 
 @only_own_errors(ExportError, "the export", line_of_exception)
@@ -61,10 +71,12 @@ def export_generator(
     start: int | None = None,
     end: int | None = None,
     rejected: Sequence[int] = (),
-    form: Form = "loop",
+    form: Form | Literal["portable", "auto"] = "loop",
     verify: bool = True,
     metadata: Mapping[str, str] | None = None,
     seed: int = 0,
+    quantize: Literal["int8"] | None = None,
+    target: Target | None = None,
 ) -> GeneratorReport:
     """Write a model of token ids as one ONNX file in which the whole generation is an explicit ``Loop``.
 
@@ -108,19 +120,23 @@ def export_generator(
         end: the token that ends a text; the vocabulary's ``<eos>`` by default.
         rejected: tokens that are never written, besides the vocabulary's ``<unk>``: the others share their probability,
             which is the distribution of drawing again until another token comes.
-        form: of the recurrence, if ``source`` is a module.
+        form: of the recurrence, if ``source`` is a module, as for :func:`rnncore.export.export`.
         verify: read what the file writes with the model, token by token, and see that it is what had to be drawn.
         metadata: further entries of the file's metadata.
         seed: of verification.
+        quantize: "int8": the model is in int8, held to PyTorch's answers as :func:`rnncore.export.export` holds it, or as
+            :func:`rnncore.export.quantize` does if ``source`` is a file; what it writes is then held to that int8 model.
+        target: with form="auto", "onnxruntime", the only program that this loop is proved for.
 
     Raises:
         InputError: an argument does not fit.
         ExportError: the source does not map token ids to log-probabilities, does not stream or takes no lengths.
         VerificationError: the file writes other tokens than the model does; no file is left.
     """
+    check_choices(form, target, quantize)
     file = Path(path)
-    target = writable(file, external=False)
-    data = _exported(source, vocabulary, form, seed) if isinstance(source, nn.Module) else read_source(source)[1]
+    place = writable(file, external=False)
+    data = _streaming(source, vocabulary, {"form": form, "seed": seed, "quantize": quantize, "target": target})
     if external_locations(data):
         raise ExportError("the weights of the source are in a second file: a generator is one file, of up to 1.9 GB")
     model = load(data)
@@ -133,7 +149,7 @@ def export_generator(
         extra[TOKENIZER_KEY] = vocabulary.to_json()
     written, signature = generator_graph(data, model, rules, size)
     write_metadata(written, signature, model.metadata["rnncore.form"], model.metadata["rnncore.precision"], extra)
-    with saving(target) as temporary:
+    with saving(place) as temporary:
         write_model(written, temporary)
         report, golden = {}, {}
         if verify:
@@ -142,19 +158,30 @@ def export_generator(
             golden = {GOLDEN_KEY: golden_generator(loaded, model, rules, seed + 3).to_json()}
         write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
         length = temporary.stat().st_size
-    return GeneratorReport(file, length, signature, rules, report)
+    return GeneratorReport(file, length, signature, rules, report, model.metadata["rnncore.precision"])
 
 
-def _exported(module: nn.Module, vocabulary: Vocabulary | None, form: Form, seed: int) -> bytes:
-    """The streaming file of a module."""
+def _streaming(source: nn.Module | str | Path | bytes, vocabulary: Vocabulary | None, options: dict[str, Any]) -> bytes:
+    """The streaming file of a module or file, in int8 if that was asked for."""
+    with tempfile.TemporaryDirectory() as folder:
+        made, given = Path(folder) / "stream.onnx", Path(folder) / "given.onnx"
+        if isinstance(source, nn.Module):
+            _export(source, made, vocabulary, options)
+            return made.read_bytes()
+        data = read_source(source)[1]
+        if options["quantize"] is None or external_locations(data):
+            return data
+        given.write_bytes(data)
+        quantize_file(given, made)
+        return made.read_bytes()
+
+
+def _export(module: nn.Module, file: Path, vocabulary: Vocabulary | None, options: dict[str, Any]) -> None:
     sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
     last = max(1, (len(vocabulary) if vocabulary is not None else min(sizes, default=2)) - 1)
     example = torch.tensor([[0, 1, last], [1, 0, 1]])
     extra = {} if vocabulary is None else {TOKENIZER_KEY: vocabulary.to_json()}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "stream.onnx"
-        export(module, file, example, form=form, streaming=True, lengths=True, metadata=extra, seed=seed)
-        return file.read_bytes()
+    export(module, file, example, streaming=True, lengths=True, metadata=extra, **options)
 
 
 def _check_source(model: Model) -> int:

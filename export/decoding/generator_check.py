@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rnncore.export.decoding.bounds import Bounds
 from rnncore.export.decoding.tally import Tally
-from rnncore.export.verification.reference import TOLERANCE
 from rnncore.runtime import Model
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import VerificationError
@@ -36,7 +36,7 @@ def check_generator(generator: Model, model: Model, rules: SpecialTokens, seed: 
     random = np.random.default_rng(seed)
     writer = TextGenerator(generator)
     size = int(model.signature.outputs[0].shape[-1])
-    tolerance = TOLERANCE.get(model.metadata["rnncore.precision"], TOLERANCE["float32"])
+    bounds = Bounds.of(model.metadata["rnncore.precision"])
     tally = Tally()
     for options in CASES:
         prefixes = [random.integers(0, size, length) for length in PREFIXES]
@@ -54,17 +54,17 @@ def check_generator(generator: Model, model: Model, rules: SpecialTokens, seed: 
             whole = log_probs_of(model, rules, prefixes[row], tokens)
             error = float(np.abs(np.take_along_axis(whole, tokens[:, None], 1)[:, 0] - log_probs).max(initial=0.0))
             close = 0
-            if not error <= tolerance * max(1.0, float(np.abs(log_probs).max(initial=0.0))):
+            if not error <= bounds.log_prob * max(1.0, float(np.abs(log_probs).max(initial=0.0))):
                 raise VerificationError(f"the generator's log-probabilities are {error:.3g} off those of its model")
             for token, now, uniform in zip(tokens.tolist(), whole, uniforms[row], strict=False):
                 expected = token_at(sampling_probabilities(now, **options, rejected=rules.rejected), uniform)
-                if token != expected and close_decision(now, uniform, rules, **options) > tolerance:
+                if token != expected and close_decision(now, uniform, rules, **options) > bounds.decision:
                     raise VerificationError(
                         f"the generator wrote token {token} where its model gives {expected} (options {options})"
                     )
                 close += int(token != expected)
             tally = tally.plus(Tally(len(tokens), close, error))
-    return {"seed": seed, "tolerance": tolerance, **asdict(tally)}
+    return {"seed": seed, "tolerance": bounds.log_prob, **asdict(tally)}
 
 
 def log_probs_of(model: Model, rules: SpecialTokens, prefix: Array, tokens: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from rnncore.export.lowering.forms import Form
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
+from rnncore.export.targets import choose_forms, form_text
 from rnncore.export.tracing.recorder import DOMAIN, Call, PlaceholderRecorder
 from rnncore.export.tracing.torch_onnx import to_onnx
 from rnncore.models.bridge import leaves
@@ -37,7 +39,7 @@ class EncoderAndDecoder:
     shapes: what goes from the encoder to the decoder and from step to step, memory first if there is attention, then
     the states, by the names they have in the file.  states: the latter.  feeds: output of the file that feeds each.
     encoded: the graph's output that begins each.  decoder_inputs: the graph's input for each, for "read" (ids [batch, 1])
-    and, with attention, for "lengths".  log_probs: the graph's output [batch, 1, target_size].
+    and, with attention, for "lengths".  log_probs: the graph's output [batch, 1, target_size].  form: of the encoder's loops.
     """
 
     graph: ir.Graph
@@ -48,10 +50,16 @@ class EncoderAndDecoder:
     encoded: Mapping[str, str]
     decoder_inputs: Mapping[str, str]
     log_probs: str
+    form: str
 
 
-def trace_encoder_and_decoder(model: EncoderDecoder, form: Form) -> EncoderAndDecoder:
-    """Trace both halves of ``model``, which is in eval mode; loops have the given form, the decoder has none."""
+def trace_encoder_and_decoder(
+    model: EncoderDecoder, form: Form | Literal["auto"], int8: bool = False
+) -> EncoderAndDecoder:
+    """Trace both halves of ``model``, which is in eval mode; loops have the given form, the decoder has none.
+
+    int8: written so that int8 products gain most; with form="auto" no operator without an int8 twin is taken.
+    """
     sizes = {
         f"decoder.layers.{i}.{name}": size
         for i, layer in enumerate(model.decoder_layers)
@@ -76,7 +84,9 @@ def trace_encoder_and_decoder(model: EncoderDecoder, form: Form) -> EncoderAndDe
     calls = dict(recorder.calls)
     steps = export_steps(list(calls.values()))
     _splice_single_steps(graph, {k: c for k, c in calls.items() if k.startswith("decoder.")}, steps)
-    splice(written, calls, steps, form=form, lift=False, lean=True)
+    inside = [call for name, call in calls.items() if not name.startswith("decoder.")]
+    choices = choose_forms(inside, form, "onnxruntime", int8=int8)
+    splice(written, calls, steps, form={name: one.form for name, one in choices.items()}, lift=False, lean=not int8)
     clean_up(written, model)
     read = {"read": "read", **{name: name for name in shapes}, **({"lengths": "memory_lengths"} if attends else {})}
     return EncoderAndDecoder(
@@ -88,6 +98,7 @@ def trace_encoder_and_decoder(model: EncoderDecoder, form: Form) -> EncoderAndDe
         encoded={name: f"{name}.first" for name in shapes},
         decoder_inputs=read,
         log_probs="log_probs",
+        form=form_text(choices),
     )
 
 

@@ -7,22 +7,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rnncore.export.decoding.answers import Answers, FileAnswers, ModuleAnswers
+from rnncore.export.decoding.choices import check_choices
 from rnncore.export.decoding.golden import golden_translator
 from rnncore.export.decoding.traced_parts import trace_encoder_and_decoder
-from rnncore.export.decoding.translator_check import check_translator
+from rnncore.export.decoding.translator_check import check_int8, check_translator
 from rnncore.export.decoding.translator_graph import translator_graph
 from rnncore.export.file import saving, writable, write_entries, write_model
-from rnncore.export.lowering.forms import FORMS, Form
+from rnncore.export.int8.rewriting import quantize_int8
+from rnncore.export.lowering.forms import Form
+from rnncore.export.progress import Progress
 from rnncore.export.signature import REPORT_KEY, precision_of, write_metadata
+from rnncore.export.targets import Target
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import load
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.format.golden import GOLDEN_KEY
-from rnncore.runtime.format.signature import Signature
+from rnncore.runtime.format.signature import PREFIX, Signature
+from rnncore.runtime.notebook import shown
 from rnncore.runtime.text.translator import SOURCE_TOKENIZER_KEY, TARGET_TOKENIZER_KEY, TRANSLATION_KEY, DecoderFeeds
 from rnncore.runtime.text.vocabulary import Vocabulary
 
@@ -32,18 +38,29 @@ class TranslatorReport:
     """What was written and how it was checked.
 
     path: the file.  size_bytes: its size.  signature: its inputs and outputs.  verification: the plain data stored in
-    the file; empty if not verified.
+    the file; empty if not verified.  precision: of its weights, such as "float32" or "int8".
     """
 
     path: Path
     size_bytes: int
     signature: Signature
     verification: dict[str, Any]
+    precision: str = "float32"
+
+    def _repr_html_(self) -> str:
+        """What was written and how it was checked, and the signature, as tables in a notebook."""
+        return shown(str(self.path), {"": str(self).removeprefix(f"{self.path}: ")}, self.signature)
 
     def __str__(self) -> str:
         done = self.verification
         checked = f"{done['tokens']} tokens verified, max error {done['max_abs']:.2g}" if done else "not verified"
-        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, translates in one call; {checked}"
+        line = f"{self.path}: {self.size_bytes / 1e6:.2f} MB, translates in one call; {checked}"
+        int8 = done.get("int8")
+        return (
+            f"{line}\n  {int8['quantized']}, within {int8['worst_rms']:.2%} rms of PyTorch's log-probabilities"
+            if int8
+            else line
+        )
 
 
 @only_own_errors(ExportError, "the export", line_of_exception)
@@ -53,11 +70,13 @@ def export_translator(
     *,
     source_vocabulary: Vocabulary | None = None,
     target_vocabulary: Vocabulary | None = None,
-    form: Form = "loop",
+    form: Form | Literal["auto"] = "loop",
     rejected: Sequence[int] = (),
     verify: bool = True,
     metadata: Mapping[str, str] | None = None,
     seed: int = 0,
+    quantize: Literal["int8"] | None = None,
+    target: Target | None = None,
 ) -> TranslatorReport:
     """Write an encoder-decoder as one ONNX file: encoder, and greedy decoding or beam search as an explicit ``Loop``.
 
@@ -98,49 +117,73 @@ def export_translator(
         model: copied, never changed, and exported in eval mode.
         path: file to write.  Nothing is written unless everything succeeds.
         source_vocabulary, target_vocabulary: carried inside the file; without them it translates ids only.
-        form: of the encoder's recurrence: "loop" or "scan".
+        form: of the encoder's recurrence: "loop", "scan", "fused", "portable" or "auto", see :func:`rnncore.export.export`.
         rejected: target tokens that are never written, besides the vocabulary's ``<unk>``: a search goes on with the others
             as if these were impossible.  The file's log-probabilities stay those of the model.
         verify: compare the file with the model on sources of several lengths, alone, side by side, step by step, and in
             beam searches.
         metadata: further entries of the file's metadata.
         seed: of verification.
+        quantize: "int8": products and tables in int8.  The file is verified in float32 first; then the log-probabilities of the
+            int8 file are held to PyTorch's, and its searches to its own single steps.
+        target: with form="auto", "onnxruntime", the only program that this loop is proved for.
 
     Raises:
         InputError: an argument does not fit.
         ExportError: the model cannot be traced.
         VerificationError: the file answers otherwise than the model; no file is left.
     """
+    check_choices(form, target, quantize)
     file = Path(path)
-    target = writable(file, external=False)
-    _check(model, source_vocabulary, target_vocabulary, form)
+    place = writable(file, external=False)
+    _check(model, source_vocabulary, target_vocabulary)
     model = copy.deepcopy(model).eval()
-    parts = trace_encoder_and_decoder(model, form)
+    precision = precision_of(model)
+    if quantize is not None and precision != "float32":
+        raise ExportError(f"quantize='int8' starts from float32, the model has weights of {precision}: call .float()")
     never = _rejected(rejected, target_vocabulary, model)
-    written, signature = translator_graph(model, parts, never)
-    wiring = DecoderFeeds(model.config.end_id, parts.feeds, never)
-    extra = {**(metadata or {}), TRANSLATION_KEY: wiring.to_json()}
-    for key, vocabulary in ((SOURCE_TOKENIZER_KEY, source_vocabulary), (TARGET_TOKENIZER_KEY, target_vocabulary)):
-        if vocabulary is not None:
-            extra[key] = vocabulary.to_json()
-    write_metadata(written, signature, form, precision_of(model), extra)
-    with saving(target) as temporary:
-        write_model(written, temporary)
-        report, golden = {}, {}
-        if verify:
-            loaded = load(temporary)
-            report = check_translator(loaded, model, seed + 1)
-            golden = {GOLDEN_KEY: golden_translator(loaded, model, never, seed + 2).to_json()}
-        write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
-        size = temporary.stat().st_size
-    return TranslatorReport(file, size, signature, report)
+    with Progress(f"export of {file.name}") as progress:
+        progress.now("tracing")
+        parts = trace_encoder_and_decoder(model, form, quantize is not None)
+        progress.now("writing loops")
+        written, signature = translator_graph(model, parts, never)
+        extra = {**(metadata or {}), TRANSLATION_KEY: DecoderFeeds(model.config.end_id, parts.feeds, never).to_json()}
+        for key, vocabulary in ((SOURCE_TOKENIZER_KEY, source_vocabulary), (TARGET_TOKENIZER_KEY, target_vocabulary)):
+            if vocabulary is not None:
+                extra[key] = vocabulary.to_json()
+        write_metadata(written, signature, parts.form, precision, extra)
+        with saving(place) as temporary:
+            write_model(written, temporary)
+            progress.now("comparing the file with PyTorch")
+            answers: Answers = ModuleAnswers(model)
+            report = check_translator(load(temporary), answers, seed + 1) if verify else {}
+            if quantize is not None:
+                progress.now("comparing int8 with PyTorch")
+                done = quantize_int8(written, ())
+                written.metadata_props[PREFIX + "precision"] = precision = "int8"
+                write_model(written, temporary)
+                small = FileAnswers(load(temporary))
+                report = _check_int8(small, answers, report, str(done), seed + 1) if verify else {}
+                answers = small
+            progress.now("recording golden cases")
+            golden = {}
+            if verify:
+                golden = {GOLDEN_KEY: golden_translator(load(temporary), answers, never, seed + 2).to_json()}
+            write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
+            size = temporary.stat().st_size
+    return TranslatorReport(file, size, signature, report, precision)
 
 
-def _check(model: EncoderDecoder, source: Vocabulary | None, wanted: Vocabulary | None, form: str) -> None:
+def _check_int8(small: FileAnswers, answers: Answers, float32: dict[str, Any], done: str, seed: int) -> dict[str, Any]:
+    """The report of an int8 file: near PyTorch in what it says of any step, and true to its own steps in what it writes."""
+    worst = check_int8(small, answers, seed)
+    own = check_translator(small.file, small, seed)
+    return {**own, "float32": float32, "int8": {"quantized": done, "worst_rms": worst}}
+
+
+def _check(model: EncoderDecoder, source: Vocabulary | None, wanted: Vocabulary | None) -> None:
     if not isinstance(model, EncoderDecoder):
         raise InputError(f"model is a {type(model).__name__}, expected an EncoderDecoder")
-    if form not in FORMS or form == "fused":
-        raise InputError(f"form is {form!r}, expected 'loop' or 'scan'")
     sizes = {"source": (source, model.config.source_size), "target": (wanted, model.config.target_size)}
     for name, (vocabulary, size) in sizes.items():
         if vocabulary is not None and len(vocabulary) != size:

@@ -1,4 +1,4 @@
-"""Is what a translator's file writes what its PyTorch model gives, for sources alone, side by side, step by step, by beams?"""
+"""Is what a translator's file writes what its model gives, for sources alone, side by side, step by step, by beams?"""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from rnncore.export.decoding.beam_check import After, BeamRules, Tokens, best_of, check_found
+from rnncore.export.decoding.answers import Answers, beginning, what_follows
+from rnncore.export.decoding.beam_check import BeamRules, best_of, check_found
+from rnncore.export.decoding.bounds import Bounds
 from rnncore.export.decoding.tally import Tally
-from rnncore.export.verification.reference import TOLERANCE
-from rnncore.models.encoder_decoder import EncoderDecoder
+from rnncore.export.verification.judging import INT8_RMS
 from rnncore.runtime import Model
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import VerificationError
+from rnncore.runtime.format.comparison import rms_error
 from rnncore.runtime.text.translator import Translator, read_found
 
 LENGTHS = (4, 1, 0, 9, 2)
@@ -25,8 +26,8 @@ closer than rounding.
 """
 
 
-def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str, Any]:
-    """Compare the file with ``model``; sources come from ``seed``.
+def check_translator(file: Model, model: Answers, seed: int) -> dict[str, Any]:
+    """Compare the file with ``model``, for an int8 file itself asked for single steps; sources come from ``seed``.
 
     Every token that the file writes must be the likeliest one that the model gives after those before it, but for
     decisions that are closer than rounding and tokens that are never written; a beam search must find what the same search
@@ -35,17 +36,18 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
     """
     random = np.random.default_rng(seed)
     translator = Translator(file)
-    tolerance = TOLERANCE.get(file.metadata["rnncore.precision"], TOLERANCE["float32"])
+    bounds = Bounds.of(file.metadata["rnncore.precision"])
+    tolerance = bounds.log_prob
     tally = Tally()
-    sources = [random.integers(0, model.config.source_size, length) for length in LENGTHS]
+    sources = [random.integers(0, model.source_size, length) for length in LENGTHS]
     together = translator.translate_ids(sources, max_tokens=MAX_TOKENS)
     alone = [translator.translate_ids([source], max_tokens=MAX_TOKENS)[0] for source in sources]
     stepwise = translator.translate_ids(sources, max_tokens=MAX_TOKENS, beam=2, one_call=False)
     for source, *found in zip(sources, together, alone, stepwise, strict=True):
         for way, (best, *_) in zip(("side by side", "alone", "step by step"), found, strict=True):
             ended = len(best.ids) < MAX_TOKENS
-            tokens = np.append(best.ids, model.config.end_id) if ended else best.ids
-            whole = _log_probs(model, source, tokens)
+            tokens = np.append(best.ids, model.end_id) if ended else best.ids
+            whole = model.log_probs(source, tokens[None, :-1])[0]
             own = np.take_along_axis(whole, tokens[:, None], 1)[:, 0]
             error = abs(float(own.sum()) - best.log_prob)
             if not error <= tolerance * max(1.0, abs(best.log_prob)) * len(tokens):
@@ -59,34 +61,25 @@ def check_translator(file: Model, model: EncoderDecoder, seed: int) -> dict[str,
                     f"{way} the file writes a token of {translator.wiring.rejected}, which are rejected"
                 )
             gaps = allowed.max(1) - own
-            if (gaps > tolerance).any():
-                at = int(np.argmax(gaps > tolerance))
+            if (gaps > bounds.decision).any():
+                at = int(np.argmax(gaps > bounds.decision))
                 raise VerificationError(
                     f"{way} the file writes token {tokens[at]}, which is {gaps[at]:.3g} less likely than what the model gives"
                 )
             tally = tally.plus(Tally(close=int((gaps > 0).sum())))
-    searches, of_beams = _check_beams(translator, model, random, tolerance)
+    searches, of_beams = _check_beams(translator, model, random, bounds)
     both = tally.plus(of_beams)
     numbers = {"tokens": both.tokens, "close": tally.close, "max_abs": both.max_abs}
     return {"seed": seed, "tolerance": tolerance, **numbers, "searches": searches, "close_searches": of_beams.close}
 
 
-def beginning(file: Model, source: Array, **options: Array) -> dict[str, Array]:
-    """All inputs but the lengths, for decoding ``source`` [batch, time] from the beginning; zero where nothing reads them."""
-    inputs = {"source": source, "token": np.full(len(source), -1, np.int64), **options}
-    for port in file.signature.inputs:
-        shape = [len(source), *(axis if isinstance(axis, int) else 1 for axis in port.shape[1:])]
-        inputs.setdefault(port.name, np.zeros(shape, port.dtype))
-    return inputs
-
-
 def _check_beams(
-    translator: Translator, model: EncoderDecoder, random: np.random.Generator, tolerance: float
+    translator: Translator, model: Answers, random: np.random.Generator, bounds: Bounds
 ) -> tuple[int, Tally]:
     """Beam search in the graph: the number of searches, and what was found; a search with a close decision counts as one."""
     file, rejected = translator.model, translator.wiring.rejected
     lengths = np.array(2 * LENGTHS)
-    source = random.integers(0, model.config.source_size, (len(lengths), max(LENGTHS)))
+    source = random.integers(0, model.source_size, (len(lengths), max(LENGTHS)))
     beams, penalties, limits = (np.array(2 * column) for column in zip(*SEARCHES, strict=True))
     options = {"beam": beams, "length_penalty": penalties, "max_tokens": limits}
     answer = file.run(**beginning(file, source, **options), lengths=lengths)
@@ -94,9 +87,9 @@ def _check_beams(
     for row, length, found, (beam, penalty, limit) in zip(
         source, lengths, read_found(answer), 2 * SEARCHES, strict=True
     ):
-        after, end = what_follows(model, row[:length]), model.config.end_id
-        tally = tally.plus(check_found(found, after, BeamRules(end, beam, limit, penalty, rejected), tolerance))
-    _check_best(answer, model.config.end_id, tolerance)
+        after, end = what_follows(model, row[:length]), model.end_id
+        tally = tally.plus(check_found(found, after, BeamRules(end, beam, limit, penalty, rejected), bounds))
+    _check_best(answer, model.end_id, bounds.log_prob)
     return len(lengths), tally
 
 
@@ -114,31 +107,27 @@ def _check_best(answer: Mapping[str, Array], end: int, tolerance: float) -> None
         raise VerificationError(f"the file's output log_probs is {error:.3g} off beam.log_prob")
 
 
-def smallest_gap(model: EncoderDecoder, source: Array, rules: BeamRules) -> float:
+def smallest_gap(model: Answers, source: Array, rules: BeamRules) -> float:
     """By how much log-probability whatever is kept on the way to the targets is ahead of the next, where that is least."""
     return best_of(what_follows(model, source), rules)[1]
 
 
-def what_follows(model: EncoderDecoder, source: Array) -> After:
-    """What ``model`` gives after any beginning of a target of ``source`` [time], each computed from the beginning."""
+def check_int8(file: Answers, model: Answers, seed: int) -> float:
+    """How far the int8 ``file`` is from PyTorch's ``model`` on random sources and beginnings of targets.
 
-    def after(beginnings: list[Tokens]) -> Array:
-        return _all_log_probs(model, source, np.array(beginnings, np.int64).reshape(len(beginnings), -1))[:, -1]
-
-    return after
-
-
-def _log_probs(model: EncoderDecoder, source: Array, tokens: Array) -> Array:
-    """Log-probabilities [tokens, target_size] of the model, of what comes where each of ``tokens`` was written."""
-    return _all_log_probs(model, source, tokens[None, :-1])[0]
-
-
-def _all_log_probs(model: EncoderDecoder, source: Array, begun: Array) -> Array:
-    """Log-probabilities [targets, tokens + 1, target_size] of what comes after each token of ``begun`` [targets, tokens]."""
-    device, targets = model.head.weight.device, len(begun)
-    ids = torch.from_numpy(source if len(source) else np.zeros(1, np.int64)).expand(targets, -1).to(device)
-    read = torch.from_numpy(np.pad(begun, ((0, 0), (1, 0)), constant_values=model.config.end_id)).to(device)
-    with torch.no_grad():
-        log_probs = model(ids, torch.full((targets,), len(source), device=device), read)
-    result: Array = log_probs.double().cpu().numpy()
-    return result
+    Returns the largest root mean square of the error, as a part of that of PyTorch's log-probabilities.  Raises
+    VerificationError where that is more than an int8 file of any kind may lose.
+    """
+    random = np.random.default_rng(seed)
+    worst = 0.0
+    for length in LENGTHS:
+        source = random.integers(0, model.source_size, length)
+        size = model.log_probs(source, np.zeros((1, 0), np.int64)).shape[-1]
+        begun = random.integers(0, size, (3, MAX_TOKENS))
+        worst = max(worst, rms_error([(file.log_probs(source, begun), model.log_probs(source, begun))]))
+    if not worst <= INT8_RMS:
+        raise VerificationError(
+            f"in float32 the file is right, in int8 its log-probabilities are {worst:.1%} rms off PyTorch's (allowed are "
+            f"{INT8_RMS:.0%}): export this model without quantize"
+        )
+    return worst

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -70,6 +71,26 @@ def text_argument(text: str) -> str:
         return sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"standard input: byte {error.start} is not valid UTF-8: convert it to UTF-8 first") from None
+
+
+def model_argument(model: Path) -> Path | bytes:
+    """A model file of the command line; ``-`` is its bytes from standard input.
+
+    Raises:
+        InputError: nothing comes from standard input.
+    """
+    if str(model) != STDIN:
+        return model
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise InputError("standard input: no model in it")
+    return data
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether the caller gave this option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:

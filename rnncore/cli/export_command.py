@@ -31,6 +31,14 @@ def export(
     weights: Annotated[Path | None, typer.Option(help="State dict: .pt, .pth or .safetensors.")] = None,
     arguments: Annotated[str, typer.Option(help='Arguments of the class as JSON, such as {"hidden": 64}.')] = "{}",
     form: Annotated[str, typer.Option(help="loop, scan, fused, portable or auto.")] = "loop",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="With --form auto: the program that shall run the file: onnxruntime, openvino, tract or portable.  "
+            "[default: onnxruntime]",
+            show_default=False,
+        ),
+    ] = None,
     branches: Annotated[
         bool, typer.Option(help="A layer may stand there once for each way of calling; without, it is one plain loop.")
     ] = True,
@@ -56,6 +64,7 @@ def export(
         out,
         read_example(example, seed),
         form=form,  # type: ignore[arg-type]  # checked by export
+        target=target,  # type: ignore[arg-type]
         quantize=quantize,  # type: ignore[arg-type]
         streaming=choices[streaming],  # type: ignore[arg-type]
         seed=seed,
@@ -100,10 +109,12 @@ def _imported(place: str) -> Any:
         if not path.is_file():
             raise InputError(f"{place} does not exist")
         sys.path.insert(0, str(path.parent.resolve()))  # what lies beside the file may be imported by it
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        # Somebody may call a file as a module is called that is in use here: signal.py, test.py.
+        name = path.stem if path.stem not in sys.modules else f"exported_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
+        sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
     except InputError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rnncore.cli.console import output, printable, reports_errors
+from rnncore.cli.console import model_argument, output, printable, reports_errors
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.opening import class_of
@@ -25,7 +25,7 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206
 
 @reports_errors
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A file that rnncore exported.")],
+    model: Annotated[Path, typer.Argument(help="A file that rnncore exported, - for standard input.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="All metadata as one JSON document, for hosts that cannot read them.")
     ] = False,
@@ -34,29 +34,31 @@ def inspect(
     from rnncore.runtime.format.document import document_of
     from rnncore.runtime.model import load
 
-    loaded = load(model)
+    given = model_argument(model)
+    loaded = load(given)
     if as_json:
         text = json.dumps(document_of(loaded.metadata), ensure_ascii=False, indent=1)
         typer.echo(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
         return
     console = output()
-    for place, table in enumerate(_tables(loaded, model)):
+    for place, table in enumerate(_tables(loaded, given)):
         if place:
             console.print()
         console.print(table)
 
 
 @only_own_errors(ModelFileError, "reading what the file says about itself")
-def _tables(loaded: Model, path: Path) -> list[Table]:
-    return [_summary(loaded, path), _signature_table(loaded), _report_table(loaded.report)]
+def _tables(loaded: Model, given: Path | bytes) -> list[Table]:
+    return [_summary(loaded, given), _signature_table(loaded), _report_table(loaded.report)]
 
 
-def _summary(model: Model, path: Path) -> Table:
+def _summary(model: Model, given: Path | bytes) -> Table:
     signature = model.signature
     table = Table(box=None, pad_edge=False, show_header=False)
+    size = len(given) if isinstance(given, bytes) else given.stat().st_size
     rows = {
-        "file": str(path),
-        "size": f"{path.stat().st_size / 1e6:.2f} MB",
+        "file": "standard input" if isinstance(given, bytes) else str(given),
+        "size": f"{size / 1e6:.2f} MB",
         "form": model.metadata.get("rnncore.form", "?"),
         **{f"layer {name}": f"{c['form']}, because {c['reason']}" for name, c in _choices(model).items()},
         "precision": model.metadata.get("rnncore.precision", "?"),

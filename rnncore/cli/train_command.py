@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rnncore.cli.console import AsJson, messages, output, reports_errors, tell
+from rnncore.cli.console import AsJson, messages, output, reports_errors, tell, was_given
 from rnncore.runtime.errors import MissingExtraError
 
 # Fixed by the first run; a resumed one takes them from its checkpoint.
@@ -157,7 +157,7 @@ def train(
     progress = TrainProgress(console)
     running = train_setup.Running(device, save_every, progress, log_dir)
     if resume:
-        given = [option for name, option in _FIXED.items() if _was_given(context, name)]
+        given = [option for name, option in _FIXED.items() if was_given(context, name)]
         trainer = train_setup.resumed_trainer(checkpoint, corpus, running, given=given, epochs=epochs)
     else:
         train_setup.check_overwrite(checkpoint, restart=restart)
@@ -213,8 +213,3 @@ def _prepare_torch() -> None:
         import torch  # noqa: F401
     except ImportError:
         raise MissingExtraError("torch", "train", "rnncore train") from None
-
-
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")

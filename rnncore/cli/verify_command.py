@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from rnncore.cli.console import messages, printable, reports_errors
+from rnncore.cli.console import messages, model_argument, printable, reports_errors
+from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.limits import DEFAULT_LIMITS
 
 
 @reports_errors
 def verify(
-    model: Annotated[Path, typer.Argument(help="A file that rnncore exported.")],
+    model: Annotated[Path, typer.Argument(help="A file that rnncore exported, - for standard input.")],
     backend: Annotated[
         str,
         typer.Option(help="What runs it: runtime (rnncore's own), onnxruntime, openvino, onnx-reference or tract."),
@@ -36,10 +37,13 @@ def verify(
     """
     limits = replace(DEFAULT_LIMITS, verify_s=limit_s)
     notes: list[str] = []
+    given = model_argument(model)
     if backend == "runtime":
         from rnncore.runtime.verification import verify as verify_here
 
-        report = verify_here(model, limits=limits, isolated=True, public_key=public_key)
+        report = verify_here(given, limits=limits, isolated=True, public_key=public_key)
+    elif isinstance(given, bytes):
+        raise InputError(f"standard input: {backend} reads a file, only the runtime takes a model from there")
     else:
         from rnncore.conformance.driver import verify_on
         from rnncore.conformance.known_faults import known_faults

@@ -1,4 +1,4 @@
-"""Columns of batches as Ray Data, Spark and others hand them out: Arrow tables, pandas frames, dicts of NumPy arrays."""
+"""Columns of batches as Ray Data, Spark and others hand them out: Arrow tables, pandas and polars frames, dicts of arrays."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def read_column(batch: Any, name: str) -> list[Any]:
     Raises:
         InputError: there is no such column, or the batch is of no known kind.
     """
+    if _is_polars(batch):
+        batch = batch.to_arrow()
     if isinstance(batch, Mapping):
         names, column = list(batch), batch.get(name)
     elif hasattr(batch, "column_names"):
@@ -40,7 +42,7 @@ def read_column(batch: Any, name: str) -> list[Any]:
         column = batch[name] if name in names else None
     else:
         raise InputError(
-            f"the batch is a {type(batch).__name__}, expected an Arrow table, a pandas frame or a dict of NumPy arrays"
+            f"the batch is a {type(batch).__name__}, expected an Arrow table, a pandas or polars frame or a dict of NumPy arrays"
         )
     if column is None:
         raise InputError(f"there is no column {name!r}; the batch has {', '.join(map(repr, names)) or 'none'}")
@@ -49,6 +51,10 @@ def read_column(batch: Any, name: str) -> list[Any]:
 
 def with_columns(batch: Any, columns: Mapping[str, Column]) -> Any:
     """A batch of the same kind with these columns, in place of any of the same names."""
+    if _is_polars(batch):
+        import polars
+
+        return polars.from_arrow(with_columns(batch.to_arrow(), columns))
     if isinstance(batch, Mapping):
         return {**batch, **{name: _as_numpy(column) for name, column in columns.items()}}
     if hasattr(batch, "assign"):
@@ -60,6 +66,10 @@ def with_columns(batch: Any, columns: Mapping[str, Column]) -> Any:
         place = batch.column_names.index(name) if name in batch.column_names else None
         batch = batch.append_column(name, array) if place is None else batch.set_column(place, name, array)
     return batch
+
+
+def _is_polars(batch: Any) -> bool:
+    return hasattr(batch, "to_arrow") and hasattr(batch, "get_columns")
 
 
 def _rows(column: Any) -> list[Any]:

@@ -70,7 +70,7 @@ class ColumnMapper:
         self._fingerprint = self.runner_model.fingerprint
 
     def __call__(self, batch: Any) -> Any:
-        """The batch, an Arrow table, pandas frame or dict of NumPy arrays, with the answers as further columns.
+        """The batch, an Arrow table, pandas or polars frame or dict of NumPy arrays, with the answers as further columns.
 
         Raises:
             InputError: there is no such column, or with ``on_error="raise"`` a row that the model refuses.

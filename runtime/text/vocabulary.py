@@ -31,6 +31,7 @@ class Vocabulary:
     :data:`rnncore.runtime.text.special_tokens.ENDS`).  What the tokenizer does not know is its own unknown token.
     Special tokens are never read from text: the five characters ``<eos>`` in a text are five characters.  Texts are read as the
     tokenizer's normalizer makes them: one of ``character_vocabulary(texts, lowercase=True)`` takes capitals for small letters.
+    They are read whole and always alike, whatever truncation, padding or dropout the tokenizer was trained with.
 
     Raises:
         ModelFileError: the tokenizer has no such token.
@@ -46,6 +47,7 @@ class Vocabulary:
             )
         tokenizer.add_special_tokens([eos])  # one that is an ordinary token so far would be read from texts
         tokenizer.encode_special_tokens = True
+        _read_whole(tokenizer)
         self._tokenizer = tokenizer
         self.eos_id: int = self._ids[eos]
         self.unk_id: int | None = self._ids.get(UNK)
@@ -231,6 +233,14 @@ class Vocabulary:
             unknown = unknown or set(text)  # together they make something that none of them is alone
         if unknown:
             raise UnknownTokenError(_unknown_message(text, unknown, len(self._characters)))
+
+
+def _read_whole(tokenizer: Tokenizer) -> None:
+    """Forget what files of others set up for training: texts cut or filled up to some length, merges left out at random."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None):
+        tokenizer.model.dropout = None
 
 
 def _pass_on_others(error: BaseException) -> None:

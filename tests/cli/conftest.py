@@ -25,7 +25,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def runner() -> Run:
+    """Runs a command line in this process."""
+    made = CliRunner()
+    return lambda *arguments, stdin=None: made.invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
 @pytest.fixture
 def run() -> Run:
-    runner = CliRunner()
-    return lambda *arguments, stdin=None: runner.invoke(app, [str(argument) for argument in arguments], input=stdin)
+    return runner()

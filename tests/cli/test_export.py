@@ -103,6 +103,16 @@ def test_sources_that_cannot_be_imported(run: Run, source: Path, tmp_path: Path)
         assert says in result.stderr
 
 
+def test_a_file_that_is_called_as_a_module_of_python_takes_nobodys_place(
+    run: Run, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text(SOURCE)
+    result = run("export", f"{tmp_path / 'json.py'}:made", "--example", "float33[1,4,3]")
+    assert "expected DTYPE[SIZES]" in result.stderr
+    assert sys.modules["json"] is json
+    del sys.modules["exported_json"]
+
+
 def test_the_version_and_short_help(run: Run) -> None:
     assert run("--version").stdout.startswith("rnncore ")
     assert run("-h").exit_code == 0

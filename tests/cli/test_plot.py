@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -82,16 +80,3 @@ def test_surprisal_in_the_terminal_and_as_a_page(run: Run, tmp_path: Path) -> No
     assert "&lt;</span>" in out.read_text(encoding="utf-8")
     wrong = run("plot", "surprisal", model, "bad", "--out", tmp_path / "page.txt")
     assert (wrong.exit_code, "expected a name that ends in .html" in wrong.stderr) == (1, True)
-
-
-def test_surprisal_needs_no_torch(tmp_path: Path) -> None:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(model_file())
-    code = (
-        "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None\n"
-        "from rnncore.cli.app import app\n"
-        f"app(['plot', 'surprisal', {str(model)!r}, 'bad'], standalone_mode=False)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("bad\n")

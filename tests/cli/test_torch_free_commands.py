@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rnncore.__main__ import main
 from tests.cli.conftest import Run
 from tests.language_models import runtime_model, vocabulary
 
@@ -111,6 +112,20 @@ def test_inspect_as_json_is_all_that_the_file_says(run: Run, model: Path) -> Non
         assert document[name] == metadata[f"rnncore.{name}"]
 
 
+def test_a_model_comes_from_standard_input(run: Run, model: Path) -> None:
+    data = model.read_bytes()
+    shown = run("inspect", "-", stdin=data)
+    assert re.search(r"file +standard input", shown.stdout)
+    assert re.search(rf"size +{len(data) / 1e6:.2f} MB", shown.stdout)
+    assert runtime_model().model.fingerprint in shown.stdout
+    verified = json.loads(run("verify", "-", "--json", stdin=data).stdout)
+    assert verified["passed"] is True and len(verified["cases"]) >= 3
+    for command in ("inspect", "verify"):
+        assert "no model in it" in run(command, "-", stdin=b"").stderr
+        assert "no ONNX model" in run(command, "-", stdin=bytes(range(256)) * 9).stderr
+    assert "openvino reads a file" in run("verify", "-", "--backend", "openvino", stdin=data).stderr
+
+
 # ---------------------------------------------------------------------------------------------------------------errors
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -144,59 +159,94 @@ def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- subprocess
-WITHOUT_TORCH = """
-import sys
-for name in ("torch", "onnx", "onnx_ir", "onnxscript"):
-    sys.modules[name] = None  # an import would be an error
-from rnncore.cli.app import app
-app(sys.argv[1:])
+COMMANDS = """
+import contextlib, io, json, sys
+from rnncore.__main__ import main
+told = []
+for missing, arguments in json.loads(sys.argv[1]):
+    held = {name: sys.modules.pop(name, None) for name in missing}
+    sys.modules.update(dict.fromkeys(missing))  # an import is an error
+    out, err, sys.argv = io.StringIO(), io.StringIO(), ["rnncore", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main()
+    except SystemExit as end:
+        code = end.code
+    for name, module in held.items():
+        del sys.modules[name]
+        sys.modules.update({} if module is None else {name: module})
+    told.append([code or 0, out.getvalue(), err.getvalue()])
+print(json.dumps([told, [name for name in ("torch", "onnx", "onnxscript") if name in sys.modules]]))
 """
 
 
-@pytest.mark.parametrize("arguments", [("score", "abc"), ("sample", "--length", "5"), ("inspect",)])
-def test_commands_work_without_torch(model: Path, arguments: tuple[str, ...]) -> None:
-    done = python(WITHOUT_TORCH, arguments[0], str(model), *arguments[1:])
+def commands(*lines: tuple[tuple[str, ...], tuple[object, ...]]) -> tuple[list[list[str]], list[str]]:
+    """Command lines in one new process, each without some packages: [exit code or message, stdout, stderr], and heavy imports."""
+    done = python(COMMANDS, json.dumps([[missing, list(map(str, arguments))] for missing, arguments in lines]))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
+    told, imported = json.loads(done.stdout)
+    return told, imported
 
 
-def test_commands_do_not_import_torch_though_it_is_there(model: Path) -> None:
-    code = (
-        "import atexit, sys\n"
-        "atexit.register(lambda: print([n for n in ('torch', 'onnx') if n in sys.modules], file=sys.stderr))\n"
-        "from rnncore.__main__ import main; main()"
-    )
-    done = python(code, "score", str(model), "abc", "--json")
-    assert (done.returncode, done.stderr) == (0, "[]\n")
+def test_commands_work_without_torch_and_do_not_import_it_where_it_is(model: Path) -> None:
+    without = ("torch", "onnx", "onnx_ir", "onnxscript", "matplotlib")
+    lines = [
+        ("score", model, "abc"),
+        ("sample", model, "--length", 5),
+        ("inspect", model),
+        ("plot", "surprisal", model, "bad"),
+    ]
+    for missing in (without, ()):
+        told, imported = commands(*((missing, line) for line in lines))
+        assert [(code, err) for code, _, err in told] == [(0, "")] * len(lines)
+        assert all(out for _, out, _ in told) and told[3][1].startswith("bad\n")
+        assert imported == []
 
 
-@pytest.mark.parametrize(
-    ("missing", "arguments", "extra"),
-    [
+def test_a_missing_package_names_the_extra(model: Path, tmp_path: Path) -> None:
+    train = ("train", "--out", tmp_path / "m.onnx")
+    expected = [
         ("typer", ("--help",), "text"),
         ("rich", ("--help",), "text"),
-        ("tokenizers", ("score", "MODEL", "abc"), "text"),
-        ("torch", ("train", "--out", "FOLDER/m.onnx"), "train"),
-        ("onnx", ("train", "--out", "FOLDER/m.onnx"), "export"),
-        ("onnxscript", ("train", "--out", "FOLDER/m.onnx"), "export"),
-    ],
-)
-def test_a_missing_package_names_the_extra(
-    model: Path, tmp_path: Path, missing: str, arguments: tuple[str, ...], extra: str
-) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None\nfrom rnncore.__main__ import main; main()"
-    places = {"MODEL": str(model), "FOLDER/m.onnx": str(tmp_path / "m.onnx")}
-    done = python(code, *(places.get(argument, argument) for argument in arguments))
-    assert done.returncode == 1
-    assert f"'{missing}': pip install 'rnncore[{extra}]'" in done.stderr
-    assert "Traceback" not in done.stderr
+        ("tokenizers", ("score", model, "abc"), "text"),
+        ("torch", train, "train"),
+        ("onnxscript", train, "export"),
+        ("onnx", train, "export"),
+    ]
+    told, _ = commands(*(((missing,), arguments) for missing, arguments, _ in expected))
+    for (missing, _, extra), (code, out, err) in zip(expected, told, strict=True):
+        assert code == 1 or str(code).startswith("error: ")
+        assert out == ""
+        assert f"'{missing}': pip install 'rnncore[{extra}]'" in (err or str(code))
+        assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_module_runs_like_the_command(model: Path) -> None:
-    command = [sys.executable, "-m", "rnncore", "sample", str(model), "--length", "5", "--seed", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_completion_that_cannot_be_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/none")
+
+    monkeypatch.setattr(sys, "argv", ["rnncore", "--install-completion"])
+    monkeypatch.setattr("rnncore.cli.app.app", fail)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == "error: /proc/none: No such file or directory"
+
+
+def test_the_version_needs_no_extra() -> None:
+    told, _ = commands((("typer", "rich"), ("--version",)))
+    assert [told[0][0], told[0][2]] == [0, ""] and re.fullmatch(r"rnncore \d+\.\d+\.\d+\n", told[0][1])
+
+
+def test_the_module_runs_like_the_command_on_a_terminal_of_another_encoding(model: Path) -> None:
+    """And without a home to write to, of which onnxruntime would tell on standard error."""
+    command = [sys.executable, "-m", "rnncore", "score", str(model), "aé中"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "HOME": "/proc/none"}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    done = subprocess.run(command, capture_output=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode("cp1252").splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["'a'", "'é'", r"'\u4e2d'"]
 
 
 def test_a_closed_pipe_is_no_traceback(model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -15,11 +16,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.examples.conftest import EXAMPLES, Run, command
 from tests.language_models import model_file, runtime_model
 from tests.tolerances import fixed
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+ROOT = EXAMPLES.parent
 
 pytestmark = pytest.mark.slow
 
@@ -31,15 +32,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(example: str, *arguments: object) -> str:
-    command = [sys.executable, str(ROOT / "examples" / example), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Warning" not in done.stderr, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model, as the examples make it."""
+    path = tmp_path_factory.mktemp("small") / "new" / "small.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        made: Path = importlib.import_module("small_model").small_model(path)
+    return made
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_the_first_line_is_the_command(example: Path) -> None:
     first = example.read_text(encoding="utf-8").splitlines()[0]
     found = re.search(r": (python \S+\.py.*?)(?:\"\"\")?$", first)
@@ -48,20 +51,17 @@ def test_the_first_line_is_the_command(example: Path) -> None:
     assert (python, ROOT / script) == ("python", example)
 
 
-def test_the_small_model_is_made_once(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "small.onnx"
-    assert run("small_model.py", path).strip() == str(path)
-    made = path.stat().st_mtime_ns
-    assert run("small_model.py", path).strip() == str(path)
-    assert path.stat().st_mtime_ns == made
-    out = run("multiprocess_workers.py", "--model", path, "--workers", 2, "--utterances", 8)
+def test_the_small_model_is_made_once(small: Path) -> None:
+    made = small.stat().st_mtime_ns
+    assert command("small_model.py", small).strip() == str(small)
+    assert small.stat().st_mtime_ns == made
+    out = command("multiprocess_workers.py", "--model", small, "--workers", 2, "--utterances", 8)
     assert "8 of 8 answers are those of this process" in out
 
 
-def test_the_load_generator_checks_and_plots(tmp_path: Path) -> None:
-    small, plot = tmp_path / "small.onnx", tmp_path / "plots" / "latency.png"
-    run("small_model.py", small)
-    out = run("load_generator.py", "--model", small, "--clients", 1, 3, "--seconds", 0.3, "--out", plot)
+def test_the_load_generator_checks_and_plots(main: Run, small: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "plots" / "latency.png"
+    out = main("load_generator", "--model", small, "--clients", 1, 3, "--seconds", 0.3, "--out", plot)
     assert re.search(r"   1 clients: +\d+ answers, all right; p50 [\d.]+, p90 [\d.]+, p99 [\d.]+ ms", out)
     assert re.search(r"   3 clients: +\d+ answers, all right", out)
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -70,8 +70,8 @@ def test_the_load_generator_checks_and_plots(tmp_path: Path) -> None:
 @pytest.fixture
 def service(model: Path) -> Iterator[str]:
     """Address of a running service, which ends by itself should the test be killed."""
-    command = [sys.executable, str(ROOT / "examples" / "token_service.py"), "--model", str(model), "--seconds", "100"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    line = [sys.executable, str(EXAMPLES / "token_service.py"), "--model", str(model), "--seconds", "100"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().strip()
@@ -101,14 +101,22 @@ def test_the_service_keeps_clients_apart_and_survives_their_mistakes(service: st
 
 def test_the_service_stops_by_itself(model: Path) -> None:
     start = time.monotonic()
-    out = run("token_service.py", "--model", model, "--seconds", 1)
+    out = command("token_service.py", "--model", model, "--seconds", 1)
     assert re.fullmatch(r"ws://127\.0\.0\.1:\d+/score\n", out)
     assert time.monotonic() - start < 60
 
 
-def test_a_host_without_rnncore_writes_texts(model: Path, tmp_path: Path) -> None:
-    out = run(
-        "generate_in_one_call.py", "--model", model, "--generator", tmp_path / "g.onnx", "--prefix", "code", "", "ab a"
+def test_a_host_without_rnncore_writes_texts(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The host is a process of its own, which has neither rnncore nor torch; what it would start first runs here."""
+    generator = tmp_path / "g.onnx"
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "argv", ["-c", str(model), str(generator)])
+    exec(importlib.import_module("generate_in_one_call").MAKE, {})
+    assert "generates in one call" in capsys.readouterr().out
+    out = command(
+        "generate_in_one_call.py", "--model", "none", "--generator", generator, "--prefix", "code", "", "ab a"
     )
     assert re.search(r"^'code' -> '.*' \(log-probability -?\d+\.\d\)$", out, re.MULTILINE)
     assert re.search(r"\d+ tokens in \d+ steps of one call", out)

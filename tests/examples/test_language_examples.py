@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.examples.conftest import EXAMPLES, Run
 from tests.tolerances import fixed
-
-ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -51,15 +48,12 @@ def test_the_verb_agrees_where_it_follows_its_subject(tmp_path: Path) -> None:
     assert (tmp_path / "cats.png").stat().st_size > 10_000
 
 
-def test_a_word_model_says_the_same_with_and_without_pytorch(tmp_path: Path) -> None:
+def test_a_word_model_says_the_same_with_and_without_pytorch(main: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     lines = [f"the {a} {b} on the {c}." for a in ("cat", "dog") for b in ("sat", "ran") for c in ("mat", "log", "hill")]
     (data / "play.txt").write_text("\n\n".join(lines * 3), encoding="utf-8")
     options = ("--data", data, "--out", tmp_path / "words.onnx", "--hidden", 8, "--epochs", 1)
-    command = [sys.executable, str(ROOT / "examples" / "word_language_model.py"), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    inside, outside = re.findall(r"held-out perplexity ([\d.]+) per token", done.stdout)
+    inside, outside = re.findall(r"held-out perplexity ([\d.]+) per token", main("word_language_model", *options))
     assert float(inside) == pytest.approx(float(outside), rel=fixed("float32 long"))
     assert (tmp_path / "words.log" / "metrics.csv").exists()

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import wave
 from pathlib import Path
 
@@ -17,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.examples.conftest import Run
 from tests.runtime.foreign_files import vad_file
-
-ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -72,14 +69,6 @@ class VoiceEncoder(torch.nn.Module):
 """
 
 
-def run(example: str, *arguments: object) -> str:
-    command = [sys.executable, str(ROOT / "examples" / example), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Warning" not in done.stderr, done.stderr
-    return done.stdout
-
-
 def write_noise(path: Path, seconds: float) -> Path:
     samples = np.random.default_rng(int(seconds * 10)).normal(0, 3000, int(16_000 * seconds)).astype("<i2")
     with wave.open(str(path), "wb") as sound:
@@ -90,17 +79,17 @@ def write_noise(path: Path, seconds: float) -> Path:
     return path
 
 
-def test_silero_vad(tmp_path: Path) -> None:
+def test_silero_vad(main: Run, tmp_path: Path) -> None:
     folder = tmp_path / "silero_vad" / "data"
     folder.mkdir(parents=True)
     (folder / "silero_vad.onnx").write_bytes(vad_file())
     waves = [write_noise(tmp_path / f"{i}.wav", i + 0.3) for i in (1, 2)]
-    out = run("port_silero_vad.py", "--package-folder", tmp_path, "--wav", *waves, "--streams", 3)
+    out = main("port_silero_vad", "--package-folder", tmp_path, "--wav", *waves, "--streams", 3)
     assert "largest difference to the package's own calls, all at once: " in out
     assert "our streams, all at once" in out
 
 
-def test_g2p(tmp_path: Path) -> None:
+def test_g2p(main: Run, tmp_path: Path) -> None:
     random, folder = np.random.default_rng(2), tmp_path / "g2p_en"
     folder.mkdir()
     sizes = {"emb": 5, "hidden": 7}
@@ -113,12 +102,12 @@ def test_g2p(tmp_path: Path) -> None:
     (folder / "g2p.py").write_text(G2P)
     words = tmp_path / "words"
     words.write_text("\n".join("".join(chr(97 + i) for i in random.integers(0, 26, n)) for n in range(1, 25)))
-    out = run("port_g2p.py", "--package-folder", tmp_path, "--words", words, "--out", tmp_path / "out")
+    out = main("port_g2p", "--package-folder", tmp_path, "--words", words, "--out", tmp_path / "out")
     assert "24 of 24 words have the phonemes of the package" in out
     assert len(set(re.findall(r"(?m)^  [a-z]+: (.*)$", out))) > 1
 
 
-def test_resemblyzer(tmp_path: Path) -> None:
+def test_resemblyzer(main: Run, tmp_path: Path) -> None:
     torch.manual_seed(3)
     folder = tmp_path / "resemblyzer"
     folder.mkdir()
@@ -130,12 +119,12 @@ def test_resemblyzer(tmp_path: Path) -> None:
     torch.save({"model_state": state}, folder / "pretrained.pt")
     (folder / "voice_encoder.py").write_text(VOICE_ENCODER)
     waves = [write_noise(tmp_path / f"{i}.wav", i + 0.3) for i in (2, 3)]
-    out = run("port_resemblyzer.py", "--package-folder", tmp_path, "--wav", *waves, "--out", tmp_path / "voices.onnx")
+    out = main("port_resemblyzer", "--package-folder", tmp_path, "--wav", *waves, "--out", tmp_path / "voices.onnx")
     assert "2 recordings: largest difference to the package's vectors" in out
     assert "our file, all together" in out
 
 
-def test_textgenrnn(tmp_path: Path) -> None:
+def test_textgenrnn(main: Run, tmp_path: Path) -> None:
     random, folder = np.random.default_rng(4), tmp_path / "textgenrnn"
     folder.mkdir()
     signs, width, units = ["<s>", *"abcdefghij "], 5, 3
@@ -153,5 +142,5 @@ def test_textgenrnn(tmp_path: Path) -> None:
                 file[f"{layer}/{layer}/{name}"] = random.normal(size=shape).astype(np.float32)
     vocabulary = {sign: i + 1 for i, sign in enumerate(signs)}
     (folder / "textgenrnn_vocab.json").write_text(json.dumps(vocabulary))
-    out = run("port_textgenrnn.py", "--package-folder", tmp_path, "--texts", 2, "--out", tmp_path / "text.onnx")
+    out = main("port_textgenrnn", "--package-folder", tmp_path, "--texts", 2, "--out", tmp_path / "text.onnx")
     assert "largest difference of a probability to Keras's equations" in out

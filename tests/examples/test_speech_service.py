@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -14,16 +15,29 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from rnncore.runtime import LogMel, Recogniser
+from tests.examples.conftest import EXAMPLES
 
 pytestmark = pytest.mark.slow
-SERVICE = Path(__file__).resolve().parents[2] / "examples" / "speech_service.py"
 
 
-def test_clients_get_partial_and_final_texts_of_their_own_waves(tmp_path: Path) -> None:
-    model = tmp_path / "new" / "speech.onnx"
+def test_clients_get_partial_and_final_texts_of_their_own_waves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, mel = tmp_path / "new" / "speech.onnx", LogMel(8000, stacked=3)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    importlib.import_module("speech_service").small_recogniser(model, mel)  # as the service does where there is none
     random = np.random.default_rng(0)
     waves = [(random.normal(0, 3000, size)).astype("<i2") for size in (7001, 5300)]
-    command = [sys.executable, str(SERVICE), "--model", str(model), "--beams", "4", "--seconds", "200"]
+    command = [
+        sys.executable,
+        str(EXAMPLES / "speech_service.py"),
+        "--model",
+        str(model),
+        "--beams",
+        "4",
+        "--seconds",
+        "200",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -42,7 +56,7 @@ def test_clients_get_partial_and_final_texts_of_their_own_waves(tmp_path: Path) 
                 finals = [_ended(client) for client in clients]
         finally:
             process.terminate()
-    recogniser, mel = Recogniser.load(model), LogMel(8000, stacked=3)
+    recogniser = Recogniser.load(model)
     for wave, final in zip(waves, finals, strict=True):
         stream = mel.stream()
         rows = np.concatenate((stream.push(wave), stream.finish()))

@@ -53,6 +53,12 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], dict[str, Any], type[RnncoreError]
         InputError,
         r"hand in the module that it was made of",
     ),
+    "TorchScript inside": (
+        lambda: nn.Sequential(Words(), scripted()),
+        {},
+        InputError,
+        r"'1' is TorchScript \(Linear\), which cannot be exported: put the module there that it was made of",
+    ),
     "weights without values": (
         lambda: Words().to("meta"),
         {},
@@ -131,6 +137,17 @@ class Narrow(Words):
             return (y @ y.new_ones(3, 2)).float()
 
 
+class Rotated(Words):
+    """A state of complex numbers, as in linear recurrent units."""
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        h, ys = torch.zeros(x.shape[0], 5, dtype=torch.complex64), []
+        for t in range(x.shape[1]):
+            h = h * torch.polar(torch.tensor(0.9), torch.tensor(0.1)) + x[:, t].to(torch.complex64)
+            ys.append(h.real)
+        return self.gru(torch.stack(ys, 1))[0] * scale
+
+
 class WideCell(rnncore.Cell):
     """A step that puts out the wrong size."""
 
@@ -152,6 +169,11 @@ UNTRACEABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
         Narrow,
         {},
         r"forward computes in bfloat16 \(.*test_refusals.py:\d+, in forward\), for which onnxruntime has no CPU kernels",
+    ),
+    "complex numbers": (
+        Rotated,
+        {},
+        r"a value that it carries is complex, and ONNX computes with real numbers.*test_refusals.py\", line \d+",
     ),
     "step of the wrong size": (
         lambda: Network(rnncore.Recurrent(WideCell())),

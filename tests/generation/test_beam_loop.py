@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+from rnncore.export.decoding.answers import ModuleAnswers, what_follows
 from rnncore.export.decoding.beam_check import BeamRules, best_of
 from rnncore.export.decoding.beam_loop import Choices, emit_beam_search
 from rnncore.export.decoding.beam_places import Places
 from rnncore.export.decoding.loop import Start
-from rnncore.export.decoding.translator_check import what_follows
 from rnncore.export.graph.builder import Builder
 from rnncore.runtime.text.beam import Found, beam_search
 from rnncore.runtime.text.translator import read_found
@@ -139,7 +139,8 @@ def searched(name: str, source: list[int], beam: int, penalty: float, limit: int
     """Ids that a search over PyTorch finds, and how clear its closest decision was."""
     end = encoder_decoder(name).config.end_id
     found, gap = best_of(
-        what_follows(encoder_decoder(name), np.array(source, np.int64)), BeamRules(end, beam, limit, penalty)
+        what_follows(ModuleAnswers(encoder_decoder(name)), np.array(source, np.int64)),
+        BeamRules(end, beam, limit, penalty),
     )
     return [[token for token in tokens if token != end] for tokens, _ in found], gap
 

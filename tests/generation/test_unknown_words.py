@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, Generator, ReaderConfig
 from rnncore.export import export_model, export_translator
 from rnncore.export.decoding import beam_loop
+from rnncore.export.decoding.answers import ModuleAnswers, beginning, what_follows
 from rnncore.export.decoding.beam_check import BeamRules, best_of
-from rnncore.export.decoding.translator_check import beginning, what_follows
 from rnncore.runtime import Generator as RuntimeGenerator
 from rnncore.runtime import InputError, LanguageModel, ModelFileError, Translator
 from rnncore.runtime.errors import VerificationError
@@ -75,7 +75,8 @@ def test_no_search_of_a_translator_finds_a_rejected_token(source: list[int], bea
     (found,) = translator().translate_ids([source], **options)
     (steps,) = translator().translate_ids([source], **options, one_call=False)
     wanted, gap = best_of(
-        what_follows(model(), np.array(source, np.int64)), BeamRules(END, beam, MAX_TOKENS, penalty, (UNKNOWN,))
+        what_follows(ModuleAnswers(model()), np.array(source, np.int64)),
+        BeamRules(END, beam, MAX_TOKENS, penalty, (UNKNOWN,)),
     )
     for one in (*found, *steps):
         assert UNKNOWN not in one.ids

@@ -86,18 +86,20 @@ def test_a_mapper_travels_and_meets_the_file_that_it_was_made_for(tmp_path: Path
         other(batch)
 
 
-@pytest.mark.parametrize("kind", ["arrow", "pandas"])
+LIBRARIES = {"arrow": ("pyarrow", "table"), "pandas": ("pandas", "DataFrame"), "polars": ("polars", "DataFrame")}
+
+
+@pytest.mark.parametrize("kind", LIBRARIES)
 def test_tables_give_what_dicts_give(kind: str) -> None:
-    library = pytest.importorskip("pyarrow" if kind == "arrow" else "pandas", reason="the extra 'ray' is not installed")
+    name, maker = LIBRARIES[kind]
+    table = getattr(pytest.importorskip(name, reason=f"{name} is not installed: scripts/ecosystem installs it"), maker)
     rows = sequences(EMBEDDER, LENGTHS, 1)
-    plain = {"x": [row.tolist() for row in rows], "id": [5, 6, 7]}
-    batch = library.table(plain) if kind == "arrow" else library.DataFrame(plain)
+    batch = table({"x": [row.tolist() for row in rows], "id": [5, 6, 7]})
     found = Embed(model_file(EMBEDDER), "x")(batch)
     expected = Embed(model_file(EMBEDDER), "x")({"x": objects(rows)})["embedding"]
     assert type(found) is type(batch)
-    column = found["embedding"].to_pylist() if kind == "arrow" else list(found["embedding"])
+    column = [np.asarray(row) for row in (found["embedding"].to_pylist() if kind == "arrow" else found["embedding"])]
     np.testing.assert_array_equal(np.array(column, np.float32), expected)
-    texts = library.table({"t": ["abc", "de"]}) if kind == "arrow" else library.DataFrame({"t": ["abc", "de"]})
-    scored = Score(language_models.model_file(), "t")(texts)
+    scored = Score(language_models.model_file(), "t")(table({"t": ["abc", "de"]}))
     numbers = scored["log_prob"].to_pylist() if kind == "arrow" else list(scored["log_prob"])
     assert numbers == list(Score(language_models.model_file(), "t")({"t": np.array(["abc", "de"])})["log_prob"])

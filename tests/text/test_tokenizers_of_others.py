@@ -78,6 +78,24 @@ def test_ends_and_unknowns_are_theirs(name: str) -> None:
             assert vocabulary.unk_id in vocabulary.encode("the Ω")
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_file_was_set_up_with_for_training_changes_no_text(name: str) -> None:
+    """Files of sentence encoders cut at so many tokens and fill up to a length; byte pairs may be trained with dropout."""
+    make, end, _ = OTHERS[name]
+    made = make().to_str()  # once: training is not repeatable
+    plain, trained = Vocabulary.from_json(made), Tokenizer.from_str(made)
+    trained.enable_truncation(3)
+    trained.enable_padding(length=8, pad_id=plain.eos_id, pad_token=end)
+    if name == "byte pairs":
+        trained.model.dropout = 0.9
+    for vocabulary in (Vocabulary.from_json(trained.to_str()), Vocabulary(trained)):
+        again = Vocabulary.from_json(vocabulary.to_json())
+        for text in (*TEXTS, "", "cat " * 50):
+            for one in (vocabulary, again):
+                assert one.encode(text).tolist() == plain.encode(text).tolist()
+                assert one.pieces(text) == plain.pieces(text)
+
+
 def test_ours_are_as_they_were() -> None:
     for vocabulary, unknown in (
         (character_vocabulary(TEXTS), None),
