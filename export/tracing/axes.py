@@ -244,7 +244,7 @@ def _batch_and_time(
     if batch is None:
         batch = next((k for k in usual[BATCH] if k != time), None)
         # Of steps that are counted out there are never fewer; of rows there may be one.
-        if None not in (batch, time) and groups[batch].minimum > 1 == groups[time].minimum and time in usual[TIME]:
+        if batch is not None and time in usual[TIME] and groups[batch].minimum > 1 == groups[time].minimum:
             batch, time = (time, batch) if _rows_apart(prober, groups[time]) else (batch, time)
     if batch is None:
         batch = next((k for k in others if _rows_apart(prober, groups[k])), None)
