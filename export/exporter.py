@@ -29,8 +29,8 @@ from rnncore.export.single_step import as_over_time
 from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.example import Axes, Example
-from rnncore.export.tracing.half_precision import no_autocast
 from rnncore.export.tracing.model_arguments import module_of
+from rnncore.export.tracing.number_kinds import no_autocast
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder

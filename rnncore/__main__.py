@@ -25,7 +25,10 @@ def main() -> None:
         sys.exit(f"error: {MissingExtraError(str(error.name), 'text', 'the rnncore command')}")
     from rnncore.cli.app import app
 
-    app(prog_name="rnncore")
+    try:
+        app(prog_name="rnncore")
+    except OSError as error:  # of no command of ours: completion is written into the home directory
+        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename is not None else f"error: {error}")
 
 
 def _print_everything() -> None:

@@ -22,6 +22,8 @@ from rnncore.export import export
 from rnncore.export.tracing.example import bind
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.runtime import Model, errors, load
+from rnncore.runtime.format.axes import BATCH
+from rnncore.runtime.tensors.specs import Slot
 
 RELATIVE = 1e-4
 MEMORY = 24 << 30  # addresses, of which torch maps many that it never touches
@@ -162,13 +164,14 @@ def _stream(subject: Subject, model: Model) -> list[str]:
                 answer = stream.push(**chunk)
                 pieces.append(answer if isinstance(answer, dict) else {model.outputs[0]: answer})
         for spec in model.signature.outputs:
-            if spec.batch_axis is None or (spec.time_axis is None and len(pieces) > 1):
+            if BATCH not in spec.inner or (spec.time_axis is None and len(pieces) > 1):
                 continue
-            axis = spec.time_axis
-            row = np.take(whole[spec.name], 0, spec.batch_axis)
+            slot = Slot.of(spec)
+            axis = slot.time_axis
+            row = np.take(slot.unfolded(whole[spec.name], batch, steps), 0, slot.batch_axis)
             joined = pieces[-1][spec.name]
             if axis is not None:
-                axis -= spec.batch_axis < axis
+                axis -= slot.batch_axis < axis
                 joined = np.concatenate([piece[spec.name] for piece in pieces], axis)
                 row = np.take(row, range(joined.shape[axis]), axis)
             if not _far(joined, row) <= RELATIVE:

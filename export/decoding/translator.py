@@ -18,6 +18,7 @@ from rnncore.export.decoding.translator_graph import translator_graph
 from rnncore.export.file import saving, writable, write_entries, write_model
 from rnncore.export.int8.rewriting import quantize_int8
 from rnncore.export.lowering.forms import Form
+from rnncore.export.progress import Progress
 from rnncore.export.signature import REPORT_KEY, precision_of, write_metadata
 from rnncore.export.targets import Target
 from rnncore.export.tracing.source_lines import line_of_exception
@@ -140,40 +141,43 @@ def export_translator(
     precision = precision_of(model)
     if quantize is not None and precision != "float32":
         raise ExportError(f"quantize='int8' starts from float32, the model has weights of {precision}: call .float()")
-    answers = ModuleAnswers(model)
-    parts = trace_encoder_and_decoder(model, form, quantize is not None)
     never = _rejected(rejected, target_vocabulary, model)
-    written, signature = translator_graph(model, parts, never)
-    wiring = DecoderFeeds(model.config.end_id, parts.feeds, never)
-    extra = {**(metadata or {}), TRANSLATION_KEY: wiring.to_json()}
-    for key, vocabulary in ((SOURCE_TOKENIZER_KEY, source_vocabulary), (TARGET_TOKENIZER_KEY, target_vocabulary)):
-        if vocabulary is not None:
-            extra[key] = vocabulary.to_json()
-    write_metadata(written, signature, parts.form, precision, extra)
-    with saving(place) as temporary:
-        write_model(written, temporary)
-        report = check_translator(load(temporary), answers, seed + 1) if verify else {}
-        judge: Answers = answers
-        if quantize is not None:
-            done = quantize_int8(written, ())
-            written.metadata_props[PREFIX + "precision"] = precision = "int8"
+    with Progress(f"export of {file.name}") as progress:
+        progress.now("tracing")
+        parts = trace_encoder_and_decoder(model, form, quantize is not None)
+        progress.now("writing loops")
+        written, signature = translator_graph(model, parts, never)
+        extra = {**(metadata or {}), TRANSLATION_KEY: DecoderFeeds(model.config.end_id, parts.feeds, never).to_json()}
+        for key, vocabulary in ((SOURCE_TOKENIZER_KEY, source_vocabulary), (TARGET_TOKENIZER_KEY, target_vocabulary)):
+            if vocabulary is not None:
+                extra[key] = vocabulary.to_json()
+        write_metadata(written, signature, parts.form, precision, extra)
+        with saving(place) as temporary:
             write_model(written, temporary)
-            judge = FileAnswers(load(temporary))
-            report = _check_int8(judge, answers, report, str(done), seed + 1) if verify else {}
-        golden = {}
-        if verify:
-            golden = {GOLDEN_KEY: golden_translator(load(temporary), judge, never, seed + 2).to_json()}
-        write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
-        size = temporary.stat().st_size
+            progress.now("comparing the file with PyTorch")
+            answers: Answers = ModuleAnswers(model)
+            report = check_translator(load(temporary), answers, seed + 1) if verify else {}
+            if quantize is not None:
+                progress.now("comparing int8 with PyTorch")
+                done = quantize_int8(written, ())
+                written.metadata_props[PREFIX + "precision"] = precision = "int8"
+                write_model(written, temporary)
+                small = FileAnswers(load(temporary))
+                report = _check_int8(small, answers, report, str(done), seed + 1) if verify else {}
+                answers = small
+            progress.now("recording golden cases")
+            golden = {}
+            if verify:
+                golden = {GOLDEN_KEY: golden_translator(load(temporary), answers, never, seed + 2).to_json()}
+            write_entries(temporary, {REPORT_KEY: json.dumps(report), **golden})
+            size = temporary.stat().st_size
     return TranslatorReport(file, size, signature, report, precision)
 
 
-def _check_int8(
-    judge: FileAnswers, answers: ModuleAnswers, float32: dict[str, Any], done: str, seed: int
-) -> dict[str, Any]:
+def _check_int8(small: FileAnswers, answers: Answers, float32: dict[str, Any], done: str, seed: int) -> dict[str, Any]:
     """The report of an int8 file: near PyTorch in what it says of any step, and true to its own steps in what it writes."""
-    worst = check_int8(judge, answers, seed)
-    own = check_translator(judge.file, judge, seed)
+    worst = check_int8(small, answers, seed)
+    own = check_translator(small.file, small, seed)
     return {**own, "float32": float32, "int8": {"quantized": done, "worst_rms": worst}}
 
 

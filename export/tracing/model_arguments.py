@@ -22,8 +22,15 @@ def module_of(model: Any) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {_described(model)}, expected a torch.nn.Module")
-    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+    scripted = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted and not scripted[0][0]:
         raise InputError("TorchScript cannot be exported: hand in the module that it was made of")
+    if scripted:
+        name, part = scripted[0]
+        raise InputError(
+            f"'{name}' is TorchScript ({_name_of(part)}), which cannot be exported: put the module there that it was made of; "
+            "plain functions under torch.jit.script may stay"
+        )
     module = _inside(model)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
@@ -56,6 +63,10 @@ def _inside(module: nn.Module) -> nn.Module:
         if inner is None:
             return module
         module = inner
+
+
+def _name_of(scripted: torch.jit.ScriptModule) -> str:
+    return str(getattr(scripted, "original_name", type(scripted).__name__))
 
 
 def _described(model: Any) -> str:

@@ -20,9 +20,9 @@ from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.counted_sizes import counts_as_sizes
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.free_parts import count_ends_forwards
-from rnncore.export.tracing.half_precision import refuse_bfloat16
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.number_kinds import refuse_bfloat16
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by
 from rnncore.export.tracing.randomness import refuse_random

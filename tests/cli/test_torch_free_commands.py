@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rnncore.__main__ import main
 from tests.cli.conftest import Run
 from tests.language_models import runtime_model, vocabulary
 
@@ -219,6 +220,17 @@ def test_a_missing_package_names_the_extra(model: Path, tmp_path: Path) -> None:
         assert f"'{missing}': pip install 'rnncore[{extra}]'" in (err or str(code))
         assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_completion_that_cannot_be_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/none")
+
+    monkeypatch.setattr(sys, "argv", ["rnncore", "--install-completion"])
+    monkeypatch.setattr("rnncore.cli.app.app", fail)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == "error: /proc/none: No such file or directory"
 
 
 def test_the_version_needs_no_extra() -> None:

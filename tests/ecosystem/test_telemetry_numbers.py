@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -80,3 +81,12 @@ def test_opentelemetry_reads_every_number_of_every_pool() -> None:
         assert stream.steps == 0
     del stream, one, counters
     assert [attributes["pool"] for _, attributes in meter.read("steps")] == ["default"], "the other one is gone"
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with model(SPEC).pool() as pool, pytest.raises(runtime.MissingExtraError) as caught:
+        pool.instrument()
+    assert str(caught.value) == (
+        "telling OpenTelemetry of a pool needs the package 'opentelemetry-api': pip install 'rnncore[opentelemetry]'"
+    )

@@ -66,6 +66,24 @@ def put_together() -> Net:
     return _made(lambda s, x: s.gru(x.unfold(1, 4, 4))[0].flatten(1), gru=nn.GRU(4, 4, batch_first=True))
 
 
+def regrouped() -> Net:
+    """[batch, time, 4]; what has eight features is taken for pairs of steps, as frames of a vocoder are."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        return s.gru(x.reshape(x.shape[0], -1, 4) if x.shape[2] == 8 else x)[0]
+
+    return _made(run, gru=nn.GRU(4, 5, batch_first=True))
+
+
+def points() -> Net:
+    """[time, batch, 2], embedded as one long list of points; what the last step leaves."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        return s.gru(s.embed(x.reshape(-1, 2)).view(-1, x.shape[1], 3))[1][0]
+
+    return _made(run, embed=nn.Linear(2, 3), gru=nn.GRU(3, 5))
+
+
 def letters() -> Net:
     """[batch, words, letters, 3]: a layer over letters, one over words."""
 
@@ -330,3 +348,17 @@ def washed_out() -> Net:
 def viewed() -> Net:
     """Rows of nine steps, whatever the shape that came."""
     return _made(lambda s, x: s.gru(x.view(-1, 9, 4))[0], gru=nn.GRU(4, 5, batch_first=True))
+
+
+class CountedOut(nn.Module):
+    """Twelve steps of [time, batch, 4] through a cell of its own; more are not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.again = nn.Linear(4, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[1], 5)
+        for t in range(12):
+            h = torch.tanh(self.into(x[t]) + self.again(h))
+        return h

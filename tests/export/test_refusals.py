@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -52,6 +53,12 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], dict[str, Any], type[RnncoreError]
         {},
         InputError,
         r"hand in the module that it was made of",
+    ),
+    "TorchScript inside": (
+        lambda: nn.Sequential(Words(), scripted()),
+        {},
+        InputError,
+        r"'1' is TorchScript \(Linear\), which cannot be exported: put the module there that it was made of",
     ),
     "weights without values": (
         lambda: Words().to("meta"),
@@ -111,6 +118,13 @@ class NoRecurrence(nn.Module):
         return self.linear(x)
 
 
+class Hidden(Words):
+    """Its answer is where nobody looks."""
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Any:
+        return SimpleNamespace(y=super().forward(x, scale=scale))
+
+
 class Flattened(nn.Module):
     """No output has a batch axis."""
 
@@ -131,6 +145,17 @@ class Narrow(Words):
             return (y @ y.new_ones(3, 2)).float()
 
 
+class Rotated(Words):
+    """A state of complex numbers, as in linear recurrent units."""
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        h, ys = torch.zeros(x.shape[0], 5, dtype=torch.complex64), []
+        for t in range(x.shape[1]):
+            h = h * torch.polar(torch.tensor(0.9), torch.tensor(0.1)) + x[:, t].to(torch.complex64)
+            ys.append(h.real)
+        return self.gru(torch.stack(ys, 1))[0] * scale
+
+
 class WideCell(rnncore.Cell):
     """A step that puts out the wrong size."""
 
@@ -147,11 +172,21 @@ UNTRACEABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
         {},
         r"NoRecurrence calls no recurrent layer .*torch.onnx.export alone is enough",
     ),
+    "no output": (
+        Hidden,
+        {},
+        r"Hidden returns a SimpleNamespace without a tensor: let forward return a tensor, or a tuple",
+    ),
     "output without a batch": (Flattened, {}, r"output 'output' of shape \[3\] has 0 batch axes, expected exactly one"),
     "bfloat16 inside": (
         Narrow,
         {},
         r"forward computes in bfloat16 \(.*test_refusals.py:\d+, in forward\), for which onnxruntime has no CPU kernels",
+    ),
+    "complex numbers": (
+        Rotated,
+        {},
+        r"a value that it carries is complex, and ONNX computes with real numbers.*test_refusals.py\", line \d+",
     ),
     "step of the wrong size": (
         lambda: Network(rnncore.Recurrent(WideCell())),

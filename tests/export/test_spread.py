@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rnncore.export.tracing.rolling.spread import over_all
+from rnncore.export.tracing.rolling.spread import over_all, placed_over_all
 
 aten = torch.ops.aten
 TURNS = 4
@@ -65,6 +65,26 @@ def test_plain_operations_are_those_of_vmap(target: Any, names: list[Any]) -> No
     wanted = torch.vmap(one, in_dims=axes[: len(tensors)])(*tensors)
     torch.testing.assert_close(got, wanted)
     assert got.dtype == wanted.dtype
+
+
+PLACES = torch.tensor([[[0], [2]], [[1], [0]], [[2], [2]], [[0], [1]]])  # [turns, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        (aten.scatter.value, [torch.zeros(2, 3), 1, PLACES, 1.0]),
+        (aten.scatter.value, [ALONG["rows"], -1, PLACES[0], 7.0]),
+        (aten.scatter.src, [torch.zeros(2, 3), -1, PLACES, ALONG["rows"]]),
+        (aten.gather.default, [ALONG["rows"], 1, PLACES]),
+        (aten.gather.default, [drawn(2, 3), -1, PLACES]),
+    ],
+)
+def test_operations_at_places_are_those_of_vmap(target: Any, args: list[Any]) -> None:
+    moves = [isinstance(value, Tensor) and value.dim() == 3 for value in args]
+    got = placed_over_all(target, args, moves, TURNS)
+    wanted = [target(*(v[t] if own else v for v, own in zip(args, moves, strict=True))) for t in range(TURNS)]
+    torch.testing.assert_close(got, torch.stack(wanted), rtol=0, atol=0)
 
 
 def test_what_is_not_known_is_left_to_vmap() -> None:

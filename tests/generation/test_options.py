@@ -14,10 +14,12 @@ from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, LanguageMo
 from rnncore.export import export_generator, export_model, export_translator
 from rnncore.export.decoding import translator
 from rnncore.export.int8 import rewriting
+from rnncore.export.progress import Progress
 from rnncore.runtime.errors import ExportError, InputError, VerificationError
 from tests.generation.models import WORDS, encoder_decoder, halves, randomize, streaming_file, vocabulary
 
 UNITS = 37
+GOLDEN = "recording golden cases"
 
 
 @cache
@@ -61,10 +63,19 @@ def test_a_generator_in_int8_writes_what_its_int8_model_writes(tmp_path: Path) -
         assert all(abs(a - b) < 0.1 * max(1.0, abs(b)) for a, b in first), "int8 of this model, not of another"
 
 
-def test_a_translator_in_int8_is_held_to_pytorch_and_to_its_own_steps(tmp_path: Path) -> None:
+def test_a_translator_in_int8_is_held_to_pytorch_and_to_its_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[str] = []
+    monkeypatch.setattr(Progress, "now", lambda _, stage: stages.append(stage))
     plain = export_translator(speller(), tmp_path / "plain.onnx", form="auto", target="onnxruntime")
     assert "fused" in runtime.load(plain.path).metadata["rnncore.form"]
     report = export_translator(speller(), tmp_path / "int8.onnx", quantize="int8", form="auto")
+    assert stages[-4:] == [
+        "writing loops",
+        *(f"comparing {what} with PyTorch" for what in ("the file", "int8")),
+        GOLDEN,
+    ]
     stored = report.verification
     assert "weights in int8" in str(report) and "<table>" in report._repr_html_()
     assert 0 < stored["int8"]["worst_rms"] < 0.1 and stored["float32"]["tokens"] > 100 and stored["searches"] > 0

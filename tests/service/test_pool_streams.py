@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import Any
 
@@ -14,6 +15,7 @@ from rnncore.runtime.session.session import Engine
 from tests.runtime.data import model, sequence
 from tests.runtime.files import IDS, Spec
 from tests.service.alone import alone, assert_same
+from tests.service.test_pool import until
 
 SPEC = Spec(lengths=True, learned=True)
 A, B = (sequence(SPEC, np.random.default_rng(seed), 3) for seed in (31, 32))
@@ -170,7 +172,8 @@ def test_a_fork_goes_on_from_here_without_callbacks_under_a_key_of_its_own() -> 
             model(SPEC).pool(on_evict=5)  # type: ignore[arg-type]
 
 
-def test_a_push_that_fails_fails_alone_and_is_counted() -> None:
+def test_a_push_that_fails_fails_alone_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rnncore")
     spec = Spec(ids=True, learned=True)
     ids = np.array([1, 2, 3])
     with model(spec).pool(max_batch=3, max_wait_ms=60_000) as pool:
@@ -182,6 +185,7 @@ def test_a_push_that_fails_fails_alone_and_is_counted() -> None:
             assert_same(push.result(60), alone(spec, [(ids,)])[0])
         stats = pool.stats()
         assert (stats["failed"], stats["pending"], streams[1].steps) == (1, 0, 0)
+    assert sum(m.startswith("a batch of 3 pushes failed, they are run one by one: ") for m in caplog.messages) == 1
 
 
 def test_a_stream_that_cannot_count_further_is_told_and_goes_on_when_it_can() -> None:
@@ -210,3 +214,44 @@ def test_a_pool_that_nobody_holds_ends_its_threads() -> None:
     for thread in mine:
         thread.join(60)
     assert not any(thread.is_alive() for thread in mine)
+
+
+def test_a_pending_stream_is_not_touched_and_says_by_what(held: threading.Event) -> None:
+    with model(SPEC).pool(max_wait_ms=0) as pool:
+        stream = pool.open()
+        start = stream.state
+        push = stream.submit(A)
+        uses: dict[str, Any] = {
+            "save": stream.save,
+            "fork": stream.fork,
+            "reset": stream.reset,
+            "read": lambda: stream.state,
+            "change": lambda: stream.set_state(start),
+        }
+        for verb, use in uses.items():
+            with pytest.raises(runtime.StreamBusyError) as caught:
+                use()
+            assert str(caught.value) == f"pushes of this stream are pending: wait for them before you {verb} it"
+        held.set()
+        assert_same(push.result(60), WANTED[0])
+
+
+def test_a_submitted_chunk_waits_for_its_place_and_closing_for_what_runs(held: threading.Event) -> None:
+    pool = model(SPEC).pool(max_pending=1, max_wait_ms=0, on_overload="wait")
+    first, second = pool.open(), pool.open()
+    running = first.submit(A)
+    told: list[Any] = []
+    waiter = threading.Thread(target=lambda: told.append(second.submit(A, timeout_s=60).result(60)))
+    waiter.start()
+    until(lambda: pool.stats()["waiting"] == 1)
+    held.set()
+    waiter.join(60)
+    assert_same(running.result(60), WANTED[0])
+    assert_same(told[0], WANTED[0])
+    held.clear()
+    last = first.submit(B)
+    until(lambda: pool._scheduler._running == 1)
+    assert pool.close(timeout_s=0.01) is False and pool.closed
+    held.set()
+    assert_same(last.result(60), WANTED[1])
+    assert pool.close(timeout_s=60) is True

@@ -12,7 +12,7 @@ from rnncore.export.tracing.rolling.evaluation import Evaluation, execute, given
 from rnncore.export.tracing.rolling.log import leaves, mapped
 from rnncore.export.tracing.rolling.places import Key, Places
 from rnncore.export.tracing.rolling.relations import ListItem, LoopItem, Number, Same
-from rnncore.export.tracing.rolling.spread import over_all
+from rnncore.export.tracing.rolling.spread import PLACED, over_all, placed_over_all
 from rnncore.runtime.errors import ExportError
 
 aten = torch.ops.aten
@@ -94,11 +94,13 @@ class AllAtOnce:
         """Run ``places`` for all iterations: what they give is put in :attr:`along`."""
         for n, place in enumerate(places):
             # Under vmap torch takes the sizes of these for constants.
-            joins, rows = self._places.statement(place).op.target in _LISTS, self._rows_along(place, places[:n])
-            if joins or rows is not None:
+            target, rows = self._places.statement(place).op.target, self._rows_along(place, places[:n])
+            if target in _LISTS or target in PLACED or rows is not None:
                 self.run(places[:n])
-                if joins:
+                if target in _LISTS:
                     self.along[place, 0] = self._joined_at_once(place)
+                elif target in PLACED:
+                    self.along[place, 0] = self._placed_at_once(place)
                 else:
                     self._rows_at_once(place, rows)
                 places = places[n + 1 :]
@@ -164,6 +166,15 @@ class AllAtOnce:
                 value = self._places.lookup(self._evaluation, self._fixed)(relation)
                 found.append(value.unsqueeze(0).expand(self._turns, *value.shape))
         return statement.op.target(found, dim + 1 if dim >= 0 else dim)
+
+    def _placed_at_once(self, place: int) -> Tensor:
+        """``scatter`` or ``gather`` of one iteration for all of them."""
+        statement = self._places.statement(place)
+        lookup = self._places.lookup(self._evaluation, {**self._fixed, **self.along})
+        args, named = listed(mapped(statement.arguments, lookup))
+        args, _ = statement.op.with_arguments((args, named))
+        keys = [(r.place, r.part) if isinstance(r, Same) else r for r in statement.arguments[0]]
+        return placed_over_all(statement.op.target, args, [key in self.along for key in keys], self._turns)
 
     def _rows_along(self, place: int, before: Sequence[int]) -> Key | None:
         """What a layer of images reads, if that is its only argument that differs between iterations."""

@@ -60,14 +60,23 @@ class LoopShapes:
             formulas, dtype = statement.shapes[key.part], statement.op.dtypes[key.part]
         else:
             _, formulas, dtype = self.shape(key)
+        if dtype.is_complex:
+            raise ExportError(
+                f"a loop over time cannot be rolled: {what} is complex, and ONNX computes with real numbers: carry the real and "
+                f"the imaginary part as two values{self._line(key)}"
+            )
         batch = [axis for axis, f in enumerate(formulas) if f is not None and f.terms == self.rows.terms]
         others = [f for axis, f in enumerate(formulas) if axis not in batch[:1]]
         free = tuple((axis, f) for axis, f in enumerate(others) if f is not None and not f.constant)
         if None in others or (free and not may_be_free) or any(BATCH in f.axes for _, f in free):
-            line = self._places.statement(key[0]).op.lines[-1:] if isinstance(key, tuple) else ()
             raise ExportError(
                 f"a loop over time cannot be rolled: {what} has a size that is not the same in every step, or follows an "
-                f"axis of the inputs{''.join(f'{chr(10)}  {at}' for at in line)}"
+                f"axis of the inputs{self._line(key)}"
             )
         shape = tuple(f(self._log.sizes) for f in others if f is not None)
         return Packing(shape, batch[0] if batch else None, dtype, free)
+
+    def _line(self, key: Key) -> str:
+        """The user's line behind a place, on a line of its own."""
+        lines = self._places.statement(key[0]).op.lines[-1:] if isinstance(key, tuple) else ()
+        return "".join(f"\n  {line}" for line in lines)

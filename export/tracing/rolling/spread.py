@@ -35,6 +35,20 @@ def over_all(target: Any, args: Sequence[Any], named: Mapping[str, Any], moves: 
     return None if rule is None or named else rule(args)
 
 
+PLACED = (aten.scatter.value, aten.scatter.src, aten.gather.default)
+"""Operations at places along an axis, of whose tensors vmap takes the sizes for constants."""
+
+
+def placed_over_all(target: Any, args: Sequence[Any], moves: Sequence[bool], turns: Any) -> Tensor:
+    """One of :data:`PLACED` for all ``turns`` iterations at once."""
+    spread: list[Any] = [
+        part.unsqueeze(0).expand(turns, *part.shape) if isinstance(part, Tensor) and not own else part
+        for part, own in zip(args, moves, strict=True)
+    ]
+    value, dim, *others = spread
+    return target(value, _behind(dim), *others)
+
+
 def _aligned(args: Sequence[Any], moves: Sequence[bool]) -> list[Any]:
     """``args`` with axes behind the first where those of one iteration have fewer axes than others."""
     ranks = [v.dim() - own for v, own in zip(args, moves, strict=True) if isinstance(v, Tensor)]

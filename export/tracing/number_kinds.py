@@ -1,4 +1,4 @@
-"""Narrow floats that an export meets: autocast around it, and bfloat16 inside forward."""
+"""Numbers that a file cannot compute with: autocast around an export, bfloat16 and complex numbers inside forward."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def refuse_bfloat16(program: ExportedProgram) -> None:
                 f"forward computes in {str(value.dtype).removeprefix('torch.')}{f' ({line})' if line else ''}, for which "
                 "onnxruntime has no CPU kernels: leave out autocast or the cast there for the export"
             )
+
+
+def why_not_complex(program: ExportedProgram) -> str:
+    """What to say of the first complex numbers in ``program``, empty if there are none."""
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and value.dtype.is_complex:
+            line = line_of_node(node)
+            return (
+                f"it computes with complex numbers{f' ({line})' if line else ''}, for which ONNX has few operators: compute with "
+                "their real and imaginary parts as two tensors, as torch.view_as_real gives them"
+            )
+    return ""
