@@ -98,7 +98,8 @@ def states_from_zeros(step: nn.Module, example: Example) -> dict[str, str]:
             straight = list(named_tensors(example.call(step, [i.value for i in example.inputs]), ""))
         moved = list(named_tensors(example.call(step, other), ""))
     notice = [k for k, (_, value) in enumerate(straight) if not torch.equal(value, moved[k][1])]
-    names, pairs = _names([name for name, _ in straight], example.names), {}
+    names = _names([name for name, _ in straight], example.names)
+    pairs: dict[str, str] = {}
     for kind in dict.fromkeys((own.value.shape, own.value.dtype) for own in zeros):
         alike = [own for own in zeros if (own.value.shape, own.value.dtype) == kind]
         fits = [k for k in notice if (straight[k][1].shape, straight[k][1].dtype) == kind]
