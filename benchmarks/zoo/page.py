@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.zoo.subject import ENTRIES
 
+_OFF_LIST = Path(__file__).with_name("off_list.md")
 _HEAD = """# The zoo: other people's classes
 
 Public recurrent classes, untouched, with random weights, exported by the call of their README. `scripts/zoo` makes an
@@ -27,7 +28,7 @@ def write_page(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """docs/zoo.md from the results by class."""
     built = {key: own for key, own in found.items() if own["state"] != "not built"}
     parts = (_HEAD.format(relative=1e-4, summary=_summary(built)), _table(built), _refusals(built), _left_out(found))
-    path.write_text("".join(parts))
+    path.write_text("".join((*parts, _OFF_LIST.read_text())))
 
 
 def _summary(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -34,7 +34,7 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     fixed, tied, said = _given(example, given or {})
     found = find_groups(prober, fixed, [tied[name] for name in tied])
     idle = [group for group in found if group.places[0] not in said and _is_idle(example, group)]
-    groups = [g for g in found if g not in idle and (g.places[0] in said or not _only_doubles(g))]
+    groups = [g for g in found if g not in idle and (g.places[0] in said or not _by_accident(g))]
     prober.base.update({place: 1 for group in idle for place in group.places})
     names = _names(prober, example, groups, said)
     joined = _with_strangers(prober, example, groups, names)
@@ -185,10 +185,16 @@ def _is_idle(example: Example, group: Group) -> bool:
     return ones and len(set(group.outcomes.values())) == 1
 
 
-def _only_doubles(group: Group) -> bool:
-    """Whether an axis takes its size in the example and twice that, and nothing else: two frames may stand in one row."""
+def _by_accident(group: Group) -> bool:
+    """Whether an axis takes multiples of its size in the example only, and they are not what the module is for.
+
+    Two frames may stand in one row, no three; points of two numbers that view(-1, 2) takes apart are more steps, of which no
+    output tells.
+    """
     size = group.size
-    return size > 1 and group.multiple == size and 2 * size in group.outcomes and 3 * size not in group.outcomes
+    if size == 1 or group.multiple != size or 2 * size not in group.outcomes:
+        return False
+    return 3 * size not in group.outcomes or len({outcome.shapes for outcome in group.outcomes.values()}) == 1
 
 
 def _own_name(example: Example, group: Group, names: Mapping[int, str]) -> str:
@@ -244,7 +250,7 @@ def _batch_and_time(
     if batch is None:
         batch = next((k for k in usual[BATCH] if k != time), None)
         # Of steps that are counted out there are never fewer; of rows there may be one.
-        if None not in (batch, time) and groups[batch].minimum > 1 == groups[time].minimum and time in usual[TIME]:
+        if batch is not None and time in usual[TIME] and groups[batch].minimum > 1 == groups[time].minimum:
             batch, time = (time, batch) if _rows_apart(prober, groups[time]) else (batch, time)
     if batch is None:
         batch = next((k for k in others if _rows_apart(prober, groups[k])), None)

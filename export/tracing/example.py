@@ -371,6 +371,12 @@ def check_runs(example: Example, module: nn.Module) -> Any:
     """Run the user's own example once, so that a failure there is told apart from a failure of the export."""
     try:
         with torch.no_grad():
-            return example.call(module, [i.value for i in example.inputs])
+            result = example.call(module, [i.value for i in example.inputs])
     except Exception as error:
         raise ExportError(f"{type(module).__name__} fails on the example itself: {error}") from error
+    if not list(named_tensors(result, "")):
+        raise ExportError(
+            f"{type(module).__name__} returns a {type(result).__name__} without a tensor: let forward return a tensor, or a "
+            "tuple, list, dict or dataclass of tensors"
+        )
+    return result

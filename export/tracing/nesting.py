@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 
 def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor inside tuples, lists and dicts, named by its path: ``name``, ``name_0``, ``name_key``."""
+    """Every tensor inside tuples, lists, dicts and dataclasses, named by its path: ``name``, ``name_0``, ``name_key``."""
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from named_tensors(item, f"{name}_{key}" if name else str(key))
     elif isinstance(value, tuple | list):
-        fields = getattr(value, "_fields", range(len(value)))
-        for key, item in zip(fields, value, strict=True):
+        keys = getattr(value, "_fields", range(len(value)))
+        for key, item in zip(keys, value, strict=True):
             yield from named_tensors(item, f"{name}_{key}" if name else str(key))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from named_tensors({field.name: getattr(value, field.name) for field in fields(value)}, name)
 
 
 def with_tensors(value: Any, tensors: Iterator[Any]) -> Any:
@@ -30,4 +33,8 @@ def with_tensors(value: Any, tensors: Iterator[Any]) -> Any:
     if isinstance(value, tuple | list):
         items = [with_tensors(item, tensors) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{field.name: with_tensors(getattr(value, field.name), tensors) for field in fields(value)}
+        )
     return value

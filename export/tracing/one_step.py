@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rnncore.export.tracing.example import Example, Input
 from rnncore.export.tracing.nesting import named_tensors
@@ -21,6 +22,7 @@ from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.axes import BATCH, TIME, Size
 
 _STEPS = 6  # of the example that is made
+_RECURRENT = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 class OverTime(nn.Module):
@@ -82,30 +84,50 @@ def states_from_zeros(step: nn.Module, example: Example) -> dict[str, str]:
     """Inputs of a step that the example starts from zeros, each with the output that it becomes; none if that is not clear.
 
     Nobody shows how a module is called with nothing but zeros, unless that is where a state starts.  Every such input has an
-    output of its shape, in the same order, which notices what is in the state.
+    output of its shape, in the same order, which notices what is in the state; where more outputs do, the state is the one
+    that a recurrent layer gave.
     """
     zeros = [own for own in example.inputs if _starts_from_zeros(own)]
     fixed = with_fixed_states(example, [own.name for own in zeros])
     if not zeros or not is_one_step(fixed) or all(BATCH not in own.axes or own in zeros for own in example.inputs):
         return {}
     other = [torch.randn_like(own.value) if own in zeros else own.value for own in example.inputs]
+    recurrent = _RecurrentResults()
     with torch.no_grad():
-        straight, moved = (
-            list(named_tensors(example.call(step, tensors), ""))
-            for tensors in ([i.value for i in example.inputs], other)
-        )
-    names, pairs, place = _names([name for name, _ in straight], example.names), {}, 0
-    for own in zeros:
-        fits = [
-            k
-            for k in range(place, len(straight))
-            if straight[k][1].shape == own.value.shape and straight[k][1].dtype == own.value.dtype
-        ]
-        if not fits or torch.equal(straight[fits[0]][1], moved[fits[0]][1]):
+        with recurrent:
+            straight = list(named_tensors(example.call(step, [i.value for i in example.inputs]), ""))
+        moved = list(named_tensors(example.call(step, other), ""))
+    notice = [k for k, (_, value) in enumerate(straight) if not torch.equal(value, moved[k][1])]
+    names = _names([name for name, _ in straight], example.names)
+    pairs: dict[str, str] = {}
+    for kind in dict.fromkeys((own.value.shape, own.value.dtype) for own in zeros):
+        alike = [own for own in zeros if (own.value.shape, own.value.dtype) == kind]
+        fits = [k for k in notice if (straight[k][1].shape, straight[k][1].dtype) == kind]
+        if len(fits) > len(alike):  # a layer of as many units on top, say: the state is what a recurrent layer gave
+            fits = recurrent.among(fits, [value for _, value in straight])
+        if len(fits) != len(alike):
             return {}
-        pairs[own.name] = names[fits[0]]
-        place = fits[0] + 1
-    return pairs
+        pairs |= {own.name: names[k] for own, k in zip(alike, fits, strict=True)}
+    return {own.name: pairs[own.name] for own in zeros}
+
+
+class _RecurrentResults(TorchFunctionMode):
+    """Keeps what torch's recurrent functions give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in _RECURRENT:
+            self._found += [value.clone() for value in (result if isinstance(result, tuple) else (result,))]
+        return result
+
+    def among(self, places: Sequence[int], values: Sequence[Tensor]) -> list[int]:
+        """Those of ``places`` whose value is such a result, of equal values the last."""
+        own = [k for k in places if any(torch.equal(values[k].flatten(), found.flatten()) for found in self._found)]
+        return [k for k in own if not any(other > k and torch.equal(values[other], values[k]) for other in own)]
 
 
 def _starts_from_zeros(own: Input) -> bool:

@@ -75,6 +75,15 @@ def regrouped() -> Net:
     return _made(run, gru=nn.GRU(4, 5, batch_first=True))
 
 
+def points() -> Net:
+    """[time, batch, 2], embedded as one long list of points; what the last step leaves."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        return s.gru(s.embed(x.reshape(-1, 2)).view(-1, x.shape[1], 3))[1][0]
+
+    return _made(run, embed=nn.Linear(2, 3), gru=nn.GRU(3, 5))
+
+
 def letters() -> Net:
     """[batch, words, letters, 3]: a layer over letters, one over words."""
 

@@ -66,6 +66,7 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], Any, list[Any], list[str], tuple
     "triples": (kinds.triples, X, [("batch", "time", None)], ["batch time//3 5"], (3, 3)),
     "put together again": (kinds.put_together, torch.randn(2, 40), [("batch", "time")], ["batch time"], (4, 4)),
     "counted out": (kinds.CountedOut, torch.randn(12, 2, 4), [("time", "batch", None)], ["batch 5"], (12, 1)),
+    "points": (kinds.points, torch.randn(9, 3, 2), [("time", "batch", None)], ["batch 5"], (1, 1)),
     "free by accident": (kinds.regrouped, X, [("batch", "time", None)], ["batch time 5"], (1, 1)),
     "upsampled": (kinds.upsampled, X, [("batch", "time", None)], ["batch 2 2*time"], (1, 1)),
     "fixed time": (kinds.fixed_time, X, [("batch", None, None)], ["batch 2"], None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,13 @@ from tests.tolerances import fixed
 pytestmark = pytest.mark.slow
 
 
+@dataclass
+class Ends:
+    h: Tensor
+    c: Tensor
+    remark: str = "of the upper layer"
+
+
 class Speech(nn.Module):
     """Nested inputs of three dtypes, nested outputs with and without time, a dropout, a layer used twice."""
 
@@ -36,7 +44,7 @@ class Speech(nn.Module):
         twice, _ = self.shared(self.dropout(once))
         who = speaker.unsqueeze(1).expand(-1, ids.shape[1], -1)
         y, (h, c) = self.top(torch.cat((twice, who), 2))
-        return {"y": y * gain, "ends": (h[-1], c[-1]), "loud": sound["energy"] > 0}
+        return {"y": y * gain, "ends": Ends(h[-1], c[-1]), "loud": sound["energy"] > 0}
 
 
 def example(batch: int, time: int, seed: int = 0) -> dict[str, object]:
@@ -89,7 +97,9 @@ def test_nested_inputs_and_outputs(speech: tuple[Speech, runtime.Model]) -> None
     got = model.run(**flat(call))
     with torch.no_grad():
         expected = module(**call, gain=0.5)
-    for name, want in zip(model.outputs, (expected["y"], *expected["ends"], expected["loud"]), strict=True):
+    for name, want in zip(
+        model.outputs, (expected["y"], expected["ends"].h, expected["ends"].c, expected["loud"]), strict=True
+    ):
         assert got[name].dtype == want.numpy().dtype
         np.testing.assert_allclose(got[name], want, rtol=0, atol=fixed("float32 same steps"), err_msg=name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -35,6 +35,12 @@ X = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1))
 Pair = namedtuple("Pair", "left right")
 
 
+@dataclass(frozen=True)
+class Sides:
+    left: Any
+    right: Any
+
+
 class Takes(nn.Module):
     def forward(self, x: Tensor, other: Any = None, *, flag: bool = False) -> Tensor:
         return x + 1
@@ -52,12 +58,13 @@ def drawn(seed: int = 0) -> torch.Generator:
 
 # ------------------------------------------------------------------------------------------------------ nested arguments
 def test_tensors_are_named_by_their_places_and_put_back() -> None:
-    value = {"a": [X, (X + 1,)], "b": Pair(X + 2, 5), "c": "text"}
+    value = {"a": [X, (X + 1,)], "b": Pair(X + 2, 5), "c": "text", "d": Sides(None, [X + 3])}
     found = dict(named_tensors(value, "v"))
-    assert list(found) == ["v_a_0", "v_a_1_0", "v_b_left"] and found["v_b_left"] is value["b"].left
-    assert list(dict(named_tensors(value, ""))) == ["a_0", "a_1_0", "b_left"]
-    again = with_tensors(value, iter([1, 2, 3]))
-    assert again == {"a": [1, (2,)], "b": Pair(3, 5), "c": "text"} and type(again["b"]) is Pair
+    assert list(found) == ["v_a_0", "v_a_1_0", "v_b_left", "v_d_right_0"] and found["v_b_left"] is value["b"].left
+    assert list(dict(named_tensors(value, ""))) == ["a_0", "a_1_0", "b_left", "d_right_0"]
+    again = with_tensors(value, iter([1, 2, 3, 4]))
+    assert again == {"a": [1, (2,)], "b": Pair(3, 5), "c": "text", "d": Sides(None, [4])} and type(again["b"]) is Pair
+    assert list(named_tensors(Sides, "v")) == [] and with_tensors(Sides, iter([])) is Sides
 
 
 @pytest.mark.parametrize(

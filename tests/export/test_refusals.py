@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -117,6 +118,13 @@ class NoRecurrence(nn.Module):
         return self.linear(x)
 
 
+class Hidden(Words):
+    """Its answer is where nobody looks."""
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Any:
+        return SimpleNamespace(y=super().forward(x, scale=scale))
+
+
 class Flattened(nn.Module):
     """No output has a batch axis."""
 
@@ -163,6 +171,11 @@ UNTRACEABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
         NoRecurrence,
         {},
         r"NoRecurrence calls no recurrent layer .*torch.onnx.export alone is enough",
+    ),
+    "no output": (
+        Hidden,
+        {},
+        r"Hidden returns a SimpleNamespace without a tensor: let forward return a tensor, or a tuple",
     ),
     "output without a batch": (Flattened, {}, r"output 'output' of shape \[3\] has 0 batch axes, expected exactly one"),
     "bfloat16 inside": (

@@ -41,10 +41,11 @@ PLACED = (aten.scatter.value, aten.scatter.src, aten.gather.default)
 
 def placed_over_all(target: Any, args: Sequence[Any], moves: Sequence[bool], turns: Any) -> Tensor:
     """One of :data:`PLACED` for all ``turns`` iterations at once."""
-    value, dim, *others = [
+    spread: list[Any] = [
         part.unsqueeze(0).expand(turns, *part.shape) if isinstance(part, Tensor) and not own else part
         for part, own in zip(args, moves, strict=True)
     ]
+    value, dim, *others = spread
     return target(value, _behind(dim), *others)
 
 
