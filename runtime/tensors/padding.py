@@ -11,10 +11,8 @@ from rnncore.runtime.tensors.specs import Slot
 
 
 def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
-    """The items of a whole output with a time axis, each cut to its length: copies, but for a sequence that went alone."""
+    """The items of a whole output with a time axis, each a copy cut to its length."""
     rows = slot.rows(output)
-    if len(lengths) == 1 and rows.shape[1] == slot.steps(lengths[0]):
-        return [np.ascontiguousarray(slot.item_from_row(rows[0]))]
     return [slot.item_from_row(rows[i, : slot.steps(n)]).copy() for i, n in enumerate(lengths)]
 
 
