@@ -113,6 +113,7 @@ PACKAGES = {
                 "pool_parts",
                 "pool_telling",
                 "pool_api",
+                "pool_streams",
                 "slices",
                 "swap_and_metrics",
                 "pool",
