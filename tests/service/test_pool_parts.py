@@ -387,3 +387,40 @@ def test_dropped_and_departed_streams_go_with_the_next_look(make: Make) -> None:
     assert list(scheduler.queues.values()) == [c] and len(scheduler.resident) == 1 and c.row >= 0
     assert a.closed and isinstance(lost.error, runtime.StateError) and scheduler.pending == 0
     assert not scheduler.dropped and not scheduler.departed
+
+
+def test_only_who_waits_and_has_a_place_is_told_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = make(max_pending=2, waits=True)
+    a, b, c = opened(scheduler, 3)
+    first, second, waits = (pushed(scheduler, queue) for queue in (a, b, c))
+    assert taken(scheduler) == [first, second] and waits.stage is WAITING
+    finished(scheduler, [first])
+    late = pushed(scheduler, a)
+    finished(scheduler, [second])
+    scheduler.fill(late, {"x": CHUNK})
+    assert waits.placed and waits.stage is WAITING and late.placed and late.stage is QUEUED
+    told: list[PushRequest] = []
+    monkeypatch.setattr(scheduler.notifier, "tell_later", told.extend)
+    scheduler._torn = True
+    scheduler.settle()
+    assert told == [waits]
+
+
+def test_a_stream_that_was_half_closed_is_closed_with_the_next_look(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = make()
+    (a, b) = opened(scheduler, 2)
+    lost, kept = pushed(scheduler, a), pushed(scheduler, b)
+
+    def broken_off(requests: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler.notifier, "tell_later", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            scheduler.close_stream(a)
+    assert scheduler.pending == 2 and a.requests
+    scheduler.settle()
+    assert scheduler.pending == 1 and not a.requests and lost.stage is OVER and list(scheduler.queues.values()) == [b]
+    assert taken(scheduler) == [kept]
