@@ -48,9 +48,7 @@ def _edge(points: Mapping[int, int], ask: Callable[[int], int | None], multiple:
     """The least n, of multiples, at which the size is what it is at the largest point: where a stride begins."""
     ordered = sorted(points)
     high, wanted = ordered[-1], points[ordered[-1]]
-    low = max((n for n in ordered if points[n] < wanted), default=None)
-    if low is None:
-        return None
+    low = max(n for n in ordered if points[n] < wanted)
     while high - low > multiple:
         middle = low + (high - low) // (2 * multiple) * multiple
         size = ask(middle)

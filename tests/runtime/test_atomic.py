@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -112,6 +113,18 @@ def test_a_companion_that_is_missing_leaves_the_old_file(tmp_path: Path) -> None
         new.path.touch()
         new.needs.add("m.00bb.data")
     assert names(tmp_path) == ["m", "m.00aa.data"] and path.read_text() == "needs ('m.00aa.data',)"
+
+
+def test_where_there_are_no_locks_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some network drives."""
+
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("rnncore.runtime.format.workplace.fcntl.flock", unknown)
+    with only_one(tmp_path, wait_s=0), replacing(tmp_path / "m") as new:
+        new.write_text("new")
+    assert (tmp_path / "m").read_text() == "new" and names(tmp_path) == ["m"]
 
 
 def abandoned(folder: Path, name: str) -> Path:

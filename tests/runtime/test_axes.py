@@ -56,8 +56,9 @@ def test_a_size_travels_as_data(size: Size) -> None:
     ids=str,
 )
 def test_other_data_are_no_size(data: Any) -> None:
-    with pytest.raises((ValueError, TypeError, KeyError)):
+    with pytest.raises((ValueError, TypeError, KeyError)) as refused:
         size_from_data(data)
+    assert str(refused.value) != "None"
     assert size_from_data((1 << 48) - 1) == (1 << 48) - 1
 
 
@@ -142,3 +143,5 @@ def test_sizes_without_a_rule_are_refused() -> None:
     assert fit_steps("n", {4: 4, 9: 9}, lambda _: None) == "n"
     assert str(fit_steps("n", {10: 5, 21: 10}, lambda n: n // 2)) == "n//2"
     assert str(fit_steps("n", {10: 5, 21: 11}, lambda n: (n + 1) // 2)) == "(n+1)//2"
+    # Where a stride begins decides: (n+1)//6 goes through both points as well.
+    assert str(fit_steps("n", {5: 1, 40: 6}, lambda n: (n + 2) // 7)) == "(n+2)//7"
