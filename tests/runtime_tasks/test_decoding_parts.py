@@ -171,11 +171,12 @@ def test_a_language_model_lends_its_weight_to_labels() -> None:
             LanguageFusion(model, "ab", weight)  # type: ignore[arg-type]
     fusion = LanguageFusion(model, ("a", "b"), 0.25)
     state, first = fusion.start()
-    state, second = fusion.advance(state, np.array([0, 0]), np.array([1, -1]))
-    np.testing.assert_array_equal(second[1], first[0])
-    wanted = [0.25 * (model.score(f"b{c}", eos=False) - model.score("b", eos=False)) for c in "ab"]
-    np.testing.assert_allclose(second[0], wanted, atol=fixed("float32 score"))
-    ends = fusion.end(state)
+    for label, letter in enumerate("ab"):
+        after, second = fusion.advance(state, np.array([0, 0]), np.array([label, -1]))
+        np.testing.assert_array_equal(second[1], first[0])
+        wanted = [0.25 * (model.score(f"{letter}{c}", eos=False) - model.score(letter, eos=False)) for c in "ab"]
+        np.testing.assert_allclose(second[0], wanted, atol=fixed("float32 score"))
+    ends = fusion.end(after)
     wanted_end = 0.25 * (model.score("b", eos=True) - model.score("b", eos=False))
     assert ends[0] == pytest.approx(wanted_end, abs=fixed("float32 score"))
     assert not LanguageFusion(model, ("a", "b"), 0.0).start()[1].any()

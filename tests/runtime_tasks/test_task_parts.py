@@ -187,7 +187,9 @@ def test_text_of_frames_as_they_come_is_that_of_the_whole() -> None:
     whole = task.recognise(LONG)
     for cut in range(len(LONG) + 1):
         with task.stream() as stream:
-            assert stream.push(LONG[:cut]) + stream.push(LONG[cut:]) == whole, cut
+            first = stream.push(LONG[:cut])
+            twin = stream.fork()
+            assert first + stream.push(LONG[cut:]) == first + twin.push(LONG[cut:]) == whole, cut
     with task.stream() as stream:
         first = stream.push(LONG[:5])
         twin = stream.fork()
