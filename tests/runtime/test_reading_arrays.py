@@ -110,6 +110,9 @@ def test_chunks_that_are_right_are_known_at_once() -> None:
     assert copied is not None and copied[1] == 4 and not np.shares_memory(copied[0]["x"], right)
     for wrong in ((right.astype(float),), (x(4, 3),), (x(2),), (right.tolist(),), (x(1, 4, 2),)):
         assert alone.read_copies(wrong) is None
+    ids = FastReader(layout(IDS))
+    assert ids.read_copies((np.array([1, 8]),)) is not None and ids.read_copies((np.array([1, 9]),)) is None
+    assert FastReader(layout(X, max_steps=3)).read_copies((right,)) is None
 
 
 def test_chunks_of_many_streams_are_alike_or_not() -> None:
