@@ -78,10 +78,15 @@ def files_of(model: TaskModel, *, accuracy_data: Sequence[Any] | None = None, **
 
 
 def translator_files(model: EncoderDecoder, source: Vocabulary, target: Vocabulary) -> Files:
-    """The file of a translator, which there is in float32 only."""
-    path = Path(tempfile.mkdtemp(prefix="rnncore-applications-")) / "model.onnx"
-    export_translator(model, path, source_vocabulary=source, target_vocabulary=target)
-    return Files(path, None, "Translators are not written in int8.")
+    """As :func:`files_of`, of a translator."""
+    folder = Path(tempfile.mkdtemp(prefix="rnncore-applications-"))
+    whole, small = folder / "model.onnx", folder / "int8.onnx"
+    export_translator(model, whole, source_vocabulary=source, target_vocabulary=target)
+    try:
+        export_translator(model, small, source_vocabulary=source, target_vocabulary=target, quantize="int8")
+    except RnncoreError as refusal:
+        return Files(whole, None, str(refusal).splitlines()[0])
+    return Files(whole, small, "")
 
 
 def step_us(answer: Callable[[Any], object], inputs: Sequence[Any], steps: int, rounds: int = 5) -> float:

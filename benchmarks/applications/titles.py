@@ -16,7 +16,7 @@ from rnncore import CellConfig, EncoderDecoder, EncoderDecoderConfig, runtime
 from rnncore.text import Vocabulary, subword_vocabulary
 from rnncore.training import fit
 
-FLOORS: dict[str, float] = {}
+FLOORS = {"translation, titles English to German": 33.0}
 BEAM, LONGEST = 5, 80
 
 Pair = tuple[str, str]
