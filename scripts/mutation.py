@@ -125,7 +125,10 @@ PACKAGES = {
     ),
     "export/verification": Package(
         "rnncore/export/verification",
-        _in("proof", "verification_parts", "bench", "judging", "structure", "repeatable", "sizes"),
+        (
+            *_in("proof", "verification_parts", "bench", "judging", "structure", "repeatable", "sizes"),
+            *_in("export", "masks"),
+        ),
     ),
     "export/tracing": Package(
         "rnncore/export/tracing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from rnncore.export.verification.reference import Reference, first_line
 from rnncore.export.verification.rows import counted_cases
 from rnncore.export.verification.sizes import Sizes, broken_at, chunkings
 from rnncore.export.verification.streams import _short, longest_stream, whole_chunks
-from rnncore.export.verification.verifier import size_of
+from rnncore.export.verification.verifier import Verifier, size_of
 from rnncore.runtime.errors import ExportError
 from tests.proof.small_files import File, Sum, Totals, X, recorder
 
@@ -70,6 +71,33 @@ def test_what_turns_too_far_away_is_said() -> None:
         reaches.streams[0] == 8192 and (1, 8192) in reaches.whole and all(steps <= 8192 for _, steps in reaches.whole)
     )
     assert Sizes.of(SizeLimits((), (Number(TIME, 8176, "x"),), 8176), 5).too_far == ""
+    both = guard((BATCH, TIME), lambda s: s[BATCH] + s[TIME] <= 10**8, 10**8)
+    assert Sizes.of(SizeLimits((both,)), 5).unchecked == (both,)
+
+
+def test_sizes_that_no_file_takes_are_passed_over() -> None:
+    asks: Any = SimpleNamespace(
+        sizes=SimpleNamespace(whole=[(1, 3), (1, 4), (1, 5), (1, 6)]),
+        takes=lambda batch, time: time % 2 == 0,
+        _unless_left_out=lambda model, batch, time: (batch, time),
+    )
+    found: list[Any] = list(Verifier._both_sides(asks, None))  # type: ignore[arg-type]
+    assert found == [(1, 4), (1, 6)]
+
+
+def test_an_input_called_lengths_that_is_none_goes_by_its_place() -> None:
+    """As with ``lengths=False``: it is no keyword then."""
+    asked: list[Any] = []
+
+    def run(*places: np.ndarray, lengths: Any = None, **named: np.ndarray) -> np.ndarray:
+        asked.append((*(array.tolist() for array in places), lengths))
+        return places[0]
+
+    model: Any = SimpleNamespace(run=run, inputs=("lengths", "x"))
+    x, lengths = torch.ones(1, 2), torch.tensor([2])
+    bench: Any = SimpleNamespace(named=lambda tensors: list(zip(("x", "lengths"), tensors, strict=True)))
+    Bench.run(bench, model, [x, lengths])
+    assert asked == [([2], [[1.0, 1.0]], None)]
 
 
 def test_many_numbers_are_spread_with_the_first_and_the_last() -> None:
