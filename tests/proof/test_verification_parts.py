@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from rnncore.export.verification.bench import Bench, Question, open_file, output
 from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.not_finite import _kinds, _spoiled
 from rnncore.export.verification.reference import Reference, first_line
-from rnncore.export.verification.rows import counted_cases
+from rnncore.export.verification.rows import counted_cases, masked_cases
 from rnncore.export.verification.sizes import Sizes, broken_at, chunkings
 from rnncore.export.verification.streams import _short, longest_stream, whole_chunks
 from rnncore.export.verification.verifier import Verifier, size_of
@@ -265,3 +266,33 @@ def test_rows_of_different_counts_are_asked_the_first_full_or_a_little_less(kind
 
 def test_what_counts_nothing_is_not_asked_again() -> None:
     assert counted(torch.tensor([2.0, 3.0]), {}) == []
+
+
+class Reads(nn.Module):
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return ids * attention_mask
+
+
+@pytest.mark.parametrize("filling", [1, 0])
+def test_rows_are_masked_behind_their_steps_the_first_full(filling: int) -> None:
+    module, ids = Reads().eval(), torch.randint(1, 9, (2, 6))
+    example = Example.of(module, (ids, torch.full_like(ids, filling)), None, False)
+    bench = Asks(Reference(module, example), example, Judge.of("float32"), 3)
+    questions: list[Any] = list(masked_cases(bench, None))  # type: ignore[arg-type]
+    assert [(q.kind, q.batch, q.time) for q in questions] == [("whole", 4, 11), ("whole", 2, 5)]
+    for question in questions:
+        _, mask = question.tensors
+        there = (mask == filling).sum(1).tolist()
+        assert there[0] == question.time and min(there) >= 1 and len(set(there)) > 1
+        for row, count in zip(mask.tolist(), there, strict=True):
+            assert row == [filling] * count + [1 - filling] * (question.time - count)
+        shares = [count / question.time for count in there]
+        said = [float(part) for part in re.findall(r"\d+\.\d+", question.detail)]
+        assert len(said) == len(shares) and all(
+            0 <= own - told < 1 / question.time + 0.01 for own, told in zip(shares, said, strict=True)
+        )
+
+
+def test_what_takes_no_mask_is_not_masked() -> None:
+    example = Example.of(Weighs(), (X, torch.ones(2)), None, False)
+    assert list(masked_cases(Asks(Reference(Weighs(), example), example, Judge.of("float32"), 3), None)) == []  # type: ignore[arg-type]
