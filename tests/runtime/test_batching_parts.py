@@ -239,10 +239,21 @@ def test_options_of_a_corpus_are_checked_before_anything_is_read(options: dict[s
     assert refused(lambda: model(Spec()).run_iter(never(), **options)) == says
 
 
+class Places:
+    """What can be iterated over by its places alone, as old data sets can."""
+
+    def __init__(self, items: list[np.ndarray]) -> None:
+        self.items = items
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self.items[place]
+
+
 def test_what_is_no_corpus_or_no_sequence_of_one_is_named() -> None:
     net, both = model(Spec()), model(Spec(lengths=True, learned=True, last=True, speaker=True))
     assert refused(lambda: net.run_iter(5)) == "sequences is a int, expected a list or anything else to iterate over"  # type: ignore[arg-type]
     good = x(2, 13)
+    assert [len(y) for y in net.run_iter(Places([x(2, 13), x(3, 13)]))] == [2, 3]  # type: ignore[arg-type]
     answers = net.run_iter([good, x(2, 13)[None]], window=1)
     assert next(answers).shape == (2, 11)
     assert refused(lambda: next(answers)) == (

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from rnncore import runtime
+from rnncore.runtime import Signature, TensorSpec
 from rnncore.runtime.pool.metrics import PoolCounters
 from rnncore.runtime.pool.notifier import Notifier
 from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue, join_parts
 from rnncore.runtime.pool.slices import plan_slice, plan_whole
+from rnncore.runtime.tensors.specs import Layout
 from tests.runtime.data import model, sequence
 from tests.runtime.files import Spec
 
@@ -146,6 +148,11 @@ def test_a_request_cuts_its_steps_and_leaves_what_has_none() -> None:
         request.result()
     parts = [[np.full((n, 4), n, "f")] for n in (2, 1)]
     assert join_parts(ENGINE.layout, parts)[0][:, 0].tolist() == [2, 2, 1]
+    behind = Signature(
+        (TensorSpec("x", "float32", ("batch", 4, "time")),), (TensorSpec("y", "float32", ("batch", 4, "time")),)
+    )
+    (joined,) = join_parts(Layout.of(behind), [[part.T] for (part,) in parts])
+    assert joined.shape == (4, 3) and joined[0].tolist() == [2, 2, 1]
 
 
 @pytest.mark.parametrize(
