@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -67,23 +68,21 @@ class Files(NamedTuple):
 
 def files_of(model: TaskModel, *, accuracy_data: Sequence[Any] | None = None, **options: Any) -> Files:
     """Export ``model`` in float32 and in int8; arguments as of :func:`rnncore.export.export_model`."""
-    folder = Path(tempfile.mkdtemp(prefix="rnncore-applications-"))
-    export_model(model, folder / "model.onnx", **options)
-    try:
-        small = folder / "int8.onnx"
-        export_model(model, small, quantize="int8", accuracy_data=accuracy_data, **options)
-    except RnncoreError as refusal:
-        return Files(folder / "model.onnx", None, str(refusal).splitlines()[0])
-    return Files(folder / "model.onnx", small, "")
+    return _both(partial(export_model, model, **options), accuracy_data=accuracy_data)
 
 
 def translator_files(model: EncoderDecoder, source: Vocabulary, target: Vocabulary) -> Files:
     """As :func:`files_of`, of a translator."""
+    return _both(partial(export_translator, model, source_vocabulary=source, target_vocabulary=target))
+
+
+def _both(export: Callable[..., object], **for_int8: Any) -> Files:
+    """What ``export`` writes to a path, and with ``quantize="int8"`` and these options to another."""
     folder = Path(tempfile.mkdtemp(prefix="rnncore-applications-"))
     whole, small = folder / "model.onnx", folder / "int8.onnx"
-    export_translator(model, whole, source_vocabulary=source, target_vocabulary=target)
+    export(path=whole)
     try:
-        export_translator(model, small, source_vocabulary=source, target_vocabulary=target, quantize="int8")
+        export(path=small, quantize="int8", **for_int8)
     except RnncoreError as refusal:
         return Files(whole, None, str(refusal).splitlines()[0])
     return Files(whole, small, "")

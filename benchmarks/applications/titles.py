@@ -6,6 +6,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,9 +44,12 @@ def measure() -> list[Measured]:
     model, english, german = trained(parts.train, parts.valid)
     train_s = watch.seconds
     files = translator_files(model, english, german)
-    translator = runtime.Translator.load(files.fp32)
     asked = [title for title, _ in parts.test]
-    found = translator.translate(asked, beam=BEAM, max_tokens=LONGEST)
+
+    def said(path: Path) -> list[str]:
+        return runtime.Translator.load(path).translate(asked, beam=BEAM, max_tokens=LONGEST)
+
+    translator, found = runtime.Translator.load(files.fp32), said(files.fp32)
     steps = sum(len(english.encode(title)) for title in asked[:100])
     return [
         Measured(
@@ -54,7 +58,7 @@ def measure() -> list[Measured]:
             parts.sizes,
             f"chrF by sacrebleu, {BEAM} beams",
             chrf(found, parts.test),
-            None,
+            None if files.int8 is None else chrf(said(files.int8), parts.test),
             baselines(parts),
             files.sizes,
             train_s,

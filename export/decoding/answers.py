@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -73,7 +74,7 @@ class FileAnswers:
         """See :class:`Answers`."""
         return self._feeds.end
 
-    @property
+    @cached_property
     def _feeds(self) -> DecoderFeeds:
         return DecoderFeeds.from_json(self.file.metadata[TRANSLATION_KEY])
 

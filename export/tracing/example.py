@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
+from rnncore.export.tracing.number_kinds import NO_KERNELS
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.packing import REWRITE
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -30,7 +31,6 @@ LENGTHS_NAMES = (
     "input_lengths",
 )
 
-_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 Axes = Mapping[str, Sequence[str | None]]
 
 
@@ -358,7 +358,7 @@ def check_dtypes(module: nn.Module, example: Example) -> None:
         **dict(module.named_buffers()),
         **{i.name: i.value for i in example.inputs},
     }
-    found = [name for name, tensor in tensors.items() if tensor.dtype in (torch.bfloat16, *_FLOAT8)]
+    found = [name for name, tensor in tensors.items() if tensor.dtype in NO_KERNELS]
     if found:
         raise ExportError(
             f"{found[0]} is {str(tensors[found[0]].dtype).removeprefix('torch.')} (and {len(found) - 1} more), for which "

@@ -1,4 +1,4 @@
-"""Numbers that a file cannot compute with: autocast around an export, bfloat16 and complex numbers inside forward."""
+"""Narrow floats that an export meets: autocast around it, and bfloat16 inside forward."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch.export import ExportedProgram
 from rnncore.export.tracing.source_lines import line_of_node
 from rnncore.runtime.errors import ExportError
 
-_NO_KERNELS = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+NO_KERNELS = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+"""What onnxruntime has no CPU kernels for."""
 
 
 @contextmanager
@@ -30,22 +31,9 @@ def refuse_bfloat16(program: ExportedProgram) -> None:
     graphs = [part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
     for node in (node for part in graphs for node in part.graph.nodes):
         value = node.meta.get("val")
-        if node.op == "call_function" and isinstance(value, Tensor) and value.dtype in _NO_KERNELS:
+        if node.op == "call_function" and isinstance(value, Tensor) and value.dtype in NO_KERNELS:
             line = line_of_node(node)
             raise ExportError(
                 f"forward computes in {str(value.dtype).removeprefix('torch.')}{f' ({line})' if line else ''}, for which "
                 "onnxruntime has no CPU kernels: leave out autocast or the cast there for the export"
             )
-
-
-def why_not_complex(program: ExportedProgram) -> str:
-    """What to say of the first complex numbers in ``program``, empty if there are none."""
-    for node in program.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor) and value.dtype.is_complex:
-            line = line_of_node(node)
-            return (
-                f"it computes with complex numbers{f' ({line})' if line else ''}, for which ONNX has few operators: compute with "
-                "their real and imaginary parts as two tensors, as torch.view_as_real gives them"
-            )
-    return ""

@@ -18,11 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 from rnncore.export.tracing.example import Example, Input
 from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.operators import KINDS
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.axes import BATCH, TIME, Size
 
 _STEPS = 6  # of the example that is made
-_RECURRENT = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "lstm", "gru", "rnn_tanh", "rnn_relu")
+_RECURRENT = frozenset(name for kind in KINDS for name in (kind, f"{kind}_cell"))  # of torch's functions
 
 
 class OverTime(nn.Module):

@@ -16,7 +16,6 @@ from rnncore.export.tracing.counted_numbers import CountedNumbers
 from rnncore.export.tracing.fixed_sizes import FixedSizes
 from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
-from rnncore.export.tracing.number_kinds import why_not_complex
 from rnncore.export.tracing.pooling import PoolsAnySize
 from rnncore.export.tracing.regions import inline_regions
 from rnncore.export.tracing.silence import silent
@@ -103,7 +102,6 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     Raises:
         ExportError: torch cannot write it; the message carries torch's own first lines.
     """
-    complex_numbers = why_not_complex(program)
     with silent(), torch.no_grad(), operators_read_once():
         try:
             drop_guards(program)
@@ -115,8 +113,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
             )
         except Exception as error:
             pass_on_interruption(error)
-            reason = complex_numbers if "complex" in str(error).lower() else ""
-            raise ExportError(f"torch.onnx cannot write {what}: {reason or _first_lines(error)}") from error
+            raise ExportError(f"torch.onnx cannot write {what}: {_first_lines(error)}") from error
     assert result is not None
     return result.model
 

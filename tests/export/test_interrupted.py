@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import BaseTorchFunctionMode
 
 from rnncore.export import export
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.probing import Prober
 
 
 class TooLateError(Exception):
@@ -55,3 +58,13 @@ def test_a_time_limit_ends_an_export_wherever_it_is(when: int, tmp_path: Path) -
     with pytest.raises(TooLateError):
         export(Timed(when), tmp_path / "model.onnx", torch.randn(2, 5, 3))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("limited")
+def test_a_time_limit_ends_a_run_that_only_looks_on() -> None:
+    example = Example.of(nn.Identity(), torch.randn(2, 5, 3), None, False)
+    prober = Prober(Timed(0), example)
+    prober.run_under(BaseTorchFunctionMode(), {})
+    looks_on = Prober(Timed(Timed.calls + 1), example)
+    with pytest.raises(TooLateError):
+        looks_on.run_under(BaseTorchFunctionMode(), {})

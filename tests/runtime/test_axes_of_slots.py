@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from rnncore.runtime import Signature, TensorSpec
+from rnncore.runtime import TensorSpec
 from rnncore.runtime.format.axes import Flat, Steps
 from rnncore.runtime.format.signature import StateSpec
 from rnncore.runtime.tensors.graph_adapter import Context, GraphAdapter, GraphPort, GraphState
 from rnncore.runtime.tensors.outputs import one_or_all
 from rnncore.runtime.tensors.padding import free_axes_problem, pack, split
-from rnncore.runtime.tensors.specs import Layout, Slot, StateSlot
-
-X = TensorSpec("x", "float32", ("batch", "time", 2))
-IDS = TensorSpec("ids", "int64", ("batch", "time"), 9, 1)
-Y = TensorSpec("y", "float32", ("batch", "time", 4))
-SPEAKER = TensorSpec("speaker", "float32", ("batch", 3))
-TIME_MAJOR = TensorSpec("z", "float32", ("time", "batch", 2))
-
-
-def layout(
-    *inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = (Y,), max_steps: int | None = None, **more: Any
-) -> Layout:
-    return Layout.of(Signature(inputs, outputs, **more), max_steps)
-
-
-def x(*shape: int, dtype: str = "float32") -> np.ndarray:
-    return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+from rnncore.runtime.tensors.specs import Slot, StateSlot
+from tests.runtime.small_layouts import IDS, SPEAKER, TIME_MAJOR, X, Y, layout, x
 
 
 def test_slots_know_their_axes() -> None:

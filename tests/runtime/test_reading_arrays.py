@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnncore.runtime import InputError, Signature, TensorSpec
+from rnncore.runtime import InputError, TensorSpec
 from rnncore.runtime.format.axes import Axis, Steps
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.tensors.array_likes import as_array, numbers_of, rows_of
@@ -15,22 +15,7 @@ from rnncore.runtime.tensors.fast_validation import FastReader
 from rnncore.runtime.tensors.lengths import read_lengths
 from rnncore.runtime.tensors.specs import Layout, Slot
 from rnncore.runtime.tensors.validation import agreed, apparent_steps, bind_arguments, read_array, read_item
-
-X = TensorSpec("x", "float32", ("batch", "time", 2))
-IDS = TensorSpec("ids", "int64", ("batch", "time"), 9, 1)
-Y = TensorSpec("y", "float32", ("batch", "time", 4))
-SPEAKER = TensorSpec("speaker", "float32", ("batch", 3))
-TIME_MAJOR = TensorSpec("z", "float32", ("time", "batch", 2))
-
-
-def layout(
-    *inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = (Y,), max_steps: int | None = None, **more: Any
-) -> Layout:
-    return Layout.of(Signature(inputs, outputs, **more), max_steps)
-
-
-def x(*shape: int, dtype: str = "float32") -> np.ndarray:
-    return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+from tests.runtime.small_layouts import IDS, SPEAKER, TIME_MAJOR, X, layout, x
 
 
 def refused(call: Any) -> str:
