@@ -25,17 +25,17 @@ from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
 from rnncore.export.signature import REPORT_KEY, precision_of
-from rnncore.export.single_step import as_over_time
+from rnncore.export.single_step import ways_to_read
 from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
-from rnncore.export.tracing.example import Axes, Example
+from rnncore.export.tracing.devices import NeedsOtherDevice, asking_for_devices, brought_here, devices_taken_as_cpu
+from rnncore.export.tracing.example import Axes
 from rnncore.export.tracing.model_arguments import module_of
 from rnncore.export.tracing.number_kinds import no_autocast
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.judging import Int8Judge, Judge
-from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ExportError
@@ -66,8 +66,8 @@ def export(
 ) -> ExportReport:
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
-    The module may hold ``torch.nn.RNN``, ``GRU`` and ``LSTM`` as well as rnncore layers and any :class:`rnncore.Cell`;
-    it is copied, never changed, and exported in eval mode without autocast.  What takes over two seconds shows progress.
+    The module, a copy of it, is exported in eval mode, without autocast, on the CPU, wherever it is and whatever device its
+    ``forward`` asks for.  What takes over two seconds shows progress.
 
     Args:
         model: any module that calls recurrent layers.
@@ -123,6 +123,7 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
+    model, example, accuracy_data = map(brought_here, (module_of(model), example, accuracy_data))
     options = Options(
         form=form,
         streaming=streaming,
@@ -140,16 +141,20 @@ def export(
         states=states,
         branches=branches,
     )
-    model = module_of(model)
-    file = Path(path)
-    writable(file, external=external_data is True)
+    writable(file := Path(path), external=external_data is True)
     with no_autocast(), Progress(f"export of {file.name}") as progress:
-        over_time = as_over_time(model, example, options)
-        if over_time is not None and options.states is None:  # what nobody has asked for is done if it can be done
-            with suppress(ExportError):
-                return _exported(*over_time, file, progress)
-            over_time = None
-        return _exported(*(over_time or (model, example, options)), file, progress)
+        with suppress(NeedsOtherDevice), asking_for_devices():
+            return _best(model, example, options, file, progress)
+        with devices_taken_as_cpu():
+            return _best(model, example, options, file, progress)
+
+
+def _best(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:
+    *better, last = ways_to_read(model, example, options)
+    for given in better:
+        with suppress(ExportError):
+            return _exported(*given, file, progress)
+    return _exported(*last, file, progress)
 
 
 def _exported(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:
@@ -210,14 +215,9 @@ def _proved(captured: Captured, options: Options, path: Path, progress: Progress
 
 def _verdict(captured: Captured, options: Options, built: Built, path: Path) -> Verdict:
     judge = Judge.of(precision_of(captured.reference))
-    verifier = Verifier(*_asked(captured, built), judge, options.seed + 1, built.planned.traced.trace.limits)
+    verifier = Verifier(*built.asked(captured), judge, options.seed + 1, built.planned.traced.trace.limits)
     refuse_unchecked(verifier.sizes)
     return verifier.verify(path)
-
-
-def _asked(captured: Captured, built: Built) -> tuple[Reference, Example]:
-    """Who says what is right, and about what."""
-    return Reference(captured.reference, built.example), built.example
 
 
 def _written(
@@ -233,7 +233,7 @@ def _written(
     entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
     if verdict is not None:
         judge = Int8Judge() if options.int8 else Judge.of(precision_of(captured.reference))
-        recorder = GoldenRecorder(*_asked(captured, built), judge, options.seed + 2, built.planned.traced.trace.limits)
+        recorder = GoldenRecorder(*built.asked(captured), judge, options.seed + 2, built.planned.traced.trace.limits)
         entries[GOLDEN_KEY] = recorder.record(path).to_json()
     write_entries(path, entries)
     weights, choices = weights_of(path), dict(built.planned.traced.choices)

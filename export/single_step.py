@@ -16,6 +16,18 @@ from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.one_step import is_one_step, over_time, states_from_zeros, with_fixed_states
 
 
+def ways_to_read(model: nn.Module, example: Any, options: Options) -> list[tuple[nn.Module, Any, Options]]:
+    """How a module may be exported, the better way first: one of a single step as one over time, any other as it is.
+
+    Where the caller names the states of a single step, there is no other way.
+    """
+    stepped = as_over_time(model, example, options)
+    as_it_is = (model, example, options)
+    if stepped is None:
+        return [as_it_is]
+    return [stepped] if options.states is not None else [stepped, as_it_is]
+
+
 def as_over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Module, Any, Options] | None:
     """A module of one step, whose states the caller names or starts from zeros, as one over time; None for others.
 

@@ -39,6 +39,7 @@ from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.tracing.unlifted import without_lifted_lengths
+from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import check_carried, check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS
 from rnncore.export.verification.structure import stride_of, why_not_causal
@@ -270,3 +271,7 @@ class Built:
         outputs = [str(value.name) for value in found.model.graph.outputs]
         example = replace(found.example, states={name: outputs.index(output) for name, output in pairs.items()})
         return cls(planned, model, signature, example)
+
+    def asked(self, captured: Captured) -> tuple[Reference, Example]:
+        """Who says what the file must answer, and about what."""
+        return Reference(captured.reference, self.example), self.example

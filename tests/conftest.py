@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 # and sums added up in another order are not the same bits.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
+os.environ["ACCELERATE_USE_CPU"] = "1"  # numbers that tests compare are the CPU's; tests/gpu asks for the other
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests send nothing anywhere
 
 # No deadline: the first example of a test pays for imports and exports, later ones do not.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from rnncore.export.lowering.forms import Form
 from rnncore.export.progress import Progress
 from rnncore.export.signature import REPORT_KEY, precision_of, write_metadata
 from rnncore.export.targets import Target
+from rnncore.export.tracing.copying import copied
+from rnncore.export.tracing.devices import brought_here
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.models.encoder_decoder import EncoderDecoder
 from rnncore.runtime import load
@@ -137,7 +138,7 @@ def export_translator(
     file = Path(path)
     place = writable(file, external=False)
     _check(model, source_vocabulary, target_vocabulary)
-    model = copy.deepcopy(model).eval()
+    model = brought_here(copied(model).eval())
     precision = precision_of(model)
     if quantize is not None and precision != "float32":
         raise ExportError(f"quantize='int8' starts from float32, the model has weights of {precision}: call .float()")

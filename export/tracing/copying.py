@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from rnncore.export.tracing.model_arguments import take_apart
 
 M = TypeVar("M", bound=nn.Module)
-_TABLES = ("_parameters", "_buffers", "_modules")
+TABLES = ("_parameters", "_buffers", "_modules")
+"""Attributes of a module in which torch keeps what is registered."""
 
 
 def copied(module: M) -> M:
@@ -65,7 +66,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
     Weight drop, for one, sets a weight at every call; a trace would leave a symbol in its place.
     """
     kept = [(part, dict(part.__dict__)) for part in module.modules()]
-    named = [(part, {name: dict(part.__dict__[name]) for name in _TABLES}) for part, _ in kept]
+    named = [(part, {name: dict(part.__dict__[name]) for name in TABLES}) for part, _ in kept]
     try:
         yield
     finally:

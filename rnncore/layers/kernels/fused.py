@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from rnncore.cells import Cell, GRUCell, LSTMCell, RNNCell
@@ -42,10 +42,12 @@ def run_fused(
     """
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
     weights = [w for w in (getattr(cell, name, None) for name in names) if w is not None]
+    if x.is_cuda:
+        put_in_one_chunk(kernel, cell, weights)
     options = (cell.bias, 1, 0.0, cell.training, False)
     if reverse:
         x = _reversed_in_time(x, lengths)
-    hidden = tuple(s.unsqueeze(0) for s in state)
+    hidden = tuple(s.unsqueeze(0).contiguous() for s in state)  # cuDNN takes no others, such as one start for all rows
     hx = hidden if kernel is torch.lstm else hidden[0]
     if lengths is None:
         y, *final = kernel(x, hx, weights, *options, True)
@@ -53,6 +55,29 @@ def run_fused(
     else:
         y, new_state = _run_in_pieces(kernel, x, hidden, lengths, weights, options)
     return (_reversed_in_time(y, lengths) if reverse else y), new_state
+
+
+def put_in_one_chunk(kernel: Kernel, cell: Any, weights: list[Tensor]) -> None:
+    """Move a cell's weights side by side in memory, as cuDNN wants them; without that it copies them at every call, and warns.
+
+    As :meth:`torch.nn.RNNBase.flatten_parameters`.  The parameters stay the same objects with the same numbers.  Nothing is
+    done to weights that are computed, and while a program is traced or compiled.
+    """
+    first = weights[0]
+    pointers = {weight.data_ptr() for weight in weights if isinstance(weight, nn.Parameter)}
+    if len({weight.untyped_storage().data_ptr() for weight in weights}) == 1 or torch.compiler.is_compiling():
+        return
+    if len(pointers) < len(weights) or not torch.backends.cudnn.is_acceptable(first):
+        return
+    projection = getattr(cell, "projection", None) or 0
+    with torch.cuda.device_of(first), torch.no_grad():
+        torch._cudnn_rnn_flatten_weight(
+            weights, len(weights), cell.input_size, _CUDNN[kernel], cell.hidden_size, projection, 1, True, False
+        )
+
+
+_CUDNN: dict[Kernel, int] = {torch.rnn_relu: 0, torch.rnn_tanh: 1, torch.lstm: 2, torch.gru: 3}
+"""cuDNN's number of each kernel."""
 
 
 def _run_in_pieces(

@@ -1,0 +1,1 @@
+"""What needs a GPU: training there, and export of what was trained there.  Skipped where PyTorch finds none."""
