@@ -12,9 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.size_limits import Number, SizeLimits
 from rnncore.export.verification.bench import Question, open_file
 from rnncore.export.verification.cases import Case, Verdict
+from rnncore.export.verification.golden import GoldenRecorder
+from rnncore.export.verification.judging import Int8Judge
+from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.rows import ragged_cases
 from rnncore.runtime.errors import ExportError, VerificationError
 from rnncore.runtime.format.axes import Axis, Flat
@@ -289,6 +293,22 @@ def test_golden_cases_are_whole_ragged_and_a_stream(tmp_path: Path) -> None:
     np.testing.assert_allclose(ragged.outputs["y"].values, wanted.ravel(), rtol=0, atol=fixed("float32"))
     drawn = stream.drawn["x"]
     assert (drawn.low, drawn.high) == (float(X.min()), float(X.max())) and drawn.shape == (1, 13, 3)
+
+
+def test_golden_cases_of_int8_are_measured_by_the_spread_of_the_answers(tmp_path: Path) -> None:
+    """An error that one small number would not bear, and all together do."""
+
+    class Wide(Sum):
+        def after(self, y: Tensor) -> Tensor:
+            return 8 * y
+
+    read = Example.of(Wide(), X, None, False)
+    small = GoldenRecorder(Reference(Wide(), read), read, Int8Judge(), 3)
+    off = "d = Constant <value_float = 0.2> ()  e = Constant <value_float = 8.0> ()  w = Mul (sum, e)  y = Add (w, d)"
+    golden = small.record(File(off, lengths=False).written(tmp_path / "m.onnx"))
+    assert golden.measure == "rms" and len(golden.cases) == 3 and not golden.left_out
+    with pytest.raises(VerificationError):
+        recorder(Wide()).record(File(off, lengths=False).written(tmp_path / "m.onnx"))
 
 
 def test_golden_streams_are_as_long_as_those_that_were_verified(tmp_path: Path) -> None:

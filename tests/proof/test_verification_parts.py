@@ -18,13 +18,14 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.size_limits import Guard, Number, SizeLimits
 from rnncore.export.verification.bench import Bench, Question, open_file, outputs_of
 from rnncore.export.verification.judging import Judge
-from rnncore.export.verification.not_finite import _kinds, _spoiled
+from rnncore.export.verification.not_finite import _kinds, _spoiled, not_finite_cases
 from rnncore.export.verification.reference import Reference, first_line
 from rnncore.export.verification.rows import counted_cases, masked_cases
 from rnncore.export.verification.sizes import Sizes, broken_at, chunkings
 from rnncore.export.verification.streams import _short, longest_stream, whole_chunks
 from rnncore.export.verification.verifier import Verifier, size_of
 from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.signature import TensorSpec
 from tests.proof.small_files import File, Sum, Totals, X, recorder
 
 BATCH, TIME = "batch", "time"
@@ -140,6 +141,9 @@ def test_answers_and_questions_are_cut_alike(tmp_path: Path) -> None:
         assert bench.valid(model, [other], question)[0] is other
     (joined,) = bench.join(model, [[y[0, :1]], [y[0, 1:]]])
     np.testing.assert_array_equal(joined, y[:1])
+    slots: Any = SimpleNamespace(signature=SimpleNamespace(outputs=[TensorSpec("y", "float32", ("batch", 3))]))
+    (last,) = bench.join(slots, [[y[0, 0]], [y[0, 1]], [y[0, 2]]])
+    np.testing.assert_array_equal(last, y[:1, 2])  # of an output without time, whatever the chunks before said
     assert outputs_of(model, {"y": 5}) == [5] and outputs_of(model, 7) == [7]
     assert bench.near(3, 11) == (3, 11) and bench.takes(3, 11)
 
@@ -185,6 +189,22 @@ def test_numbers_that_are_none_are_told_apart_and_put_where_they_are_looked_for(
     spoiled = _spoiled(X, (BATCH, TIME, None), float("nan"))
     assert spoiled.isnan().nonzero().tolist() == [[0, 3, 0]] and not X.isnan().any()
     assert _spoiled(X[:, :2], (BATCH, TIME, None), float("nan")).isnan().nonzero().tolist() == [[0, 1, 0]]
+
+
+class FromMean(nn.Module):
+    """What differs from the mean of the batch, summed: no row is finite where one of them is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0)).cumsum(1)
+
+
+def test_rows_that_pytorch_itself_mixes_are_not_asked_for_each_other(tmp_path: Path) -> None:
+    mixed = "m = ReduceMean <keepdims = 1> (x, zeros)  c = Sub (x, m)  y = CumSum (c, one)"
+    remarks: list[str] = []
+    model = open_file(File(mixed, causal=False, lengths=False).written(tmp_path / "m.onnx"))
+    cases = list(not_finite_cases(recorder(FromMean()), model, remarks))
+    assert [(case.max_abs, case.passed) for case in cases[:1]] == [(0.0, True)]
+    assert not remarks
 
 
 # ----------------------------------------------------------------------------------------------------------- reference
