@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -13,6 +14,7 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.rolling.alignment import Aligner, without_unused_views
+from rnncore.export.tracing.rolling.constants_of_sizes import with_sizes_in_constants
 from rnncore.export.tracing.rolling.evaluation import Evaluation
 from rnncore.export.tracing.rolling.first_steps import with_first_steps
 from rnncore.export.tracing.rolling.log import Log
@@ -162,7 +164,8 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
         except Exception as error:  # not at such sizes
             pass_on_interruption(error)
             continue
-        if len({len(log.ops) for log in logs}) == 1 and not asks:
+        logs, follows = with_sizes_in_constants(logs)
+        if len({len(log.ops) for log in logs}) == 1 and not asks and not follows:
             return None  # no loop follows a size
         try:
             aligned = Aligner(logs, grown=3).run()
@@ -201,7 +204,7 @@ def _with_joined(
 
 def _record(
     module: nn.Module, example: Example, operators: Operators, seed: int, least: int
-) -> tuple[list[Log], dict[str, Recurrent], bool]:
+) -> tuple[Sequence[Log], dict[str, Recurrent], bool]:
     extent = example.extents.get(TIME)
     step = extent.multiple if extent is not None else 1
     low = max(least, extent.minimum if extent is not None else 0)
