@@ -79,7 +79,7 @@ def export(
             sizes; only for cells that those operators compute exactly, an error for others), "portable" (a plain ``Scan``
             that onnxruntime, OpenVINO, onnx.reference and tract all run), or "auto": for each layer what ``target`` runs
             right and fastest; the report says what that is, and why.  For onnxruntime and plain LSTM and GRU cells of up to
-            some 180 units that is the fused operator with a ``Scan`` beside it for NaN: several times faster than "loop".
+            some 700 units that is the fused operator with a ``Scan`` beside it for NaN, which share their weights.
         streaming: True: states become inputs and outputs of the file, an error if chunk by chunk would differ from the
             whole; False: batch only; "auto": stream if that is proved, else batch only with the reason in the file.
         lengths: "auto": the module's own input of that name, else a new input ``lengths`` for all recurrent layers if

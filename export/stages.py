@@ -23,6 +23,7 @@ from rnncore.export.lowering.fused import check_fusable
 from rnncore.export.lowering.gather_output import add_gather_output
 from rnncore.export.lowering.layer_states import splice_layer_states
 from rnncore.export.lowering.portable import fold_constants, spell_out
+from rnncore.export.lowering.shared_weights import share_weights
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
 from rnncore.export.lowering.unique_names import make_names_unique
@@ -259,6 +260,7 @@ class Built:
             fold_constants(model)
         spell_out(model)
         clean_up(model, captured.module)
+        share_weights(model)
         because = plan.not_causal_because
         signature = signature_of(model.graph, states, found, causal=plan.stream, not_causal_because=because)
         signature = replace(signature, stride=stride_of(found) if plan.stream else 1)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +23,7 @@ from rnncore.export import export, form_advice
 from rnncore.export.targets import choose_forms
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError
+from tests.export.modules import Network
 from tests.strategies import randomize
 from tests.tolerances import fixed
 
@@ -192,7 +194,7 @@ def test_weights_that_overflow_and_other_activations_get_no_operator(both: tuple
             wild,
             rnncore.LSTMCell(INPUT, HIDDEN, activation="relu"),
             rnncore.GRUCell(INPUT, HIDDEN).double(),
-            rnncore.LSTMCell(200, 200),
+            rnncore.LSTMCell(750, 750),
         ],
     }
     for form, own in cells.items():
@@ -202,6 +204,40 @@ def test_weights_that_overflow_and_other_activations_get_no_operator(both: tuple
             assert choose_forms([call], "auto", "portable", int8=False)["layer"].form == "portable", cell  # type: ignore[list-item]
     call = SimpleNamespace(name="layer", cell=usual, layer=SimpleNamespace(reverse=False), lengths=True)
     assert choose_forms([call], "auto", "onnxruntime", int8=True)["layer"].form == "scan"  # type: ignore[list-item]
+
+
+def test_the_operator_and_the_scan_share_one_copy_of_the_weights(both: tuple[Small, Path]) -> None:
+    """And answer alike where nothing computes them before the first call."""
+    module, path = both
+    held = {value.name: value.dims for value in onnx.load(path).graph.initializer}
+    matrices = {name: list(dims) for name, dims in held.items() if len(dims) > 1 and not name.endswith(".B")}
+    assert sorted(matrices.values()) == sorted(
+        [[INPUT, 20], [HIDDEN, 20], [HIDDEN, 20], [HIDDEN, 20], [HIDDEN, 12], [12, 4]]
+    )
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options)
+    x = np.random.default_rng(0).standard_normal((2, 6, INPUT)).astype(np.float32)
+    feed = {
+        spec.name: x
+        if spec.name == "x"
+        else np.full(2, 6)
+        if spec.name == "lengths"
+        else np.zeros((2, spec.shape[1]), "f")
+        for spec in session.get_inputs()
+    }
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(session.run(None, feed)[0], wanted, atol=fixed("float32"), rtol=0)
+
+
+def test_weights_of_other_numbers_stay_where_they_are(tmp_path: Path) -> None:
+    """Coupled gates are turned into others for the operator, whose weights no loop holds."""
+    torch.manual_seed(0)
+    layer = rnncore.Recurrent(rnncore.LSTMCell(INPUT, HIDDEN, coupled=True))
+    export(Network(layer).eval(), tmp_path / "m.onnx", torch.randn(2, 4, INPUT), form="auto")
+    names = [value.name for value in onnx.load(tmp_path / "m.onnx").graph.initializer]
+    assert [name[-2:] for name in names if name.endswith((".W", ".R"))] == [".W", ".R"]
 
 
 class Terminal(io.StringIO):
