@@ -87,7 +87,8 @@ def translator_graph(
     )
     written = builder.op("Not", builder.op("Equal", found.ids, end))
     written = builder.op("Cast", written, to=ir.DataType.INT64)
-    lengths = builder.op("ReduceSum", written, builder.constant([-1]), keepdims=0)
+    # Of an axis without a token, counted from behind, onnxruntime 1.30 keeps the axis.
+    lengths = builder.op("ReduceSum", written, builder.constant([2]), keepdims=0)
     results = [builder.op("Gather", value, none, axis=1) for value in (found.ids, lengths)]
     results += [found.log_probs, found.next_log_probs, found.ids, lengths, found.log_prob, found.score]
     after = dict(zip(parts.states, found.states, strict=True))
