@@ -13,11 +13,14 @@ from rnncore.runtime import load
 
 THREADS = 2
 CASES = [
-    ("lstm", 64, 64, 100),
-    ("lstm", 256, 16, 100),
-    ("lstm", 256, 64, 100),
-    ("gru", 256, 64, 100),
-    ("lstm", 512, 64, 50),
+    ("lstm", 64, 64, 100, "loop"),
+    ("lstm", 256, 16, 100, "loop"),
+    ("lstm", 256, 64, 100, "loop"),
+    ("gru", 256, 64, 100, "loop"),
+    ("lstm", 512, 64, 50, "loop"),
+    ("lstm", 64, 64, 100, "auto"),
+    ("lstm", 256, 64, 100, "auto"),
+    ("lstm", 512, 64, 50, "auto"),
 ]
 ROWS, LONGEST = 256, 200
 
@@ -41,16 +44,16 @@ def run() -> Table:
         *(f"one/threads={THREADS}", f"threads={THREADS}/torch {THREADS}", "largest spread"),
     )
     note = (
-        "Whole calls of `model.run`, form loop, input size = hidden size; interleaved medians of equally many calls; the "
+        "Whole calls of `model.run`, input size = hidden size; interleaved medians of equally many calls; the "
         "answers of both models have the same bits, and are torch's within 1e-4. On a machine with two free cores."
     )
     return Table("Two threads", note, header, tuple(rows))
 
 
-def _batch(kind: str, size: int, batch: int, steps: int) -> tuple[str, ...]:
+def _batch(kind: str, size: int, batch: int, steps: int, form: str) -> tuple[str, ...]:
     x = np.random.default_rng(1).normal(size=(batch, steps, size)).astype(np.float32)
-    one, layer, tensor = exported(kind, size, "loop"), torch_layer(kind, size), torch.from_numpy(x)
-    many = load(exported_path(kind, size, "loop"), threads=THREADS)
+    one, layer, tensor = exported(kind, size, form), torch_layer(kind, size), torch.from_numpy(x)
+    many = load(exported_path(kind, size, form), threads=THREADS)
     wanted = one.run(x)
     for _ in range(3):  # the first calls show what a call is worth
         np.testing.assert_array_equal(many.run(x), wanted)
@@ -67,7 +70,7 @@ def _batch(kind: str, size: int, batch: int, steps: int) -> tuple[str, ...]:
     )
     one_s, many_s, torch_s, torch_many_s = (timing.warm for timing in took.values())
     return (
-        f"{kind} H={size}, {batch} rows x {steps} steps",
+        f"{kind} H={size}, {batch} rows x {steps} steps, form {form}",
         *(f"{seconds * 1e3:.1f}" for seconds in (one_s, many_s, torch_s, torch_many_s)),
         ratio(one_s, many_s),
         ratio(many_s, torch_many_s),
