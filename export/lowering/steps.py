@@ -144,8 +144,8 @@ def _check_step(cell: Cell, result: tuple[Tensor, ...], state: Sequence[Tensor])
     shapes = [(cell.output_size,), *map(state_shape, cell.state_sizes.values())]
     for what, tensor, shape in zip(("y", *cell.state_sizes), result, shapes, strict=True):
         if tuple(tensor.shape[1:]) != shape:
-            wanted = ", ".join(map(str, shape))
-            raise ExportError(f"{name}.step gives {what} of shape {tuple(tensor.shape)}, expected [batch, {wanted}]")
+            given, wanted = (", ".join(map(str, ("batch", *sizes))) for sizes in (tensor.shape[1:], shape))
+            raise ExportError(f"{name}.step gives {what} of shape [{given}], expected [{wanted}]")
 
 
 def export_steps(calls: Sequence[Call]) -> dict[Cell, StepGraph]:

@@ -49,13 +49,17 @@ FUSABLE = {
 }
 
 REFUSED = {
-    "projection": rnncore.LSTMCell(INPUT, HIDDEN, projection=2),
-    "layer normalisation": rnncore.LSTMCell(INPUT, HIDDEN, layer_norm=True),
-    "not the previous one": rnncore.LSTMCell(INPUT, HIDDEN, peephole="previous"),
-    "always has a reset gate": rnncore.GRUCell(INPUT, HIDDEN, reset=None),
-    "no operator for MinGRUCell": rnncore.MinGRUCell(INPUT, HIDDEN),
-    "no activation 'gelu'": rnncore.RNNCell(INPUT, HIDDEN, activation="gelu"),
-    "only for the sigmoid": rnncore.LSTMCell(INPUT, HIDDEN, coupled=True, gate_activation="hard_sigmoid"),
+    "ONNX's LSTM has no projection": rnncore.LSTMCell(INPUT, HIDDEN, projection=2),
+    "ONNX's LSTM has no layer normalisation": rnncore.LSTMCell(INPUT, HIDDEN, layer_norm=True),
+    "ONNX's output peephole sees the current memory (peephole='current'), not the previous one": rnncore.LSTMCell(
+        INPUT, HIDDEN, peephole="previous"
+    ),
+    "ONNX's GRU always has a reset gate": rnncore.GRUCell(INPUT, HIDDEN, reset=None),
+    "ONNX has no operator for MinGRUCell": rnncore.MinGRUCell(INPUT, HIDDEN),
+    "ONNX's operators have no activation 'gelu'": rnncore.RNNCell(INPUT, HIDDEN, activation="gelu"),
+    "coupled gates turn into ONNX's only for the sigmoid, where 1 - f(v) = f(-v)": rnncore.LSTMCell(
+        INPUT, HIDDEN, coupled=True, gate_activation="hard_sigmoid"
+    ),
 }
 
 
@@ -114,8 +118,7 @@ def test_refusals_name_the_layer_the_reason_and_the_way_out(tmp_path: Path) -> N
     lines = str(caught.value).splitlines()[1:]
     assert len(lines) == len(REFUSED) and not list(tmp_path.iterdir())
     for number, (reason, line) in enumerate(zip(REFUSED, lines, strict=True)):
-        assert f"layer 'encoder.{number}': " in line and reason in line
-        assert line.endswith("; use form='loop' or 'scan'")
+        assert line.endswith(f"layer 'encoder.{number}': {reason}; use form='loop' or 'scan'")
 
 
 class Small(nn.Module):
