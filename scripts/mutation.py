@@ -143,7 +143,9 @@ PACKAGES = {
     "export/lowering": Package(
         "rnncore/export/lowering",
         (
-            *_in("export", "graph_parts", "step_parts", "fused", "context", "names", "pick", "columns", "file_contents"),
+            *_in(
+                "export", "graph_parts", "step_parts", "fused", "context", "names", "pick", "columns", "file_contents"
+            ),
             *_in("export", "branches", "calls"),
         ),
     ),
