@@ -14,7 +14,6 @@ import onnx_ir as ir
 from torch import nn
 
 from rnncore.cells import Cell
-from rnncore.conversion import convert_plain_layers
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
@@ -36,7 +35,9 @@ from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
+from rnncore.export.tracing.own_layers import with_own_layers
 from rnncore.export.tracing.rolling.program import roll
+from rnncore.export.tracing.squeezes import keeping_axes
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.tracing.unlifted import without_lifted_lengths
@@ -84,11 +85,12 @@ class Captured:
         check_dtypes(reference, call)
         with unchanged(reference):
             check_runs(call, reference)
+        reference, remarks = keeping_axes(reference, call)
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
         if kept:
             check_carried(reference, call.in_parts(reference), kept)
-        found = cls._of_call(reference, call, options)
+        found = replace(cls._of_call(reference, call, options), remarks=tuple(remarks))
         held = None if found.why_not_rolled is None else _with_sizes_held(call, options)
         if held is not None:
             axes, what = held
@@ -96,12 +98,12 @@ class Captured:
                 fewer = Example.of(reference, example, axes, options.lengths)
                 other = cls._of_call(reference, find_axes(reference, fewer, axes, options.seed), options)
                 if other.why_not_rolled is None:
-                    return replace(other, remarks=(what,))
+                    return replace(other, remarks=(*remarks, what))
         return found
 
     @classmethod
     def _of_call(cls, reference: nn.Module, call: Example, options: Options) -> Captured:
-        plain = convert_plain_layers(copied(reference))
+        plain = with_own_layers(reference, call)
         operators = find_operators(plain, call, options.seed)
         try:
             rolled = roll(plain, call, operators, options.seed)

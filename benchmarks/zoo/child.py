@@ -113,9 +113,11 @@ def _expected(subject: Subject, drawn: Any) -> dict[str, np.ndarray]:
 
 
 def _far(found: np.ndarray, right: np.ndarray) -> float:
-    """The largest difference, relative to the largest number."""
+    """The largest difference, relative to the largest number; axes of 1 that ``squeeze()`` drops stay in a file."""
     if found.shape != right.shape:
-        return float("inf")
+        if [n for n in found.shape if n != 1] != [n for n in right.shape if n != 1] or found.ndim < right.ndim:
+            return float("inf")
+        right = right.reshape(found.shape)
     if not right.size:
         return 0.0
     if right.dtype.kind in "bi":
@@ -129,7 +131,12 @@ def _compare(subject: Subject, model: Model) -> tuple[float, list[str], str]:
     for batch, steps in subject.sizes:
         torch.manual_seed(batch * 1000 + steps)
         drawn = subject.draw(batch, steps)
-        right = _expected(subject, drawn)
+        try:
+            right = _expected(subject, drawn)
+        except Exception:
+            if (batch, steps) == subject.sizes[0]:
+                raise
+            continue  # nothing to compare with: of one row PyTorch's own squeeze() may leave too little
         try:
             found = _run(model, _inputs(subject, drawn))
         except errors.InputError as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export.tracing.example import bind
+from rnncore.export.tracing.nesting import named_tensors
 
 Draw = Callable[[int, int], Any]
 
@@ -77,10 +78,17 @@ class OverTime(nn.Module):
         start = bind(self.module, self._subject.draw(batch, 1)).arguments
         states = {name: start[name] for name in carried}
         for t in range(steps):
-            outputs = self.module(**{name: value[:, t] for name, value in sequences.items()}, **states)
-            states = {name: outputs[place] for name, place in carried.items()}
-            kept.append([value for k, value in enumerate(outputs) if k not in carried.values()])
-        return {f"output_{k}": torch.stack(values, 1) for k, values in enumerate(zip(*kept, strict=True))}
+            outputs = list(
+                named_tensors(self.module(**{n: value[:, t] for n, value in sequences.items()}, **states), "")
+            )
+            states = {name: outputs[place][1] for name, place in carried.items()}
+            others = [k for k in range(len(outputs)) if k not in carried.values()] or list(range(len(outputs)))
+            kept.append([outputs[k] for k in others])
+        one = len(outputs) == 1
+        return {
+            "output" if one else f"output_{values[0][0]}": torch.stack([value for _, value in values], 1)
+            for values in zip(*kept, strict=True)
+        }
 
     def draw(self, batch: int, steps: int) -> dict[str, Tensor]:
         """An example of ``steps``."""

@@ -34,7 +34,7 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     fixed, tied, said = _given(example, given or {})
     found = find_groups(prober, fixed, [tied[name] for name in tied])
     idle = [group for group in found if group.places[0] not in said and _is_idle(example, group)]
-    groups = [g for g in found if g not in idle and (g.places[0] in said or not _by_accident(g))]
+    groups = [g for g in found if g not in idle and (g.places[0] in said or not _by_accident(example, g))]
     prober.base.update({place: 1 for group in idle for place in group.places})
     names = _names(prober, example, groups, said)
     joined = _with_strangers(prober, example, groups, names)
@@ -185,13 +185,16 @@ def _is_idle(example: Example, group: Group) -> bool:
     return ones and len(set(group.outcomes.values())) == 1
 
 
-def _by_accident(group: Group) -> bool:
+def _by_accident(example: Example, group: Group) -> bool:
     """Whether an axis takes multiples of its size in the example only, and they are not what the module is for.
 
     Two frames may stand in one row, no three; points of two numbers that view(-1, 2) takes apart are more steps, of which no
-    output tells.
+    output tells.  Of features, view(-1, 80) may take any multiples that fit to the number of steps.
     """
     size = group.size
+    features = all(axis == example.inputs[i].value.dim() - 1 > 1 for i, axis in group.places)
+    if features and group.multiple > 1 and len({outcome.shapes for outcome in group.outcomes.values()}) == 1:
+        return True
     if size == 1 or group.multiple != size or 2 * size not in group.outcomes:
         return False
     return 3 * size not in group.outcomes or len({outcome.shapes for outcome in group.outcomes.values()}) == 1

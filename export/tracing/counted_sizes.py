@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import guard_or_true
 from torch.overrides import TorchFunctionMode
 
 from rnncore.export.tracing.callers import user_lines
@@ -121,4 +122,4 @@ def size_counted(value: Any) -> Any:
 def is_count(value: Tensor) -> bool:
     """Whether a tensor may hold one count for each row."""
     whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
-    return value.dim() == 1 and whole and bool(value.shape[0] > 0)
+    return value.dim() == 1 and whole and guard_or_true(value.shape[0] > 0)

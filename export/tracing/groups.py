@@ -117,7 +117,8 @@ def _read_to_here(prober: Prober, place: Place) -> bool:
     if longer is None or right is None or prober.run({place: size - 1}) is not None:
         return False
     pairs = zip(longer, right, strict=True)
-    return len(tensors) > 1 and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+    is_feature = axis == tensors[index].dim() - 1 > 1  # of [batch, time, features] groups are cut out
+    return (len(tensors) > 1 or is_feature) and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def _ties(prober: Prober, places: Sequence[Place], doubtful: Sequence[Place]) -> list[Group]:

@@ -38,9 +38,9 @@ class OverTime(nn.Module):
         self._example, self._pairs, self._names = example, dict(pairs), list(names)
 
     def run(self, sequences: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The outputs of all steps by name, those that are states left out."""
-        given = iter(sequences)
-        tensors = {own.name: None if own.name in self._pairs else next(given) for own in self._example.inputs}
+        """The outputs of all steps by name, those that are states left out; a cell gives nothing else, and all of them."""
+        source = iter(sequences)
+        tensors = {own.name: None if own.name in self._pairs else next(source) for own in self._example.inputs}
         axes = {own.name: _batch(own.axes) for own in self._example.inputs}
         first, like = next((name, value) for name, value in tensors.items() if value is not None)
         rows, steps = like.shape[axes[first]], like.shape[axes[first] + 1]
@@ -55,11 +55,8 @@ class OverTime(nn.Module):
             for own, value in zip(kept, outputs, strict=True):
                 own.append(value)
         shapes = self._example.output_shapes or ()
-        return {
-            name: torch.stack(kept[k], _batch(shapes[k]) + 1)
-            for k, name in enumerate(self._names)
-            if k not in self._pairs.values()
-        }
+        given = [k for k in range(len(kept)) if k not in self._pairs.values()] or list(range(len(kept)))
+        return {self._names[k]: torch.stack(kept[k], _batch(shapes[k]) + 1) for k in given}
 
     @property
     def _states(self) -> list[Any]:
@@ -105,11 +102,21 @@ def states_from_zeros(step: nn.Module, example: Example) -> dict[str, str]:
         alike = [own for own in zeros if (own.value.shape, own.value.dtype) == kind]
         fits = [k for k in notice if (straight[k][1].shape, straight[k][1].dtype) == kind]
         if len(fits) > len(alike):  # a layer of as many units on top, say: the state is what a recurrent layer gave
-            fits = recurrent.among(fits, [value for _, value in straight])
+            fits = recurrent.among(fits, [value for _, value in straight]) or _by_name(alike, fits, names)
         if len(fits) != len(alike):
             return {}
         pairs |= {own.name: names[k] for own, k in zip(alike, fits, strict=True)}
     return {own.name: pairs[own.name] for own in zeros}
+
+
+def _by_name(states: Sequence[Input], places: Sequence[int], names: Sequence[str]) -> list[int]:
+    """The outputs called after the states, as ``h_n`` after ``h_0``; empty if that is not clear."""
+    found = [[k for k in places if _stem(names[k]) == _stem(own.name)] for own in states]
+    return [own[0] for own in found] if all(len(own) == 1 for own in found) else []
+
+
+def _stem(name: str) -> str:
+    return name.partition("_")[0]
 
 
 class _RecurrentResults(TorchFunctionMode):

@@ -148,7 +148,8 @@ class Verifier(Bench):
 def sizes_of(example: Example, limits: SizeLimits) -> Sizes:
     """The sizes of verification for a module with these limits and this example."""
     axes = {axis for i in example.inputs for axis in i.axes if axis}
-    return Sizes.of(limits, size_of(example, TIME), axes)
+    least = {name: extent.minimum for name, extent in example.extents.items()}
+    return Sizes.of(limits, size_of(example, TIME), axes, least)
 
 
 def size_of(example: Example, axis: str) -> int:

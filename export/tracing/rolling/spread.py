@@ -18,11 +18,11 @@ Rule = Callable[[Sequence[Any]], Tensor | None]
 def over_all(target: Any, args: Sequence[Any], named: Mapping[str, Any], moves: Sequence[bool]) -> Tensor | None:
     """``target`` for all iterations at once; None if no plain operations are known for it.
 
-    moves: which of ``args`` have a value for each iteration, along their first axis; none of ``named`` and of lists do.
+    moves: which of ``args`` have a value for each iteration, along their first axis; none of ``named`` do.
     """
     moving = [value for value, own in zip(args, moves, strict=True) if own]
-    if not moving or any(value.dim() < 2 for value in moving):
-        return None  # single numbers take part in choosing a dtype in a way of their own
+    if not moving or any(not isinstance(value, Tensor) or value.dim() < 2 for value in moving):
+        return None  # lists; single numbers take part in choosing a dtype in a way of their own
     if torch.Tag.pointwise in getattr(target, "tags", ()):
         return target(*_aligned(args, moves), **named)
     if target in _PRODUCTS and not named:

@@ -1,0 +1,121 @@
+"""``squeeze()`` without an axis: what it drops at a batch or a time of 1 stays in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnncore.export import export
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.squeezes import keeping_axes
+from rnncore.runtime import load
+from rnncore.runtime.errors import ExportError
+from tests.export.rolled import TOLERANCE
+
+WIDTH = 4
+
+
+class Scores(nn.Module):
+    """One number a step: of [batch, time, 1] the last axis is meant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.GRU(WIDTH, 5, batch_first=True), nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0]).squeeze()
+
+
+class Last(Scores):
+    """Of [1, batch, 5] the first axis is meant."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(torch.squeeze(self.layer(x)[1]))
+
+
+class Attends(Scores):
+    """Fails for a batch of 1, where the weights have no axis of rows any more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.layer(x)
+        weights = torch.softmax(self.head(y).squeeze(), dim=1)
+        return torch.bmm(weights.unsqueeze(1), y).squeeze(1)
+
+
+class Steps(nn.Module):
+    """A loop that takes [batch, 1, features] out of the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(WIDTH, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, found = x.new_zeros(x.size(0), 5), []
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t : t + 1].squeeze(), h)
+            found.append(h)
+        return torch.stack(found, 1)
+
+
+class Normalises(Scores):
+    """Of one row it takes the softmax over another axis: other numbers, not another shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.head(self.layer(x)[0]).squeeze()
+        return torch.softmax(scores, 0) if scores.dim() == 1 else torch.sigmoid(scores)
+
+
+class Named(Scores):
+    """Says which axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0]).squeeze(-1)
+
+
+def kept(module: nn.Module, x: Tensor) -> tuple[nn.Module, list[str]]:
+    module.eval()
+    return keeping_axes(module, Example.of(module, x, None, "auto"))
+
+
+@pytest.mark.parametrize("make", [Scores, Last, Attends, Steps])
+@torch.no_grad()
+def test_rows_alone_are_rows_of_a_batch(make: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module, remarks = kept(make(), torch.randn(2, 6, WIDTH))
+    assert len(remarks) == 1 and "test_squeezes.py" in remarks[0]
+    for time in (1, 6):
+        x = torch.randn(3, time, WIDTH)
+        whole = module(x)
+        assert whole.shape[0] == 3
+        for row in range(3):
+            torch.testing.assert_close(module(x[row : row + 1])[0], whole[row], **TOLERANCE)
+
+
+@pytest.mark.parametrize("make", [Normalises, Named])
+def test_what_gives_other_numbers_stays_as_it_is(make: type[nn.Module]) -> None:
+    module = make()
+    found, remarks = kept(module, torch.randn(2, 6, WIDTH))
+    assert type(found) is make and not remarks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_file_keeps_the_batch_axis(batch: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Scores().eval()
+    report = export(module, tmp_path / "model.onnx", torch.randn(batch, 6, WIDTH))
+    assert report.causal and any("squeeze()" in remark for remark in report.verification["remarks"])
+    model = load(report.path)
+    x = torch.randn(3, 9, WIDTH)
+    np.testing.assert_allclose(model.run(x.numpy()), module(x).detach().numpy(), **TOLERANCE)
+    with torch.no_grad():
+        np.testing.assert_allclose(model.run(x[:1].numpy())[0], module(x[:1]).numpy(), **TOLERANCE)
+
+
+def test_other_numbers_of_one_row_are_refused_by_the_line(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"(?s)a batch of 1.*test_squeezes\.py"):
+        export(Normalises().eval(), tmp_path / "model.onnx", torch.randn(2, 6, WIDTH))
