@@ -26,6 +26,13 @@ from r_data import character_vectors, factors
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rnncore"
 ARCHIVE = ("Packages", "Translation-en", "Translation-de")
 SPEECH_PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
+SPOKEN = dict(
+    zip(
+        "0123456789#*",
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "pound", "star"],
+        strict=True,
+    )
+)
 
 
 def addresses(path: Path | None = None) -> list[tuple[list[str], list[str]]]:
@@ -105,6 +112,7 @@ def tunes(path: Path | None = None) -> list[tuple[str, str]]:
 def recordings(path: Path | None = None) -> list[tuple[np.ndarray, int, str]]:
     """(wave, its rate in Hz, text) of telephone prompts, one speaker: Asterisk's core sounds (CC-BY-SA-3.0).
 
+    Digits are written as they are spoken; texts with larger numbers are left out, for those can be read in many ways.
     ``path`` is a folder with *.wav and a ``core-sounds-en.txt.gz`` in it.
     """
     texts, sounds = (path, path) if path else map(debian_package, SPEECH_PACKAGES)
@@ -112,12 +120,20 @@ def recordings(path: Path | None = None) -> list[tuple[np.ndarray, int, str]]:
     files = {str(f.relative_to(sounds).with_suffix("")).split("_Allison/")[-1]: f for f in sounds.rglob("*.wav")}
     found = []
     for name, text in (line.split(":", 1) for line in lines if ":" in line and line[0] != ";"):
-        text = " ".join(re.sub("[^a-z' ]", " ", re.sub(r"[(<\[].*?[)>\]]", " ", text.lower())).split())
-        if name in files and text and not name.startswith("silence/"):
+        said = re.sub(r"[(<\[].*?[)>\]]", " ", text.lower())
+        if re.search(r"\d[\d.,]*\d", said) or name.startswith("silence/"):
+            continue
+        text = plain_words(re.sub(r"[\d#*]", lambda sign: f" {SPOKEN[sign[0]]} ", said))
+        if name in files and text:
             with wave.open(str(files[name])) as sound:
                 samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
                 found.append((samples.astype(np.float32) / 2**15, sound.getframerate(), text))
     return found
+
+
+def plain_words(text: str) -> str:
+    """Letters from a to z, apostrophes, and single blanks for all else."""
+    return " ".join(re.sub("[^a-z' ]", " ", text.lower()).split())
 
 
 def novels(path: Path | None = None) -> dict[str, list[str]]:

@@ -57,7 +57,7 @@ def tunes(folder: Path) -> Path:
 
 def recordings(folder: Path) -> Path:
     """Each letter is a tone of its own, 0.2 seconds long."""
-    texts = ["ab", "ba", "aab", "Ab!", "b a", "bab", "abba", "bb", "a b", "aa"]
+    texts = ["ab", "ba", "aab", "Ab!", "b a", "bab", "abba", "bb", "a b", "aa", "a 2#", "10 b"]
     tones = {"a": 440.0, "b": 880.0, " ": 0.0}
     time = np.arange(0, 0.2, 1 / 8000)
     for i, text in enumerate(texts):

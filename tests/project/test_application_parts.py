@@ -10,8 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.applications import activity, exons, pronunciation, sentences, sentiment, titles
+from benchmarks.applications import (
+    activity,
+    exons,
+    prompt_language,
+    pronunciation,
+    sentences,
+    sentiment,
+    speech,
+    titles,
+    varied_speech,
+)
 from benchmarks.applications.common import Split
+from rnncore.runtime import BeamDecoder, BeamOptions, LogMel
 from tests.examples import small_data
 from tests.tolerances import fixed
 
@@ -143,3 +154,56 @@ def test_the_nearest_other_vector() -> None:
     vectors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 1.0]])
     assert sentences.nearest_alike(vectors, ["x", "x", "y", "x"]) == 0.5
     assert abs(sentences.chance(["x", "x", "y", "x"]) - 10 / 16) < fixed("float64")
+
+
+def test_recordings_differ_each_time_and_keep_their_texts() -> None:
+    random = np.random.default_rng(0)
+    waves = [random.normal(0.0, 0.1, length).astype(np.float32) for length in (8000, 12000)]
+    mel = LogMel(8000, stacked=3)
+    varied = varied_speech.Varied(list(zip(waves, "ab", strict=True)), mel)
+    assert len(varied) == 2
+    for place, wave in enumerate(waves):
+        found = [varied[place] for _ in range(8)]
+        assert {text for _, text in found} == {"ab"[place]}
+        assert all(rows.shape[1] == mel.features and np.isfinite(rows).all() for rows, _ in found)
+        assert all(0.85 < len(rows) / len(mel(wave)) < 1.2 for rows, _ in found)
+        assert len({rows.tobytes() for rows, _ in found}) == 8
+    plain = varied_speech.stacked(LogMel(8000)(waves[0]), 3)
+    assert np.array_equal(plain, mel(waves[0])), "the rows that are tested are stacked alike"
+
+
+def test_a_faster_wave_is_shorter_and_higher() -> None:
+    wave = np.sin(2 * np.pi * 100 * np.arange(8000) / 8000)
+    found = varied_speech.faster(wave, 1.25)
+    assert len(found) == 6400
+    assert abs(np.abs(np.fft.rfft(found)).argmax() * 8000 / 6400 - 125) < 2
+
+
+def test_prompts_that_are_tested_were_never_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    second = np.zeros(8000, np.float32)
+    spoken = [(np.tile(second, 1 + i % 8), 8000, f"text {'abcdefghij'[i % 10]}{'xyz'[i % 3]}") for i in range(60)]
+    monkeypatch.setattr(datasets, "recordings", lambda: [*spoken, (second, 16000, "another rate")])
+    parts = speech.data()
+    texts = [{text for _, text in part} for part in parts]
+    assert sum(map(len, texts)) == len(set.union(*texts)) and "another rate" not in set.union(*texts)
+    assert sum(parts.sizes[1:]) > 0
+    assert all(len(wave) <= 6 * 8000 for part in parts[1:] for wave, _ in part)
+
+
+def test_letters_wrong_are_counted_over_all_texts() -> None:
+    wave = np.zeros(3, np.float32)
+    assert speech.letter_error(["ab", ""], [(wave, "abc"), (wave, "d")]) == 2 / 4
+
+
+def test_a_language_model_of_prompts_likes_prompts() -> None:
+    prompts = ["ab ab", "ab ab ab", "ab b ab", "b ab ab"] * 20
+    model = prompt_language.language_model("ab ", prompts, ["ab ab b"], ["a b"], epochs=1)
+    assert model.score("ab ab", eos=True) > model.score("aabba", eos=True)
+    best = BeamOptions(4, model, weight=1.0)
+    frames = np.log(np.full((5, 4), 0.25))  # nothing is heard
+    with_model, without = BeamDecoder(("a", "b", " "), best), BeamDecoder(("a", "b", " "), 4)
+    with_model.push(frames)
+    without.push(frames)
+    assert model.score(with_model.text, eos=True) >= model.score(without.text, eos=True)
