@@ -24,7 +24,7 @@ from rnncore.export.options import Options
 from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
-from rnncore.export.signature import REPORT_KEY, precision_of
+from rnncore.export.signature import REPORT_KEY
 from rnncore.export.single_step import ways_to_read
 from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
@@ -214,7 +214,7 @@ def _proved(captured: Captured, options: Options, path: Path, progress: Progress
 
 
 def _verdict(captured: Captured, options: Options, built: Built, path: Path) -> Verdict:
-    judge = Judge.of(precision_of(captured.reference))
+    judge = Judge.of(captured.precision)
     verifier = Verifier(*built.asked(captured), judge, options.seed + 1, built.planned.traced.trace.limits)
     refuse_unchecked(verifier.sizes)
     return verifier.verify(path)
@@ -232,7 +232,7 @@ def _written(
         )
     entries = {REPORT_KEY: json.dumps(report, separators=(",", ":"))}
     if verdict is not None:
-        judge = Int8Judge() if options.int8 else Judge.of(precision_of(captured.reference))
+        judge = Int8Judge() if options.int8 else Judge.of(captured.precision)
         recorder = GoldenRecorder(*built.asked(captured), judge, options.seed + 2, built.planned.traced.trace.limits)
         entries[GOLDEN_KEY] = recorder.record(path).to_json()
     write_entries(path, entries)

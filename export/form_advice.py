@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from rnncore.export.file import write_model
 from rnncore.export.lowering.forms import FUSED_OR_SCAN
 from rnncore.export.options import Options
-from rnncore.export.signature import precision_of
 from rnncore.export.stages import Built, Captured
 from rnncore.export.targets import choose_forms
 from rnncore.export.verification.bench import Bench, open_file
@@ -41,7 +40,7 @@ def advice(captured: Captured, options: Options, built: Built, path: Path) -> st
 
 def _gain(captured: Captured, options: Options, built: Built, fastest: Built, path: Path) -> float:
     """How many times faster ``fastest`` answers one row than the file of ``built`` at ``path``."""
-    judge = Judge.of(precision_of(captured.reference))
+    judge = Judge.of(captured.precision)
     bench = Bench(Reference(captured.reference, built.example), built.example, judge, options.seed)
     inputs = bench.draw(*bench.near(1, _STEPS))
     with TemporaryDirectory() as folder:

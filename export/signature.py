@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
-from torch import nn
+from torch import Tensor, nn
 
 from rnncore.export.tracing.example import Extent
 from rnncore.export.tracing.trace import Trace
@@ -100,10 +100,11 @@ def write_metadata(model: ir.Model, signature: Signature, form: str, precision: 
     )
 
 
-def precision_of(module: nn.Module) -> str:
-    """dtype of most weights of a module, such as "float32"."""
+def precision_of(module: nn.Module, inputs: Iterable[Tensor] = ()) -> str:
+    """dtype of most weights of a module, such as "float32"; of most of the floats among its ``inputs`` if it has none."""
     sizes: dict[str, int] = {}
-    for parameter in module.parameters():
-        name = str(parameter.dtype).removeprefix("torch.")
-        sizes[name] = sizes.get(name, 0) + parameter.numel()
+    floats: list[Tensor] = list(module.parameters())
+    for tensor in floats or [value for value in inputs if value.is_floating_point()]:
+        name = str(tensor.dtype).removeprefix("torch.")
+        sizes[name] = sizes.get(name, 0) + tensor.numel()
     return max(sizes, key=lambda name: sizes[name], default="float32")

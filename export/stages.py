@@ -69,6 +69,11 @@ class Captured:
     why_not_rolled: ExportError | None = None
     remarks: tuple[str, ...] = ()
 
+    @property
+    def precision(self) -> str:
+        """The dtype that the module computes in, such as "float32"."""
+        return precision_of(self.reference, [own.value for own in self.example.inputs])
+
     @classmethod
     def of(cls, module: nn.Module, example: Any, options: Options) -> Captured:
         """Run a copy of ``module`` on its example, and on others like it.
@@ -270,7 +275,7 @@ class Built:
             signature = replace(signature, pick=add_gather_output(model.graph, {state.output for state in states}))
         chosen = {CHOICES_KEY: choices_json(choices)} if options.form == "auto" else {}
         metadata = {**(options.metadata or {}), **chosen}
-        write_metadata(model, signature, form_text(choices), precision_of(captured.reference), metadata)
+        write_metadata(model, signature, form_text(choices), captured.precision, metadata)
         make_names_unique(model.graph)
         outputs = [str(value.name) for value in found.model.graph.outputs]
         example = replace(found.example, states={name: outputs.index(output) for name, output in pairs.items()})

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder, initializer
 from rnncore.export.lowering.fused import emit_fused
+from rnncore.export.lowering.log_sums import emit_log_sums, is_log_sum
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.runtime.session.cpu_features import GEMV
 
@@ -79,6 +80,8 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     emit = emit_loop if form == "loop" else emit_scan
 
     def steps(inside: Builder, own: Recurrence) -> list[ir.Value]:
+        if not rec.reverse and is_log_sum(rec.cell):
+            return _log_sums(inside, own, extent)
         if form == FUSED_OR_SCAN:
             return _fused_or_steps(inside, own, extent, emit, builder)
         return _steps(inside, own, extent, emit, builder)
@@ -112,6 +115,13 @@ def _fused_or_steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emi
         ("fused", lambda b, r: emit_fused(b, r, extent.lengths)),
         ("explicit", lambda b, r: _steps(b, r, extent, emit, outside)),
     )
+
+
+def _log_sums(builder: Builder, rec: Recurrence, extent: Extent) -> list[ir.Value]:
+    if extent.lengths is None:
+        return emit_log_sums(builder, rec, None, None)
+    valid = _valid_steps(builder, extent.lengths, builder.op("Shape", rec.x, start=1, end=2))
+    return emit_log_sums(builder, rec, extent.lengths, valid)
 
 
 def _plain(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit) -> list[ir.Value]:

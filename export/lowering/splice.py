@@ -112,7 +112,9 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
     ports = []
     like = next(call.cell.parameters(), None)
     taken = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
-    initial = call.cell.initial_state(1, torch.zeros(1) if like is None else like.detach())
+    kind = np.dtype(dtype.numpy())
+    own = torch.zeros(1) if like is None else like.detach()
+    initial = call.cell.initial_state(1, own.to(torch.from_numpy(np.zeros(0, kind)).dtype))
     if call.starts is not None:
         initial = tuple(torch.from_numpy(value)[None] for value in call.starts)
     elif call.given_state:
@@ -124,10 +126,9 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
         shape = state_shape(size)
         port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape((BATCH, *shape)))
         graph.inputs.append(port)
-        start = StateSpec.encode_initial(value[0].detach().to("cpu").numpy().ravel())
+        start = StateSpec.encode_initial(value[0].detach().to("cpu").numpy().ravel().astype(kind))
         in_graph: tuple[int | str, ...] | None = (BATCH, *shape) if len(shape) > 1 else None
-        kind = str(np.dtype(dtype.numpy()))
-        ports.append((port, StateSpec(full, f"{full}.next", kind, prod(shape), start, in_graph)))
+        ports.append((port, StateSpec(full, f"{full}.next", str(kind), prod(shape), start, in_graph)))
     return ports
 
 

@@ -168,6 +168,8 @@ def export_steps(calls: Sequence[Call]) -> dict[Cell, StepGraph]:
 def _example(cell: Cell, z_size: int) -> tuple[Tensor, ...]:
     parameter = next(cell.parameters(), None)
     like = torch.zeros(1) if parameter is None else parameter.detach()
+    if isinstance(cell, RolledCell):  # which may have no parameters, or compute in other floats than they are
+        like = like.to(cell.dtype)
     own = tuple(like.new_zeros(BATCH, *state_shape(size)) for size in (z_size, *cell.state_sizes.values()))
     return own + tuple(value for value, _ in _captured(cell))
 

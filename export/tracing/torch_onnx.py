@@ -24,6 +24,7 @@ from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
 from rnncore.export.tracing.whole_quotients import add_in_pairs, whole_quotients
+from rnncore.export.tracing.wide_numbers import keep_wide, numbers_of
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError
 
@@ -104,6 +105,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     """
     with silent(), torch.no_grad(), operators_read_once():
         try:
+            numbers = numbers_of(program)
             drop_guards(program)
             add_in_pairs(program)
             slice_free_parts(program)
@@ -115,6 +117,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
             pass_on_interruption(error)
             raise ExportError(f"torch.onnx cannot write {what}: {_first_lines(error)}") from error
     assert result is not None
+    keep_wide(result.model, {**numbers_of(result.exported_program), **numbers} if result.exported_program else numbers)
     return result.model
 
 

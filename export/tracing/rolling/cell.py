@@ -77,11 +77,12 @@ class Packing:
 
 @dataclass(frozen=True)
 class StepLayout:
-    """How what a step reads, what it gives and its states, by name, lie in rows."""
+    """How what a step reads, what it gives and its states, by name, lie in rows, which are of ``dtype``."""
 
     reads: Sequence[Packing]
     gives: Sequence[Packing]
     states: Mapping[str, Packing]
+    dtype: torch.dtype
 
 
 class RolledCell(Cell):
@@ -111,6 +112,7 @@ class RolledCell(Cell):
         sizes: Any = {name: shape if len(shape) > 1 else shape[0] for name, shape in shapes.items()}
         super().__init__(max(1, sum(p.size for p in reads)), max(1, sum(p.size for p in gives)), sizes)
         self._run = run
+        self.dtype = layout.dtype
         self._reads, self._gives, self._states = list(reads), list(gives), list(states.values())
         self._weights: list[str] = []
         for i, weight in enumerate(weights):

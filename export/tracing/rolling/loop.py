@@ -82,6 +82,7 @@ class RolledLoop:
                     for key in self._gives
                 ],
                 states,
+                self._float(),
             ),
             weights,
             constants,
