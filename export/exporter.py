@@ -21,6 +21,7 @@ from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
 from rnncore.export.narrowing import narrowed_lengths
 from rnncore.export.options import Options
+from rnncore.export.other_readings import other_readings
 from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
@@ -90,32 +91,25 @@ def export(
         axes: free axes of inputs where the default is wrong, such as ``{"x": ("time", "batch", None)}``.  The default is
             (batch, time, fixed, ...), without time for a vector of floats, and (batch,) for one number a sequence.
         output_names: names for the tensors the module returns, in order.
-        metadata: further entries of the file's metadata, such as ``{"rnncore.tokenizer": ...}``.
-        pick: let callers ask for some numbers of the only output [batch, time, size] instead of all of it, by index; a
-            language model scores texts with that without copying its vocabulary out of the file.
+        metadata: further entries of the file's metadata.
+        pick: let callers ask for some numbers of the only output [batch, time, size] by index, in place of all of it.
         seed: of the random inputs used in tracing and verification.
-        quantize: "int8": weights of matrix products and embeddings in 8 bits, in standard operators, see
-            :mod:`rnncore.export.int8.rewriting`.  The file is a quarter of the size and faster where layers are wide (from about
-            256 units).  It is verified in float32 first, then in int8.
-        accuracy_data: calls of the module like ``example`` on which the report says what int8 costs; by default the
-            example alone.
-        target: with form="auto", the program that shall run the file: "onnxruntime" (default), "openvino", "tract", or
-            "portable" for all of them.  docs/conformance.md shows what each can run.
-        external_data: True: weights go to a second file, which the model needs beside it: ``path`` with a hash of them and
-            ".data" behind it; arrays of less than 1 KiB stay inside, and if all do there is one file.  False: never; None:
-            when they are more than one ONNX file holds, 1.9 GB.  Exporting to the same path again exchanges both as one, and
-            then removes the second file of before.
+        quantize: "int8": weights of matrix products and embeddings in 8 bits, see :mod:`rnncore.export.int8.rewriting`: a quarter
+            of the size, faster where layers are wide.  It is verified in float32 first, then in int8.
+        accuracy_data: calls like ``example`` on which the report says what int8 costs; by default the example alone.
+        target: with form="auto", what shall run the file: "onnxruntime" (default), "openvino", "tract" or "portable" for all.
+        external_data: True: weights go to a second file beside it: ``path`` with a hash of them and ".data" behind it; arrays of
+            less than 1 KiB stay inside.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to
+            the same path again exchanges both as one, and then removes the second file of before.
         states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
             ``{}`` for none.  By default those are found that recurrent layers start from and end with, and those of a
             module of one step (no time axis) that are zeros in the example and come back in their shape.  A state is no
             input of the file's ``run``: it starts from zeros, and streams carry it.
         branches: False: each layer of form "loop" or "scan" is one loop and no ``If``, for who reads the file or runs it on
             what has none; with ``lengths=False`` it is without masks, too.  The same answers, slower: by default a layer
-            stands there once for each way of calling (one step, one row, many rows, rows of several lengths), because each
-            of them is fast in another way.
+            stands there once for each way of calling (one step, one row, many rows, rows of several lengths).
 
-    Returns:
-        The report, which is also stored in the file.
+    Returns the report, which is also stored in the file.
 
     Raises:
         InputError: an argument does not fit.
@@ -154,7 +148,13 @@ def _best(model: nn.Module, example: Any, options: Options, file: Path, progress
     for given in better:
         with suppress(ExportError):
             return _exported(*given, file, progress)
-    return _exported(*last, file, progress)
+    try:
+        return _exported(*last, file, progress)
+    except ExportError as error:
+        for given in other_readings(error, *last):
+            with suppress(ExportError):
+                return _exported(*given, file, progress)
+        raise
 
 
 def _exported(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:

@@ -35,6 +35,8 @@ class Options:
     external_data: bool | None
     states: Mapping[str, str] | None
     branches: bool
+    remarks: tuple[str, ...] = ()
+    """What the report shall say of how the module was read; no argument of ``export``."""
 
     def __post_init__(self) -> None:
         forms = (*FORMS, "portable", "auto")

@@ -32,7 +32,8 @@ from rnncore.export.signature import precision_of, signature_of, write_metadata
 from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_forms, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.example import Axes, Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.example import Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.own_layers import with_own_layers
@@ -47,7 +48,6 @@ from rnncore.export.verification.sizes import MOST_STEPS
 from rnncore.export.verification.structure import stride_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.signature import Signature, StateSpec
 
 
@@ -90,20 +90,24 @@ class Captured:
         check_dtypes(reference, call)
         with unchanged(reference):
             check_runs(call, reference)
-        reference, remarks = keeping_axes(reference, call)
+        reference, kept_axes = keeping_axes(reference, call)
+        remarks = [*options.remarks, *kept_axes]
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
         if kept:
             check_carried(reference, call.in_parts(reference), kept)
         found = replace(cls._of_call(reference, call, options), remarks=tuple(remarks))
-        held = None if found.why_not_rolled is None else _with_sizes_held(call, options)
+        # A loop over time carries values whose sizes it must know: of images whose height and width are free it can know none.
+        held = None if found.why_not_rolled is None else with_sizes_held(call, options.axes)
         if held is not None:
             axes, what = held
             with suppress(ExportError), unchanged(reference):
                 fewer = Example.of(reference, example, axes, options.lengths)
                 other = cls._of_call(reference, find_axes(reference, fewer, axes, options.seed), options)
                 if other.why_not_rolled is None:
-                    return replace(other, remarks=(*remarks, what))
+                    return replace(
+                        other, remarks=(*remarks, f"a loop over time holds the sizes that it carries: {what}")
+                    )
         return found
 
     @classmethod
@@ -117,27 +121,6 @@ class Captured:
         if rolled is None:
             return cls(reference, plain, plain, call, operators)
         return cls(reference, plain, rolled, call, Operators([]))
-
-
-def _with_sizes_held(call: Example, options: Options) -> tuple[Axes, str] | None:
-    """Axes of the inputs without those that are neither batch nor time, and what to say of it; None if there are none.
-
-    A loop over time carries values whose sizes it must know: of images whose height and width are free it can know none.
-    """
-    given = options.axes or {}
-    held = [
-        f"{own.name} axis {i} to {own.value.shape[i]}"
-        for own in call.inputs
-        if own.name not in given
-        for i, axis in enumerate(own.axes)
-        if axis not in (None, BATCH, TIME)
-    ]
-    if not held:
-        return None
-    axes = {i.name: tuple(axis if axis in (BATCH, TIME) else None for axis in i.axes) for i in call.inputs} | dict(
-        given
-    )
-    return axes, f"a loop over time holds the sizes that it carries: {', '.join(held)}, as in the example"
 
 
 @dataclass(frozen=True)

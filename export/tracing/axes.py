@@ -238,6 +238,7 @@ def _batch_and_time(
         best = max(pairs, key=lambda pair: (pairs.count(pair), pair[1] in followed, -pair[0] - pair[1]))
         return best
     looped = [k for k in open_groups if _operations_grow(groups[k])]
+    looped.sort(key=lambda k: k in usual[BATCH])  # code may count the rows as well
     timed = [t for t in open_groups if any(steps.get(t, ()))] + looped
     time = next((k for k in timed if k in followed), timed[0] if timed else None)
     if time is None:

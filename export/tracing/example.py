@@ -16,6 +16,7 @@ from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.number_kinds import NO_KERNELS
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.packing import REWRITE
+from rnncore.export.tracing.whole_floats import with_whole_numbers
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.format.axes import BATCH, TIME, Axis, Size, Steps
@@ -51,7 +52,8 @@ class Input:
         """A random tensor like the example with ``sizes`` along its free axes.
 
         Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
-        the example's spread, integers any value between the example's extremes (below ``vocabulary`` if it is constant).
+        the example's spread, or are whole numbers where it has no others, integers any value between the example's extremes
+        (below ``vocabulary`` if it is constant).
         Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) and masks are all full.
         """
         value = self.value.detach().cpu()
@@ -68,6 +70,8 @@ class Input:
             spread = self.value.detach().float().std(correction=0).item() if self.value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator)
             value = value + (noise * (spread or 1.0)).to(value.dtype)
+            by_feature = value.dim() > 1 and self.axes[-1] is None
+            value = with_whole_numbers(value, self.value, generator, by_feature=by_feature)
         elif value.dtype == torch.bool:
             value = torch.rand(value.shape, generator=generator) < 0.5
         elif not value.is_complex():

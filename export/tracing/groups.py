@@ -136,6 +136,7 @@ def _ties(prober: Prober, places: Sequence[Place], doubtful: Sequence[Place]) ->
             if found is None:
                 break
             groups.append(Group(found, prober.base[found[0]]))
+            find_limits(prober, groups[-1])  # before others that may be none take all runs there are
             left = [place for place in left if place not in found]
     return groups
 
@@ -152,7 +153,9 @@ def _candidates(prober: Prober, places: Sequence[Place]) -> Iterator[tuple[Place
         choices = [[None, *[place for place in own if place[0] == index]] for index in inputs]
         ties = [tuple(place for place in tie if place is not None) for tie in _some(choices)]
         ties = [tie for tie in ties if len(tie) > 1]
-        ties.sort(key=lambda tie: (len({axis for _, axis in tie}) > 1, sum(axis for _, axis in tie), -len(tie)))
+        ties.sort(
+            key=lambda tie: (len({axis for _, axis in tie}) > 1, sum(axis for _, axis in tie) / len(tie), -len(tie))
+        )
         yield from ties[:_MOST_TIES]
         for index in inputs:
             of_one = [place for place in own if place[0] == index]

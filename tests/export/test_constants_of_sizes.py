@@ -59,14 +59,15 @@ class Numbered(nn.Module):
 
 
 class Averages(nn.Module):
-    """Packs rows that are all full, and divides by their length."""
+    """Packs rows that are all full, and divides by their length; ``listed``: the lengths are numbers of Python."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, listed: bool = False) -> None:
         super().__init__()
-        self.layer = nn.GRU(WIDTH, 5, batch_first=True)
+        self.listed, self.layer = listed, nn.GRU(WIDTH, 5, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        lengths = torch.tensor([x.shape[1]] * x.shape[0])
+        full = [x.shape[1]] * x.shape[0]
+        lengths = full if self.listed else torch.tensor(full)
         y, _ = self.layer(pack_padded_sequence(x, lengths, batch_first=True))
         return pad_packed_sequence(y, batch_first=True)[0].sum(1) / torch.tensor([[float(x.shape[1])]] * x.shape[0])
 
@@ -114,8 +115,15 @@ def test_numbers_that_follow_no_rule_are_refused_by_their_line() -> None:
         rolled(Squares(), torch.randn(2, 8, WIDTH))
 
 
+MAKERS = {
+    "writer": lambda: Writer("a list of rows", 2),
+    "averages": Averages,
+    "averages of a list": lambda: Averages(listed=True),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [lambda: Writer("a list of rows", 2), Averages], ids=["writer", "averages"])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
 def test_they_are_exported(make: type[nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(0)
     exported(make(), tmp_path, torch.randn(2, 8, WIDTH), lambda b, t: torch.randn(b, t, WIDTH), ((1, 3), (4, 21)))

@@ -117,6 +117,60 @@ def test_they_stream(make: type[nn.Module], tmp_path: Path) -> None:
         np.testing.assert_allclose(streamed(model, x, (1, 4, 7)), module(x[None])[0].numpy(), **TOLERANCE)
 
 
+class Lines(nn.Module):
+    """Reads images of a line: columns of convolutions, averaged over the height."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1), nn.MaxPool2d(4, 4), nn.Conv2d(4, 6, 2))
+        self.pool, self.layer = nn.AdaptiveAvgPool2d((None, 1)), nn.GRU(6, 5, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # [batch, 1, height, width]
+        y = self.pool(self.convs(x).permute(0, 3, 1, 2)).squeeze(3)
+        return self.layer(y)[0]
+
+
+@pytest.mark.slow
+def test_a_height_that_decides_the_way_is_held(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = ((1, 12), (3, 40))
+    _, report = exported(Lines(), tmp_path, torch.randn(2, 1, 24, 32), lambda b, t: torch.randn(b, 1, 24, t), sizes)
+    assert any("x axis 2 to 24" in remark for remark in report.verification["remarks"])
+
+
+class Tagged(nn.Module):
+    """Features of which the last is an id, as a float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = nn.Embedding(9, 5), nn.GRU(3 + 5, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.cat([x[..., :3], self.table(x[..., 3].long())], -1))[0]
+
+
+def tagged(batch: int, time: int) -> Tensor:
+    return torch.cat([torch.randn(batch, time, 3), torch.randint(9, (batch, time, 1)).float()], -1)
+
+
+def test_floats_that_hold_whole_numbers_are_drawn_as_such() -> None:
+    generator = torch.Generator().manual_seed(0)
+    example = Example.of(Tagged(), tagged(4, 30), None, "auto")
+    (drawn,) = example.draw({"batch": 5, "time": 40}, generator)
+    assert torch.equal(drawn[..., 3], drawn[..., 3].floor()) and 0 <= drawn[..., 3].min() <= drawn[..., 3].max() <= 8
+    assert not torch.equal(drawn[..., :3], drawn[..., :3].floor())
+    for plain in (torch.zeros(4, 30, 4), torch.ones(4, 30, 4), (torch.rand(4, 30, 4) < 0.5).float()):
+        (drawn,) = Example.of(Tagged(), plain, None, "auto").draw({"batch": 5, "time": 40}, generator)
+        assert not torch.equal(drawn, drawn.floor())
+
+
+@pytest.mark.slow
+def test_ids_among_the_features(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _, report = exported(Tagged(), tmp_path, tagged(2, 12), tagged, ((1, 3), (3, 17)))
+    assert report.causal, report.signature.not_causal_because
+
+
 @pytest.mark.slow
 def test_frames_that_are_made_of_all_features(tmp_path: Path) -> None:
     torch.manual_seed(0)

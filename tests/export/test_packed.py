@@ -160,11 +160,11 @@ class Takes(nn.Module):
 
 X, N = torch.randn(2, 4, 5), torch.tensor([4, 3])
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, type[Exception], str]] = {
-    "a list of lengths": (
+    "a list of lengths for so many rows": (
         lambda: Encoder(lambda x, n: pack_padded_sequence(x, [x.shape[1]] * 2, batch_first=True)),
         (X, N),
         ExportError,
-        "got its lengths as a list, which would be frozen; hand over the tensor that came into forward",
+        "input 'x' of shape [2, time, 5] has 0 batch axes",
     ),
     "lengths one by one": (
         lambda: Encoder(lambda x, n: pack_padded_sequence(x, [max(1, m) for m in n.tolist()], batch_first=True)),

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnncore.export.tracing.callers import Line
 from rnncore.export.tracing.rolling.log import Constant, Log, Op, Ref, leaves, mapped
 
 aten = torch.ops.aten
+_Lines = tuple[Line, ...]
 _Writer = Callable[["_Start", Tensor], Ref]
 
 
@@ -26,10 +28,10 @@ class _Start:
         self.log = log
         self.ops: list[Op] = []
 
-    def add(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor, user: Op) -> Ref:
+    def add(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor, lines: _Lines) -> Ref:
         """The result of one more operation, whose arguments are values of the log."""
         shapes, dtypes = [tuple(result.shape)], [result.dtype]
-        self.ops.append(Op(target, args, kwargs, shapes, dtypes, False, user.lines, ""))
+        self.ops.append(Op(target, args, kwargs, shapes, dtypes, False, lines, ""))
         return Ref(len(self.ops) - 1)
 
     def constant(self, tensor: Tensor) -> Constant:
@@ -58,32 +60,35 @@ def with_sizes_in_constants(logs: Sequence[Log]) -> tuple[Sequence[Log], bool]:
     return [_joined(start, table) for start, table in zip(starts, moved, strict=True)], True
 
 
-def _constants(log: Log) -> dict[Constant, Op]:
-    """The constants of a log in the order in which they are first read, each with who reads it."""
-    found: dict[Constant, Op] = {}
+def _constants(log: Log) -> dict[Constant, _Lines]:
+    """The constants of a log in the order in which they are first read, each with the lines of who reads it."""
+    found: dict[Constant, _Lines] = {}
     for op in log.ops:
         for value in leaves(op.everything):
             if isinstance(value, Constant):
-                found.setdefault(value, op)
+                found.setdefault(value, op.lines)
+    for _, value in log.outputs:
+        if isinstance(value, Constant):
+            found.setdefault(value, ())
     return found
 
 
-def _writer(tensors: Sequence[Tensor], user: Op) -> _Writer | None:
+def _writer(tensors: Sequence[Tensor], lines: _Lines) -> _Writer | None:
     """What writes the constant that was ``tensors`` in each log; None where no rule is known."""
     if len({(tensor.dtype, tensor.dim()) for tensor in tensors}) > 1 or any(not tensor.numel() for tensor in tensors):
         return None
     if all(bool((tensor == tensor.flatten()[0]).all()) for tensor in tensors):
-        return lambda start, tensor: _full(start, tensor, user)
+        return lambda start, tensor: _full(start, tensor, lines)
     grows = [axis for axis in range(tensors[0].dim()) if len({tensor.shape[axis] for tensor in tensors}) > 1]
     bases = [_first(tensor, grows) for tensor in tensors]
     if not grows or any(not torch.equal(base, bases[0]) for base in bases):
         return None
     if all(torch.equal(tensor, base.expand(tensor.shape)) for tensor, base in zip(tensors, bases, strict=True)):
-        return lambda start, tensor: _expanded(start, start.constant(bases[0]), tensor, user)
+        return lambda start, tensor: _expanded(start, start.constant(bases[0]), tensor, lines)
     for axis in grows:
         step = _step(tensors, axis)
         if step and all(torch.equal(t, _counted(t, bases[0], axis, step)) for t in tensors):
-            return lambda start, tensor, axis=axis, step=step: _counting(start, tensor, bases[0], (axis, step), user)  # type: ignore[misc]
+            return lambda start, tensor, axis=axis, step=step: _counting(start, tensor, bases[0], (axis, step), lines)  # type: ignore[misc]
     return None
 
 
@@ -107,25 +112,25 @@ def _counted(tensor: Tensor, base: Tensor, axis: int, step: int) -> Tensor:
     return (base + numbers.reshape([-1 if k == axis else 1 for k in range(tensor.dim())])).expand(tensor.shape)
 
 
-def _full(start: _Start, tensor: Tensor, user: Op) -> Ref:
+def _full(start: _Start, tensor: Tensor, lines: _Lines) -> Ref:
     number = tensor.flatten()[0].item()
-    return start.add(aten.full.default, (tuple(tensor.shape), number), {"dtype": tensor.dtype}, tensor, user)
+    return start.add(aten.full.default, (tuple(tensor.shape), number), {"dtype": tensor.dtype}, tensor, lines)
 
 
-def _expanded(start: _Start, base: Any, tensor: Tensor, user: Op) -> Ref:
-    return start.add(aten.expand.default, (base, tuple(tensor.shape)), {}, tensor, user)
+def _expanded(start: _Start, base: Any, tensor: Tensor, lines: _Lines) -> Ref:
+    return start.add(aten.expand.default, (base, tuple(tensor.shape)), {}, tensor, lines)
 
 
-def _counting(start: _Start, tensor: Tensor, base: Tensor, rule: tuple[int, int], user: Op) -> Ref:
+def _counting(start: _Start, tensor: Tensor, base: Tensor, rule: tuple[int, int], lines: _Lines) -> Ref:
     axis, step = rule
     n = tensor.shape[axis]
     numbers = (torch.arange(n) * step).to(tensor.dtype)
     shape = tuple(n if k == axis else 1 for k in range(tensor.dim()))
-    counted = start.add(aten.arange.start_step, (0, step * n, step), {"dtype": tensor.dtype}, numbers, user)
-    laid = start.add(aten.reshape.default, (counted, shape), {}, numbers.reshape(shape), user)
+    counted = start.add(aten.arange.start_step, (0, step * n, step), {"dtype": tensor.dtype}, numbers, lines)
+    laid = start.add(aten.reshape.default, (counted, shape), {}, numbers.reshape(shape), lines)
     added = base + numbers.reshape(shape)
-    total = start.add(aten.add.Tensor, (start.constant(base), laid), {}, added, user)
-    return total if added.shape == tensor.shape else _expanded(start, total, tensor, user)
+    total = start.add(aten.add.Tensor, (start.constant(base), laid), {}, added, lines)
+    return total if added.shape == tensor.shape else _expanded(start, total, tensor, lines)
 
 
 def _joined(start: _Start, table: dict[Constant, Ref]) -> Log:

@@ -131,6 +131,17 @@ class Log:
             ops.append(replace(self.ops[i], args=args, kwargs=named))
         return replace(self, ops=ops, outputs=[(name, moved(value)) for name, value in self.outputs])
 
+    def used(self) -> Log:
+        """The log with those operations only that its outputs are computed from, and questions, which give nothing."""
+        found: set[int] = set()
+        todo = [value for _, value in self.outputs] + [Ref(i) for i, op in enumerate(self.ops) if not op.shapes]
+        while todo:
+            value = todo.pop()
+            if isinstance(value, Ref) and value.op not in found:
+                found.add(value.op)
+                todo += leaves(self.ops[value.op].everything)
+        return self.keeping(sorted(found))
+
     def dtype(self, value: Any) -> torch.dtype:
         """dtype of a value."""
         return self.ops[value.op].dtypes[value.part] if isinstance(value, Ref) else self.dtypes[value]

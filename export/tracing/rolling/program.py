@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.rolling.alignment import Aligner, without_unused_views
@@ -165,7 +166,8 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
             pass_on_interruption(error)
             continue
         logs, follows = with_sizes_in_constants(logs)
-        if len({len(log.ops) for log in logs}) == 1 and not asks and not follows:
+        is_plain = not asks and not follows and not isinstance(module, FullRows)
+        if len({len(log.ops) for log in logs}) == 1 and is_plain:
             return None  # no loop follows a size
         try:
             aligned = Aligner(logs, grown=3).run()
@@ -234,7 +236,7 @@ def _record(
     def log_of(i: int, answers: Answers) -> Log:
         log, own = record(module, example, operators, drawn[i], points[i], answers)
         layers.update(own)
-        return log
+        return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any more
 
     own = [log_of(i, {}) for i in range(len(points))]
     try:

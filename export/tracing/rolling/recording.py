@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rnncore.export.tracing.callers import Callers, user_lines
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
@@ -43,6 +45,7 @@ _FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
     aten.full_like.default: lambda values: values[1],
 }
 _LARGEST_CONSTANT = 4096
+_LISTS = ("tolist", "numpy", "__array__")
 
 _layers: ContextVar[dict[str, Recurrent]] = ContextVar("rnncore_recorded_layers")
 
@@ -85,13 +88,21 @@ class _Recorder(PassingStates):
 class _Calls(TorchFunctionMode):
     """Writes out what torch's cells compute, so that the part which reads the input can leave the loop.
 
-    ``item()`` of a float gives a number that may be handed on, as to a log, and not computed with.
+    ``item()`` of a float gives a number that may be handed on, as to a log, and not computed with.  full: lists of whole numbers
+    are read one by one.
     """
+
+    def __init__(self, *, full: bool) -> None:
+        super().__init__()
+        self._full = full
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name in CELLS:
             return CELLS[name](*args, **(kwargs or {}))
+        if name in _LISTS and self._full and args[0].dim() == 1 and not args[0].is_floating_point():
+            numbers = [entry.item() for entry in args[0]]
+            return numbers if name == "tolist" else np.array(numbers)
         if name != "item" or not args[0].is_floating_point():
             return func(*args, **(kwargs or {}))
         try:
@@ -101,9 +112,12 @@ class _Calls(TorchFunctionMode):
 
 
 class _Logger(TorchDispatchMode):
-    def __init__(self, log: Log, callers: Callers, answers: Answers, counts: Collection[int]) -> None:
+    """full: every value that no input has a part in is known, as all rows are full."""
+
+    def __init__(self, log: Log, callers: Callers, answers: Answers, counts: Collection[int], *, full: bool) -> None:
         super().__init__()
         self._counts = counts
+        self._full = full
         self.log = log
         self._callers = callers
         self._answers = answers
@@ -133,6 +147,8 @@ class _Logger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self._full and func in _READS and self._is_number(args[0]):
+            return func(*args, **kwargs)
         if func in _READS and args[0].dtype == torch.bool and args[0].numel() == 1 and not args[0].dim():
             return self._ask(self.value(args[0]), bool(func(*args, **kwargs)))
         if func in _READS and (self._is_size(self.value(args[0])) or self._is_number(args[0])):
@@ -153,7 +169,9 @@ class _Logger(TorchDispatchMode):
     def _is_number(self, tensor: Tensor) -> bool:
         """Whether what is read is one number, made of weights and constants alone: it is one of the file, as they are."""
         todo, seen = [self.value(tensor)], set[int]()
-        if tensor.numel() != 1 or tensor.dtype == torch.bool:  # flags may tell the first step from the others
+        if tensor.numel() != 1 or (
+            tensor.dtype == torch.bool and not self._full
+        ):  # flags may tell the first step from the others
             return False
         while todo:
             value = todo.pop()
@@ -261,7 +279,8 @@ def record(
     """
     callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
     counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
-    logger, flat = _Logger(log, callers, answers, counts), _Flat(module, example)
+    logger = _Logger(log, callers, answers, counts, full=isinstance(module, FullRows))
+    flat = _Flat(module, example)
     tensors = [tensor.detach().clone() for tensor in tensors]  # two inputs may be one tensor
     for path, weight in [*module.named_parameters(), *module.named_buffers()]:
         logger.name(weight, Weight(path))
@@ -273,8 +292,19 @@ def record(
     try:
         with ExitStack() as stack:
             contexts: list[AbstractContextManager[Any]] = [
-                *(unchanged(module), recording(recorder), packing_by(PaddedPacker()), forward_only(), torch.no_grad()),
-                *(sdpa_kernel(SDPBackend.MATH), operators.answering(callers), _Calls(), logger),
+                *(
+                    unchanged(module),
+                    recording(recorder),
+                    packing_by(PaddedPacker(listed=True)),
+                    forward_only(),
+                    torch.no_grad(),
+                ),
+                *(
+                    sdpa_kernel(SDPBackend.MATH),
+                    operators.answering(callers),
+                    _Calls(full=isinstance(module, FullRows)),
+                    logger,
+                ),
             ]
             for context in contexts:
                 stack.enter_context(context)

@@ -1,0 +1,74 @@
+"""A module that reads its lengths as numbers, as one of rows that are all full: it takes no lengths any more.
+
+``for i, n in enumerate(lengths.tolist())`` is Python's own loop over the rows of one batch, which a file cannot have.  Of rows
+that are full, all these numbers are one, the size of the time axis; lists of sequences are run in groups of one length then.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.tracing.example import Example, Input
+from rnncore.runtime.format.axes import BATCH, TIME
+
+
+class FullRows(nn.Module):
+    """``module`` with full lengths in place of inputs that hold lengths.
+
+    example: of the module, with its axes found.  held: those inputs, each with the axis that it counts along.
+    """
+
+    def __init__(self, module: nn.Module, example: Example, held: Mapping[str, str]) -> None:
+        super().__init__()
+        self.module = module
+        self._example, self._held = example, dict(held)
+
+    def run(self, given: Sequence[Tensor]) -> Any:
+        """What the module answers; ``given`` are all other inputs in order."""
+        source = iter(given)
+        tensors = {own.name: None if own.name in self._held else next(source) for own in self._example.inputs}
+        sizes: dict[str, Any] = {}
+        for own in self._example.inputs:
+            value = tensors[own.name]
+            if value is not None:
+                sizes.update({str(axis): size for axis, size in zip(own.axes, value.shape, strict=True) if axis})
+        every = [
+            self._full(own, sizes) if tensors[own.name] is None else tensors[own.name] for own in self._example.inputs
+        ]
+        return self._example.call(self.module, every)  # type: ignore[arg-type]
+
+    def _full(self, own: Input, sizes: Mapping[str, Any]) -> Tensor:
+        return torch.full((sizes[BATCH],), sizes[self._held[own.name]], dtype=own.value.dtype)
+
+
+def lengths_of(example: Example) -> dict[str, str]:
+    """Inputs of ``example``, with its axes found, that say how long each row is, with the axis that they count along.
+
+    None where one of its rows is shorter: who calls the module so asks for more than full rows.
+    """
+    own = {example.lengths: TIME} if example.lengths is not None else {}
+    held = {**example.counts, **own}
+    others = [i for i in example.inputs if i.name not in held]
+    sizes = {axis: size for i in others for axis, size in zip(i.axes, i.value.shape, strict=True)}
+    full = all(bool((i.value == sizes.get(held[i.name], -1)).all()) for i in example.inputs if i.name in held)
+    return held if full and BATCH in sizes else {}
+
+
+def of_full_rows(module: nn.Module, example: Example, held: Mapping[str, str]) -> tuple[FullRows, dict[str, Tensor]]:
+    """``module`` without the lengths ``held``, and an example of that."""
+    others = [own for own in example.inputs if own.name not in held]
+    parameters = [inspect.Parameter(own.name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for own in others]
+
+    def forward(self: FullRows, *args: Tensor, **named: Tensor) -> Any:
+        bound = forward.__signature__.bind(self, *args, **named)  # type: ignore[attr-defined]
+        return self.run(list(bound.arguments.values())[1:])
+
+    own_self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    forward.__signature__ = inspect.Signature([own_self, *parameters])  # type: ignore[attr-defined]
+    made = type(type(module).__name__, (FullRows,), {"forward": forward})
+    return made(module, example, held).eval(), {own.name: own.value for own in others}
