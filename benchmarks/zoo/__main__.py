@@ -23,7 +23,7 @@ from benchmarks.zoo.subject import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "zoo.json"
-MODULES = ("speech", "series", "modern", "text", "decisions", "spiking")
+MODULES = ("speech", "series", "modern", "text", "decisions", "spiking", "others")
 MOST_SECONDS = 600
 
 

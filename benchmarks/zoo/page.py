@@ -15,7 +15,8 @@ _HEAD = """# The zoo: other people's classes
 Public recurrent classes, untouched, with random weights, exported by the call of their README. `scripts/zoo` makes an
 environment of its own, runs each class in a process of its own, and writes this page. A class *works* if the file gives
 PyTorch's numbers within {relative:g} of the largest, at the example's size and three others, and, where the file streams, if
-the chunks of a stream give the whole. Each row is of the last run of its class: they were not all run with the same
+the chunks of a stream give the whole; an axis of 1 that PyTorch's own `squeeze()` drops stays in a file, and counts as
+right. Each row is of the last run of its class: they were not all run with the same
 version of the library. *Seconds* are processor seconds of `export()` on one thread. *Should* says whether the
 class is causal.
 

@@ -83,6 +83,12 @@ def _with_shapes(
         leave_empty(prober, group)  # y[:, 4:] of four steps is nothing
     with suppress(Unfitting):
         return groups, names, output_shapes(prober, groups, names)
+    # Features that view(batch, -1, 16) takes apart may be any number that fits to the steps: they are no axis of the module.
+    kept = [k for k, group in enumerate(groups) if names[k] in (BATCH, TIME) or group.places[0] in said]
+    if len(kept) < len(groups):
+        fewer, own = [groups[k] for k in kept], {i: names[k] for i, k in enumerate(kept)}
+        with suppress(Unfitting):
+            return fewer, own, output_shapes(prober, fewer, own)
     strides = {k: keep_to_strides(prober, group) for k, group in enumerate(groups) if names[k] != BATCH}
     with suppress(Unfitting):
         return groups, names, output_shapes(prober, groups, names)

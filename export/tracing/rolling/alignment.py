@@ -10,6 +10,7 @@ import torch
 
 from rnncore.export.tracing.rolling.fitting import Formula, fit
 from rnncore.export.tracing.rolling.log import Log, Op, Ref, leaves
+from rnncore.export.tracing.rolling.optional_resizes import resized_everywhere
 from rnncore.export.tracing.rolling.relations import Carried, Inside, Outside, relate
 from rnncore.runtime.errors import ExportError
 
@@ -110,10 +111,33 @@ class Aligner:
         self.grown = grown
         self.result = Aligned(logs, addresses=[{} for _ in logs])
         self._related = self._wasted = 0
-        table: dict[Any, int] = {}
-        self._strict = [
-            torch.tensor([table.setdefault(op.signature(strict=True), len(table)) for op in log.ops]) for log in logs
+        self._table: dict[Any, int] = {}
+        self._strict = self._kinds()
+
+    def _kinds(self) -> list[torch.Tensor]:
+        """A number for each operation, the same for those of one kind."""
+        table = self._table
+        return [
+            torch.tensor([table.setdefault(op.signature(strict=True), len(table)) for op in log.ops])
+            for log in self.logs
         ]
+
+    def _with_resizes(self, at: Sequence[int]) -> bool:
+        """Put what some logs pad or cut here into all of them; whether there is such a thing."""
+        numbers = [{place: i for i, place in addresses.items()} for addresses in self.result.addresses]
+
+        def same(s: int, value: Any, other: int) -> Any:
+            if not isinstance(value, Ref):
+                return value
+            found = numbers[other].get(self.result.addresses[s].get(value.op, ("", 0, 0, 0)))
+            return None if found is None else Ref(found, value.part)
+
+        logs = resized_everywhere(self.logs, at, same)
+        if logs is None:
+            return False
+        self.logs = self.result.logs = logs
+        self._strict = self._kinds()
+        return True
 
     def run(self) -> Aligned:
         """Align.
@@ -130,6 +154,8 @@ class Aligner:
                 continue
             ops = [log.ops[p] if p < len(log.ops) else None for p, log in zip(at, self.logs, strict=True)]
             if any(op is None for op in ops) or len({op.signature(strict=False) for op in ops if op is not None}) > 1:
+                if self._with_resizes(at):
+                    continue
                 raise ExportError(self._differ([op for op in ops if op is not None]))
             self._take_outside(at)
             at = [p + 1 for p in at]

@@ -62,7 +62,7 @@ def fit(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Formula |
     wanted = np.array(values, np.float64)
     for divisor, shift, products, inverse in _tables(tuple(tuple(sorted(point.items())) for point in points)):
         if divisor > 1 and not whole:
-            return None
+            continue
         solved = inverse @ wanted
         factors = [round(f) if whole else float(f) if abs(f) > 1e-12 else 0 for f in solved]
         found = Formula(tuple((f, names) for f, names in zip(factors, products, strict=True) if f), divisor, shift)
@@ -86,7 +86,8 @@ def _tables(
         sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in sized]
         for some in choices if divisor == 1 else [some for some in choices if TIME in some]:
             found += [(divisor, shift, products, inverse) for products, inverse in _inverses(some, sizes)]
-    return found
+    # Of all, too: with a divisor, some mixture of axes fits by accident what follows one with another divisor.
+    return sorted(found, key=lambda table: len({name for names in table[2] for name in names}))
 
 
 def _inverses(

@@ -223,6 +223,8 @@ def _record(
         (4, low + step),
         (5, low + 6 * step),
     ]
+    if extent is None or extent.takes(low + 11 * step):  # tells divisors from each other
+        sizes.append((3, low + 11 * step))
     points: list[dict[str, int]] = [{**base, BATCH: b, TIME: t} for b, t in sizes]
     for name in others:
         multiple = example.extents[name].multiple if name in example.extents else 1
