@@ -14,12 +14,14 @@ import onnx_ir as ir
 import torch
 
 from rnncore.cells import Cell
-from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.builder import Builder, initializer
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.tracing.rolling.cell import RolledCell
 
 _DRAWS, _ROWS = 4, 5
 _SPREADS = (1.0, 30.0)
+_DOUBLINGS = 40
+"""No call has more steps than two to this."""
 
 
 def is_log_sum(cell: Cell) -> bool:
@@ -68,23 +70,22 @@ def emit_log_sums(
     least, greatest = number(builder, limits.min), number(builder, limits.max)
     start = builder.op("Unsqueeze", rec.states[0], builder.constant([1]))
     values = builder.op("Min", builder.op("Max", builder.op("Concat", start, rec.z, axis=1), least), greatest)
+    far = 2 ** np.arange(_DOUBLINGS)
     steps = builder.op("Shape", values, start=1, end=2)
+    passes = builder.op("Less", _table(builder, "far", far), steps)
+    trips = builder.op("ReduceSum", builder.op("Cast", passes, to=int(ir.DataType.INT64)), keepdims=0)
 
     body = builder.nested()
     index = body.input("i", ir.DataType.INT64, ())
     condition = body.input("go_on", ir.DataType.BOOL, ())
-    sums, far = body.input("sums", rec.dtype, ("batch", None, None)), body.input("far", ir.DataType.INT64, (1,))
-    earlier = body.op("Slice", sums, body.constant([0]), body.op("Neg", far), body.constant([1]))
-    pads = body.op("Concat", body.constant([0]), far, body.constant([0, 0, 0, 0]), axis=0)
-    earlier = body.op("Pad", earlier, pads, least)
-    gap = body.op("Neg", body.op("Abs", body.op("Sub", sums, earlier)))
-    more = body.op("Log", body.op("Add", body.op("Exp", gap), number(body, 1.0)))
-    both = body.op("Add", body.op("Max", sums, earlier), more)
-    further = body.op("Add", far, far)
-    go_on = body.op("Squeeze", body.op("Less", further, steps), body.constant([0]))
-    graph = body.subgraph([index, condition, sums, far], [go_on, both, further], "body")
-    true = builder.constant(True, bool)
-    sums = builder.ops("Loop", [builder.constant(64), true, values, builder.constant([1])], 2, body=graph)[0]
+    sums = body.input("sums", rec.dtype, ("batch", None, None))
+    ends = body.op("Gather", _table(builder, "ends", -far[:, None]), index)
+    pads = body.op("Gather", _table(builder, "pads", np.pad(far[:, None], [(0, 0), (1, 4)])), index)
+    earlier = body.op("Pad", body.op("Slice", sums, body.constant([0]), ends, body.constant([1])), pads, least)
+    top, low = body.op("Max", sums, earlier), body.op("Min", sums, earlier)
+    more = body.op("Log", body.op("Add", body.op("Exp", body.op("Sub", low, top)), number(body, 1.0)))
+    graph = body.subgraph([index, condition, sums], [body.op("Identity", condition), body.op("Add", top, more)], "body")
+    sums = builder.ops("Loop", [trips, builder.constant(True, bool), values], 1, body=graph)[0]
 
     y = builder.op(
         "Slice", sums, builder.constant([1]), builder.constant([np.iinfo(np.int64).max]), builder.constant([1])
@@ -96,3 +97,7 @@ def emit_log_sums(
         y = builder.op("Where", valid, y, number(builder, 0.0))
         end = builder.op("GatherND", sums, builder.op("Unsqueeze", lengths, builder.constant([1])), batch_dims=1)
     return [y, end]
+
+
+def _table(builder: Builder, name: str, values: np.ndarray) -> ir.Value:
+    return initializer(builder.main, f"const/doublings/{name}", ir.tensor(values))
