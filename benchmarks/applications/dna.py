@@ -48,7 +48,10 @@ def measure() -> list[Measured]:
             step_us(classifier.classify, texts[:100], 60 * 100),
             "base",
             reach=0.965,
-            note=files.why,
+            note="Tried by the validation set, whose loss is 0.124: averaged weights 0.130; recurrent weights dropped as well "
+            "0.119, but only 0.960 of the test set, which has so been asked twice, and the row stays the one that was measured "
+            "first; more dropped 0.139, three bases a step 0.135, bases with their places, after eight epochs, 0.182. "
+            f"{files.why}".strip(),
         )
     ]
 

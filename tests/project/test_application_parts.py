@@ -150,6 +150,24 @@ def test_sections_that_are_found_are_not_learnt_from(tmp_path: Path, monkeypatch
     assert (parts.valid, parts.train) == ([("a", "b", "video")], [("c", "d", "perl")])
 
 
+def test_what_words_mean_is_where_an_embedder_of_titles_begins() -> None:
+    words = [f"word{'abcdefghijklmnop'[i % 16]}{'abcdefghijklmnop'[i // 16]}" for i in range(160)]
+    random = np.random.default_rng(0)
+    rows = [(" ".join(random.choice(words, 4)), " ".join(random.choice(words, 12)), "games") for _ in range(200)]
+    parts = sentences.Parts(rows, rows[:20], [("unheard of", "words", "math"), *rows[:20]])
+    model, vocabulary = sentences.new_model(parts)
+    analysis = sentences.Analysis.of(parts, 96)
+    ids = [vocabulary.token_id(word) for word in words]
+    places = [analysis.words.vocabulary_[word] for word in words]
+    wanted = analysis.dimensions.components_[:, places].T * analysis.words.idf_[places, None]
+    embedding = model.reader.embedding
+    assert embedding is not None
+    found = embedding.weight.detach().numpy()[ids]
+    assert np.abs(np.corrcoef(found.ravel(), wanted.ravel())[0, 1] - 1) < fixed("float32")
+    vectors = sentences.baselines(parts)
+    assert {len(one) for one in vectors.values()} == {21} and len(vectors) == 4
+
+
 def test_the_nearest_other_vector() -> None:
     vectors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 1.0]])
     assert sentences.nearest_alike(vectors, ["x", "x", "y", "x"]) == 0.5
