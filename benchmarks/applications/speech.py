@@ -106,7 +106,8 @@ def rows(model: Recogniser, parts: Split, train_s: float) -> list[Measured]:
         ),
         reach=0.22,
         more={},
-        note=f"Shallow fusion, weight {options.weight} and bonus {options.bonus} by the validation prompts.",
+        note=f"Shallow fusion, weight {options.weight} and bonus {options.bonus} by the validation prompts. "
+        "The sizes are those of the recogniser.",
     )
     return [plain, fused]
 
