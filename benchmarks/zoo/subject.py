@@ -84,11 +84,13 @@ class OverTime(nn.Module):
             states = {name: outputs[place][1] for name, place in carried.items()}
             others = [k for k in range(len(outputs)) if k not in carried.values()] or list(range(len(outputs)))
             kept.append([outputs[k] for k in others])
-        one = len(outputs) == 1
-        return {
-            "output" if one else f"output_{values[0][0]}": torch.stack([value for _, value in values], 1)
-            for values in zip(*kept, strict=True)
-        }
+        found = {}
+        for values in zip(*kept, strict=True):
+            name = values[0][0]
+            if not name or name[0].isdigit():
+                name = "output" if len(outputs) == 1 else f"output_{name}"
+            found[name] = torch.stack([value for _, value in values], 1)
+        return found
 
     def draw(self, batch: int, steps: int) -> dict[str, Tensor]:
         """An example of ``steps``."""

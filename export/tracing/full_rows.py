@@ -43,7 +43,8 @@ class FullRows(nn.Module):
         return self._example.call(self.module, every)  # type: ignore[arg-type]
 
     def _full(self, own: Input, sizes: Mapping[str, Any]) -> Tensor:
-        return torch.full((sizes[BATCH],), sizes[self._held[own.name]], dtype=own.value.dtype)
+        shape = (sizes[BATCH], *own.value.shape[1:])
+        return torch.full(shape, sizes[self._held[own.name]], dtype=own.value.dtype)
 
 
 def lengths_of(example: Example) -> dict[str, str]:
@@ -52,11 +53,21 @@ def lengths_of(example: Example) -> dict[str, str]:
     None where one of its rows is shorter: who calls the module so asks for more than full rows.
     """
     own = {example.lengths: TIME} if example.lengths is not None else {}
-    held = {**example.counts, **own}
+    columns = [i for i in example.inputs if _is_column_of_lengths(i)]
+    held: dict[str, str] = {**dict.fromkeys((i.name for i in columns), ""), **example.counts, **own}
     others = [i for i in example.inputs if i.name not in held]
-    sizes = {axis: size for i in others for axis, size in zip(i.axes, i.value.shape, strict=True)}
+    sizes = {str(axis): size for i in others for axis, size in zip(i.axes, i.value.shape, strict=True) if axis}
+    for column in columns:
+        alike = [axis for axis, size in sizes.items() if axis != BATCH and size == int(column.value.flatten()[0])]
+        held[column.name] = TIME if TIME in alike else next(iter(alike), "")
     full = all(bool((i.value == sizes.get(held[i.name], -1)).all()) for i in example.inputs if i.name in held)
     return held if full and BATCH in sizes else {}
+
+
+def _is_column_of_lengths(own: Input) -> bool:
+    """Whether an input is [batch, 1] and called lengths."""
+    whole = not own.value.is_floating_point() and own.value.dtype != torch.bool
+    return whole and own.value.dim() == 2 and own.value.shape[1] == 1 and "len" in own.name
 
 
 def of_full_rows(module: nn.Module, example: Example, held: Mapping[str, str]) -> tuple[FullRows, dict[str, Tensor]]:

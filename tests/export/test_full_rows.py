@@ -105,6 +105,24 @@ class Numpy(nn.Module):
         return pad_packed_sequence(y, batch_first=True)[0]
 
 
+class Columns(Captions):
+    """The same with lengths [batch, 1]."""
+
+    def forward(self, x: Tensor, caption_lengths: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, caption_lengths.squeeze(1))
+
+
+def test_a_column_of_lengths() -> None:
+    torch.manual_seed(0)
+    module, (x, lengths) = Columns().eval(), full(2, 8)
+    call = find_axes(module, Example.of(module, (x, lengths[:, None]), None, "auto"), None)
+    program = rolled(*of_full_rows(module, call, lengths_of(call)))
+    assert program is not None
+    x, lengths = full(3, 11)
+    (got,) = program(x).values()
+    torch.testing.assert_close(got, module(x, lengths[:, None]), **TOLERANCE)
+
+
 def full(batch: int, time: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, time, WIDTH), torch.full((batch,), time)
 
