@@ -23,14 +23,16 @@ def share_weights(model: ir.Model) -> None:
     for node in nodes:
         for place in _WEIGHTS:
             weight = node.inputs[place]
-            made = None if weight is None else _made_of(model.graph, weight, GATES[node.op_type])
+            made = None if weight is None else _made_of(model.graph, weight, node)
             if weight is not None and made is not None:
-                ir.convenience.replace_all_uses_with(weight, made)
-                del model.graph.initializers[str(weight.name)]
+                node.replace_input_with(place, made)
+                if not weight.uses():
+                    del model.graph.initializers[str(weight.name)]
 
 
-def _made_of(graph: ir.Graph, weight: ir.Value, gates: int) -> ir.Value | None:
-    """A value equal to ``weight``, computed from another initializer of ``graph``; None if no other holds its numbers."""
+def _made_of(graph: ir.Graph, weight: ir.Value, node: ir.Node) -> ir.Value | None:
+    """A value for ``node`` equal to ``weight``, made of another initializer of ``graph``; None if none holds its numbers."""
+    gates = GATES[node.op_type]
     if weight.const_value is None or str(weight.name) not in graph.initializers:
         return None
     wanted = weight.const_value.numpy()[0]
@@ -43,7 +45,7 @@ def _made_of(graph: ir.Graph, weight: ir.Value, gates: int) -> ir.Value | None:
                 held = other.const_value.numpy()
                 order = _order(np.split(wanted, gates), np.split(held.T if turned else held, gates))
                 if order is not None:
-                    return _reordered(graph, other, str(weight.name), order, turned=turned)
+                    return _reordered(Builder(str(weight.name), graph), node, other, order, turned=turned)
     return None
 
 
@@ -53,12 +55,13 @@ def _order(wanted: list[np.ndarray], held: list[np.ndarray]) -> list[int] | None
     return None if None in found else [place for place in found if place is not None]
 
 
-def _reordered(graph: ir.Graph, held: ir.Value, name: str, order: list[int], *, turned: bool) -> ir.Value:
-    builder = Builder(name, graph)
+def _reordered(builder: Builder, node: ir.Node, held: ir.Value, order: list[int], *, turned: bool) -> ir.Value:
+    """``held`` as ``node`` wants it, written right before it: onnxruntime packs what is constant in the graph of its operator."""
     parts = builder.ops("Split", [held], len(order), axis=int(turned), num_outputs=len(order))
     joined = builder.op("Concat", *(parts[place] for place in order), axis=int(turned))
     if turned:
         joined = builder.op("Transpose", joined, perm=[1, 0])
     made = builder.op("Unsqueeze", joined, builder.constant([0]))
-    graph.insert_before(graph[0], builder.nodes)
+    assert isinstance(node.graph, ir.Graph)
+    node.graph.insert_before(node, builder.nodes)
     return made

@@ -151,6 +151,7 @@ def test_sections_that_are_found_are_not_learnt_from(tmp_path: Path, monkeypatch
 
 
 def test_what_words_mean_is_where_an_embedder_of_titles_begins() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed: scripts/ecosystem installs it")
     words = [f"word{'abcdefghijklmnop'[i % 16]}{'abcdefghijklmnop'[i // 16]}" for i in range(160)]
     random = np.random.default_rng(0)
     rows = [(" ".join(random.choice(words, 4)), " ".join(random.choice(words, 12)), "games") for _ in range(200)]
