@@ -15,6 +15,7 @@ from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.full_rows import lengths_of, of_full_rows
 from rnncore.export.tracing.held_sizes import with_sizes_held
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, VerificationError
 
 Reading = tuple[nn.Module, Any, Options]
@@ -22,6 +23,7 @@ Reading = tuple[nn.Module, Any, Options]
 
 def other_readings(why: ExportError, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
     """Modules, examples and options to try after ``why``: with full lengths inside, or with axes held as in the example."""
+    pass_on_interruption(why)  # a time limit is no reason to try more
     if options.accuracy_data is not None:
         return
     module = copied(model).eval()

@@ -68,12 +68,12 @@ def shortened(text: str, most: int = MOST_LINES) -> str:
 
 def pass_on_interruption(failure: BaseException) -> None:
     """Raise what a signal handler raised, if that is what is behind ``failure``: it is no failure of ours to handle."""
-    for link in _chain(failure):
+    for link in chain_of(failure):
         if from_signal_handler(link):
             raise link
 
 
-def _chain(failure: BaseException) -> Iterator[BaseException]:
+def chain_of(failure: BaseException) -> Iterator[BaseException]:
     """An exception and those that it was raised for, since the public function was called."""
     seen: set[int] = set()
     link: BaseException | None = failure

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from rnncore.export.tracing.copying import TABLES, copied
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
-from rnncore.runtime.error_boundary import pass_on_interruption
+from rnncore.runtime.error_boundary import chain_of, pass_on_interruption
 from rnncore.runtime.errors import RnncoreError
 
 _CPU = torch.device("cpu")
@@ -82,12 +82,7 @@ def _here(asked: Any) -> Any:
 
 
 def _is_about_devices(failure: BaseException) -> bool:
-    link: BaseException | None = failure
-    while link is not None:
-        if _OTHER_DEVICE.search(str(link)):
-            return True
-        link = link.__cause__ or link.__context__
-    return False
+    return any(_OTHER_DEVICE.search(str(link)) for link in chain_of(failure))
 
 
 def _is_here(tensor: Tensor) -> bool:

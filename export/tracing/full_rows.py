@@ -50,7 +50,7 @@ class FullRows(nn.Module):
 def lengths_of(example: Example) -> dict[str, str]:
     """Inputs of ``example``, with its axes found, that say how long each row is, with the axis that they count along.
 
-    None where one of its rows is shorter: who calls the module so asks for more than full rows.
+    Empty where one of its rows is shorter: who calls the module so asks for more than full rows.
     """
     own = {example.lengths: TIME} if example.lengths is not None else {}
     columns = [i for i in example.inputs if _is_column_of_lengths(i)]

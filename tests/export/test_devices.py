@@ -134,6 +134,26 @@ def test_what_fails_otherwise_is_not_tried_again(tmp_path: Path) -> None:
     assert len(calls) == 2 * once, "once more on the CPU, and no more than that"
 
 
+def test_what_the_caller_was_handling_is_no_failure_of_the_module(tmp_path: Path) -> None:
+    """Exports often stand in the handler of an error of the GPU."""
+    calls = []
+
+    def start(x: Tensor) -> Tensor:
+        calls.append(1)
+        raise ValueError("no start today")
+
+    with pytest.raises(ExportError, match="no start today"):
+        export(Model(start), tmp_path / "m.onnx", torch.randn(2, 5, 3))
+    once = len(calls)
+    calls.clear()
+    try:
+        raise RuntimeError("CUDA out of memory")
+    except RuntimeError:
+        with pytest.raises(ExportError, match="no start today"):
+            export(Model(start), tmp_path / "m.onnx", torch.randn(2, 5, 3))
+    assert len(calls) == once
+
+
 def test_meta_stays_meta_and_arguments_that_are_no_devices_stay() -> None:
     with devices_taken_as_cpu():
         assert torch.zeros(2, device="meta").is_meta
