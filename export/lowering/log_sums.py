@@ -63,11 +63,10 @@ def emit_log_sums(
     """
     limits = np.finfo(rec.dtype.numpy())
 
-    def number(of: Builder, value: float) -> ir.Value:
-        return of.constant(value, rec.dtype.numpy())
-
     # Finite numbers stand for the infinities, of which no difference is a number.
-    least, greatest = number(builder, limits.min), number(builder, limits.max)
+    least, greatest, zero, one = (
+        builder.constant(value, rec.dtype.numpy()) for value in (limits.min, limits.max, 0.0, 1.0)
+    )
     start = builder.op("Unsqueeze", rec.states[0], builder.constant([1]))
     values = builder.op("Min", builder.op("Max", builder.op("Concat", start, rec.z, axis=1), least), greatest)
     far = 2 ** np.arange(_DOUBLINGS)
@@ -83,7 +82,7 @@ def emit_log_sums(
     pads = body.op("Gather", _table(builder, "pads", np.pad(far[:, None], [(0, 0), (1, 4)])), index)
     earlier = body.op("Pad", body.op("Slice", sums, body.constant([0]), ends, body.constant([1])), pads, least)
     top, low = body.op("Max", sums, earlier), body.op("Min", sums, earlier)
-    more = body.op("Log", body.op("Add", body.op("Exp", body.op("Sub", low, top)), number(body, 1.0)))
+    more = body.op("Log", body.op("Add", body.op("Exp", body.op("Sub", low, top)), one))
     graph = body.subgraph([index, condition, sums], [body.op("Identity", condition), body.op("Add", top, more)], "body")
     sums = builder.ops("Loop", [trips, builder.constant(True, bool), values], 1, body=graph)[0]
 
@@ -94,7 +93,7 @@ def emit_log_sums(
     if lengths is None or valid is None:
         end = builder.op("Squeeze", builder.op("Gather", sums, builder.constant([-1]), axis=1), builder.constant([1]))
     else:
-        y = builder.op("Where", valid, y, number(builder, 0.0))
+        y = builder.op("Where", valid, y, zero)
         end = builder.op("GatherND", sums, builder.op("Unsqueeze", lengths, builder.constant([1])), batch_dims=1)
     return [y, end]
 
