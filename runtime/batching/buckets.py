@@ -45,28 +45,24 @@ def quickest(lengths: Sequence[int]) -> list[list[int]]:
     """
     if len(lengths) > _FEW:
         return buckets(lengths)
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    filled = [i for i in order if lengths[i] > 0]
-    ordered = [lengths[i] for i in filled]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    ordered = [lengths[i] for i in order if lengths[i] > 0]
     costs, firsts = [0.0], [0]  # of the cheapest groups of the first sequences, and where their last group begins
     for end, shortest in enumerate(ordered, 1):
-        cost, first = costs[end - 1] + _CALL + shortest, end - 1
-        for i in range(end - 1):
-            together = costs[i] + _together(ordered[i], shortest, end - i)
+        cost, first = costs[-1] + _CALL + shortest, end - 1
+        for i in range(end - 1):  # written out: it is most of what a short list pays for being one
+            longest = ordered[i]
+            if longest > shortest:
+                together = costs[i] + _CALL + _PADDING + longest * (_STEP_OF_PADDED + _STEP_OF_A_ROW * (end - i))
+            else:
+                together = costs[i] + _CALL + longest * (_STEP + _STEP_OF_A_ROW * (end - i))
             if together < cost:
                 cost, first = together, i
         costs.append(cost)
         firsts.append(first)
-    groups = [order[len(filled) :]] if len(filled) < len(order) else []
-    end = len(filled)
+    end = len(ordered)
+    groups = [order[end:]] if end < len(order) else []
     while end:
-        groups.append(filled[firsts[end] : end])
+        groups.append(order[firsts[end] : end])
         end = firsts[end]
     return groups[::-1]
-
-
-def _together(longest: int, shortest: int, rows: int) -> float:
-    """Cost of one call for so many sequences, two at least."""
-    if shortest == longest:
-        return _CALL + longest * (_STEP + _STEP_OF_A_ROW * rows)
-    return _CALL + _PADDING + longest * (_STEP_OF_PADDED + _STEP_OF_A_ROW * rows)

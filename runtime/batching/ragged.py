@@ -123,11 +123,13 @@ def run_ragged(
         [np.empty(0)] * size if slot.ragged else None for slot in layout.outputs
     ]
     for rows in _groups(layout, ragged, group):
-        with enough_memory():
-            batch = _batch(layout, ragged, rows)
-        outputs = run_batch(engine, batch)
+        outputs = run_batch(engine, _alone(layout, ragged, rows[0]) if len(rows) == 1 else _batch(layout, ragged, rows))
         for k, slot in enumerate(layout.outputs):
-            results[k] = _placed(slot, results[k], outputs[slot.name], rows, ragged)
+            output, result = outputs[slot.name], results[k]
+            if len(rows) == 1 and isinstance(result, list):
+                result[rows[0]] = slot.item_from_row(slot.rows(output)[0]).copy()
+            else:
+                results[k] = _placed(slot, result, output, rows, ragged)
     return [result for result in results if result is not None]
 
 
@@ -147,15 +149,24 @@ def _groups(layout: Layout, ragged: Ragged, group: Callable[[Sequence[int]], lis
     return [[own[i] for i in rows] for own in alike.values() for rows in group([ragged.lengths[i] for i in own])]
 
 
+def _alone(layout: Layout, ragged: Ragged, row: int) -> Batch:
+    """One sequence as a batch, with as little work as can be: a list is not to cost more than its sequences one by one."""
+    item, steps = ragged.items[row], ragged.lengths[row]
+    if not ragged.timeless and not any(slot.batch_axis for slot in layout.inputs):
+        return Batch({name: np.ascontiguousarray(array)[None] for name, array in item.items()}, 1, steps, None)
+    return _batch(layout, ragged, [row])
+
+
 def _batch(layout: Layout, ragged: Ragged, rows: list[int]) -> Batch:
     lengths = [ragged.lengths[i] for i in rows]
     most = max(lengths)
     arrays = {}
-    for slot in layout.inputs:
-        if not slot.ragged:
-            arrays[slot.name] = np.take(ragged.timeless[slot.name], rows, axis=slot.batch_axis)
-        else:
-            arrays[slot.name] = pack(slot, [ragged.items[i][slot.name] for i in rows], most)
+    with enough_memory():
+        for slot in layout.inputs:
+            if not slot.ragged:
+                arrays[slot.name] = np.take(ragged.timeless[slot.name], rows, axis=slot.batch_axis)
+            else:
+                arrays[slot.name] = pack(slot, [ragged.items[i][slot.name] for i in rows], most)
     return Batch(arrays, len(rows), most, None if min(lengths) == most else np.array(lengths, np.int64))
 
 

@@ -11,8 +11,10 @@ from rnncore.runtime.tensors.specs import Slot
 
 
 def split(slot: Slot, output: Array, lengths: Sequence[int]) -> list[Array]:
-    """The items of a whole output with a time axis, each a copy cut to its length."""
+    """The items of a whole output of sequences of these steps, each a copy, cut to its length if it has a time axis."""
     rows = slot.rows(output)
+    if slot.time_axis is None:  # its other free axes are as long in all items that shared a call
+        return [row.copy() for row in rows]
     return [slot.item_from_row(rows[i, : slot.steps(n)]).copy() for i, n in enumerate(lengths)]
 
 
