@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ import rnncore
 from rnncore.export import export
 from rnncore.runtime import Model, load
 from rnncore.runtime.errors import ExportError
+from tests.export.exporting import all_nodes
 from tests.export.loops_by_hand import BATCH_ONLY, STREAMING, WIDTH, Lstm, Pairs
 from tests.tolerances import fixed
 
@@ -189,3 +191,24 @@ def test_a_cell_with_a_matrix_for_a_state(tmp_path: Path) -> None:
     with model.stream() as stream:
         parts = [next(iter(stream.push(x[0, a:b].numpy()).values())) for a, b in ((0, 4), (4, 9))]
     np.testing.assert_allclose(np.concatenate(parts), y[0].numpy(), **TOLERANCE)
+
+
+class _StabilisedGates(nn.Module):
+    """The gates of an mLSTM step: the logarithm of one waits for no state, and logsigmoid gives a buffer beside its result."""
+
+    def forward(self, gates: Tensor) -> Tensor:
+        most = gates.new_zeros(gates.shape[0], 4)
+        seen = []
+        for t in range(gates.shape[1]):
+            forget, enter = gates[:, t].chunk(2, -1)
+            most = torch.maximum(torch.nn.functional.logsigmoid(forget) + most, enter)
+            seen.append(most)
+        return torch.stack(seen, 1)
+
+
+def test_what_waits_for_no_state_is_computed_outside_of_the_loop(tmp_path: Path) -> None:
+    export(_StabilisedGates(), tmp_path / "model.onnx", torch.randn(2, 7, 8))
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    loops = [node for node in graph.node if node.op_type in ("If", "Loop")]
+    inside = {n.op_type for loop in loops for a in loop.attribute if a.HasField("g") for n in all_nodes(a.g)}
+    assert "Max" in inside and not {"Log", "Exp"} & inside
