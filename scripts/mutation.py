@@ -18,201 +18,16 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+
+from mutation_packages import PACKAGES, Package
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("tests", "docs", "README.md")
 CAUGHT = ("killed", "timeout", "segfault", "caught by type check")
-
-
-@dataclass(frozen=True)
-class Package:
-    """Where the source lies as it is installed, and the test files that concern it, fast ones."""
-
-    source: str
-    tests: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-    """Modules in which the tool itself breaks."""
-    deselected: tuple[str, ...] = ()
-    """Tests that see the tool's own frames."""
-
-
-def _in(folder: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"tests/{folder}/test_{name}.py" for name in names)
-
-
-PACKAGES = {
-    "runtime/format": Package(
-        "rnncore/runtime/format",
-        (
-            *_in("runtime", "atomic", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits"),
-            *_in(
-                "runtime",
-                "options",
-                "formats",
-                "weights_files",
-                "folding",
-                "comparison",
-                "second_files",
-                "format_parts",
-            ),
-        ),
-    ),
-    "runtime/session": Package(
-        "rnncore/runtime/session",
-        (
-            *_in("runtime", "session_parts", "run", "instructions", "providers", "other_systems", "options"),
-            *_in("service", "threads", "row_sharing"),
-        ),
-    ),
-    "runtime/tensors": Package(
-        "rnncore/runtime/tensors",
-        (
-            *_in("runtime", "reading_arrays", "axes_of_slots", "contract", "batching_parts"),
-            *_in("runtime", "run", "foreign", "stream", "strides", "options", "picks", "formats"),
-            *_in("service", "ragged"),
-        ),
-    ),
-    "runtime/tasks": Package(
-        "rnncore/runtime/tasks",
-        _in(
-            "runtime_tasks",
-            "task_parts",
-            "decoding_parts",
-            "decoding",
-            "vectors",
-            "claims",
-            "affixes",
-            "columns",
-            "inputs",
-        ),
-    ),
-    "runtime/batching": Package(
-        "rnncore/runtime/batching",
-        (*_in("runtime", "batching_parts", "run", "picks", "options", "strides"), *_in("service", "ragged", "slices")),
-    ),
-    "runtime/streaming": Package(
-        "rnncore/runtime/streaming",
-        (
-            *_in(
-                "runtime",
-                "stream_parts",
-                "stream",
-                "strides",
-                "state_rows",
-                "snapshot_text",
-                "bound_buffers",
-                "foreign",
-            ),
-            *_in("runtime", "stream_machine"),
-            *_in("service", "hooks", "snapshot"),
-        ),
-    ),
-    "runtime/pool": Package(
-        "rnncore/runtime/pool",
-        (
-            *_in(
-                "service",
-                "pool_parts",
-                "pool_telling",
-                "pool_api",
-                "pool_streams",
-                "slices",
-                "swap_and_metrics",
-                "pool",
-                "admission",
-                "eviction",
-            ),
-            *_in("ecosystem", "telemetry_numbers"),
-        ),
-    ),
-    "export/verification": Package(
-        "rnncore/export/verification",
-        (
-            *_in("proof", "verification_parts", "bench", "judging", "structure", "repeatable", "sizes"),
-            *_in("export", "masks"),
-        ),
-    ),
-    "export/tracing": Package(
-        "rnncore/export/tracing",
-        (
-            *_in("export", "example_parts", "axes", "zero_states", "ranges", "id_limits", "packed"),
-            *_in("export", "operators", "refusals"),
-        ),
-        ("packing",),  # lends the code of its functions to torch's, and the tool wraps functions in others
-        (
-            "tests/export/test_axes.py::test_a_module_without_a_batch_is_refused[squeezed]",
-            "tests/export/test_refusals.py::test_modules_that_cannot_be_exported[complex numbers]",
-        ),
-    ),
-    "export/lowering": Package(
-        "rnncore/export/lowering",
-        (
-            *_in(
-                "export", "graph_parts", "step_parts", "fused", "context", "names", "pick", "columns", "file_contents"
-            ),
-            *_in("export", "branches", "calls"),
-        ),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A mistake that was once planted and not seen by any test: what to write in place of what, and the test that sees it."""
-
-    what: str
-    file: str
-    right: str
-    wrong: str
-    test: str
-
-
-PLANTED = (
-    Fault(
-        "states of streams in several blocks overwritten by push_many",
-        "runtime/streaming/state_rows.py",
-        "array[row ^ 1] = values[i]",
-        "array[row ^ 1] = values[0]",
-        "tests/runtime/test_stream.py::test_push_many_of_streams_whose_states_lie_in_several_blocks",
-    ),
-    Fault(
-        "ids checked in the first chunk of push_many only",
-        "runtime/tensors/fast_validation.py",
-        "for chunk in chunks if chunk.size]",
-        "for chunk in chunks[:1]]",
-        "tests/runtime/test_stream.py::test_ids_of_every_chunk_are_checked",
-    ),
-    Fault(
-        "a push that has begun may expire",
-        "runtime/pool/scheduler.py",
-        "now > request.deadline and request.done == 0:",
-        "now > request.deadline:",
-        "tests/service/test_waiting_for_oneself.py::test_a_push_that_has_begun_does_not_expire",
-    ),
-    Fault(
-        "the limit of ids is the larger one of two tables on one input",
-        "export/tracing/id_limits.py",
-        "min(before[1], needed[1])",
-        "max(before[1], needed[1])",
-        "tests/export/test_id_limits.py::test_the_smaller_of_two_tables_counts",
-    ),
-    Fault(
-        "no check that a second run gives the same bits",
-        "export/verification/verifier.py",
-        "if not all(np.array_equal(a, b, equal_nan=True)",
-        "if False and not all(np.array_equal(a, b, equal_nan=True)",
-        "tests/proof/test_bench.py::test_a_fault_fails_where_it_shows",
-    ),
-    Fault(
-        "Concat or Add of which one part is zero taken for a state of zeros",
-        "export/graph/zero_values.py",
-        "return all(always_zero(part) for part in node.inputs)",
-        "return any(always_zero(part) for part in node.inputs)",
-        "tests/export/test_zero_states.py::test_only_what_is_zero_in_every_part_is_zero",
-    ),
-)
+TIME_LIMIT_S = 900.0
+"""For the tests of one mutant in place: some loop for ever."""
 
 
 def main() -> int:
@@ -223,12 +38,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="these tests instead of those of the package")
     parser.add_argument("--files", nargs="+", default=["*"], metavar="GLOB", help="these modules of the package only")
-    parser.add_argument(
-        "--planted", action="store_true", help="the faults that once survived, each by its test, instead"
-    )
     arguments = parser.parse_args()
-    if arguments.planted:
-        return plant_all()
     unknown = sorted(set(arguments.packages) - set(PACKAGES))
     if unknown:
         parser.error(f"there is no package {', '.join(unknown)}; there are: {', '.join(PACKAGES)}")
@@ -242,37 +52,18 @@ def main() -> int:
             copy_tree(tree, mutated, tests, left_out, package.deselected)
             names = [name for name in all_mutants(tree) if not runs_at_import(name)]
             chosen = names if arguments.sample is None else sample(names, arguments.sample, arguments.seed)
-            report(name, len(names), test_mutants(tree, chosen), tree)
+            found = test_in_place(tree, chosen, package) if package.in_place else test_mutants(tree, chosen)
+            report(name, len(names), found, tree)
     return 0
 
 
-def plant_all() -> int:
-    """Plant each known fault in a copy, run its test, print whether it was seen."""
-    missed = 0
-    for fault in PLANTED:
-        with tempfile.TemporaryDirectory(prefix="rnncore-mutation-") as folder:
-            tree = Path(folder)
-            copy_tree(tree, [], [])
-            file = tree / "rnncore" / fault.file
-            text = file.read_text(encoding="utf-8")
-            if text.count(fault.right) != 1:
-                sys.exit(f"{fault.file} holds {fault.right!r} {text.count(fault.right)} times: mend the list of faults")
-            file.write_text(text.replace(fault.right, fault.wrong), encoding="utf-8")
-            done = pytest(tree, fault.test)
-        seen = done.returncode == 1 and " failed" in done.stdout
-        missed += not seen
-        failed = next(
-            (line for line in done.stdout.splitlines() if line.startswith("FAILED")), (done.stdout + done.stderr)[-300:]
-        )
-        print(f"{'seen' if seen else 'MISSED'}: {fault.what}: {failed}", flush=True)
-    return 1 if missed else 0
-
-
-def pytest(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+def pytest(tree: Path, *tests: str, limit_s: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run tests of a copy on the copy, until one fails."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "fast", "PYTHONPATH": str(tree)}
-    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=limit_s
+    )
 
 
 def copy_tree(
@@ -336,6 +127,25 @@ def test_mutants(tree: Path, names: Sequence[str]) -> dict[str, str]:
     mutmut(tree, "run", "--max-children", "1", *names)
     found = status_of(tree)
     return {name: found[name] for name in names}
+
+
+def test_in_place(tree: Path, names: Sequence[str], package: Package) -> dict[str, str]:
+    """As :func:`test_mutants`, each mutant written into the copy in place of its function."""
+    found: dict[str, str] = {}
+    for number, name in enumerate(names, 1):
+        module = name.partition(".x")[0]
+        file = tree / Path(*module.split(".")).with_suffix(".py")
+        as_it_is = file.read_text(encoding="utf-8")
+        mutmut(tree, "apply", name)
+        tests = next(own for glob, own in package.in_place.items() if fnmatch(file.stem, glob))
+        try:
+            code = pytest(tree, *tests, limit_s=TIME_LIMIT_S).returncode
+            found[name] = {0: "survived", 1: "killed"}.get(code, f"pytest ended with {code}")
+        except subprocess.TimeoutExpired:
+            found[name] = "timeout"
+        file.write_text(as_it_is, encoding="utf-8")
+        print(f"{number} of {len(names)}: {name}: {found[name]}", file=sys.stderr, flush=True)
+    return found
 
 
 def status_of(tree: Path) -> dict[str, str]:

@@ -1,0 +1,171 @@
+"""The packages of which ``scripts/mutation`` makes mutants, and the tests that concern them, quick ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Package:
+    """Where the source lies as it is installed, and the test files that concern it, fast ones."""
+
+    source: str
+    tests: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Modules in which the tool itself breaks."""
+    deselected: tuple[str, ...] = ()
+    """Tests that see the tool's own frames."""
+    in_place: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Where the source reads its own frames and code, which the tool wraps: each mutant is written into the copy in place of
+    the function, and these tests run on it, by patterns of modules, the first that fits.  ``tests`` then only find the mutants.
+    """
+
+
+def _in(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"tests/{folder}/test_{name}.py" for name in names)
+
+
+PACKAGES = {
+    "runtime/format": Package(
+        "rnncore/runtime/format",
+        (
+            *_in("runtime", "atomic", "axes", "exact_limits", "golden_text", "drawn", "protobuf", "files", "limits"),
+            *_in(
+                "runtime",
+                "options",
+                "formats",
+                "weights_files",
+                "folding",
+                "comparison",
+                "second_files",
+                "format_parts",
+            ),
+        ),
+    ),
+    "runtime/session": Package(
+        "rnncore/runtime/session",
+        (
+            *_in("runtime", "session_parts", "run", "instructions", "providers", "other_systems", "options"),
+            *_in("service", "threads", "row_sharing"),
+        ),
+    ),
+    "runtime/tensors": Package(
+        "rnncore/runtime/tensors",
+        (
+            *_in("runtime", "reading_arrays", "axes_of_slots", "contract", "batching_parts"),
+            *_in("runtime", "run", "foreign", "stream", "strides", "options", "picks", "formats"),
+            *_in("service", "ragged"),
+        ),
+    ),
+    "runtime/tasks": Package(
+        "rnncore/runtime/tasks",
+        _in(
+            "runtime_tasks",
+            "task_parts",
+            "decoding_parts",
+            "decoding",
+            "vectors",
+            "claims",
+            "affixes",
+            "columns",
+            "inputs",
+        ),
+    ),
+    "runtime/batching": Package(
+        "rnncore/runtime/batching",
+        (*_in("runtime", "batching_parts", "run", "picks", "options", "strides"), *_in("service", "ragged", "slices")),
+    ),
+    "runtime/streaming": Package(
+        "rnncore/runtime/streaming",
+        (
+            *_in(
+                "runtime",
+                "stream_parts",
+                "stream",
+                "strides",
+                "state_rows",
+                "snapshot_text",
+                "bound_buffers",
+                "foreign",
+            ),
+            *_in("runtime", "stream_machine"),
+            *_in("service", "hooks", "snapshot"),
+        ),
+    ),
+    "runtime/pool": Package(
+        "rnncore/runtime/pool",
+        (
+            *_in(
+                "service",
+                "pool_parts",
+                "pool_telling",
+                "pool_api",
+                "pool_streams",
+                "slices",
+                "swap_and_metrics",
+                "pool",
+                "admission",
+                "eviction",
+            ),
+            *_in("ecosystem", "telemetry_numbers"),
+        ),
+    ),
+    "export/verification": Package(
+        "rnncore/export/verification",
+        (
+            *_in("proof", "verification_parts", "bench", "judging", "structure", "repeatable", "sizes"),
+            *_in("export", "masks"),
+        ),
+    ),
+    "export/tracing": Package(
+        "rnncore/export/tracing",
+        _in("export", "example_parts"),
+        in_place={
+            "id_limits": _in("export", "ranges", "id_limits"),
+            "value_ranges": _in("export", "ranges", "id_limits"),
+            "devices": _in("export", "devices"),
+            "regions": _in("export", "regions", "id_limits"),
+            "squeezes": _in("export", "squeezes"),
+            "wide_numbers": _in("export", "precision"),
+            "states": _in("export", "states", "zero_states", "refusals"),
+            "one_step": _in("export", "one_step"),
+            "full_rows": _in("export", "full_rows"),
+            "other_ways": _in("export", "own_way", "lengths"),
+            "time_operators": _in("export", "context", "causal_conv"),
+            "packing": _in("export", "packed", "lengths", "full_rows"),
+            "size_limits": (*_in("proof", "sizes"), *_in("export", "refusals")),
+            "whole_*": _in("export", "axes", "pooling", "drawn_axes"),
+            "translations": _in("export", "translations"),
+            "plain_spelling": _in("export", "translations", "causal_conv"),
+            "pooling": _in("export", "pooling"),
+            "fixed_sizes": _in("export", "pooling"),
+            "counted_*": _in("export", "pooling", "operators", "axes"),
+            "unlifted": _in("export", "unlifted"),
+            "*": _in(
+                "export", "example_parts", "operators", "axes", "masks", "refusals", "packed", "lengths", "squeezes"
+            ),
+        },
+    ),
+    "export/rolling": Package(
+        "rnncore/export/tracing/rolling",
+        _in("export", "fitting"),
+        in_place={
+            "fitting": _in("export", "fitting"),
+            "constants_of_sizes": _in("export", "constants_of_sizes"),
+            "optional_resizes": _in("export", "optional_resizes"),
+            "questions": _in("export", "settled_questions", "rolling"),
+            "settled": _in("export", "settled_questions", "rolling"),
+            "*": _in("export", "spread", "parallel_scans", "rolling", "unrolled"),
+        },
+    ),
+    "export/lowering": Package(
+        "rnncore/export/lowering",
+        (
+            *_in(
+                "export", "graph_parts", "step_parts", "fused", "context", "names", "pick", "columns", "file_contents"
+            ),
+            *_in("export", "branches", "calls", "log_sums", "precision", "causal_conv", "parity"),
+        ),
+    ),
+}
