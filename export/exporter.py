@@ -33,6 +33,7 @@ from rnncore.export.tracing.devices import NeedsOtherDevice, asking_for_devices,
 from rnncore.export.tracing.example import Axes
 from rnncore.export.tracing.model_arguments import module_of
 from rnncore.export.tracing.number_kinds import no_autocast
+from rnncore.export.tracing.packed_input import without_packing
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
@@ -74,8 +75,8 @@ def export(
         model: any module that calls recurrent layers.
         path: file to write; its folder must exist.  Nothing is written unless everything succeeds.  A link is followed, and
             the file keeps its mode.
-        example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``.  Its sizes are not
-            baked in; its values tell the range of ids and the spread of floats that verification uses.
+        example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``, of any sizes; the file
+            takes a ``PackedSequence`` as rows and lengths.  Values tell the range of ids and the spread of floats to verify.
         form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
             sizes; only for cells that those operators compute exactly, an error for others), "portable" (a plain ``Scan``
             that onnxruntime, OpenVINO, onnx.reference and tract all run), or "auto": for each layer what ``target`` runs
@@ -86,12 +87,11 @@ def export(
         lengths: "auto": the module's own input of that name, else a new input ``lengths`` for all recurrent layers if
             padded batches then give what each row gives alone; True: that, or an error; False: none; a name: that
             input of the module.
-        verify: compare the file with the module at other sizes, ragged, twice, and in chunks.  Without it "auto" means
-            False, because nothing was proved.
+        verify: compare the file with the module at other sizes, ragged, twice, and in chunks.  Without it "auto" is False.
         axes: free axes of inputs where the default is wrong, such as ``{"x": ("time", "batch", None)}``.  The default is
             (batch, time, fixed, ...), without time for a vector of floats, and (batch,) for one number a sequence.
         output_names: names for the tensors the module returns, in order.
-        metadata: further entries of the file's metadata.
+        metadata: further entries of the metadata.
         pick: let callers ask for some numbers of the only output [batch, time, size] by index, in place of all of it.
         seed: of the random inputs used in tracing and verification.
         quantize: "int8": weights of matrix products and embeddings in 8 bits, see :mod:`rnncore.export.int8.rewriting`: a quarter
@@ -117,7 +117,7 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
-    model, example, accuracy_data = map(brought_here, (module_of(model), example, accuracy_data))
+    model, example, accuracy_data = map(brought_here, (*without_packing(module_of(model), example), accuracy_data))
     options = Options(
         form=form,
         streaming=streaming,

@@ -12,6 +12,7 @@ from rnncore.runtime.errors import InputError
 
 _COMPILED = "_orig_mod"
 """Where ``torch.compile`` keeps the module that it compiles."""
+_QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.nn.quantized.")
 
 
 def module_of(model: Any) -> nn.Module:
@@ -30,6 +31,13 @@ def module_of(model: Any) -> nn.Module:
         raise InputError(
             f"'{name}' is TorchScript ({_name_of(part)}), which cannot be exported: put the module there that it was made of; "
             "plain functions under torch.jit.script may stay"
+        )
+    quantized = [(name, part) for name, part in model.named_modules() if type(part).__module__.startswith(_QUANTIZED)]
+    if quantized:
+        name, part = quantized[0]
+        raise InputError(
+            f"'{name}' is quantized by torch ({type(part).__name__}), for which there is no ONNX: hand in the module in floating "
+            "point, with quantize='int8' for weights of 8 bits"
         )
     module = _inside(model)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
