@@ -31,8 +31,9 @@ from rnncore.export.plan import Plan
 from rnncore.export.signature import precision_of, signature_of, write_metadata
 from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_forms, form_text
 from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.example import Example, bind, check_dtypes, check_runs
+from rnncore.export.tracing.example import Example, check_dtypes, check_runs
 from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.zoo.subject import ENTRIES, OverTime, Subject
 from rnncore.export import export
-from rnncore.export.tracing.example import bind
+from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.runtime import Model, errors, load
 from rnncore.runtime.format.axes import BATCH

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncore.export.tracing.example import bind
+from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.nesting import named_tensors
 
 Draw = Callable[[int, int], Any]

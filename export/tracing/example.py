@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
+from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.number_kinds import NO_KERNELS
 from rnncore.export.tracing.observing import observing
-from rnncore.export.tracing.packing import REWRITE
 from rnncore.export.tracing.whole_floats import with_whole_numbers
 from rnncore.runtime.error_boundary import pass_on_interruption
-from rnncore.runtime.errors import ExportError, InputError, raise_all
+from rnncore.runtime.errors import ExportError, raise_all
 from rnncore.runtime.format.axes import BATCH, TIME, Axis, Size, Steps
 
 LENGTHS_NAMES = (
@@ -146,7 +145,6 @@ class Example:
             InputError: the example does not fit the module's forward, or has no tensor with a batch and a time axis.
         """
         arguments = bind(module, example)
-        _refuse_packed(arguments)
         axes = dict(axes or {})
         named = [pair for name, value in arguments.arguments.items() for pair in named_tensors(value, name)]
         problems = [
@@ -282,51 +280,6 @@ def default_axes(value: Tensor) -> tuple[str | None, ...]:
     return (BATCH, TIME if timed else None, *(None for _ in range(value.dim() - 2)))[: value.dim()]
 
 
-def bind(module: nn.Module, example: Any) -> inspect.BoundArguments:
-    """The arguments of ``module.forward`` that ``example`` stands for; InputError when it does not fit."""
-    signature = inspect.signature(module.forward)
-    args: tuple[Any, ...] = (example,)
-    kwargs: dict[str, Any] = {}
-    if isinstance(example, Mapping):
-        args, kwargs = (), dict(example)
-    elif isinstance(example, tuple) or (isinstance(example, list) and _are_arguments(module, example)):
-        args = tuple(example)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        if kwargs and not kwargs.keys() & signature.parameters.keys() and _runs_on(module, example):
-            return _without_gradients(signature.bind(example))  # one argument, which is a dict
-        raise InputError(
-            f"the example does not fit {type(module).__name__}.forward{signature}: {error}; pass a tensor, a tuple of "
-            "positional arguments, or a dict of keyword arguments"
-        ) from None
-    return _without_gradients(bound)
-
-
-def _are_arguments(module: nn.Module, example: list[Any]) -> bool:
-    """Whether a list of tensors is several arguments: what takes one argument, a list, runs on it."""
-    return all(isinstance(value, Tensor) for value in example) and not _runs_on(module, example)
-
-
-def _runs_on(module: nn.Module, argument: Any) -> bool:
-    """Whether the module takes it as its one argument."""
-    try:
-        with torch.no_grad():
-            module(argument)
-    except Exception as failure:
-        pass_on_interruption(failure)
-        return False
-    return True
-
-
-def _without_gradients(arguments: inspect.BoundArguments) -> inspect.BoundArguments:
-    for name, value in arguments.arguments.items():
-        found = [tensor for _, tensor in named_tensors(value, name)]
-        if any(tensor.requires_grad for tensor in found) and not isinstance(value, PackedSequence):
-            arguments.arguments[name] = with_tensors(value, iter([tensor.detach() for tensor in found]))
-    return arguments
-
-
 def _kinds(arguments: inspect.BoundArguments) -> str:
     """The types of the values, as words."""
     kinds = [type(value) for value in arguments.arguments.values()]
@@ -334,11 +287,6 @@ def _kinds(arguments: inspect.BoundArguments) -> str:
     if any(kind.__module__ == "numpy" for kind in kinds):
         return f"{words}: use torch.from_numpy"
     return words + (": use torch.tensor" if list in kinds or float in kinds or int in kinds else "")
-
-
-def _refuse_packed(arguments: inspect.BoundArguments) -> None:
-    packed = [name for name, value in arguments.arguments.items() if isinstance(value, PackedSequence)]
-    raise_all([f"'{name}' is a PackedSequence, which no file takes: {REWRITE}" for name in packed])
 
 
 def _lengths_input(named: Mapping[str, Tensor], lengths: str | bool, problems: list[str]) -> str | None:

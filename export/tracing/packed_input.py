@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from rnncore.export.tracing.example import bind
+from rnncore.export.tracing.binding import bind
 from rnncore.runtime.errors import InputError
 
 _LENGTHS = "lengths"
@@ -44,10 +44,16 @@ def without_packing(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
     if isinstance(example, PackedSequence):
         example = (example,)
     values = list(example.values()) if isinstance(example, Mapping) else example
-    if not isinstance(values, list | tuple) or not any(isinstance(value, PackedSequence) for value in values):
+    if not _holds_packed(values):
         return model, example
     arguments = bind(model, example).arguments
     packed = [name for name, value in arguments.items() if isinstance(value, PackedSequence)]
+    within = [name for name, value in arguments.items() if name not in packed and _holds_packed(value)]
+    if within:
+        raise InputError(
+            f"a packed sequence stands within '{within[0]}' of {type(model).__name__}.forward: write a forward that has it as an "
+            "argument of its own"
+        )
     if len(packed) != 1 or _LENGTHS in arguments:
         raise InputError(
             f"{type(model).__name__}.forward takes packed sequences as {' and '.join(packed)}{_and_lengths(arguments)}; a file "
@@ -66,6 +72,12 @@ def without_packing(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
     )
     made = type(type(model).__name__, (PaddedRows,), {"forward": forward})
     return made(model, packed[0]).train(model.training), drawn
+
+
+def _holds_packed(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_packed, value.values()))
+    return isinstance(value, PackedSequence) or (isinstance(value, list | tuple) and any(map(_holds_packed, value)))
 
 
 def _and_lengths(arguments: Mapping[str, Any]) -> str:

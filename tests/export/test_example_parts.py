@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence
 
 from rnncore.export.tracing.affine_ties import Follower, _likely, _one_each
 from rnncore.export.tracing.call_counter import CallCounter
@@ -99,7 +98,6 @@ def test_examples_that_do_not_fit_say_what_came_and_what_to_do() -> None:
     assert refused(of(3.0)) == "the example holds no tensor, only float: use torch.tensor"
     assert refused(of(X.numpy())) == "the example holds no tensor, only ndarray: use torch.from_numpy"
     assert refused(of("text")) == "the example holds no tensor, only str"
-    assert refused(of((pack_sequence([X[0]]),))).startswith("'x' is a PackedSequence, which no file takes: ")
 
     class Two(nn.Module):
         def forward(self, x: Tensor, lengths: Tensor, seq_lens: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rnncore.export.tracing.example import Example, bind
+from rnncore.export.tracing.binding import bind
+from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.masks import filling_of, masked_behind
 
 IDS = torch.tensor([[4, 7, 2, 9], [3, 1, 8, 5]])

@@ -86,6 +86,11 @@ class Two(nn.Module):
         return a.data + b.data
 
 
+class Nested(nn.Module):
+    def forward(self, pair: tuple[PackedSequence, Tensor]) -> Tensor:
+        return pair[0].data * pair[1].sum()
+
+
 class Both(nn.Module):
     def forward(self, a: PackedSequence, lengths: Tensor) -> Tensor:
         return a.data * lengths.sum()
@@ -95,6 +100,8 @@ def test_what_a_file_cannot_take_is_refused(tmp_path: Path) -> None:
     packed = pack_sequence(rows_of([3, 2], 0))
     with pytest.raises(InputError, match=r"takes packed sequences as a and b; a file has one time axis"):
         export(Two(), tmp_path / "m.onnx", (packed, packed))
+    with pytest.raises(InputError, match=r"a packed sequence stands within 'pair' of Nested\.forward"):
+        export(Nested(), tmp_path / "m.onnx", ((packed, torch.zeros(2)),))
     with pytest.raises(InputError, match="as a and an argument named lengths"):
         export(Both(), tmp_path / "m.onnx", (packed, torch.tensor([3, 2])))
     with warnings.catch_warnings():

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from rnncore import runtime
 from rnncore.export import export
-from rnncore.export.tracing.example import Example, bind
+from rnncore.export.tracing.binding import bind
+from rnncore.export.tracing.example import Example
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import (
     Snapshot,
