@@ -34,7 +34,7 @@ class Plan:
 
     lift_lengths: recurrent layers take the lengths of the rows.  stream: states become inputs and outputs; if not,
     not_causal_because says why.  must_lengths, must_stream: the caller insists.  dropped_lengths: lengths were given up for
-    the sake of streams.
+    the sake of streams.  rewritten: for their sake what looks back was written in another way.
     """
 
     lift_lengths: bool
@@ -43,6 +43,7 @@ class Plan:
     must_lengths: bool = False
     must_stream: bool = False
     dropped_lengths: bool = False
+    rewritten: bool = False
 
     @classmethod
     def of(cls, options: Options, own_lengths: str | None, inputs: Sequence[str]) -> Plan:
@@ -64,7 +65,9 @@ class Plan:
         if self.must_stream:
             raise NotStreamableError(f"streaming=True, but {reason}")
         lift = self.lift_lengths or self.dropped_lengths
-        return replace(self, stream=False, not_causal_because=reason, lift_lengths=lift, dropped_lengths=False)
+        return replace(
+            self, stream=False, not_causal_because=reason, lift_lengths=lift, dropped_lengths=False, rewritten=False
+        )
 
     def narrowed(self, trace: Trace, verdict: Verdict) -> Plan:
         """Without what ``verdict``, on a file of this plan, disproved; the plan itself if all of it holds.
@@ -73,7 +76,10 @@ class Plan:
             VerificationError: what failed is no matter of the plan, or the caller insists.
             NotStreamableError: the same for streams.
         """
-        _refuse_wrong_numbers(trace, verdict.failures("whole"))
+        wrong = verdict.failures("whole")
+        if wrong and self.stream and self.rewritten:
+            return self.batch_only(f"what it looks back at could not be written as states: {wrong[0]}")
+        _refuse_wrong_numbers(trace, wrong)
         mixed, ragged, streams = (verdict.failures(kind) for kind in ("rows", "ragged", "stream"))
         if mixed:
             raise VerificationError(_message("a row of a batch differs from the row alone: forward mixes rows", mixed))

@@ -22,6 +22,7 @@ from rnncore.export.lowering.fused import check_fusable
 from rnncore.export.lowering.gather_output import add_gather_output
 from rnncore.export.lowering.layer_states import splice_layer_states
 from rnncore.export.lowering.portable import fold_constants, spell_out
+from rnncore.export.lowering.positions import most_steps
 from rnncore.export.lowering.shared_weights import share_weights
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
@@ -33,7 +34,7 @@ from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_for
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.example import Example, check_dtypes, check_runs
+from rnncore.export.tracing.example import Example, Extent, check_dtypes, check_runs
 from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
@@ -45,10 +46,11 @@ from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.tracing.unlifted import without_lifted_lengths
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import check_carried, check_repeatable
-from rnncore.export.verification.sizes import MOST_STEPS
+from rnncore.export.verification.sizes import MOST_STEPS, SHORT_STREAM
 from rnncore.export.verification.structure import stride_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
 from rnncore.runtime.errors import ExportError
+from rnncore.runtime.format.axes import TIME
 from rnncore.runtime.format.signature import Signature, StateSpec
 
 
@@ -173,6 +175,15 @@ class Traced:
             known = export_steps(looped)
         return cls(found, choices, known)
 
+    def with_most_steps(self, most: int | None) -> Traced:
+        """The same, which takes ``most`` steps at most, because its positions end there; None if they do not."""
+        example = self.trace.example
+        extent = example.extents.get(TIME, Extent(TIME))
+        if most is None or (extent.maximum is not None and extent.maximum <= most):
+            return self
+        extents = {**example.extents, TIME: replace(extent, maximum=most)}
+        return replace(self, trace=replace(self.trace, example=replace(example, extents=extents)))
+
     def without_lengths(self, options: Options) -> Traced | None:
         """The same without lengths that were lifted; None if only a trace of its own can tell."""
         found = without_lifted_lengths(self.trace)
@@ -183,7 +194,8 @@ class Traced:
 class Planned:
     """What the file shall offer, and the graph to make it of, in which what looks back without a loop carries ``contexts``.
 
-    known: all traces that were made on the way, ``traced`` among them.
+    known: all traces that were made on the way, ``traced`` among them.  most_steps: so many a sequence has at most, because
+    a table of positions ends there; None if none does.
     """
 
     plan: Plan
@@ -191,6 +203,7 @@ class Planned:
     model: ir.Model
     contexts: Sequence[StateSpec]
     known: Sequence[Traced]
+    most_steps: int | None = None
 
     @classmethod
     def of(cls, captured: Captured, options: Options, plan: Plan, known: Sequence[Traced]) -> Planned:
@@ -204,19 +217,27 @@ class Planned:
             without = known[-1].without_lengths(options) if known and not plan.lift_lengths else None
             traced = without or Traced.of(captured, options, lift_lengths=plan.lift_lengths)
             known = [*known, traced]
+        most = most_steps(traced.trace.model)
+        traced = traced.with_most_steps(most)
         found = traced.trace
         plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
         why_not = (why_not_causal(found) or sizes_of(found.example, found.limits).too_far) if plan.stream else ""
+        if plan.stream and most is not None and most < SHORT_STREAM:
+            why_not = (
+                why_not or f"its positions end after {most} steps, and a stream of {SHORT_STREAM} cannot be checked"
+            )
         if why_not:
             plan = plan.batch_only(why_not)
         if not plan.stream or plan.must_lengths or found.example.lengths is not None:
             return cls(plan, traced, found.model, [], known)
         model = found.model.clone()
-        contexts = carry_context(model)
-        if contexts and plan.lift_lengths:
+        pairs = find_states(model.graph, options.states, found.lengths)
+        contexts = carry_context(model, found.calls, pairs, found.lengths)
+        if contexts.one_length and plan.lift_lengths:
             # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
-        return cls(plan, traced, model, contexts, known)
+        plan = replace(plan, rewritten=bool(contexts.specs))
+        return cls(plan, traced, model, contexts.specs, known, most)
 
 
 @dataclass(frozen=True)
@@ -254,7 +275,7 @@ class Built:
         share_weights(model)
         because = plan.not_causal_because
         signature = signature_of(model.graph, states, found, causal=plan.stream, not_causal_because=because)
-        signature = replace(signature, stride=stride_of(found) if plan.stream else 1)
+        signature = replace(signature, stride=stride_of(found) if plan.stream else 1, most_steps=planned.most_steps)
         if options.pick:
             signature = replace(signature, pick=add_gather_output(model.graph, {state.output for state in states}))
         chosen = {CHOICES_KEY: choices_json(choices)} if options.form == "auto" else {}

@@ -72,7 +72,7 @@ def constant_starts(model: ir.Model) -> dict[str, tuple[np.ndarray, ...]]:
         if node.domain != DOMAIN or node.op_type != OP_TYPE:
             continue
         states = list(node.inputs[FIRST_STATE:])
-        values = [] if any(_depends(state) for state in states) else _evaluate(model, states)
+        values = [] if any(depends(state) for state in states) else evaluated(model, states)
         rows = [value[0] for value in values if (value == value[:1]).all() and np.isfinite(value).all()]
         if states and len(rows) == len(states):
             found[node.attributes["call"].as_string()] = tuple(rows)
@@ -81,9 +81,9 @@ def constant_starts(model: ir.Model) -> dict[str, tuple[np.ndarray, ...]]:
 
 def constant_value(model: ir.Model, value: ir.Value | None, batch_axis: int) -> np.ndarray | None:
     """One row of ``value``, if that is the same for every row of every input; None if it is not."""
-    if value is None or _depends(value):
+    if value is None or depends(value):
         return None
-    found = _evaluate(model, [value])
+    found = evaluated(model, [value])
     if not found or found[0].ndim <= batch_axis or found[0].shape[batch_axis] != 2:
         return None
     first, second = (np.take(found[0], row, batch_axis) for row in (0, 1))
@@ -175,7 +175,7 @@ def _above(values: Sequence[ir.Value | None], *, through_sizes: bool) -> Iterato
             todo.extend(part for part in node.inputs if part is not None)
 
 
-def _depends(value: ir.Value | None) -> bool:
+def depends(value: ir.Value | None) -> bool:
     """Whether ``value`` depends on more than sizes of inputs: on what is in them, on chance, on a loop."""
     for part in _above([value], through_sizes=False):
         node = part.producer()
@@ -187,8 +187,8 @@ def _depends(value: ir.Value | None) -> bool:
     return False
 
 
-def _evaluate(model: ir.Model, values: Sequence[ir.Value | None]) -> list[np.ndarray]:
-    """``values``, which depend on sizes only, of a batch of two rows and three steps; none if that fails."""
+def evaluated(model: ir.Model, values: Sequence[ir.Value | None], steps: int = 3) -> list[np.ndarray]:
+    """``values``, which depend on sizes only, of a batch of two rows and so many steps; none if that fails."""
     import onnxruntime
 
     copied = model.clone()
@@ -208,7 +208,7 @@ def _evaluate(model: ir.Model, values: Sequence[ir.Value | None]) -> list[np.nda
     fed = {}
     for value in list(graph.inputs):
         if value in needed:
-            shape = [d if isinstance(d, int) else {BATCH: 2, TIME: 3}.get(str(d), 3) for d in _dims(value)]
+            shape = [d if isinstance(d, int) else {BATCH: 2, TIME: steps}.get(str(d), 3) for d in _dims(value)]
             assert value.dtype is not None
             fed[str(value.name)] = np.zeros(shape, value.dtype.numpy())
         else:

@@ -5,7 +5,7 @@ key                    value
 ====================== =================================================================================
 rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`.  1 unless the
                        signature says what only format 2 can: limits of axes, sizes that follow others, a stride, states
-                       of any rank, options, picks, ids that do not begin at 0
+                       of any rank, options, picks, ids that do not begin at 0, streams of so many steps at most
 rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape, and what may be left out
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
 rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
@@ -161,6 +161,7 @@ class Signature:
     axes: every named axis, with the sizes that it may have; empty in files of format 1, which have no limits.
     stride: a stream is run in multiples of so many steps; what is less waits for the next chunk.
     options: those of the inputs that may be left out.
+    most_steps: so many steps a stream takes in all, because a table of positions ends there; None if there is no end.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -173,6 +174,7 @@ class Signature:
     axes: tuple[Axis, ...] = ()
     stride: int = 1
     options: tuple[Option, ...] = ()
+    most_steps: int | None = None
 
     def axis(self, name: str) -> Axis:
         """The limits of a named axis; none, if the file says none."""
@@ -184,7 +186,7 @@ class Signature:
         sizes = [size for port in (*self.inputs, *self.outputs) for size in port.shape]
         minima = [port for port in self.inputs if port.minimum is not None]
         newer = self.axes or minima or self.stride > 1 or self.options or self.pick is not None
-        newer = newer or any(isinstance(size, Steps | Flat) for size in sizes)
+        newer = newer or self.most_steps is not None or any(isinstance(size, Steps | Flat) for size in sizes)
         return 2 if newer or any(state.shape is not None for state in self.states) else 1
 
     def to_json(self) -> str:
@@ -198,6 +200,8 @@ class Signature:
         for port in [*data["inputs"], *data["outputs"], *([data["lengths"]] if data["lengths"] else [])]:
             if port["minimum"] is None:  # as in most files, and in all that were written before there were minima
                 del port["minimum"]
+        if self.most_steps is None:  # as in most files, and in all that were written before there was such an end
+            del data["most_steps"]
         if self.format_version == 1:
             del data["axes"], data["stride"], data["options"]
         return json.dumps(data, separators=(",", ":"))
@@ -220,6 +224,7 @@ class Signature:
                 axes=tuple(_axis(axis) for axis in data.get("axes", ())),
                 stride=int(data.get("stride", 1)),
                 options=tuple(Option.from_json(option) for option in data.get("options", [])),
+                most_steps=None if data.get("most_steps") is None else int(data["most_steps"]),
             )
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelFileError(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.errors import PoolError, StateError
+from rnncore.runtime.errors import InputError, PoolError, StateError
 from rnncore.runtime.origin import logger
 from rnncore.runtime.pool.books import CANCELLED
 from rnncore.runtime.pool.request import RUNNING, PushRequest, join_parts
@@ -37,6 +37,7 @@ class Worker:
         self._slice_steps = slice_steps
         layout = scheduler.engine.layout
         self._sliceable = not layout.timeless_outputs and layout.stride == 1
+        self._most_steps = MOST_STEPS if layout.signature.most_steps is None else layout.signature.most_steps
         self._paddable = scheduler.engine.layout.lengths is not None
         self._gates: list[PushRequest] = []  # over, and the threads that wait for them still wait
         self._handed_in = False  # others are, of which nobody has been told to tell
@@ -72,7 +73,7 @@ class Worker:
     def _run_cycle(self, requests: list[PushRequest]) -> None:
         left = self._slice_steps
         for request in requests:
-            if request.queue.steps > MOST_STEPS - request.steps:
+            if request.queue.steps > self._most_steps - request.steps:
                 self._refuse_to_count(request)
         active = [request for request in requests if request.stage is RUNNING]
         while active and (left > 0 or not self._sliceable):
@@ -224,8 +225,8 @@ class Worker:
 
     def _refuse_to_count(self, request: PushRequest) -> None:
         try:
-            check_count(request.queue.steps, request.steps)
-        except StateError as error:
+            check_count(request.queue.steps, request.steps, self._engine.layout.signature.most_steps)
+        except (StateError, InputError) as error:
             self._fail(request, error)
 
     def _fail(self, request: PushRequest, error: Exception) -> None:

@@ -15,6 +15,7 @@ from rnncore.runtime.session.run import Items, no_steps_message, own_arrays, run
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.callbacks import apply_hooks
 from rnncore.runtime.streaming.holding import Holder
+from rnncore.runtime.streaming.snapshot import check_count
 from rnncore.runtime.streaming.state_rows import SelectedRows
 from rnncore.runtime.streaming.stream import (
     Stream,
@@ -84,7 +85,8 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
     """
     layout = engine.layout
     steps = engine.quick.steps_alike(chunks)
-    if not steps or len(layout.outputs) > 1 or any(callbacks_of(streams)):
+    ends = layout.signature.most_steps is not None
+    if not steps or ends or len(layout.outputs) > 1 or any(callbacks_of(streams)):
         return None
     count = len(streams)
     slot = layout.inputs[0]
@@ -100,6 +102,8 @@ def _push_alike(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]
 def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any]) -> list[Any]:
     layout = engine.layout
     items, lengths = _read_chunks(engine, chunks)
+    for stream, steps in zip(streams, lengths, strict=True):
+        check_count(stream.steps, steps, layout.signature.most_steps)
     rests: list[Rest] = []
     pushed = list(lengths)
     if layout.stride > 1:

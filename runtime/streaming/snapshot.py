@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from rnncore.runtime.arrays import Array
-from rnncore.runtime.errors import SnapshotError, StateError
+from rnncore.runtime.errors import InputError, SnapshotError, StateError
 from rnncore.runtime.format.atomic import replacing
 from rnncore.runtime.tensors.specs import Layout
 
@@ -91,8 +91,13 @@ def decode(blob: bytes, fingerprint: str, layout: Layout) -> Snapshot:
     return Snapshot(steps, tuple(states))
 
 
-def check_count(before: int, steps: int) -> None:
-    """Raise StateError if no snapshot could count that far."""
+def check_count(before: int, steps: int, most: int | None = None) -> None:
+    """Raise StateError if no snapshot could count that far, InputError for more steps than a stream of the model takes."""
+    if most is not None and before > most - steps:
+        raise InputError(
+            f"the stream has read {before} steps, {steps} more are beyond the {most} that this model takes in all (its "
+            "positions end there): reset() begins a new sequence"
+        )
     if before > MOST_STEPS - steps:
         raise StateError(
             f"the stream has counted {before} steps, {steps} more are beyond {MOST_STEPS}: set_state(stream.state, steps=0)"

@@ -228,6 +228,9 @@ class Stream(Closing):
         problems: list[str] = []
         items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems, whole=False)
         raise_all(problems)
+        most = layout.signature.most_steps
+        if most is not None:
+            check_count(self.steps, steps, most)
         if layout.stride > 1:
             return self._push_strides(items, steps)
         if steps == 0:
@@ -236,7 +239,7 @@ class Stream(Closing):
             return self._finish(self._run_unbound(items, steps, steps), steps)
         if self._binding is None:
             self._binding = Binding(self._engine, self._sets)
-        if steps == 1:
+        if steps == 1 and most is None:
             step = self._step = self._binding.step()
             # Nobody pushes one step so often that the count, or what is left of it, overflows.
             self._one = None if self._hooks or self.steps > MOST_STEPS // 2 else step.one

@@ -109,6 +109,8 @@ def _port_problems(port: TensorSpec) -> list[str]:
 
 def _axis_problems(signature: Signature) -> list[str]:
     problems = [f"stride is {signature.stride}, expected at least 1"] if signature.stride < 1 else []
+    if signature.most_steps is not None and signature.most_steps < 1:
+        problems.append(f"most_steps is {signature.most_steps}, expected at least 1")
     free = [size for port in signature.inputs for size in port.shape if isinstance(size, str)]
     names = {size for size in free if not isinstance(size, Steps | Flat)}
     for port in signature.inputs:

@@ -116,8 +116,8 @@ def test_a_convolution_that_looks_ahead_is_batch_only_by_name(tmp_path: Path) ->
     assert not runtime.load(report.path).signature.states
 
 
-def test_a_start_that_inputs_change_is_not_carried(tmp_path: Path) -> None:
-    module = made(lambda s, x: torch.cat([x[:, :1], x[:, :-1]], 1))
+def test_a_start_that_looks_ahead_is_not_carried(tmp_path: Path) -> None:
+    module = made(lambda s, x: torch.cat([x[:, 1:2], x[:, :-1]], 1))
     report = export(module, tmp_path / "m.onnx", torch.randn(2, 12, 4))
     assert not report.causal
 

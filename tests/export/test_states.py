@@ -97,7 +97,7 @@ class Started(nn.Module):
         elif self.kind == "full":
             h = x.new_full((2, x.shape[0], 5), 0.5)
         else:
-            h = self.read(x[:, 0]).expand(2, -1, -1).contiguous()
+            h = self.read(x[:, -1]).expand(2, -1, -1).contiguous()
         return self.gru(x, h)[0]
 
 
@@ -110,7 +110,7 @@ def test_a_start_that_no_input_changes_is_the_initial_value(kind: str, tmp_path:
     check_streams(model, module)
 
 
-def test_a_start_from_the_inputs_is_batch_only_by_name(tmp_path: Path) -> None:
+def test_a_start_from_the_end_of_the_inputs_is_batch_only_by_name(tmp_path: Path) -> None:
     report = export(randomize(Started("read").eval(), 7), tmp_path / "m.onnx", torch.randn(2, 9, 4))
     assert not report.causal
     assert "gru.layers.0: starts from a state that forward hands over" in report.signature.not_causal_because

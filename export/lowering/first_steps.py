@@ -1,0 +1,269 @@
+"""First steps of their own: what stands before the first step is made of the first steps themselves, or ends before them.
+
+============================================ =======================================================================
+in the graph                                 in the file
+============================================ =======================================================================
+``Concat`` of f(the first k steps) and y     f of every step where its place is below k, y otherwise; y of k steps
+                                             less reads k steps of the past, which are a state
+``Pad`` by k steps of y of k steps less      the same, with the value of the padding
+an entry of a tensor of zeros and more       ``Concat``, as above
+============================================ =======================================================================
+
+So are shifts written whose first step is ``x[:1] * 0`` or ``x[:1]``, differences behind a first step, and convolutions
+without padding before which something was put.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from rnncore.export.graph.replace import put_in_place
+from rnncore.export.lowering.context_states import LAST, ContextStates, name_of
+from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of, sizes_of, steps_more
+from rnncore.export.tracing.states import constant_value
+from rnncore.runtime.format.axes import TIME
+
+
+class _Unknown(Exception):
+    """Something else is done to the steps than is known here."""
+
+
+def carry_first_steps(states: ContextStates) -> None:
+    """Rewrite what begins with steps of its own in ``states.graph``, in place."""
+    for node in list(states.graph):
+        if node.domain == "" and node.op_type == "ScatterND":
+            _as_concat(states, node)
+    for node in list(states.graph):
+        if node.domain != "" or node.op_type not in ("Concat", "Pad"):
+            continue
+        try:
+            found = _Beginning.of(states, node)
+        except _Unknown:
+            states.builder.nodes.clear()
+            continue
+        if found is not None:
+            found.write()
+
+
+def _as_concat(states: ContextStates, node: ir.Node) -> None:
+    """``y[k:] = x`` as ``Concat(y[:k], x)``, where the first axis is time."""
+    data, index, values = node.inputs
+    places = None if index is None else index.producer()
+    if data is None or values is None or places is None or places.op_type != "Unsqueeze":
+        return
+    cut = places.inputs[0].producer() if places.inputs[0] is not None else None
+    layout = Layout.of(data)
+    if cut is None or cut.op_type != "Slice" or layout is None or layout.time != 0 or steps_more(data, 0) != 0:
+        return
+    every = cut.inputs[0].producer() if cut.inputs[0] is not None else None
+    start, step = numbers_of(cut, 1), numbers_of(cut, 4) if len(cut.inputs) > 4 else [1]
+    if every is None or every.op_type != "Range" or numbers_of(every, 0) != [0] or step != [1] or not start:
+        return
+    if start[0] < 1 or steps_more(values, 0) != -start[0]:
+        return
+    builder = states.builder
+    joined = builder.op("Concat", _cut(states, data, 0, start[0]), values, axis=0)
+    _replace(states, node, joined)
+
+
+def _cut(states: ContextStates, x: ir.Value, axis: int, steps: int) -> ir.Value:
+    """The first steps of x, with its shape."""
+    cut = states.slice(x, axis, 0, steps)
+    cut.type = x.type
+    cut.shape = ir.Shape([steps if place == axis else size for place, size in enumerate(sizes_of(x))])
+    return cut
+
+
+def _replace(states: ContextStates, node: ir.Node, result: ir.Value) -> None:
+    states.insert_before(node)
+    put_in_place(node.outputs[0], result)
+    states.graph.remove(node, safe=True)
+
+
+class _Beginning:
+    """One node that puts ``steps`` steps before ``rest``."""
+
+    def __init__(self, states: ContextStates, node: ir.Node, rest: ir.Value, layout: Layout, steps: int) -> None:
+        self._states = states
+        self._builder = states.builder
+        self._node = node
+        self._rest = rest
+        self._layout = layout
+        self._steps = steps
+        self._first: Callable[[], ir.Value]
+
+    @classmethod
+    def of(cls, states: ContextStates, node: ir.Node) -> _Beginning | None:
+        """What ``node`` does, None if it is nothing of this kind."""
+        rest, layout = node.inputs[-1 if node.op_type == "Concat" else 0], Layout.of(node.outputs[0])
+        if rest is None or layout is None or steps_more(node.outputs[0], layout.time) != 0:
+            return None
+        more = steps_more(rest, layout.time)
+        own = Layout.of(rest)
+        if more is None or more >= 0 or own is None or own.time != layout.time:
+            return None
+        found = cls(states, node, rest, layout, -more)
+        if node.op_type == "Pad":
+            return found if found._pads() else None
+        return found if found._begins() else None
+
+    def _pads(self) -> bool:
+        pads, time, rank = numbers_of(self._node, 1), self._layout.time, len(self._layout.dims)
+        mode = self._node.attributes["mode"].as_string() if "mode" in self._node.attributes else "constant"
+        if pads is None or mode != "constant" or cut_at_end(self._rest, time) is not None:
+            return False  # a shift: the plainer way holds it
+        expected = [self._steps if place == time else 0 for place in range(2 * rank)]
+        fill = self._node.inputs[2] if len(self._node.inputs) > 2 else None
+        if pads != expected or len(self._node.inputs) > 3 or self._rest.dtype is None:
+            return False
+        kind = self._rest.dtype.numpy()
+        self._first = lambda: self._builder.constant(0, kind) if fill is None else fill
+        return self._is_local(self._rest)
+
+    def _begins(self) -> bool:
+        node, time = self._node, self._layout.time
+        first = node.inputs[0]
+        if first is None or len(node.inputs) != 2 or node.attributes["axis"].as_int() % len(self._layout.dims) != time:
+            return False
+        sizes = sizes_of(first)
+        if len(sizes) != len(self._layout.dims) or sizes[time] != self._steps:
+            return False
+        constant = constant_value(self._states.model, first, self._layout.batch)
+        if constant is not None:
+            if cut_at_end(self._rest, time) is not None:
+                return False
+            at = time - (self._layout.batch < time)
+            one = np.take(constant, [0], at)
+            if not np.array_equal(np.broadcast_to(one, constant.shape), constant) or not np.isfinite(one).all():
+                return False
+            self._first = lambda: self._builder.constant(np.expand_dims(one, self._layout.batch), one.dtype)
+        else:
+            known = self._first_of(first)
+            if not known:
+                return False
+            self._first = lambda: self._of_every_step(first, {})
+        return cut_at_end(self._rest, time) is not None or self._is_local(self._rest)
+
+    def _first_of(self, value: ir.Value) -> bool:
+        """Whether ``value`` is made of the first steps, each by itself as far as can be seen."""
+        todo, seen, found = [value], set[ir.Value](), False
+        while todo:
+            current = todo.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            begin = first_steps(current)
+            if begin is not None and begin[2] == self._steps and current.producer().op_type == "Slice":  # type: ignore[union-attr]
+                found = True
+                continue
+            node = current.producer()
+            if node is None:
+                if current.is_graph_input():
+                    return False
+                continue
+            if node.domain not in ("", "ai.onnx") or len(node.outputs) > 1:
+                return False
+            if node.op_type != "Shape":
+                todo += [part for part in node.inputs if part is not None]
+        return found
+
+    def _of_every_step(self, value: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
+        """What was made of the first steps, made of all."""
+        if value in copies:
+            return copies[value]
+        begin, node = first_steps(value), value.producer()
+        if begin is not None and begin[2] == self._steps and node is not None and node.op_type == "Slice":
+            return begin[0]
+        if node is None or node.op_type == "Shape":
+            return value
+        inputs = [own if own is None else self._of_every_step(own, copies) for own in node.inputs]
+        if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+            return value
+        copied = self._builder.append(node.op_type, inputs, node.attributes.values(), 1)[0]
+        copied.type = value.type
+        copies[value] = copied
+        return copied
+
+    def _is_local(self, rest: ir.Value) -> bool:
+        """Whether ``rest`` is computed of whole values in time by plain operators only."""
+        todo, seen, found = [rest], set[ir.Value](), False
+        while todo:
+            current = todo.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            layout, node = Layout.of(current), current.producer()
+            if layout is not None and steps_more(current, layout.time) == 0:
+                found = True
+                continue
+            if node is None:
+                if current.is_graph_input():
+                    return False
+                continue
+            if node.domain not in ("", "ai.onnx") or len(node.outputs) > 1:
+                return False
+            todo += [part for part in node.inputs if part is not None]
+        return found
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def write(self) -> None:
+        """Put it in the place of the node."""
+        states, layout = self._states, self._layout
+        first = self._first()
+        cut = cut_at_end(self._rest, layout.time)
+        if cut is not None and cut[1] == self._steps:
+            joined = self._joined(cut[0])
+            rest = states.slice(joined, layout.time, 0, -cut[1])
+        else:
+            rest = self._longer(self._rest, {})
+        x, axis = states.timed_input()
+        below = self._builder.op("Less", states.positions(x, axis), self._builder.constant([[self._steps]]))
+        if layout.time < layout.batch:
+            below = self._builder.op("Transpose", below, perm=[1, 0])
+        others = [axis for axis in range(len(layout.dims)) if axis not in (layout.batch, layout.time)]
+        if others:
+            below = self._builder.op("Unsqueeze", below, self._builder.constant(others))
+        _replace(states, self._node, self._builder.op("Where", below, first, rest))
+        states.one_length = True
+
+    def _longer(self, value: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
+        """``value`` of so many steps more, those before the first ones."""
+        if value in copies:
+            return copies[value]
+        layout, node = Layout.of(value), value.producer()
+        if layout is not None and steps_more(value, layout.time) == 0:
+            copies[value] = self._joined(value)
+        elif node is None:
+            return value
+        elif node.op_type == "Shape":
+            copies[value] = self._size(node)
+        else:
+            inputs = [own if own is None else self._longer(own, copies) for own in node.inputs]
+            if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+                return value
+            copies[value] = self._builder.append(node.op_type, inputs, node.attributes.values(), 1)[0]
+            copies[value].type = value.type
+        return copies[value]
+
+    def _size(self, node: ir.Node) -> ir.Value:
+        """Sizes of a value, that of time so much larger."""
+        dims = sizes_of(node.inputs[0])
+        start = node.attributes["start"].as_int() if "start" in node.attributes else 0
+        end = node.attributes["end"].as_int() if "end" in node.attributes else len(dims)
+        more = [self._steps if TIME in str(size) else 0 for size in dims[start:end]]
+        return self._builder.op("Add", node.outputs[0], self._builder.constant(more)) if any(more) else node.outputs[0]
+
+    def _joined(self, x: ir.Value) -> ir.Value:
+        """The last steps before a chunk, and the chunk."""
+        layout = Layout.of(x)
+        if layout is None:
+            raise _Unknown
+        states, shape = self._states, layout.shape(self._steps)
+        before, spec = states.state(name_of(self._node, "context"), shape, x.dtype, np.zeros(layout.item(self._steps)))
+        joined = self._builder.op("Concat", before, x, axis=layout.time)
+        states.end(spec, states.slice(joined, layout.time, -self._steps, LAST), x.dtype, shape)
+        return joined
