@@ -27,11 +27,11 @@ class Net(nn.Module):
         return self._run(self, x)
 
 
-def strided(kernel: int = 3, stride: int = 2, padding: int = 1) -> Net:
+def strided(kernel: int = 3, stride: int = 2, padding: int = 1, dilation: int = 1) -> Net:
     """A convolution with a stride in front: [batch, time, 4]."""
     return _made(
         lambda s, x: s.gru(s.conv(x.mT).mT)[0],
-        conv=nn.Conv1d(4, 6, kernel, stride, padding),
+        conv=nn.Conv1d(4, 6, kernel, stride, padding, dilation),
         gru=nn.GRU(6, 5, batch_first=True),
     )
 

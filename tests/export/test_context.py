@@ -125,6 +125,7 @@ def test_a_start_that_looks_ahead_is_not_carried(tmp_path: Path) -> None:
 STRIDED: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "every third": (lambda: kinds.every_nth(3), 3, 1),
     "strided, padded": (lambda: kinds.strided(3, 2, 1), 2, 1),
+    "strided, dilated": (lambda: kinds.strided(3, 3, 2, 2), 3, 1),
     "triples": (kinds.triples, 3, 1),
     "whole windows": (kinds.whole_windows, 3, 1),
 }

@@ -1,4 +1,4 @@
-"""Ten small files with random weights, and what Python answers to them: the material for hosts in other languages."""
+"""Eleven small files with random weights, and what Python answers to them: the material for hosts in other languages."""
 
 from __future__ import annotations
 
@@ -71,6 +71,18 @@ class Strided(nn.Module):
         return self.rnn(torch.relu(self.front(x.transpose(1, 2))).transpose(1, 2))[0]
 
 
+class Placed(nn.Module):
+    """A table of sixteen places: a stream knows where it is, and that places end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Embedding(16, 5)
+        self.rnn = nn.GRU(5, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x + self.places(torch.arange(x.shape[1])))[0]
+
+
 class Normed(nn.Module):
     """Takes and gives 16-bit floats."""
 
@@ -102,6 +114,7 @@ def write_files(folder: Path) -> dict[str, list[str]]:
     export(spread(BothWays()), folder / "both_ways.onnx", (ids + 1, torch.randn(2, 8, 3)), lengths=True)
     export(spread(Spotter()), folder / "causal_convolution.onnx", x, streaming=True)
     export(spread(Strided()), folder / "strided.onnx", x)
+    export(spread(Placed()), folder / "places.onnx", x, streaming=True)
     export(spread(Normed()), folder / "layer_norm.onnx", x.half(), form="scan")
     cells = (CellConfig.named("gru", 11),)
     model = spread(LanguageModel(LanguageModelConfig(len(letters), 5, cells)))

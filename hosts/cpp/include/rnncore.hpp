@@ -1176,6 +1176,7 @@ struct Signature {
   std::map<std::string, Axis> axes;
   bool causal = false, timed = false;
   std::int64_t stride = 1;
+  std::int64_t most_steps = std::numeric_limits<std::int64_t>::max();
   std::string timeless;  // the first output without time
 
   explicit Signature(const Json& data) {
@@ -1196,6 +1197,7 @@ struct Signature {
     if (data.has("not_causal_because")) not_causal_because = data["not_causal_because"].string();
     causal = data["causal"].truth();
     if (data.has("stride")) stride = data["stride"].integer();
+    if (data.has("most_steps")) most_steps = data["most_steps"].integer();
     for (const Port& port : inputs) timed = timed || port.timed();
     for (const Port& port : outputs) if (!port.timed() && timeless.empty()) timeless = port.name;
   }
@@ -2115,6 +2117,10 @@ class Stream {
     Sizes others = sizes;
     others.erase("time");
     signature.check_sizes(others, problems);
+    if (given > signature.most_steps - steps_) {
+      problems.push_back("the stream has read " + std::to_string(steps_) + " steps, " + std::to_string(given) + " more are beyond the " +
+                         std::to_string(signature.most_steps) + " that this model takes in all (its positions end there): reset() begins a new sequence");
+    }
     raise_all<InputError>(problems);
     std::int64_t run = given;
     for (const Port& port : signature.inputs) {

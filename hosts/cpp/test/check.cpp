@@ -143,6 +143,19 @@ std::string check_followers(const rnncore::Model& model) {
   return "";
 }
 
+/// A table of sixteen places: where it ends, a stream ends, and stays where it was.
+std::string check_places(const rnncore::Model& model) {
+  const auto steps = [](std::int64_t count) {
+    return std::map<std::string, Array>{{"x", Array::of<float>({count, 5}, std::vector<float>(static_cast<std::size_t>(count) * 5))}};
+  };
+  auto stream = model.stream();
+  stream.push(steps(15));
+  const std::string note = refused<rnncore::InputError>([&] { stream.push(steps(2)); });
+  if (!note.empty()) return note;
+  if (stream.push(steps(1)).at("output").dims() != std::vector<std::int64_t>{1, 3} || stream.steps() != 16) return "another answer";
+  return refused<rnncore::InputError>([&] { stream.push(steps(1)); });
+}
+
 std::string check_streams(const rnncore::Model& model) {
   const std::string input = model.inputs().front(), output = model.outputs().front();
   auto stream = model.stream();
@@ -373,6 +386,7 @@ int main(int count, char** arguments) {
     return refused<rnncore::NotStreamableError>([&] { runtime.load(folder + "both_ways.onnx").stream(); });
   });
   test("sizes that follow another input's, and ids that begin at 1", [&] { return check_followers(runtime.load(folder + "both_ways.onnx")); });
+  test("where places end, a stream ends", [&] { return check_places(runtime.load(folder + "places.onnx")); });
   test("wrong input is refused", [&] { return check_wrong_input(tagger); });
   for (const Json& one : expected["foreign"].list()) {
     test("a file of others, " + one["name"].string(), [&] { return check_foreign(runtime, folder, one); });

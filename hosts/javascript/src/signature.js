@@ -142,6 +142,7 @@ export class Signature {
       this.pick = data.pick ?? null;
       this.axes = new Map((data.axes ?? []).map((axis) => [axis.name, axis]));
       this.stride = data.stride ?? 1;
+      this.mostSteps = data.most_steps ?? Infinity;
     } catch (error) {
       if (error instanceof ModelFileError || error instanceof InputError) throw error;
       throw new ModelFileError(`rnncore.signature in the file cannot be read (${error.message}): export the model again`);

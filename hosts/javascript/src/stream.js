@@ -69,6 +69,12 @@ export class Stream {
     }
     const { [TIME]: given = 0, ...others } = sizes;
     signature.checkSizes(others, problems);
+    if (given > signature.mostSteps - this.steps) {
+      problems.push(
+        `the stream has read ${this.steps} steps, ${given} more are beyond the ${signature.mostSteps} that this model takes in all ` +
+          "(its positions end there): begin a new stream"
+      );
+    }
     raiseAll(problems);
     const rest = {};
     const arrays = {};

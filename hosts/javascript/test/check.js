@@ -81,6 +81,16 @@ export async function check(ort, rnncore, read, place) {
     if (!same(before, streams.map((stream) => stream.save().join()))) return "a refused push moved a stream";
     if (streams.some((stream, i) => stream.steps !== 2 * chunks[i].length)) return "other numbers of steps";
   });
+  await test("where places end, a stream ends, and stays where it was", async () => {
+    const stream = (await opened("places.onnx")).stream();
+    const steps = (count) => ({ x: { dims: [count, 5], data: new Float32Array(5 * count) } });
+    await stream.push(steps(15));
+    const note = await refused("InputError", () => stream.push(steps(2)));
+    if (note) return note;
+    const { output } = await stream.push(steps(1));
+    if (stream.steps !== 16 || !same(output.dims, [1, 3])) return `${stream.steps} steps, an answer of [${output.dims}]`;
+    return refused("InputError", () => stream.push(steps(1)));
+  });
   await test("16-bit floats: rounded to the nearest, the even one of two; streams as the whole", async () => {
     const model = await opened("layer_norm.onnx");
     const [input] = model.inputs;
