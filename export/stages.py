@@ -228,11 +228,12 @@ class Planned:
             )
         if why_not:
             plan = plan.batch_only(why_not)
-        if not plan.stream or plan.must_lengths or found.example.lengths is not None:
+        if not plan.stream:
             return cls(plan, traced, found.model, [], known)
         model = found.model.clone()
         pairs = find_states(model.graph, options.states, found.lengths)
-        contexts = carry_context(model, found.calls, pairs, found.lengths)
+        rows_end = plan.must_lengths or found.example.lengths is not None
+        contexts = carry_context(model, found.calls, pairs, found.lengths, rows_end=rows_end)
         if contexts.one_length and plan.lift_lengths:
             # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)

@@ -34,7 +34,12 @@ from rnncore.export.tracing.states import constant_value
 
 
 def carry_context(
-    model: ir.Model, calls: Mapping[str, Call], paired: Collection[str] = (), lengths: str | None = None
+    model: ir.Model,
+    calls: Mapping[str, Call],
+    paired: Collection[str] = (),
+    lengths: str | None = None,
+    *,
+    rows_end: bool = False,
 ) -> ContextStates:
     """Rewrite ``model``, a main graph with its axes named, in place; returns the states that were made.
 
@@ -42,12 +47,14 @@ def carry_context(
         calls: the recurrent calls in it.
         paired: inputs that are states by themselves.
         lengths: the input that holds the lengths of the rows, if there is one.
+        rows_end: rows may end within a chunk whatever is carried: only what that leaves right is.
     """
     states = ContextStates(model, lengths)
-    carry_first_steps(states)
-    RemoveUnusedNodesPass()(model)  # what made the first steps is read by nobody any more
-    _Carrier(states).run()
-    carry_positions(states)
+    if not rows_end:
+        carry_first_steps(states)
+        RemoveUnusedNodesPass()(model)  # what made the first steps is read by nobody any more
+        _Carrier(states).run()
+        carry_positions(states)
     carry_first_frames(states)
     carry_starts(states, calls, paired)
     return states

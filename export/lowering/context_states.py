@@ -84,7 +84,8 @@ class ContextStates:
                 x, axis = self.timed_input()
                 count = self.builder.op("Shape", x, start=axis, end=axis + 1)
             else:
-                count = self.builder.op("Unsqueeze", self.lengths, self.builder.constant([1]))
+                count = self.builder.op("Cast", self.lengths, to=int(kind))
+                count = self.builder.op("Unsqueeze", count, self.builder.constant([1]))
             self.end(spec, self.builder.op("Add", self._before, count), kind, (BATCH, 1))
             self.insert_first()
             self.builder.nodes[:] = waiting

@@ -71,14 +71,21 @@ class _Watch(TorchFunctionMode):
             first, second = args[0].shape[:2]
             self.calls.append((first, second) if args[_BATCH_FIRST] else (second, first))
         elif name in _LAYERS and len(args) > 1 and isinstance(args[1], Tensor):  # packed: data and sizes of its steps
-            _check_features(args[0], args[3])
+            _check_packed(*args[:4])
             self.calls.append((int(args[1][0]) if args[1].numel() else 0, args[1].numel()))
         elif name in _CELLS and isinstance(args[0], Tensor):
             self.calls.append((args[0].shape[0], 1))
 
 
-def _check_features(data: Tensor, weights: Sequence[Tensor]) -> None:
-    """What torch leaves out: packed sequences of equal length run with any number of features, and give any numbers."""
+def _check_packed(data: Tensor, batch_sizes: Tensor, states: Any, weights: Sequence[Tensor]) -> None:
+    """What torch leaves out: packed sequences of equal length run with any number of features, and give any numbers.
+
+    Where there are fewer rows in a state than sequences, it reads and writes where nothing is its own.
+    """
+    rows = int(batch_sizes[0]) if batch_sizes.numel() else 0
+    given = [states] if isinstance(states, Tensor) else list(states)
+    if int(batch_sizes.sum()) != data.shape[0] or any(state.shape[-2] != rows for state in given):
+        raise ValueError(f"{data.shape[0]} packed steps of {rows} rows, and states of {[list(s.shape) for s in given]}")
     if weights and data.shape[-1] != weights[0].shape[-1]:
         raise ValueError(f"{data.shape[-1]} features for a layer of {weights[0].shape[-1]}")
 

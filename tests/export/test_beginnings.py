@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnncore import runtime
 from rnncore.export import export
@@ -240,4 +241,31 @@ def test_nan_in_the_first_step_goes_where_pytorch_puts_it(tmp_path: Path) -> Non
     stream = runtime.load(report.path).stream()
     got = np.concatenate([stream.push(x[0, t : t + 1].numpy()) for t in range(12)])
     assert np.isnan(got).any(1).sum() == 2
+    np.testing.assert_allclose(got, expected, atol=fixed("float32"))
+
+
+class Worded(nn.Module):
+    """A decoder that takes lengths of its own, and starts from an input without time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.begin = nn.LSTM(4, 5, 2, batch_first=True), nn.Linear(3, 5)
+
+    def forward(self, x: Tensor, lengths: Tensor, picture: Tensor) -> Tensor:
+        c = self.begin(picture).unsqueeze(0).repeat(2, 1, 1)
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed, (torch.zeros_like(c), c))[0], batch_first=True)[0]
+
+
+def test_a_start_beside_lengths_of_the_module(tmp_path: Path) -> None:
+    """Probing calls it with more rows of x than of the start, for which torch would write where nothing is its own."""
+    module = randomize(Worded().eval(), 5)
+    drawn = (torch.randn(2, 9, 4), torch.tensor([9, 7]), torch.randn(2, 3))
+    report = export(module, tmp_path / "m.onnx", drawn, streaming=True)
+    assert report.signature.lengths is not None
+    x, picture = torch.randn(1, 11, 4), torch.randn(1, 3)
+    with torch.no_grad():
+        expected = module(x, torch.tensor([11]), picture)[0]
+    stream = runtime.load(report.path).stream()
+    got = np.concatenate([stream.push(x[0, t : t + 1].numpy(), picture[0].numpy()) for t in range(11)])
     np.testing.assert_allclose(got, expected, atol=fixed("float32"))
