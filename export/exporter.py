@@ -21,7 +21,7 @@ from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
 from rnncore.export.narrowing import narrowed_lengths
 from rnncore.export.options import Options
-from rnncore.export.other_readings import other_readings
+from rnncore.export.other_readings import left_out, other_readings
 from rnncore.export.plan import Plan, refuse_unchecked
 from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
@@ -150,9 +150,9 @@ def _best(model: nn.Module, example: Any, options: Options, file: Path, progress
             return _exported(*given, file, progress)
     try:
         return _exported(*last, file, progress)
-    except ExportError as error:
+    except Exception as error:
         for given in other_readings(error, *last):
-            with suppress(ExportError):
+            with left_out():
                 return _exported(*given, file, progress)
         raise
 

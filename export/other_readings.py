@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,17 +13,52 @@ from rnncore.export.options import Options
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.flat_packing import packs
 from rnncore.export.tracing.full_rows import lengths_of, of_full_rows
 from rnncore.export.tracing.held_sizes import with_sizes_held
+from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.runtime.error_boundary import pass_on_interruption
-from rnncore.runtime.errors import ExportError, VerificationError
+from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
+
+_BY_HAND = (
+    "{} reads packed rows by itself (packed.data, batch_sizes), which is captured where all rows are full in the example and "
+    "each step takes its rows in turn, data[i : i + size]; or pad first, and loop over x[:, t]:\n  {}: {}"
+)
 
 Reading = tuple[nn.Module, Any, Options]
 
 
-def other_readings(why: ExportError, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
+@contextmanager
+def left_out() -> Iterator[None]:
+    """A reading that fails, however, is one less: it is the first failure that says what is wrong."""
+    try:
+        yield
+    except Exception as failure:
+        pass_on_interruption(failure)
+
+
+def _of_full_rows(
+    module: nn.Module, call: Example, held: Mapping[str, str], options: Options, what: str, *, flat: bool
+) -> Reading:
+    rows, drawn = of_full_rows(module, call, held, flat=flat)
+    own = {name: axes for name, axes in (options.axes or {}).items() if name in drawn}
+    return rows, drawn, replace(options, axes=own or None, remarks=(what,))
+
+
+def _packs(module: nn.Module, call: Example) -> bool:
+    try:
+        with unchanged(module):
+            return packs(module, lambda: call.call(module, [own.value for own in call.inputs]))
+    except Exception as error:  # then it is no matter of packing
+        pass_on_interruption(error)
+        return False
+
+
+def other_readings(why: Exception, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
     """Modules, examples and options to try after ``why``: with full lengths inside, or with axes held as in the example."""
     pass_on_interruption(why)  # a time limit is no reason to try more
+    if isinstance(why, RnncoreError) and not isinstance(why, ExportError):
+        return  # what was asked for is wrong
     if options.accuracy_data is not None:
         return
     module = copied(model).eval()
@@ -36,11 +71,14 @@ def other_readings(why: ExportError, model: nn.Module, example: Any, options: Op
         return
     held = {} if isinstance(why, VerificationError) or options.lengths != "auto" else lengths_of(call)
     if held:
+        what = f"forward reads {', '.join(held)} as numbers: the file takes full rows, and no lengths"
         with suppress(ExportError):
-            rows, drawn = of_full_rows(module, call, held)
-            own = {name: axes for name, axes in (options.axes or {}).items() if name in drawn}
-            what = f"forward reads {', '.join(held)} as numbers: the file takes full rows, and no lengths"
-            yield rows, drawn, replace(options, axes=own or None, remarks=(what,))
+            yield _of_full_rows(module, call, held, options, what, flat=False)
+    by_hand = not isinstance(why, VerificationError) and _packs(module, call)
+    if by_hand and (held or call.lengths is None):
+        what = "forward reads packed rows step by step: it was read as one whose rows are all full"
+        with suppress(ExportError):
+            yield _of_full_rows(module, call, held, options, what, flat=True)
     fewer = with_sizes_held(call, options.axes)
     if fewer is not None:
         axes, what = fewer
@@ -49,3 +87,5 @@ def other_readings(why: ExportError, model: nn.Module, example: Any, options: Op
             example,
             replace(options, axes=axes, remarks=(f"forward goes other ways at other sizes; held: {what}",)),
         )
+    if by_hand and not isinstance(why, ExportError):
+        raise ExportError(_BY_HAND.format(type(model).__name__, line_of_exception(why), why)) from why

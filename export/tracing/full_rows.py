@@ -20,12 +20,14 @@ from rnncore.runtime.format.axes import BATCH, TIME
 class FullRows(nn.Module):
     """``module`` with full lengths in place of inputs that hold lengths.
 
-    example: of the module, with its axes found.  held: those inputs, each with the axis that it counts along.
+    example: of the module, with its axes found.  held: those inputs, each with the axis that it counts along.  flat: its code
+    reads packed rows by itself, step by step.
     """
 
-    def __init__(self, module: nn.Module, example: Example, held: Mapping[str, str]) -> None:
+    def __init__(self, module: nn.Module, example: Example, held: Mapping[str, str], *, flat: bool = False) -> None:
         super().__init__()
         self.module = module
+        self.flat = flat
         self._example, self._held = example, dict(held)
 
     def run(self, given: Sequence[Tensor]) -> Any:
@@ -70,7 +72,9 @@ def _is_column_of_lengths(own: Input) -> bool:
     return whole and own.value.dim() == 2 and own.value.shape[1] == 1 and "len" in own.name
 
 
-def of_full_rows(module: nn.Module, example: Example, held: Mapping[str, str]) -> tuple[FullRows, dict[str, Tensor]]:
+def of_full_rows(
+    module: nn.Module, example: Example, held: Mapping[str, str], *, flat: bool = False
+) -> tuple[FullRows, dict[str, Tensor]]:
     """``module`` without the lengths ``held``, and an example of that."""
     others = [own for own in example.inputs if own.name not in held]
     parameters = [inspect.Parameter(own.name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for own in others]
@@ -82,4 +86,4 @@ def of_full_rows(module: nn.Module, example: Example, held: Mapping[str, str]) -
     own_self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     forward.__signature__ = inspect.Signature([own_self, *parameters])  # type: ignore[attr-defined]
     made = type(type(module).__name__, (FullRows,), {"forward": forward})
-    return made(module, example, held).eval(), {own.name: own.value for own in others}
+    return made(module, example, held, flat=flat).eval(), {own.name: own.value for own in others}

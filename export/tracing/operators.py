@@ -24,7 +24,8 @@ from rnncore.conversion import ConvertedLayer
 from rnncore.export.tracing.callers import Callers
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
-from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
+from rnncore.export.tracing.flat_packing import packer_of
+from rnncore.export.tracing.packing import packing_by, packing_by_torch
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
@@ -225,7 +226,7 @@ def _observe(module: nn.Module, example: Example, tensors: Sequence[Tensor]) -> 
     with (
         unchanged(module),
         recording(plain),
-        packing_by(PaddedPacker(listed=True)),
+        packing_by(packer_of(module)),
         torch.no_grad(),
         _Functions(answer),
     ):

@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rnncore.export.tracing.callers import Callers, user_lines
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.flat_packing import FlatPacker, packer_of
 from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
-from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
+from rnncore.export.tracing.packing import packing_by, packing_by_torch
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling.cells import CELLS
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
@@ -37,6 +38,7 @@ _READS = (aten._local_scalar_dense.default, aten.item.default, aten.nonzero.defa
 _RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
 _LARGEST = (aten.max.default, aten.amax.default)
 _COPIES = (aten._to_copy.default, aten.clone.default, aten.alias.default, aten.detach.default)
+_OF_PACKED = (aten.slice.Tensor, aten.slice_scatter.default, aten.split_with_sizes.default)
 _PLACES = ("device", "layout", "pin_memory")
 _FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
     **dict.fromkeys((aten.new_zeros.default, aten.zeros_like.default, aten.zeros.default), lambda values: 0.0),
@@ -114,10 +116,20 @@ class _Calls(TorchFunctionMode):
 class _Logger(TorchDispatchMode):
     """full: every value that no input has a part in is known, as all rows are full."""
 
-    def __init__(self, log: Log, callers: Callers, answers: Answers, counts: Collection[int], *, full: bool) -> None:
+    def __init__(
+        self,
+        log: Log,
+        callers: Callers,
+        answers: Answers,
+        counts: Collection[int],
+        packer: FlatPacker | None,
+        *,
+        full: bool,
+    ) -> None:
         super().__init__()
         self._counts = counts
         self._full = full
+        self._packer = packer
         self.log = log
         self._callers = callers
         self._answers = answers
@@ -155,6 +167,10 @@ class _Logger(TorchDispatchMode):
             return func(*args, **kwargs)
         if func in _READS:
             raise refusal(func, user_lines(2))
+        if self._packer is not None and func in _OF_PACKED:
+            found = self._of_packed(func, args)
+            if found is not None:
+                return found
         values = tuple(self.value(item) for item in args)
         named = {name: self.value(item) for name, item in kwargs.items() if name not in _PLACES}
         result = func(*args, **kwargs)
@@ -189,6 +205,35 @@ class _Logger(TorchDispatchMode):
             found |= target in _LARGEST
             value = self.log.ops[value.op].args[0]
         return found and isinstance(value, Input) and value.index in self._counts
+
+    def _of_packed(self, func: Any, args: Any) -> Any:
+        """A slice of packed rows: a step of theirs, or all rows of one; or all their steps."""
+        assert self._packer is not None
+        if func is aten.split_with_sizes.default:
+            rows = self._packer.batch_of.get(args[0].shape[0])
+            if rows is None or set(args[1]) != {rows} or args[2:] not in ((), (0,)):
+                return None
+            apart = self._steps_of_packed(args[0], rows)
+            steps = list(apart.unbind(0))
+            self._write(aten.unbind.int, (self.value(apart), 0), {}, steps)
+            return steps
+        values = tuple(self.value(item) for item in args)
+        written = func is aten.slice_scatter.default
+        place = self._packer.place(args[0], args[2:] if written else args[1:])
+        if place is None or (written and place.step is not None):
+            return None
+        result: Tensor = func(*args)
+        if place.step is None:
+            self.name(result, values[int(written)])
+        else:
+            apart = self._steps_of_packed(args[0], place.rows)
+            self._write(aten.select.int, (self.value(apart), 0, place.step), {}, result)
+        return result
+
+    def _steps_of_packed(self, data: Tensor, rows: int) -> Tensor:
+        apart = data.unflatten(0, (-1, rows))
+        self._write(aten.reshape.default, (self.value(data), tuple(apart.shape)), {}, apart)
+        return apart
 
     def _ask(self, value: Any, natural: bool) -> bool:
         question = Question(self._callers.path(3), user_lines(3))
@@ -279,7 +324,9 @@ def record(
     """
     callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
     counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
-    logger = _Logger(log, callers, answers, counts, full=isinstance(module, FullRows))
+    full = isinstance(module, FullRows)
+    packer = packer_of(module)
+    logger = _Logger(log, callers, answers, counts, packer if isinstance(packer, FlatPacker) else None, full=full)
     flat = _Flat(module, example)
     tensors = [tensor.detach().clone() for tensor in tensors]  # two inputs may be one tensor
     for path, weight in [*module.named_parameters(), *module.named_buffers()]:
@@ -295,14 +342,14 @@ def record(
                 *(
                     unchanged(module),
                     recording(recorder),
-                    packing_by(PaddedPacker(listed=True)),
+                    packing_by(packer),
                     forward_only(),
                     torch.no_grad(),
                 ),
                 *(
                     sdpa_kernel(SDPBackend.MATH),
                     operators.answering(callers),
-                    _Calls(full=isinstance(module, FullRows)),
+                    _Calls(full=full),
                     logger,
                 ),
             ]
