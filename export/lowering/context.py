@@ -6,6 +6,8 @@ in the graph                           in the file                             s
 ``Pad`` before the first step          ``Concat`` of the state and the chunk   the last steps of the two
 ``Conv`` that pads there               the same, and no padding there          the last steps of its input
 ``Concat`` of a constant and time      the same                                the last steps; starts as the constant
+``Pad`` by the first step again, or    ``Concat`` of the first step in the     the last steps
+``Concat`` of it and time              first chunk, of the state in others
 ``CumSum`` along time                  its sum with the state                  the last sum
 ====================================== ======================================= =========================================
 
@@ -27,7 +29,7 @@ from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.context_states import LAST, ContextStates, name_of
 from rnncore.export.lowering.first_frames import carry_first_frames, carry_starts
 from rnncore.export.lowering.first_steps import carry_first_steps
-from rnncore.export.lowering.layouts import Layout, cut_at_end, numbers_of
+from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of, sizes_of
 from rnncore.export.lowering.positions import carry_positions
 from rnncore.export.tracing.recorder import Call
 from rnncore.export.tracing.states import constant_value
@@ -94,7 +96,11 @@ class _Carrier:
     def _pad(self, node: ir.Node) -> ir.Value | None:
         x, layout, pads = node.inputs[0], Layout.of(node.inputs[0]), _widths(node)
         mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
-        if x is None or layout is None or pads is None or mode != "constant" or len(pads) != 2 * len(layout.dims):
+        if x is None or layout is None or pads is None or len(pads) != 2 * len(layout.dims):
+            return None
+        if mode == "edge" and (before := pads[layout.time]) and pads == _only(before, layout):
+            return self._with_first_again(node, x, layout, before) if before > 0 else None
+        if mode != "constant":
             return None
         before, after = pads[layout.time], pads[layout.time + len(layout.dims)]
         others = [n != 0 for axis, n in enumerate(pads) if axis % len(layout.dims) != layout.time]
@@ -137,6 +143,9 @@ class _Carrier:
             return None
         if node.attributes["axis"].as_int() % len(layout.dims) != layout.time:
             return None
+        begin = first_steps(node.inputs[0])
+        if begin is not None and (begin[0], begin[2]) == (x, 1) and len(sizes_of(node.inputs[0])) == len(layout.dims):
+            return self._with_first_again(node, x, layout, 1)
         first = constant_value(self._states.model, node.inputs[0], layout.batch)
         if first is None or first.ndim != len(layout.dims) - 1 or not np.isfinite(first).all():
             return None
@@ -173,8 +182,25 @@ class _Carrier:
         self._states.end(spec, last, x.dtype, shape)
         return joined if cut is None else self._slice(joined, layout.time, 0, -cut[1])
 
+    def _with_first_again(self, node: ir.Node, x: ir.Value, layout: Layout, steps: int) -> ir.Value:
+        """The first step of the sequence so many times, and then x: from the second chunk on, the last steps and the chunk."""
+        shape = layout.shape(steps)
+        before, spec = self._states.state(name_of(node, "context"), shape, x.dtype, np.zeros(layout.item(steps)))
+        is_first = self._states.is_first(len(layout.dims), layout.batch)
+        first = self._slice(x, layout.time, 0, 1)
+        self._states.of_chunks.add(first)
+        begin = self._builder.op("Where", is_first, first, before)
+        joined = self._builder.op("Concat", begin, x, axis=layout.time)
+        self._states.end(spec, self._slice(joined, layout.time, -steps, LAST), x.dtype, shape)
+        return joined
+
     def _slice(self, x: ir.Value, axis: int, start: int, end: int) -> ir.Value:
         return self._states.slice(x, axis, start, end)
+
+
+def _only(before: int, layout: Layout) -> list[int]:
+    """The widths of a ``Pad`` that adds so many steps before the first, and nothing else."""
+    return [before if place == layout.time else 0 for place in range(2 * len(layout.dims))]
 
 
 def _widths(node: ir.Node) -> list[int | None] | None:

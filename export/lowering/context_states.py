@@ -20,6 +20,7 @@ class ContextStates:
     """New states of a main graph, in the order in which they are made.
 
     one_length: the rows of a call must have one length: one that ends within a chunk would leave its context there.
+    of_chunks: first steps of a chunk, as which they are read, and not as those of the sequence.
     """
 
     def __init__(self, model: ir.Model, lengths: str | None = None) -> None:
@@ -29,6 +30,7 @@ class ContextStates:
         self.builder = Builder("context", model.graph)
         self.specs: list[StateSpec] = []
         self.one_length = False
+        self.of_chunks: set[ir.Value] = set()
         self._taken = {str(value.name) for value in (*self.graph.inputs, *self.graph.outputs)}
         self._before: ir.Value | None = None
 

@@ -32,7 +32,7 @@ def carry_first_frames(states: ContextStates) -> None:
     """Keep the first step of a sequence where it is read as such."""
     for node in list(states.graph):
         found = first_steps(node.outputs[0]) if node.outputs and node.domain == "" else None
-        if found is None or found[2] != 1 or not _is_read(node.outputs[0]):
+        if found is None or found[2] != 1 or not _is_read(node.outputs[0]) or node.outputs[0] in states.of_chunks:
             continue
         x, axis, _ = found
         layout = Layout.of(x)

@@ -45,6 +45,9 @@ SHIFTS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "difference behind the first": lambda x, k: torch.cat([x[:, :k], x[:, k:] - x[:, :-k]], 1),
     "padded difference": lambda x, k: F.pad(x[:, k:] - x[:, :-k], (0, 0, k, 0)),
     "from the first": lambda x, k: x - x[:, :1],
+    "difference from the first again": lambda x, k: torch.diff(x, dim=1, prepend=x[:, :1]) + 0.1 * k,
+    "sum with the first again": lambda x, k: torch.cat([x[:, :1], x], 1)[:, :-1] + x,
+    "mean over the first again": lambda x, k: F.avg_pool1d(F.pad(x.mT, (k, 0), mode="replicate"), k + 1, 1).mT,
 }
 
 
