@@ -29,9 +29,17 @@ def of_runtime(error: Exception) -> bool:
     return own or (isinstance(error, _OF_LIBRARY) and not from_signal_handler(error))
 
 
-def run_error(error: Exception) -> InputError:
-    """What a failed run becomes.  Shapes and dtypes were checked before, so what is left lies in the values."""
+def run_error(error: Exception, most_steps: int | None = None) -> InputError:
+    """What a failed run becomes.  Shapes and dtypes were checked before, so what is left lies in the values.
+
+    most_steps: so many a sequence of the model has at most, because a table of positions ends there.
+    """
     found = _OUT_OF_TABLE.search(str(error))
+    if found and most_steps is not None and int(found[3]) == most_steps - 1 <= int(found[1]):
+        return InputError(
+            f"a sequence has more than the {most_steps} steps that this model takes in all (its positions end there), or an "
+            f"input holds the id {found[1]} of a table that ends at {found[3]}"
+        )
     if found:
         # A computed place below 0 is made the largest integer by the file itself, so that it is not read from the end.
         which = "gives an id below 0" if int(found[1]) in _BELOW else f"holds the id {found[1]}"

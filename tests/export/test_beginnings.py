@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from rnncore import runtime
 from rnncore.export import export
 from rnncore.runtime.errors import InputError
+from rnncore.text import character_vocabulary
 from tests.export.axes_modules import Net
 from tests.strategies import randomize
 from tests.tolerances import fixed
@@ -160,6 +161,27 @@ def test_it_streams(
 def _embedded(rows: int) -> nn.Module:
     table, gru = nn.Embedding(rows, 4), nn.GRU(4, 5, batch_first=True)
     return randomize(Net(lambda s, x: s.gru(x + s.table(torch.arange(x.shape[1])))[0], table=table, gru=gru).eval(), 2)
+
+
+def test_a_language_model_says_where_its_places_end(tmp_path: Path) -> None:
+    letters = character_vocabulary(["abcd"])
+    embed, table, gru = nn.Embedding(len(letters), 4), nn.Embedding(15, 4), nn.GRU(4, len(letters), batch_first=True)
+    module = Net(
+        lambda s, ids: torch.log_softmax(s.gru(s.embed(ids) + s.table(torch.arange(ids.shape[1])))[0], -1),
+        embed=embed,
+        table=table,
+        gru=gru,
+    )
+    example = torch.randint(len(letters), (2, 7))
+    path, metadata = tmp_path / "m.onnx", {"rnncore.tokenizer": letters.to_json()}
+    export(randomize(module.eval(), 1), path, example, streaming=True, pick=True, metadata=metadata)
+    model = runtime.LanguageModel.load(path)
+    assert np.isfinite(model.score("abcd" * 3))
+    for asked in (lambda: model.score("abcd" * 5), lambda: model.rescore(["ab", "abcd" * 5])):
+        with pytest.raises(
+            InputError, match=r"more than the 15 steps that this model takes in all \(its positions end"
+        ):
+            asked()
 
 
 def test_a_stream_ends_where_its_table_does(tmp_path: Path) -> None:
