@@ -1,7 +1,7 @@
 """What torch's cells and scans compute, written out: inside torch each is one operation that hides what a loop needs.
 
-Of a cell that is the product with the input, of a scan (``logcumsumexp``, ``cumprod``) that it carries a value from step to
-step; as loops they are exact at every size, which ONNX has no operator for, and stream.
+Of a cell that is the product with the input, of a scan (``logcumsumexp``, ``cumprod``, ``cummax``) that it carries a value from
+step to step; as loops they are exact at every size, which ONNX has no operator for, and stream.
 """
 
 from __future__ import annotations
@@ -58,6 +58,37 @@ def _logcumsumexp(x: Tensor, dim: int) -> Tensor:
     return torch.stack(found, dim)
 
 
+_BITS_OF_FLOATS = 24
+
+
+def _extreme(larger: bool) -> Callable[..., Any]:
+    """``cummax`` or ``cummin``: [values, the places where they stand], of equal values the last place."""
+
+    sign = 1 if larger else -1
+
+    def scan(x: Tensor, dim: int) -> Any:
+        floats = x.is_floating_point()
+        first, limits = x.select(dim, 0), (torch.finfo if floats else torch.iinfo)(x.dtype)
+        # A state starts from a finite value, and is held in floats, which have no largest number of 32 or 64 bits.
+        most = limits.max if floats or limits.bits < _BITS_OF_FLOATS else 1 << (limits.bits - 2)
+        value = torch.full_like(first, -most if larger else most)
+        seen, place = torch.zeros_like(first), torch.zeros_like(first, dtype=torch.int64)
+        values, places = [], []
+        for t, entry in enumerate(x.unbind(dim)):
+            newer = sign * entry >= sign * value
+            if floats:
+                seen = torch.where(torch.isinf(entry) & (sign * entry < 0), seen, torch.ones_like(seen))
+                newer = newer | torch.isnan(entry) | (seen == 0)
+            place = torch.where(newer, torch.zeros_like(place) + t, place)
+            value = torch.maximum(value, entry) if larger else torch.minimum(value, entry)
+            values.append(torch.where(seen == 0, -sign * math.inf, value) if floats else value)
+            places.append(place)
+        found = torch.stack(values, dim), torch.stack(places, dim)
+        return getattr(torch.return_types, "cummax" if larger else "cummin")(found)
+
+    return scan
+
+
 CELLS: dict[str, Callable[..., Any]] = {
     "lstm_cell": _lstm,
     "gru_cell": _gru,
@@ -65,5 +96,7 @@ CELLS: dict[str, Callable[..., Any]] = {
     "rnn_relu_cell": _rnn(torch.relu),
     "logcumsumexp": _logcumsumexp,
     "cumprod": _cumprod,
+    "cummax": _extreme(larger=True),
+    "cummin": _extreme(larger=False),
 }
 """By the names of torch's functions."""
