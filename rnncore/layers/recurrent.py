@@ -52,7 +52,7 @@ class Recurrent(RecurrentLayer):
         """As for every layer; its dtype is that of the weights as well, unless autocast takes care of that."""
         super().check_input(x)
         weight = next(self.cell.parameters(), None)
-        if weight is None or weight.dtype == x.dtype or not weight.is_floating_point():
+        if weight is None or x.dtype == getattr(self.cell, "dtype", weight.dtype) or not weight.is_floating_point():
             return
         if not torch.is_autocast_enabled(x.device.type):
             raise InputError(

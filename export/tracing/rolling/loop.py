@@ -21,6 +21,7 @@ from rnncore.export.tracing.rolling.merging import Program, Run
 from rnncore.export.tracing.rolling.places import Key, Places
 from rnncore.export.tracing.rolling.plan import LoopPlan
 from rnncore.export.tracing.rolling.relations import Inside, Number, Outside
+from rnncore.export.tracing.rolling.row_floats import floats_of_rows
 from rnncore.export.tracing.rolling.writes import StartPart
 from rnncore.layers import Recurrent
 from rnncore.runtime.errors import ExportError
@@ -38,12 +39,12 @@ class RolledLoop:
         self.reverse = self._places.runs_backward()
         self.layer: Recurrent | None = None
         self._reads = self._places.keys_read(plan.core, {*plan.before})
-        carried = [
-            (place, part) for place, part, _ in plan.states if place in plan.before
-        ]  # an entry of the step before
-        self._reads += [key for key in carried if key not in self._reads]
+        carried = [(place, part) for place, part, _ in plan.states]
+        before = [key for key in carried if key[0] in plan.before]  # an entry of the step before
+        self._reads += [key for key in before if key not in self._reads]
         self._gives = [key for key in self._places.outputs() if key[0] in plan.core]
         self._values = LoopValues([], [], [])
+        self._floats = floats_of_rows(self._places, [*carried, *self._reads, *self._gives])
         if plan.states:
             self._values = LoopValues.of(self._places)
             self.layer = Recurrent(self._cell(), reverse=self.reverse)
@@ -82,7 +83,7 @@ class RolledLoop:
                     for key in self._gives
                 ],
                 states,
-                self._float(),
+                self._floats,
             ),
             weights,
             constants,
@@ -139,7 +140,7 @@ class RolledLoop:
         return not isinstance(value, Input | Inside | Run)
 
     def _start_rows(self, value: Any, packing: Packing, batch: Any) -> Tensor:
-        dtype = self._float()
+        dtype = self._floats
         value = value if isinstance(value, Tensor) else torch.tensor(float(value))
         if packing.batch_axis is None:
             return packing.rows(value, batch, dtype)
@@ -147,10 +148,6 @@ class RolledLoop:
         if value.dim() != len(shape) or any(str(a) != str(b) for a, b in zip(value.shape, shape, strict=True)):
             value = value.expand(shape)
         return packing.rows(value, batch, dtype)
-
-    def _float(self) -> torch.dtype:
-        floats = [d for s in self.plan.block.statements for d in s.op.dtypes if d.is_floating_point]
-        return floats[0] if floats else torch.float32
 
     # One step, and all steps.
 
@@ -208,7 +205,7 @@ class RolledLoop:
         self, evaluation: Evaluation, fixed: Mapping[Key, Any], at_once: AllAtOnce, turns: Any
     ) -> dict[tuple[int, int], Tensor]:
         assert self.layer is not None and isinstance(self.layer.cell, RolledCell)
-        cell, batch, dtype = self.layer.cell, self._shapes.rows(evaluation.sizes), self._float()
+        cell, batch, dtype = self.layer.cell, self._shapes.rows(evaluation.sizes), self._floats
         along = at_once.along
         for key in self._reads:
             if isinstance(key, Number) and key not in along:
