@@ -27,7 +27,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.context_states import LAST, ContextStates, name_of
-from rnncore.export.lowering.first_frames import carry_first_frames, carry_starts
+from rnncore.export.lowering.first_frames import carry_counts, carry_first_frames, carry_starts
 from rnncore.export.lowering.first_steps import carry_first_steps
 from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of, sizes_of
 from rnncore.export.lowering.positions import carry_positions
@@ -59,6 +59,7 @@ def carry_context(
         carry_positions(states)
     carry_first_frames(states)
     carry_starts(states, calls, paired)
+    carry_counts(states)
     return states
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rnncore.cells.base import state_shape
+from rnncore.export.graph.replace import put_in_place
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.lowering.context_states import ContextStates, name_of
 from rnncore.export.lowering.layouts import Layout, first_steps, sizes_of
@@ -74,6 +75,27 @@ def carry_starts(states: ContextStates, calls: Mapping[str, Call], paired: Colle
         if not all(_is_known_at_first(states, value, paired) for value in given):
             continue
         _start(states, node, call, sizes)
+
+
+def carry_counts(states: ContextStates) -> None:
+    """Lengths that the module gives back say how long the sequence is by now, not how long the chunk."""
+    if states.lengths is None:
+        return
+    for output in list(states.graph.outputs):
+        value: ir.Value | None = output
+        while value is not None and (node := value.producer()) is not None and node.op_type in ("Cast", "Identity"):
+            value = node.inputs[0]
+        last = output.producer()
+        if value is not states.lengths or last is None or output.dtype is None:
+            continue
+        before = states.builder.op("Squeeze", states.steps_before(), states.builder.constant([1]))
+        before = states.builder.op("Cast", before, to=int(output.dtype))
+        total = states.builder.op("Add", last.inputs[0], before)
+        if last.op_type == "Cast":
+            total = states.builder.op("Add", states.builder.op("Cast", last.inputs[0], to=int(output.dtype)), before)
+        states.insert_before(last)
+        put_in_place(output, total)
+        states.graph.remove(last, safe=True)
 
 
 def _start(states: ContextStates, node: ir.Node, call: Call, sizes: Sequence[tuple[int, ...]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -30,8 +31,44 @@ def copied(module: M) -> M:
     made = copy.deepcopy(module, memo)
     take_apart(made)
     for part in made.modules():
+        for name, value in list(part.__dict__.items()):
+            if isinstance(value, FunctionType):
+                part.__dict__[name] = _rebound(value, memo)
         _let_set(part)
     return made
+
+
+def _rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
+    """``function`` about the copies of the modules that it was about.
+
+    ``module.forward = forward``, where a wrapper defines it inside of a function, reads the module that it wraps from there.
+    """
+    if id(function) in memo:  # one that reads itself, say
+        return memo[id(function)]
+    memo[id(function)] = function
+    cells = [_of_copy(cell, memo) for cell in function.__closure__ or ()]
+    if all(a is b for a, b in zip(cells, function.__closure__ or (), strict=True)):
+        return function
+    made = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, closure=tuple(cells)
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__dict__.update(function.__dict__)
+    memo[id(function)] = made
+    return made
+
+
+def _of_copy(cell: CellType, memo: dict[int, Any]) -> CellType:
+    try:
+        value = cell.cell_contents
+    except ValueError:  # nothing is in it yet
+        return cell
+    if isinstance(value, MethodType) and id(value.__self__) in memo:
+        return CellType(MethodType(value.__func__, memo[id(value.__self__)]))
+    if isinstance(value, FunctionType) and value.__closure__:
+        other = _rebound(value, memo)
+        return cell if other is value else CellType(other)
+    return CellType(memo[id(value)]) if isinstance(value, nn.Module) and id(value) in memo else cell
 
 
 def _let_set(part: nn.Module) -> None:

@@ -294,3 +294,20 @@ def test_a_start_beside_lengths_of_the_module(tmp_path: Path) -> None:
     stream = runtime.load(report.path).stream()
     got = np.concatenate([stream.push(x[0, t : t + 1].numpy(), picture[0].numpy()) for t in range(11)])
     np.testing.assert_allclose(got, expected, atol=fixed("float32"))
+
+
+def test_lengths_that_come_back_count_on(tmp_path: Path) -> None:
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(4, 5, batch_first=True)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(self.gru(packed)[0], batch_first=True)
+
+    example = (torch.randn(2, 9, 4), torch.tensor([9, 7]))
+    report = export(Counted().eval(), tmp_path / "m.onnx", example, streaming=True, output_names=["y", "steps_so_far"])
+    stream = runtime.load(report.path).stream()
+    counts = [stream.push(np.zeros((n, 4), np.float32))["steps_so_far"] for n in (2, 1, 4)]
+    assert [int(count) for count in counts] == [2, 3, 7]

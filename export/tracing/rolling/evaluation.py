@@ -23,6 +23,8 @@ Lookup = Callable[[Any], Any]
 def execute(statement: Statement, lookup: Lookup) -> list[Any]:
     """The results of a statement whose arguments ``lookup`` gives."""
     args, kwargs = statement.op.with_arguments(listed(mapped(statement.arguments, lookup)))
+    if statement.op.target is aten.full.default and isinstance(args[1], Tensor):  # the number of this iteration
+        return [args[1].to(statement.op.dtypes[0]).expand(args[0])]
     result = statement.op.target(*args, **kwargs)
     return list(result) if isinstance(result, list | tuple) else [result]
 

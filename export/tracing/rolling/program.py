@@ -16,13 +16,19 @@ from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.rolling.alignment import Aligner, without_unused_views
 from rnncore.export.tracing.rolling.constants_of_sizes import with_sizes_in_constants
+from rnncore.export.tracing.rolling.counters import with_counters
 from rnncore.export.tracing.rolling.evaluation import Evaluation
 from rnncore.export.tracing.rolling.first_steps import with_first_steps
 from rnncore.export.tracing.rolling.log import Log
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Merger, Program
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
-from rnncore.export.tracing.rolling.questions import Answers, without_asking, without_questions
+from rnncore.export.tracing.rolling.questions import (
+    Answers,
+    without_asking,
+    without_constant_questions,
+    without_questions,
+)
 from rnncore.export.tracing.rolling.recording import record
 from rnncore.export.tracing.rolling.relations import Carried, Same
 from rnncore.export.tracing.rolling.settled import agree, find_settled
@@ -171,7 +177,7 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
             return None  # no loop follows a size
         try:
             aligned = Aligner(logs, grown=3).run()
-            program = Merger(aligned).run()
+            program = with_counters(Merger(aligned).run())
         except ExportError as error:
             failure = error
             continue
@@ -240,7 +246,7 @@ def _record(
         layers.update(own)
         return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any more
 
-    own = [log_of(i, {}) for i in range(len(points))]
+    own, constant = without_constant_questions([log_of(i, {}) for i in range(len(points))])
     try:
         logs, asks = without_questions(own, log_of)
     except ExportError:
@@ -248,4 +254,4 @@ def _record(
         if not settled:
             raise
         logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True
-    return [without_unused_views(log) for log in logs], layers, asks
+    return [without_unused_views(log) for log in logs], layers, asks or constant

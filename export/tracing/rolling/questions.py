@@ -67,6 +67,15 @@ def without_questions(logs: Sequence[Log], again: Callable[[int, Answers], Log])
     return found, True
 
 
+def without_constant_questions(logs: Sequence[Log]) -> tuple[list[Log], bool]:
+    """``logs`` without questions in which no input has a part, as solvers ask about their times, and whether there were any."""
+    asked = questions_of(logs)
+    constant = {q for q in asked if not any(_reads_inputs(log, op) for log in logs for op in log.ops if op.target == q)}
+    if not constant:
+        return list(logs), False
+    return [log.keeping([i for i, op in enumerate(log.ops) if op.target not in constant]) for log in logs], True
+
+
 def questions_of(logs: Sequence[Log]) -> list[Question]:
     """What the code asks in any of ``logs``, each once."""
     return list(dict.fromkeys(op.target for log in logs for op in log.ops if isinstance(op.target, Question)))

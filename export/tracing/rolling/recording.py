@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,13 @@ from rnncore.export.tracing.flat_packing import FlatPacker, packer_of
 from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
-from rnncore.export.tracing.packing import packing_by, packing_by_torch
-from rnncore.export.tracing.passing_states import PassingStates
+from rnncore.export.tracing.packing import packing_by
 from rnncore.export.tracing.rolling.cells import CELLS
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
 from rnncore.export.tracing.rolling.numbers_read import number_read
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
+from rnncore.export.tracing.rolling.recorded_layers import LAYERS, LayerRecorder
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
@@ -39,6 +38,14 @@ _RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
 _LARGEST = (aten.max.default, aten.amax.default)
 _COPIES = (aten._to_copy.default, aten.clone.default, aten.alias.default, aten.detach.default)
 _OF_PACKED = (aten.slice.Tensor, aten.slice_scatter.default, aten.split_with_sizes.default)
+_SETTLING = (
+    "clamp_",
+    "clamp_min_",
+    "clamp_max_",
+    "clip_",
+    "relu_",
+)  # twice is once: a weight of the file may be kept within bounds
+_NUMBERS = (torch.int64, torch.int32, torch.float32, torch.float64)
 _PLACES = ("device", "layout", "pin_memory")
 _FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
     **dict.fromkeys((aten.new_zeros.default, aten.zeros_like.default, aten.zeros.default), lambda values: 0.0),
@@ -48,43 +55,6 @@ _FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
 }
 _LARGEST_CONSTANT = 4096
 _LISTS = ("tolist", "numpy", "__array__")
-
-_layers: ContextVar[dict[str, Recurrent]] = ContextVar("rnncore_recorded_layers")
-
-
-@torch.library.custom_op("rnncore::recorded_layer", mutates_args=())
-def recorded_layer(name: str, given: bool, tensors: Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
-    """The layer ``name`` of this recording on x and, if ``given``, states: [y, *states]."""
-    x, *states = tensors
-    with recording(None), packing_by_torch():  # type: ignore[arg-type]
-        y, final = _layers.get()[name](x, tuple(states) if given else None, lengths)
-    return [y.clone(), *(state.clone() for state in final)]
-
-
-class _Recorder(PassingStates):
-    """Keeps calls of rnncore's layers together; of one step, as in a loop, it runs the step itself."""
-
-    def __init__(self, module: nn.Module, operators: Operators) -> None:
-        self.layers: dict[str, Recurrent] = {}
-        self._names: dict[int, str] = {}
-        parts = [("", module), *((f"{name}.", layer) for name, layer in operators.layers.items())]
-        for prefix, part in parts:
-            for path, layer in part.named_modules():
-                if isinstance(layer, Recurrent) and id(layer) not in self._names:
-                    self._names[id(layer)] = prefix + path
-                    self.layers[prefix + path] = layer
-
-    def record(
-        self, layer: Recurrent, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See :class:`rnncore.placeholder.Recorder`."""
-        if x.shape[1] == 1 and lengths is None:
-            start = layer.initial_state(x.shape[0], x) if state is None else state
-            y, *final = layer.cell.step(layer.cell.project(x[:, 0]), *start)
-            return y.unsqueeze(1), tuple(final)
-        given = state is not None
-        y, *final = torch.ops.rnncore.recorded_layer(self._names[id(layer)], given, [x, *(state or ())], lengths)
-        return y, tuple(final)
 
 
 class _Calls(TorchFunctionMode):
@@ -171,6 +141,12 @@ class _Logger(TorchDispatchMode):
             found = self._of_packed(func, args)
             if found is not None:
                 return found
+        if func is aten.lift_fresh.default and self._is_new_number(args[0]):
+            result = func(*args)
+            number = args[0].item()  # of float32 as it was written: 0.3, which grows by 0.1
+            number = float(str(np.float32(number))) if result.dtype == torch.float32 else number
+            self._write(aten.full.default, (tuple(result.shape), number), {"dtype": result.dtype}, result)
+            return result
         values = tuple(self.value(item) for item in args)
         named = {name: self.value(item) for name, item in kwargs.items() if name not in _PLACES}
         result = func(*args, **kwargs)
@@ -181,6 +157,10 @@ class _Logger(TorchDispatchMode):
         else:
             self._write(func, values, named, result)
         return result
+
+    def _is_new_number(self, tensor: Tensor) -> bool:
+        """Whether code has just made a tensor of one number, which may be another one at the next step: ``torch.tensor(t)``."""
+        return id(tensor) not in self._values and tensor.numel() == 1 and tensor.dtype in _NUMBERS
 
     def _is_number(self, tensor: Tensor) -> bool:
         """Whether what is read is one number, made of weights and constants alone: it is one of the file, as they are."""
@@ -246,7 +226,8 @@ class _Logger(TorchDispatchMode):
         """The operation that gives what ``func`` writes into its first argument."""
         name, _, overload = str(func).removeprefix("aten.").partition(".")
         twin = getattr(getattr(aten, name.removesuffix("_"), None), overload, None)
-        if twin is None or not name.endswith("_") or not isinstance(values[0], Ref):
+        own = isinstance(values[0], Ref) or (isinstance(values[0], Weight) and name in _SETTLING)
+        if twin is None or not name.endswith("_") or not own:
             raise ExportError(f"forward changes a tensor in place that is no result of its own ({func}){_where()}")
         return twin
 
@@ -322,7 +303,7 @@ def record(
     Raises:
         ExportError: it reads values of tensors, or changes weights.  Whatever the module itself raises.
     """
-    callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
+    callers, recorder, log = Callers(module), LayerRecorder(module, operators), Log(sizes)
     counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
     full = isinstance(module, FullRows)
     packer = packer_of(module)
@@ -334,7 +315,7 @@ def record(
     for i, tensor in enumerate(tensors):
         logger.name(tensor, Input(i))
     fast = torch.backends.mha.get_fastpath_enabled()
-    token = _layers.set(recorder.layers)
+    token = LAYERS.set(recorder.layers)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
@@ -359,5 +340,5 @@ def record(
         log.outputs = [(name, logger.value(result)) for name, result in zip(flat.names, results, strict=True)]
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        _layers.reset(token)
+        LAYERS.reset(token)
     return log, recorder.layers
