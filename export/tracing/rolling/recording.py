@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -20,41 +21,59 @@ from rnncore.export.tracing.flat_packing import FlatPacker, packer_of
 from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
-from rnncore.export.tracing.packing import packing_by
+from rnncore.export.tracing.packing import packing_by, packing_by_torch
+from rnncore.export.tracing.passing_states import PassingStates
+from rnncore.export.tracing.rolling import known_operators as known
 from rnncore.export.tracing.rolling.cells import CELLS
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
 from rnncore.export.tracing.rolling.numbers_read import number_read
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
-from rnncore.export.tracing.rolling.recorded_layers import LAYERS, LayerRecorder
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 
 aten = torch.ops.aten
-_SAME = (aten.alias.default, aten.detach.default, aten.lift_fresh.default)
-_READS = (aten._local_scalar_dense.default, aten.item.default, aten.nonzero.default, aten.masked_select.default)
-_RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
-_LARGEST = (aten.max.default, aten.amax.default)
-_COPIES = (aten._to_copy.default, aten.clone.default, aten.alias.default, aten.detach.default)
-_OF_PACKED = (aten.slice.Tensor, aten.slice_scatter.default, aten.split_with_sizes.default)
-_SETTLING = (
-    "clamp_",
-    "clamp_min_",
-    "clamp_max_",
-    "clip_",
-    "relu_",
-)  # twice is once: a weight of the file may be kept within bounds
-_NUMBERS = (torch.int64, torch.int32, torch.float32, torch.float64)
-_PLACES = ("device", "layout", "pin_memory")
-_FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
-    **dict.fromkeys((aten.new_zeros.default, aten.zeros_like.default, aten.zeros.default), lambda values: 0.0),
-    **dict.fromkeys((aten.new_ones.default, aten.ones_like.default, aten.ones.default), lambda values: 1.0),
-    aten.new_full.default: lambda values: values[2],
-    aten.full_like.default: lambda values: values[1],
-}
 _LARGEST_CONSTANT = 4096
 _LISTS = ("tolist", "numpy", "__array__")
+
+
+_layers: ContextVar[dict[str, Recurrent]] = ContextVar("rnncore_recorded_layers")
+
+
+@torch.library.custom_op("rnncore::recorded_layer", mutates_args=())
+def recorded_layer(name: str, given: bool, tensors: Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
+    """The layer ``name`` of this recording on x and, if ``given``, states: [y, *states]."""
+    x, *states = tensors
+    with recording(None), packing_by_torch():  # type: ignore[arg-type]
+        y, final = _layers.get()[name](x, tuple(states) if given else None, lengths)
+    return [y.clone(), *(state.clone() for state in final)]
+
+
+class _Recorder(PassingStates):
+    """Keeps calls of rnncore's layers together; of one step, as in a loop, it runs the step itself."""
+
+    def __init__(self, module: nn.Module, operators: Operators) -> None:
+        self.layers: dict[str, Recurrent] = {}
+        self._names: dict[int, str] = {}
+        parts = [("", module), *((f"{name}.", layer) for name, layer in operators.layers.items())]
+        for prefix, part in parts:
+            for path, layer in part.named_modules():
+                if isinstance(layer, Recurrent) and id(layer) not in self._names:
+                    self._names[id(layer)] = prefix + path
+                    self.layers[prefix + path] = layer
+
+    def record(
+        self, layer: Recurrent, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See :class:`rnncore.placeholder.Recorder`."""
+        if x.shape[1] == 1 and lengths is None:
+            start = layer.initial_state(x.shape[0], x) if state is None else state
+            y, *final = layer.cell.step(layer.cell.project(x[:, 0]), *start)
+            return y.unsqueeze(1), tuple(final)
+        given = state is not None
+        y, *final = torch.ops.rnncore.recorded_layer(self._names[id(layer)], given, [x, *(state or ())], lengths)
+        return y, tuple(final)
 
 
 class _Calls(TorchFunctionMode):
@@ -129,15 +148,15 @@ class _Logger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._full and func in _READS and self._is_number(args[0]):
+        if self._full and func in known.READS and self._is_number(args[0]):
             return func(*args, **kwargs)
-        if func in _READS and args[0].dtype == torch.bool and args[0].numel() == 1 and not args[0].dim():
+        if func in known.READS and args[0].dtype == torch.bool and args[0].numel() == 1 and not args[0].dim():
             return self._ask(self.value(args[0]), bool(func(*args, **kwargs)))
-        if func in _READS and (self._is_size(self.value(args[0])) or self._is_number(args[0])):
+        if func in known.READS and (self._is_size(self.value(args[0])) or self._is_number(args[0])):
             return func(*args, **kwargs)
-        if func in _READS:
+        if func in known.READS:
             raise refusal(func, user_lines(2))
-        if self._packer is not None and func in _OF_PACKED:
+        if self._packer is not None and func in known.OF_PACKED:
             found = self._of_packed(func, args)
             if found is not None:
                 return found
@@ -148,11 +167,11 @@ class _Logger(TorchDispatchMode):
             self._write(aten.full.default, (tuple(result.shape), number), {"dtype": result.dtype}, result)
             return result
         values = tuple(self.value(item) for item in args)
-        named = {name: self.value(item) for name, item in kwargs.items() if name not in _PLACES}
+        named = {name: self.value(item) for name, item in kwargs.items() if name not in known.PLACES}
         result = func(*args, **kwargs)
         if func._schema.is_mutable:
             self._write(self._functional(func, values), values, named, result)
-        elif (same := _same_as(func, args, result)) is not None:
+        elif (same := known.same_as(func, args, result)) is not None:
             self.name(result, values[same])
         else:
             self._write(func, values, named, result)
@@ -160,7 +179,7 @@ class _Logger(TorchDispatchMode):
 
     def _is_new_number(self, tensor: Tensor) -> bool:
         """Whether code has just made a tensor of one number, which may be another one at the next step: ``torch.tensor(t)``."""
-        return id(tensor) not in self._values and tensor.numel() == 1 and tensor.dtype in _NUMBERS
+        return id(tensor) not in self._values and tensor.numel() == 1 and tensor.dtype in known.NUMBERS
 
     def _is_number(self, tensor: Tensor) -> bool:
         """Whether what is read is one number, made of weights and constants alone: it is one of the file, as they are."""
@@ -181,8 +200,8 @@ class _Logger(TorchDispatchMode):
     def _is_size(self, value: Any) -> bool:
         """Whether a number is the largest of some counts: in what is recorded that is the size they count along."""
         found = False
-        while isinstance(value, Ref) and (target := self.log.ops[value.op].target) in (*_LARGEST, *_COPIES):
-            found |= target in _LARGEST
+        while isinstance(value, Ref) and (target := self.log.ops[value.op].target) in (*known.LARGEST, *known.COPIES):
+            found |= target in known.LARGEST
             value = self.log.ops[value.op].args[0]
         return found and isinstance(value, Input) and value.index in self._counts
 
@@ -226,16 +245,16 @@ class _Logger(TorchDispatchMode):
         """The operation that gives what ``func`` writes into its first argument."""
         name, _, overload = str(func).removeprefix("aten.").partition(".")
         twin = getattr(getattr(aten, name.removesuffix("_"), None), overload, None)
-        own = isinstance(values[0], Ref) or (isinstance(values[0], Weight) and name in _SETTLING)
+        own = isinstance(values[0], Ref) or (isinstance(values[0], Weight) and name in known.SETTLING)
         if twin is None or not name.endswith("_") or not own:
             raise ExportError(f"forward changes a tensor in place that is no result of its own ({func}){_where()}")
         return twin
 
     def _write(self, func: Any, values: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
-        target: Any = aten.reshape.default if func in _RESHAPES else func
-        if func in _FILLED:  # of their first argument they take nothing but the size and the dtype
+        target: Any = aten.reshape.default if func in known.RESHAPES else func
+        if func in known.FILLED:  # of their first argument they take nothing but the size and the dtype
             target, named = aten.full.default, {"dtype": result.dtype}
-            values = (tuple(result.shape), _FILLED[func](values))
+            values = (tuple(result.shape), known.FILLED[func](values))
         if func is torch.ops.rnncore.recorded_layer.default:
             name, given, tensors, lengths = values
             target = LayerCall(name, given, lengths is not None)
@@ -254,25 +273,6 @@ class _Logger(TorchDispatchMode):
 def _where() -> str:
     lines = user_lines(3)
     return f":\n  {lines[-1]}" if lines else ""
-
-
-def _same_as(func: Any, args: Any, result: Any) -> int | None:
-    """Which argument ``result`` equals whatever the sizes are."""
-    if func in _SAME:
-        return 0
-    if func is aten.slice.Tensor and _is_whole(args[2:]):
-        return 0
-    if func is aten.slice_scatter.default and _is_whole(args[3:]):
-        return 1
-    if func is aten.copy.default and args[1].shape == result.shape and args[1].dtype == result.dtype:
-        return 1
-    return 0 if func is aten.expand.default and args[0].shape == result.shape else None
-
-
-def _is_whole(extent: Any) -> bool:
-    given = dict(enumerate(extent))
-    start, end, step = given.get(0), given.get(1), given.get(2, 1)
-    return start in (None, 0) and (end is None or end >= 2**62) and step == 1
 
 
 class _Flat:
@@ -303,7 +303,7 @@ def record(
     Raises:
         ExportError: it reads values of tensors, or changes weights.  Whatever the module itself raises.
     """
-    callers, recorder, log = Callers(module), LayerRecorder(module, operators), Log(sizes)
+    callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
     counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
     full = isinstance(module, FullRows)
     packer = packer_of(module)
@@ -315,7 +315,7 @@ def record(
     for i, tensor in enumerate(tensors):
         logger.name(tensor, Input(i))
     fast = torch.backends.mha.get_fastpath_enabled()
-    token = LAYERS.set(recorder.layers)
+    token = _layers.set(recorder.layers)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
@@ -340,5 +340,5 @@ def record(
         log.outputs = [(name, logger.value(result)) for name, result in zip(flat.names, results, strict=True)]
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        LAYERS.reset(token)
+        _layers.reset(token)
     return log, recorder.layers
