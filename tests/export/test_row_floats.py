@@ -108,6 +108,27 @@ class Halves(nn.Module):
         return torch.stack(found, 1)
 
 
+class Wider(nn.Module):
+    """Sums up 16-bit floats in 32 bits, and the times of steps in 64."""
+
+    def forward(self, x: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
+        total, elapsed, found = x.new_zeros(x.shape[0], 2).float(), seconds.new_zeros(x.shape[0]), []
+        for t in range(x.shape[1]):
+            total = total + (2 * x[:, t]).float()
+            elapsed = elapsed + seconds[:, t]
+            found.append((total, elapsed))
+        return torch.stack([one for one, _ in found], 1), torch.stack([one for _, one in found], 1)
+
+
+def test_a_loop_holds_the_widest_of_its_floats(tmp_path: Path) -> None:
+    export(Wider(), tmp_path / "m.onnx", (torch.randn(2, 5, 2).half(), torch.rand(2, 5, dtype=torch.float64)))
+    x, seconds = torch.randn(1, 900, 2).half(), torch.rand(1, 900, dtype=torch.float64) * 1e9
+    found = load(tmp_path / "m.onnx").run(x.numpy(), seconds.numpy())
+    wanted = Wider()(x, seconds)
+    np.testing.assert_allclose(found["output_0"], wanted[0], rtol=fixed("float32"), atol=fixed("float32"))
+    np.testing.assert_allclose(found["output_1"], wanted[1], rtol=fixed("float64"))
+
+
 def test_steps_are_counted_beyond_what_16_bits_hold(tmp_path: Path) -> None:
     export(Halves(), tmp_path / "m.onnx", torch.randn(2, 5, 2).half())
     x = torch.randn(1, 2060, 2).half()

@@ -5,6 +5,7 @@ float32 holds every whole number up to 2 to the 24, which a sum of milliseconds 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,12 +42,14 @@ _MADE = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_li
 
 
 def floats_of_rows(places: Places, keys: Sequence[Key]) -> torch.dtype:
-    """The dtype for rows that hold ``keys``: float64 for whole numbers of any size, else that of the loop's own floats."""
+    """The dtype for rows that hold ``keys``: the widest of their floats, and float64 for whole numbers of any size."""
     if any(_dtype(places, key) in _WIDE and not _is_small(places, key, set()) for key in keys):
         return torch.float64
-    floats = [d for s in places.plan.block.statements for d in s.op.dtypes if d.is_floating_point]
-    counted = any(isinstance(key, Number) for key in keys)  # which 16 bits hold up to step 256 or 2048
-    return floats[0] if floats and not (counted and floats[0].itemsize < 4) else torch.float32
+    own = [d for s in places.plan.block.statements for d in s.op.dtypes if d.is_floating_point] or [torch.float32]
+    held = {own[0], *(dtype for key in keys if (dtype := _dtype(places, key)) is not None and dtype.is_floating_point)}
+    if any(isinstance(key, Number) for key in keys):  # steps that are counted: 16 bits hold 256 or 2048 of them
+        held.add(torch.float32)
+    return functools.reduce(torch.promote_types, held)
 
 
 def _dtype(places: Places, key: Key) -> torch.dtype | None:
