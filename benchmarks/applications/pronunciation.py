@@ -15,6 +15,13 @@ from rnncore.training import fit
 
 FLOORS = {"translation, letters to phonemes": 0.085}
 BEAM, LONGEST = 5, 40
+NOTE = (
+    "A word counts as right if it is one of the dictionary's pronunciations. Tried: 256 units, dropout and label smoothing "
+    "twice as large, an average over twice as many steps, 10 epochs instead of 6. Of the validation words 0.082 of the "
+    "phonemes and 0.329 of the words are wrong then, with 3, 5 or 10 beams alike (a length penalty of 0.5 or 1: 0.083 and "
+    "0.329; without a beam 0.085 and 0.340). Of the test words, asked a second time, 0.081 and 0.333: no better for twice "
+    "the size and the training, so the row stays the one that was measured first."
+)
 
 Word = tuple[str, list[list[str]]]
 """Letters, and the pronunciations that the dictionary has, the usual one first."""
@@ -74,7 +81,7 @@ def measure() -> list[Measured]:
             reach=0.08,
             lower=True,
             more=more,
-            note=f"A word counts as right if it is one of the dictionary's pronunciations. {files.why}".strip(),
+            note=f"{NOTE} {files.why}".strip(),
         )
     ]
 

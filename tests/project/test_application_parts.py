@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.applications import (
     activity,
     exons,
+    glosses,
     prompt_language,
     pronunciation,
     sentences,
@@ -134,9 +135,9 @@ def test_titles_of_one_source_stand_in_one_part(tmp_path: Path, monkeypatch: pyt
 
 def test_a_dictionary_is_learnt_from_pairs() -> None:
     pairs = [("red house", "rotes Haus"), ("a house", "ein Haus"), ("a red ball", "ein rotes Bild"), ("a", "ein")]
-    learnt = titles.learnt_dictionary(pairs, rounds=20)
+    learnt = glosses.learnt_dictionary(pairs, rounds=20)
     assert {word: learnt[word] for word in ("red", "house", "a")} == {"red": "rotes", "house": "Haus", "a": "ein"}
-    assert titles.word_by_word("A red KDE-house, red", learnt) == "ein rotes KDE-house, rotes"
+    assert glosses.word_by_word("A red KDE-house, red", learnt) == "ein rotes KDE-house, rotes"
 
 
 def test_sections_that_are_found_are_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
