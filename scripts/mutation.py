@@ -137,7 +137,8 @@ def test_in_place(tree: Path, names: Sequence[str], package: Package) -> dict[st
         file = tree / Path(*module.split(".")).with_suffix(".py")
         as_it_is = file.read_text(encoding="utf-8")
         mutmut(tree, "apply", name)
-        tests = next(own for glob, own in package.in_place.items() if fnmatch(file.stem, glob))
+        inside = file.relative_to(tree / package.source).with_suffix("").as_posix()
+        tests = next(own for glob, own in package.in_place.items() if fnmatch(inside, glob))
         try:
             code = pytest(tree, *tests, limit_s=TIME_LIMIT_S).returncode
             found[name] = {0: "survived", 1: "killed"}.get(code, f"pytest ended with {code}")

@@ -123,6 +123,12 @@ PACKAGES = {
         _in("export", "example_parts"),
         ("packing",),  # lends the code of its functions to torch's: already to find the mutants breaks it
         in_place={
+            "rolling/fitting": _in("export", "fitting"),
+            "rolling/constants_of_sizes": _in("export", "constants_of_sizes"),
+            "rolling/optional_resizes": _in("export", "optional_resizes"),
+            "rolling/questions": _in("export", "settled_questions", "rolling"),
+            "rolling/settled": _in("export", "settled_questions", "rolling"),
+            "rolling/*": _in("export", "spread", "parallel_scans", "rolling", "unrolled"),
             "id_limits": _in("export", "ranges", "id_limits"),
             "value_ranges": _in("export", "ranges", "id_limits"),
             "devices": _in("export", "devices"),
@@ -142,21 +148,10 @@ PACKAGES = {
             "fixed_sizes": _in("export", "pooling"),
             "counted_*": _in("export", "pooling", "operators", "axes"),
             "unlifted": _in("export", "unlifted"),
+            "free_parts": (*_in("export", "free_parts"), *_in("proof", "sizes")),
             "*": _in(
                 "export", "example_parts", "operators", "axes", "masks", "refusals", "packed", "lengths", "squeezes"
             ),
-        },
-    ),
-    "export/rolling": Package(
-        "rnncore/export/tracing/rolling",
-        _in("export", "fitting"),
-        in_place={
-            "fitting": _in("export", "fitting"),
-            "constants_of_sizes": _in("export", "constants_of_sizes"),
-            "optional_resizes": _in("export", "optional_resizes"),
-            "questions": _in("export", "settled_questions", "rolling"),
-            "settled": _in("export", "settled_questions", "rolling"),
-            "*": _in("export", "spread", "parallel_scans", "rolling", "unrolled"),
         },
     ),
     "export/lowering": Package(
