@@ -61,6 +61,8 @@ def splice(
         x, z, lengths, *values = node.inputs
         states, captured = values[: len(call.cell.state_sizes)], values[len(call.cell.state_sizes) :]
         assert x is not None and z is not None
+        if z.shape is not None and not isinstance(z.shape[2], int):  # torch lost it, the layer knows
+            z.shape = ir.Shape([*z.shape.dims[:2], call.z_size])
         dtype = node.outputs[0].dtype or ir.DataType.FLOAT
         recurrence = Recurrence(
             name=call.name,

@@ -144,3 +144,19 @@ def test_a_forward_that_reads_its_module_from_around_it(called: bool, tmp_path: 
     report = export(module, tmp_path / "m.onnx", torch.randn(2, 7, 4), streaming=True)
     with torch.no_grad():
         np.testing.assert_allclose(runtime.load(report.path).run(x.numpy()), module(x), atol=fixed("float32"))
+
+
+def test_layer_norm_of_the_input_side_of_a_loop(tmp_path: Path) -> None:
+    """It runs for all steps at once, at every number of them."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        h, out = x.new_zeros(len(x), 5), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(s.norm(s.front(x[:, t])) + s.back(h))
+            out.append(h)
+        return torch.stack(out, 1)
+
+    parts = {"norm": nn.LayerNorm(5), "front": nn.Linear(4, 5), "back": nn.Linear(5, 5)}
+    module = randomize(Net(run, **parts).eval(), 8)
+    report = export(module, tmp_path / "m.onnx", torch.randn(2, 7, 4), streaming=True)
+    check(module, report.path)

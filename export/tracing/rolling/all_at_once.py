@@ -177,19 +177,26 @@ class AllAtOnce:
         return placed_over_all(statement.op.target, args, [key in self.along for key in keys], self._turns)
 
     def _rows_along(self, place: int, before: Sequence[int]) -> Key | None:
-        """What a layer of images reads, if that is its only argument that differs between iterations."""
+        """What a layer of images, or a layer norm, reads, if that is its only argument that differs between iterations."""
         op = self._places.statement(place).op
-        if str(op.target).removeprefix("aten.").partition(".")[0].lstrip("_") not in _BY_ROWS:
+        over_last = op.target is aten.native_layer_norm.default
+        if str(op.target).removeprefix("aten.").partition(".")[0].lstrip("_") not in _BY_ROWS and not over_last:
             return None
         own = {(r.place, r.part) if isinstance(r, Same) else r for r in self._places.plan.relations(place)}
         differ = [k for k in own if k in self.along or (isinstance(k, tuple) and k[0] in before)]
         first = self._places.statement(place).arguments[0][0]
         key = (first.place, first.part) if isinstance(first, Same) else first
-        return key if differ == [key] and len(op.shapes[0]) > 2 else None
+        return key if differ == [key] and (len(op.shapes[0]) > 2 or over_last) else None
 
     def _rows_at_once(self, place: int, key: Key) -> None:
-        """A layer of images on all iterations, as more rows."""
+        """A layer of images on all iterations, as more rows; a layer norm on all of them."""
         images = self.along[key]
+        if (
+            self._places.statement(place).op.target is aten.native_layer_norm.default
+        ):  # which looks at the last axes only
+            lookup = self._places.lookup(self._evaluation, {**self._fixed, key: images})
+            self.along.update({(place, i): v for i, v in enumerate(execute(self._places.statement(place), lookup))})
+            return
         lookup = self._places.lookup(self._evaluation, {**self._fixed, key: images.flatten(0, 1)})
         for part, value in enumerate(execute(self._places.statement(place), lookup)):
             if isinstance(value, Tensor) and value.dim() > 2:  # not the statistics that a normalisation gives beside
