@@ -196,6 +196,23 @@ def test_float64_excuses_rounding_only(kind: str) -> None:
     assert reference.excuses([X], got, expected) is (kind == "honest")
 
 
+def test_code_of_float32_only_is_not_excused() -> None:
+    """Whatever the module raises in float64, as torch's layers raise ValueError for inputs of another kind than their weights."""
+
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(FEATURES, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gru(x.float())[0]
+
+    module = Single().eval()
+    reference = Reference(module, Example.of(module, X, None, "auto"))
+    expected = reference([X])
+    assert not reference.excuses([X], [expected[0] + 1], expected)
+
+
 @pytest.mark.parametrize(("times", "excused"), [(15, True), (25, False), (-15, True), (-25, False)])
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_a_file_may_be_so_much_further_from_float64_than_pytorch(times: float, excused: bool, scale: float) -> None:
