@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,23 @@ import torch
 from benchmarks.applications.common import Split, Stopwatch, files_of, step_us
 from benchmarks.applications.record import Measured
 from rnncore import CellConfig, ReaderConfig, Tagger, runtime
-from rnncore.text import Vocabulary, token_vocabulary
 from rnncore.training import fit
 
-FLOORS = {"DNA, exons base by base": 0.22}
-BLOCK, PIECE, FLANK = 10_000, 500, 100
-"""Bases: of a block, which is trained with or not; of what the network reads at once; to each side, read but not told of."""
+FLOORS = {"DNA, exons base by base": 0.29}
+BLOCK, STEP, AROUND = 10_000, 10, 60
+"""Bases: of a block, which is trained with or not; of a step; to each side of a step, whose codons are counted."""
+
+PIECE, OFFSETS = 50, (0, 5)
+"""Steps of what is learnt from at once; where the first of them begins."""
+
+NOTE = (
+    "Exons of both strands, untranslated parts too. The answer is the mean over the two strands; where a base counts as "
+    "exon is chosen by the validation blocks, for the baselines as well. The network reads how often each codon stands "
+    "within 60 bases, every ten bases. Of the validation blocks F1 is 0.48 and average precision 0.54 (logistic regression "
+    "on the same counts 0.47 and 0.43); learnt from pieces of 2000 bases 0.47 and 0.50, with counts within 250 bases as "
+    "well 0.50 and 0.40, from whole blocks 0.39 and 0.28; reading each base with its neighbours 0.44 and 0.34. The test set "
+    "was asked once before, with the last of these: 0.232."
+)
 
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 LABELS = ("other", "exon")
@@ -52,16 +63,16 @@ def data() -> Split:
 def measure() -> list[Measured]:
     parts = data()
     watch = Stopwatch()
-    model, vocabulary = trained(parts.train, parts.valid)
+    model = trained(parts.train, parts.valid)
     train_s = watch.seconds
-    files = files_of(model, vocabulary=vocabulary)
+    files = files_of(model)
 
     def f1(path: object) -> float:
         tagger = runtime.Tagger.load(path)  # type: ignore[arg-type]
         at = best_threshold([probabilities(tagger, one.bases) for one in parts.valid], parts.valid)
         return f1_at(at, [probabilities(tagger, one.bases) for one in parts.test], parts.test)
 
-    tagger, piece = runtime.Tagger.load(files.fp32), kmers(parts.test[0].bases[:PIECE])
+    tagger, bases = runtime.Tagger.load(files.fp32), parts.test[0].bases
     return [
         Measured(
             "DNA, exons base by base",
@@ -73,81 +84,62 @@ def measure() -> list[Measured]:
             baselines(parts),
             files.sizes,
             train_s,
-            step_us(tagger.tag, [piece], PIECE),
+            step_us(partial(probabilities, tagger), [bases], len(bases)),
             "base",
-            note="Exons of both strands, untranslated parts too. The answer is the mean over the two strands; where a base "
-            f"counts as exon is chosen by the validation blocks, for the baselines as well. {files.why}",
+            note=f"{NOTE} {files.why}".strip(),
         )
     ]
 
 
-def kmers(bases: str) -> list[str]:
-    """Each base with its neighbours; N beyond the ends."""
-    padded = f"N{bases}N"
-    return [padded[i : i + 3] for i in range(len(bases))]
+def features(bases: str, offset: int = 0) -> np.ndarray:
+    """How often each codon stands near the middle of each step, float32 [steps, 64]; small letters and N are read as well."""
+    middles = np.minimum(np.arange(offset, len(bases), STEP) + STEP // 2, len(bases) - 1)
+    return codons(bases.upper(), AROUND)[middles].astype(np.float32)
 
 
-def with_unknown(strand: Strand, seed: int, part: float = 0.01) -> Strand:
-    """With N in place of some bases, which the genome at hand has none of, so that the network learns to do without."""
-    bases = np.array(list(strand.bases))
-    bases[np.random.default_rng(seed).random(len(bases)) < part] = "N"
-    return Strand("".join(bases), strand.exon)
+def labels(exon: np.ndarray, offset: int = 0) -> list[str]:
+    """Of each step: what at least half of its bases are."""
+    return [LABELS[int(exon[i : i + STEP].mean() >= 0.5)] for i in range(offset, len(exon), STEP)]
 
 
-def pieces(strand: Strand) -> list[tuple[list[str], np.ndarray, slice]]:
-    """(tokens, whether each is in an exon, which of them count) of each piece with what stands around it."""
-    tokens, found = kmers(strand.bases), []
-    for start in range(0, len(tokens), PIECE):
-        left, stop = max(0, start - FLANK), min(len(tokens), start + PIECE + FLANK)
-        count = slice(start - left, start - left + min(PIECE, len(tokens) - start))
-        found.append((tokens[left:stop], strand.exon[left:stop], count))
+def pieces(strand: Strand) -> list[tuple[np.ndarray, list[str]]]:
+    """(features, label of each step) of short pieces, as two ways of cutting steps have them."""
+    found = []
+    for offset in OFFSETS:
+        told, wanted = features(strand.bases, offset), labels(strand.exon, offset)
+        found += [(told[i : i + PIECE], wanted[i : i + PIECE]) for i in range(0, len(told), PIECE)]
     return found
 
 
-def trained(train: Sequence[Strand], valid: Sequence[Strand], *, epochs: int = 8) -> tuple[Tagger, Vocabulary]:
-    both = [with_unknown(strand, i) for i, one in enumerate(train) for strand in (one, one.reversed())]
-    every = ["".join(bases) for bases in product("ACGTN", repeat=3)]
-    vocabulary = token_vocabulary([every], fold=True)  # small letters are read as well
+def trained(train: Sequence[Strand], valid: Sequence[Strand], *, epochs: int = 4) -> Tagger:
+    learnt = [piece for one in train for strand in (one, one.reversed()) for piece in pieces(strand)]
+    held = [(features(strand.bases), labels(strand.exon)) for one in valid for strand in (one, one.reversed())]
     torch.manual_seed(0)
     config = ReaderConfig(
-        (CellConfig.named("gru", 40),),
-        len(vocabulary),
-        embedding_size=24,
-        bidirectional=True,
-        dropout=0.3,
-        variational=True,
-        weight_drop=0.2,
+        (CellConfig.named("gru", 24),), features=64, bidirectional=True, dropout=0.5, variational=True
     )
     model = Tagger(config, LABELS)
-
-    def encoded(strands: Sequence[Strand]) -> list[tuple[object, list[str]]]:
-        return [
-            (vocabulary.encode_tokens(tokens), [LABELS[int(one)] for one in exon])
-            for strand in strands
-            for tokens, exon, _ in pieces(strand)
-        ]
-
+    model.reader.standardise([told for told, _ in learnt])
     fit(
         model,
-        encoded(both),
-        encoded(valid),
+        learnt,
+        held,
         collate=model.collate,
         epochs=epochs,
-        batch=16,
-        learning_rate=6e-3,
-        average=0.99,
+        batch=8,
+        learning_rate=3e-3,
+        weight_decay=0.3,
+        average=0.98,
     )
-    return model, vocabulary
+    return model
 
 
 def probabilities(tagger: runtime.Tagger, bases: str) -> np.ndarray:
     """Of being in an exon, the mean of what both strands say."""
-    strand = Strand(bases, np.zeros(len(bases), bool))
     found = []
-    for one in (strand, strand.reversed()):
-        parts = pieces(one)
-        told = [tagger.log_probs(tokens)[count, LABELS.index("exon")] for tokens, _, count in parts]
-        found.append(np.exp(np.concatenate(told)))
+    for one in (bases, bases.translate(COMPLEMENT)[::-1]):
+        steps = np.exp(tagger.log_probs(features(one))[:, LABELS.index("exon")])
+        found.append(np.repeat(steps, STEP)[: len(bases)])
     return np.mean([found[0], found[1][::-1]], axis=0)
 
 

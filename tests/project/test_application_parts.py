@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.applications import (
     activity,
+    addresses,
     exons,
     glosses,
     prompt_language,
@@ -41,17 +41,23 @@ def test_the_other_strand_of_the_other_strand(bases: str, seed: int) -> None:
 
 
 @given(length=st.integers(1, 1300))
-def test_pieces_tell_of_every_base_once_and_read_what_stands_around(length: int) -> None:
+def test_steps_tell_of_every_base_on_both_strands(length: int) -> None:
     random = np.random.default_rng(length)
-    strand = exons.Strand("".join(random.choice(list("ACGT"), length)), random.random(length) < 0.3)
-    told, marks = [], []
-    for tokens, exon, count in exons.pieces(strand):
-        assert len(tokens) == len(exon) <= exons.PIECE + 2 * exons.FLANK
-        told += tokens[count]
-        marks += exon[count].tolist()
-    assert "".join(token[1] for token in told) == strand.bases
-    assert told == exons.kmers(strand.bases) and marks == strand.exon.tolist()
-    assert all(a[1:] == b[:2] for a, b in pairwise(told))
+    strand = exons.Strand("".join(random.choice(list("ACGTN"), length)), random.random(length) < 0.3)
+    told = exons.features(strand.bases)
+    assert np.array_equal(told, exons.features(strand.bases.lower()))
+    for offset in exons.OFFSETS:
+        assert len(exons.features(strand.bases, offset)) == len(exons.labels(strand.exon, offset))
+    found = exons.pieces(strand)
+    assert all(len(steps) == len(wanted) <= exons.PIECE for steps, wanted in found)
+    assert sum(len(steps) for steps, _ in found) == sum(len(exons.features(strand.bases, o)) for o in exons.OFFSETS)
+
+    class Told:
+        def log_probs(self, steps: np.ndarray) -> np.ndarray:
+            return np.log(np.repeat([[0.75, 0.25]], len(steps), 0))
+
+    said = exons.probabilities(Told(), strand.bases)  # type: ignore[arg-type]
+    assert said.shape == (length,) and np.abs(said - 0.25).max() < fixed("float64")
 
 
 @given(bases=st.text("ACGTN", min_size=3, max_size=30), around=st.integers(1, 9))
@@ -61,6 +67,16 @@ def test_codons_near_a_base(bases: str, around: int) -> None:
     for place in range(len(bases)):
         near = [bases[i : i + 3] for i in range(max(0, place - around), min(len(bases), place + around))]
         assert found[place].tolist() == [near.count(codon) for codon in codons]
+
+
+@given(words=st.lists(st.text("aB1 29ß", min_size=1, max_size=6), min_size=1, max_size=5), seed=st.integers(0, 9))
+def test_variants_of_addresses_keep_their_tags(words: list[str], seed: int) -> None:
+    tags = [str(i) for i in range(len(words))]
+    cased, renumbered = addresses.varied([(words, tags)], seed)
+    assert cased[0] in ([word.upper() for word in words], [word.lower() for word in words]) and cased[1] == tags
+    assert renumbered[1] == tags and [len(word) for word in renumbered[0]] == [len(word) for word in words]
+    plain = [[("0" if letter.isdigit() else letter) for letter in word] for word in words]
+    assert [[("0" if letter.isdigit() else letter) for letter in word] for word in renumbered[0]] == plain
 
 
 def test_edits_are_counted_to_the_nearest_pronunciation() -> None:
