@@ -17,7 +17,8 @@ Made by `scripts/applications`, which trains every row anew (`scripts/applicatio
 
 - Every data set comes through pip or apt into a cache folder; nothing of it is part of rnncore.
 - It is split into examples to train with, to choose by (epochs, settings) and to test; nothing that is equal stands in two
-  of them. The test set is asked once, by the exported file, without PyTorch.
+  of them. The test set is asked once, by the exported file, without PyTorch; where it was asked again for another recipe, the
+  row says so below, with what it said before.
 - The baselines are on the same split: first what needs no model, then a classical one of a library that people would take.
 - "int8" is the same metric of the 8-bit file. Sizes are those of the files. Training is by the clock, on one thread of a machine
   that others used as well; a step is time of the processor, one sequence at a time, text and all.
