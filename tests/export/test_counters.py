@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rnncore import runtime
-from rnncore.export import export
+from rnncore.export import export, stages
+from rnncore.export.lowering.splice import splice
 from tests.export.axes_modules import Net
 from tests.strategies import randomize
 from tests.tolerances import fixed
@@ -160,3 +162,17 @@ def test_layer_norm_of_the_input_side_of_a_loop(tmp_path: Path) -> None:
     module = randomize(Net(run, **parts).eval(), 8)
     report = export(module, tmp_path / "m.onnx", torch.randn(2, 7, 4), streaming=True)
     check(module, report.path)
+
+
+def test_a_size_that_torch_lost_is_the_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a reshape to sizes that follow two axes; the layer knows how wide its projection is."""
+
+    def forgetful(model: Any, *args: Any, **options: Any) -> Any:
+        for node in model.graph:
+            if node.op_type == "Recurrent":
+                node.inputs[1].shape = ir.Shape([*node.inputs[1].shape.dims[:2], None])
+        return splice(model, *args, **options)
+
+    monkeypatch.setattr(stages, "splice", forgetful)
+    module = Net(lambda s, x: s.gru(x)[0], gru=nn.GRU(4, 5, batch_first=True)).eval()
+    export(module, tmp_path / "m.onnx", torch.randn(2, 7, 4), streaming=True)
