@@ -19,6 +19,9 @@ from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
 from rnncore.runtime.format.step_fitting import Unfitting
 
+_LATER = 3
+"""So many of the least sizes that were tried may follow another rule than all others."""
+
 
 def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int = 0) -> Example:
     """``example`` with the axes that ``module`` leaves free, their limits, and how its outputs follow them.
@@ -83,6 +86,9 @@ def _with_shapes(
         leave_empty(prober, group)  # y[:, 4:] of four steps is nothing
     with suppress(Unfitting):
         return groups, names, output_shapes(prober, groups, names)
+    later = _begun_later(prober, groups, names)
+    if later is not None:
+        return groups, names, later
     # Features that view(batch, -1, 16) takes apart may be any number that fits to the steps: they are no axis of the module.
     kept = [k for k, group in enumerate(groups) if names[k] in (BATCH, TIME) or group.places[0] in said]
     if len(kept) < len(groups):
@@ -105,6 +111,22 @@ def _with_shapes(
     with suppress(Unfitting):
         return fewer, own, output_shapes(prober, fewer, own)
     raise reason
+
+
+def _begun_later(prober: Prober, groups: Sequence[Group], names: dict[int, str]) -> tuple[tuple[Size, ...], ...] | None:
+    """The shapes of the outputs without the least steps, at which ``pad(x[:, 2:], 2)`` gives more; None if that is no rule.
+
+    The group of the steps then begins there.
+    """
+    for group in (group for k, group in enumerate(groups) if names[k] == TIME):
+        minimum, outcomes = group.minimum, group.outcomes
+        for begin in sorted(outcomes)[1 : 1 + _LATER]:
+            group.minimum, group.outcomes = begin, {n: outcome for n, outcome in outcomes.items() if n >= begin}
+            if begin <= group.size and len(group.outcomes) > 1:
+                with suppress(Unfitting):
+                    return output_shapes(prober, groups, names)
+        group.minimum, group.outcomes = minimum, outcomes
+    return None
 
 
 def _counts(prober: Prober, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> dict[str, str]:

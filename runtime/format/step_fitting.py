@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 
 from rnncore.runtime.format.axes import Steps
 
 _MOST_TIMES = 64
+_LINE = 3
 
 
 class Unfitting(Exception):
@@ -28,6 +30,11 @@ def fit_steps(name: str, points: Mapping[int, int], ask: Callable[[int], int | N
     (low, small), (high, large) = min(known.items()), max(known.items())
     if large <= small:
         raise Unfitting(f"a size falls or stays from {small} to {large} while axis {name!r} grows from {low} to {high}")
+    begin = _begin_of_line(known)
+    if begin > low:  # 25 steps of 26 fit such points just as well, as far as one has looked
+        raise Unfitting(
+            f"a size follows axis {name!r} from {begin} on, and by another rule below: {dict(sorted(known.items()))}"
+        )
     edge = _edge(known, ask, multiple)
     if edge is not None:
         known[edge[0]], known[edge[0] - multiple] = edge[1], edge[1] - 1
@@ -42,6 +49,14 @@ def fit_steps(name: str, points: Mapping[int, int], ask: Callable[[int], int | N
             if floor <= ceiling:
                 return Steps(name, times, min(max(floor, 0), ceiling), over)
     raise Unfitting(f"a size follows axis {name!r} by no simple rule: {dict(sorted(known.items()))}")
+
+
+def _begin_of_line(points: Mapping[int, int]) -> int:
+    """The point from which on all sizes, three at least, are as much more than ``n``; the least point if that is none."""
+    ordered = sorted(points)
+    more = points[ordered[-1]] - ordered[-1]
+    line = list(takewhile(lambda n: points[n] - n == more, reversed(ordered)))
+    return line[-1] if len(line) >= _LINE else ordered[0]
 
 
 def _edge(points: Mapping[int, int], ask: Callable[[int], int | None], multiple: int) -> tuple[int, int] | None:

@@ -140,6 +140,11 @@ def test_sizes_without_a_rule_are_refused() -> None:
         fit_steps("n", {10: 7, 20: 7}, lambda _: 7)
     with pytest.raises(Unfitting, match=r"follows axis 'n' by no simple rule: \{3: 9, 4: 16, 5: 25, 9: 81\}"):
         fit_steps("n", {4: 16, 3: 9, 9: 81, 5: 25}, lambda _: None)
+    for least in (0, 3):
+        with pytest.raises(
+            Unfitting, match=r"follows axis 'n' from 5 on, and by another rule below"
+        ):  # and not (25*n+27)//26
+            fit_steps("n", {n: max(5, n) - least for n in (1, 2, 5, 6, 9)}, lambda _: None)
     assert fit_steps("n", {4: 4, 9: 9}, lambda _: None) == "n"
     assert str(fit_steps("n", {10: 5, 21: 10}, lambda n: n // 2)) == "n//2"
     assert str(fit_steps("n", {10: 5, 21: 11}, lambda n: (n + 1) // 2)) == "(n+1)//2"
