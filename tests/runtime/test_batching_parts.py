@@ -59,11 +59,11 @@ def test_few_are_grouped_by_what_calls_cost() -> None:
     assert quickest([9] * 33) == buckets([9] * 33) == [list(range(33))]
     lengths = [40, 8] * 16
     assert quickest([*lengths, 1]) == buckets([*lengths, 1]) != quickest(lengths)
-    # Alone they cost 4 + 24 and 4 + 23; together 4 + 5 + 24 * (1.2 + 0.7) = 54.6.
-    assert quickest([24, 23]) == [[0, 1]] and quickest([24, 22]) == [[0], [1]]
-    # Equal ones: 4 + n * (0.7 + 0.7) against 2 * (4 + n).
+    # Together 2.5 + 1.5 + 20 * (1.05 + 0.56) = 36.2; alone 2.5 + 20 and 2.5 + 12, or 2.5 + 11.
+    assert quickest([20, 12]) == [[0, 1]] and quickest([20, 11]) == [[0], [1]]
+    # Equal ones: 2.5 + n * (0.7 + 0.56) against 2 * (2.5 + n).
     assert quickest([2, 2]) == [[0, 1]] and quickest([500, 500]) == [[0, 1]]
-    # 4 + 5 + 30 * (1.2 + 1.05) = 76.5 against 28 + 29 + 34 = 91 alone.
+    # 4 + 30 * (1.05 + 0.84) = 60.7 against 26.5 + 27.5 + 32.5 = 86.5 alone.
     assert quickest([25, 30, 24]) == [[1, 0, 2]]
 
 

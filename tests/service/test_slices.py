@@ -73,13 +73,13 @@ def test_few_sequences_share_calls_where_that_is_quicker(lengths: list[int]) -> 
         assert (0 in own) == (max(own) == 0)
         if len(lengths) <= 32 and len(own) > 1 and own[0]:
             # At most what they take one by one, by what padded and equal rows cost in steps of one sequence alone.
-            call, step = (4, 0.7) if own[0] == own[-1] else (9, 1.2)
-            assert call + own[0] * (step + 0.35 * len(own)) <= sum(4 + n for n in own) + 1e-9
+            call, step = (2.5, 0.7) if own[0] == own[-1] else (4, 1.05)
+            assert call + own[0] * (step + 0.28 * len(own)) <= sum(2.5 + n for n in own) + 1e-9
     if max(lengths) and len(lengths) <= 32:
         assert len(quickest([lengths[0] or 1] * len(lengths))) == 1, "equal lengths go together"
 
 
 def test_three_of_very_different_lengths_go_alone() -> None:
     assert quickest([5, 100, 30]) == [[1], [2], [0]]
-    assert quickest([2, 1, 1]) == [[0], [1, 2]], "so short that padding costs more than a call"
+    assert quickest([12, 1, 1]) == [[0], [1, 2]], "so short that padding costs more than a call"
     assert quickest([19, 0, 20, 18]) == [[2, 0, 3], [1]]
