@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,16 +10,13 @@ import torch
 from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
-from rnncore.export.tracing.following import output_shapes
-from rnncore.export.tracing.groups import Group, find_groups, find_limits, keep_to_strides, leave_empty
+from rnncore.export.tracing.following import fitted_shapes
+from rnncore.export.tracing.groups import Group, find_groups, find_limits
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.export.tracing.squeezes import dropping_line
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
 from rnncore.runtime.format.step_fitting import Unfitting
-
-_LATER = 3
-"""So many of the least sizes that were tried may follow another rule than all others."""
 
 
 def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int = 0) -> Example:
@@ -54,7 +50,7 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     groups, names = [groups[k] for k in kept], {place: names[k] for place, k in enumerate(kept)}
     _check(module, example, prober, groups, names)
     try:
-        groups, names, shapes = _with_shapes(prober, groups, names, said)
+        groups, names, shapes = fitted_shapes(prober, groups, names, said)
     except Unfitting as why:
         raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
     extents = {names[k]: _extent(names[k], group, shapes) for k, group in enumerate(groups)}
@@ -68,65 +64,6 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     )
     counts = _counts(prober, example, groups, names) if BATCH in names.values() else {}
     return replace(example, inputs=inputs, extents=extents, output_shapes=shapes, counts=counts)
-
-
-def _with_shapes(
-    prober: Prober, groups: list[Group], names: dict[int, str], said: Mapping[Place, str]
-) -> tuple[list[Group], dict[int, str], tuple[tuple[Size, ...], ...]]:
-    """The groups, their names and the shapes of the outputs; some axes begin later, or are fixed, if that makes a rule.
-
-    Raises:
-        Unfitting: the shapes follow no rule even so.
-    """
-    try:
-        return groups, names, output_shapes(prober, groups, names)
-    except Unfitting as why:
-        reason = why
-    for group in groups:
-        leave_empty(prober, group)  # y[:, 4:] of four steps is nothing
-    with suppress(Unfitting):
-        return groups, names, output_shapes(prober, groups, names)
-    later = _begun_later(prober, groups, names)
-    if later is not None:
-        return groups, names, later
-    # Features that view(batch, -1, 16) takes apart may be any number that fits to the steps: they are no axis of the module.
-    kept = [k for k, group in enumerate(groups) if names[k] in (BATCH, TIME) or group.places[0] in said]
-    if len(kept) < len(groups):
-        fewer, own = [groups[k] for k in kept], {i: names[k] for i, k in enumerate(kept)}
-        with suppress(Unfitting):
-            return fewer, own, output_shapes(prober, fewer, own)
-    strides = {k: keep_to_strides(prober, group) for k, group in enumerate(groups) if names[k] != BATCH}
-    with suppress(Unfitting):
-        return groups, names, output_shapes(prober, groups, names)
-    for k, stride in strides.items():
-        if names[k] == TIME and stride > 1 and groups[k].size % stride:
-            size, places = groups[k].size, [prober.name(place) for place in groups[k].places]
-            raise Unfitting(
-                f"outputs grow by {stride} at a time while {' and '.join(places)} grows: give an example of a multiple of "
-                f"{stride} there, such as {size - size % stride or stride}; it has {size}"
-            )
-    # What is free by accident, as in view(-1, steps, features), makes an output that follows no rule.
-    kept = [k for k, group in enumerate(groups) if names[k] == BATCH or group.places[0] in said]
-    fewer, own = [groups[k] for k in kept], {i: names[k] for i, k in enumerate(kept)}
-    with suppress(Unfitting):
-        return fewer, own, output_shapes(prober, fewer, own)
-    raise reason
-
-
-def _begun_later(prober: Prober, groups: Sequence[Group], names: dict[int, str]) -> tuple[tuple[Size, ...], ...] | None:
-    """The shapes of the outputs without the least steps, at which ``pad(x[:, 2:], 2)`` gives more; None if that is no rule.
-
-    The group of the steps then begins there.
-    """
-    for group in (group for k, group in enumerate(groups) if names[k] == TIME):
-        minimum, outcomes = group.minimum, group.outcomes
-        for begin in sorted(outcomes)[1 : 1 + _LATER]:
-            group.minimum, group.outcomes = begin, {n: outcome for n, outcome in outcomes.items() if n >= begin}
-            if begin <= group.size and len(group.outcomes) > 1:
-                with suppress(Unfitting):
-                    return output_shapes(prober, groups, names)
-        group.minimum, group.outcomes = minimum, outcomes
-    return None
 
 
 def _counts(prober: Prober, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> dict[str, str]:

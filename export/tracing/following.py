@@ -3,21 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 
-from rnncore.export.tracing.groups import Group
-from rnncore.export.tracing.probing import Outcome, Prober
-from rnncore.runtime.format.axes import BATCH, Flat, Size, Steps
+from rnncore.export.tracing.groups import Group, keep_to_strides, leave_empty
+from rnncore.export.tracing.probing import Outcome, Place, Prober
+from rnncore.runtime.format.axes import BATCH, TIME, Flat, Size, Steps
 from rnncore.runtime.format.step_fitting import Unfitting, fit_steps
 
 Names = Mapping[int, str]
 """Names of groups by their index."""
 
 Part = str
+_LATER = 3
+"""So many of the least sizes that were tried may follow another rule than all others."""
 
 
-def output_shapes(prober: Prober, groups: Sequence[Group], names: Names) -> tuple[tuple[Size, ...], ...]:
+def fitted_shapes(
+    prober: Prober, groups: list[Group], names: dict[int, str], said: Mapping[Place, str]
+) -> tuple[list[Group], dict[int, str], tuple[tuple[Size, ...], ...]]:
+    """The groups, their names and the shapes of the outputs; some axes begin later, or are fixed, if that makes a rule.
+
+    Raises:
+        Unfitting: the shapes follow no rule even so.
+    """
+    try:
+        return groups, names, _output_shapes(prober, groups, names)
+    except Unfitting as why:
+        reason = why
+    for group in groups:
+        leave_empty(prober, group)  # y[:, 4:] of four steps is nothing
+    with suppress(Unfitting):
+        return groups, names, _output_shapes(prober, groups, names)
+    later = _begun_later(prober, groups, names)
+    if later is not None:
+        return groups, names, later
+    # Features that view(batch, -1, 16) takes apart may be any number that fits to the steps: they are no axis of the module.
+    kept = [k for k, group in enumerate(groups) if names[k] in (BATCH, TIME) or group.places[0] in said]
+    if len(kept) < len(groups):
+        fewer, own = [groups[k] for k in kept], {i: names[k] for i, k in enumerate(kept)}
+        with suppress(Unfitting):
+            return fewer, own, _output_shapes(prober, fewer, own)
+    strides = {k: keep_to_strides(prober, group) for k, group in enumerate(groups) if names[k] != BATCH}
+    with suppress(Unfitting):
+        return groups, names, _output_shapes(prober, groups, names)
+    for k, stride in strides.items():
+        if names[k] == TIME and stride > 1 and groups[k].size % stride:
+            size, places = groups[k].size, [prober.name(place) for place in groups[k].places]
+            raise Unfitting(
+                f"outputs grow by {stride} at a time while {' and '.join(places)} grows: give an example of a multiple of "
+                f"{stride} there, such as {size - size % stride or stride}; it has {size}"
+            )
+    # What is free by accident, as in view(-1, steps, features), makes an output that follows no rule.
+    kept = [k for k, group in enumerate(groups) if names[k] == BATCH or group.places[0] in said]
+    fewer, own = [groups[k] for k in kept], {i: names[k] for i, k in enumerate(kept)}
+    with suppress(Unfitting):
+        return fewer, own, _output_shapes(prober, fewer, own)
+    raise reason
+
+
+def _begun_later(prober: Prober, groups: Sequence[Group], names: dict[int, str]) -> tuple[tuple[Size, ...], ...] | None:
+    """The shapes of the outputs without the least steps, at which ``pad(x[:, 2:], 2)`` gives more; None if that is no rule.
+
+    The group of the steps then begins there.
+    """
+    for group in (group for k, group in enumerate(groups) if names[k] == TIME):
+        minimum, outcomes = group.minimum, group.outcomes
+        for begin in sorted(outcomes)[1 : 1 + _LATER]:
+            group.minimum, group.outcomes = begin, {n: outcome for n, outcome in outcomes.items() if n >= begin}
+            if begin <= group.size and len(group.outcomes) > 1:
+                with suppress(Unfitting):
+                    return _output_shapes(prober, groups, names)
+        group.minimum, group.outcomes = minimum, outcomes
+    return None
+
+
+def _output_shapes(prober: Prober, groups: Sequence[Group], names: Names) -> tuple[tuple[Size, ...], ...]:
     """Shape of each output; raises :class:`Unfitting`, with the output's index and axis, where there is no rule."""
     base = prober.run({})
     assert base is not None
