@@ -113,45 +113,32 @@ def test_a_loop_on_the_gpu_rolls_on_the_cpu(tmp_path: Path) -> None:
     np.testing.assert_allclose(load(tmp_path / "m.onnx").run(x.numpy()), wanted, **TOLERANCE)
 
 
-def test_what_fails_otherwise_is_not_tried_again(tmp_path: Path) -> None:
+def calls_until_refused(reason: str, folder: Path) -> int:
+    """How often a module that fails for ``reason`` is called before its export is refused for that."""
     calls = []
 
     def start(x: Tensor) -> Tensor:
         calls.append(1)
-        raise ValueError("no start today")
+        raise ValueError(reason)
 
-    with pytest.raises(ExportError, match="no start today"):
-        export(Model(start), tmp_path / "m.onnx", torch.randn(2, 5, 3))
-    once = len(calls)
-    calls.clear()
+    with pytest.raises(ExportError, match=reason):
+        export(Model(start), folder / "m.onnx", torch.randn(2, 5, 3))
+    return len(calls)
 
-    def other(x: Tensor) -> Tensor:
-        calls.append(1)
-        raise ValueError("the cuda of today")
 
-    with pytest.raises(ExportError, match="the cuda of today"):
-        export(Model(other), tmp_path / "m.onnx", torch.randn(2, 5, 3))
-    assert len(calls) == 2 * once, "once more on the CPU, and no more than that"
+def test_what_fails_otherwise_is_not_tried_again(tmp_path: Path) -> None:
+    once = calls_until_refused("no start today", tmp_path)
+    again = calls_until_refused("the cuda of today", tmp_path)
+    assert again == 2 * once, "once more on the CPU, and no more than that"
 
 
 def test_what_the_caller_was_handling_is_no_failure_of_the_module(tmp_path: Path) -> None:
     """Exports often stand in the handler of an error of the GPU."""
-    calls = []
-
-    def start(x: Tensor) -> Tensor:
-        calls.append(1)
-        raise ValueError("no start today")
-
-    with pytest.raises(ExportError, match="no start today"):
-        export(Model(start), tmp_path / "m.onnx", torch.randn(2, 5, 3))
-    once = len(calls)
-    calls.clear()
+    once = calls_until_refused("no start today", tmp_path)
     try:
         raise RuntimeError("CUDA out of memory")
     except RuntimeError:
-        with pytest.raises(ExportError, match="no start today"):
-            export(Model(start), tmp_path / "m.onnx", torch.randn(2, 5, 3))
-    assert len(calls) == once
+        assert calls_until_refused("no start today", tmp_path) == once
 
 
 def test_meta_stays_meta_and_arguments_that_are_no_devices_stay() -> None:
