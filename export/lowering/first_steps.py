@@ -147,36 +147,23 @@ class _Beginning:
             self._first = lambda: self._of_every_step(first, {})
         return cut_at_end(self._rest, time) is not None or self._is_local(self._rest)
 
+    def _source_of_first(self, value: ir.Value) -> ir.Value | None:
+        """What ``value`` is the first steps of, as many as here; None if it is not that."""
+        begin, node = first_steps(value), value.producer()
+        cut = begin is not None and begin[2] == self._steps and node is not None and node.op_type == "Slice"
+        return begin[0] if cut and begin is not None else None
+
     def _first_of(self, value: ir.Value) -> bool:
         """Whether ``value`` is made of the first steps, each by itself as far as can be seen."""
-        todo, seen, found = [value], set[ir.Value](), False
-        while todo:
-            current = todo.pop()
-            if current in seen:
-                continue
-            seen.add(current)
-            begin = first_steps(current)
-            if begin is not None and begin[2] == self._steps and current.producer().op_type == "Slice":  # type: ignore[union-attr]
-                found = True
-                continue
-            node = current.producer()
-            if node is None:
-                if current.is_graph_input():
-                    return False
-                continue
-            if node.domain not in ("", "ai.onnx") or len(node.outputs) > 1:
-                return False
-            if node.op_type != "Shape":
-                todo += [part for part in node.inputs if part is not None]
-        return found
+        return _comes_from(value, lambda part: self._source_of_first(part) is not None, through_sizes=False)
 
     def _of_every_step(self, value: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
         """What was made of the first steps, made of all."""
         if value in copies:
             return copies[value]
-        begin, node = first_steps(value), value.producer()
-        if begin is not None and begin[2] == self._steps and node is not None and node.op_type == "Slice":
-            return begin[0]
+        source, node = self._source_of_first(value), value.producer()
+        if source is not None:
+            return source
         if node is None or node.op_type == "Shape":
             return value
         inputs = [own if own is None else self._of_every_step(own, copies) for own in node.inputs]
@@ -189,24 +176,7 @@ class _Beginning:
 
     def _is_local(self, rest: ir.Value) -> bool:
         """Whether ``rest`` is computed of whole values in time by plain operators only."""
-        todo, seen, found = [rest], set[ir.Value](), False
-        while todo:
-            current = todo.pop()
-            if current in seen:
-                continue
-            seen.add(current)
-            layout, node = Layout.of(current), current.producer()
-            if layout is not None and steps_more(current, layout.time) == 0:
-                found = True
-                continue
-            if node is None:
-                if current.is_graph_input():
-                    return False
-                continue
-            if node.domain not in ("", "ai.onnx") or len(node.outputs) > 1:
-                return False
-            todo += [part for part in node.inputs if part is not None]
-        return found
+        return _comes_from(rest, _is_whole_in_time, through_sizes=True)
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -267,3 +237,34 @@ class _Beginning:
         joined = self._builder.op("Concat", before, x, axis=layout.time)
         states.end(spec, states.slice(joined, layout.time, -self._steps, LAST), x.dtype, shape)
         return joined
+
+
+def _is_whole_in_time(value: ir.Value) -> bool:
+    layout = Layout.of(value)
+    return layout is not None and steps_more(value, layout.time) == 0
+
+
+def _comes_from(value: ir.Value, is_source: Callable[[ir.Value], bool], *, through_sizes: bool) -> bool:
+    """Whether ``value`` is computed of sources and constants, of one source at least, by plain operators of one result.
+
+    through_sizes: whether what only its size is asked of counts as well.
+    """
+    todo, seen, found = [value], set[ir.Value](), False
+    while todo:
+        current = todo.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if is_source(current):
+            found = True
+            continue
+        node = current.producer()
+        if node is None:
+            if current.is_graph_input():
+                return False
+            continue
+        if node.domain not in ("", "ai.onnx") or len(node.outputs) > 1:
+            return False
+        if through_sizes or node.op_type != "Shape":
+            todo += [part for part in node.inputs if part is not None]
+    return found

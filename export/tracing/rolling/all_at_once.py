@@ -180,7 +180,7 @@ class AllAtOnce:
         """What a layer of images, or a layer norm, reads, if that is its only argument that differs between iterations."""
         op = self._places.statement(place).op
         over_last = op.target is aten.native_layer_norm.default
-        if str(op.target).removeprefix("aten.").partition(".")[0].lstrip("_") not in _BY_ROWS and not over_last:
+        if op.name.lstrip("_") not in _BY_ROWS and not over_last:
             return None
         own = {(r.place, r.part) if isinstance(r, Same) else r for r in self._places.plan.relations(place)}
         differ = [k for k in own if k in self.along or (isinstance(k, tuple) and k[0] in before)]
@@ -191,9 +191,7 @@ class AllAtOnce:
     def _rows_at_once(self, place: int, key: Key) -> None:
         """A layer of images on all iterations, as more rows; a layer norm on all of them."""
         images = self.along[key]
-        if (
-            self._places.statement(place).op.target is aten.native_layer_norm.default
-        ):  # which looks at the last axes only
+        if self._places.statement(place).op.target is aten.native_layer_norm.default:  # it looks at the last axes only
             lookup = self._places.lookup(self._evaluation, {**self._fixed, key: images})
             self.along.update({(place, i): v for i, v in enumerate(execute(self._places.statement(place), lookup))})
             return

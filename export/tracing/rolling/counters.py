@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rnncore.export.tracing.rolling.fitting import Formula
-from rnncore.export.tracing.rolling.log import Constant, mapped
+from rnncore.export.tracing.rolling.log import Constant, leaves, mapped
 from rnncore.export.tracing.rolling.merging import Block, Program, Statement
 from rnncore.export.tracing.rolling.relations import Carried, Fixed, Number, Outside
 
@@ -97,18 +97,7 @@ def _number(program: Program, value: Any) -> int | float | None:
 
 def _may_read(statement: Statement, before: Carried, own: bool) -> bool:
     """Whether a statement that reads the counter of the step before takes a number in its place."""
-    reads = any(relation == before for part in statement.arguments for relation in _flat(part))
-    return (
-        own
-        or not reads
-        or (statement.op.target in _TOGETHER and len(statement.op.shapes[0]) > 0)
-        or _takes_scalars(statement)
-    )
-
-
-def _takes_scalars(statement: Statement) -> bool:
-    return statement.op.target is aten.embedding.default
-
-
-def _flat(part: Any) -> list[Any]:
-    return [leaf for item in part for leaf in _flat(item)] if isinstance(part, tuple) else [part]
+    if own or before not in leaves(statement.arguments):
+        return True
+    together = statement.op.target in _TOGETHER and len(statement.op.shapes[0]) > 0
+    return together or statement.op.target is aten.embedding.default

@@ -86,6 +86,11 @@ class Op:
     path: str = ""
 
     @property
+    def name(self) -> str:
+        """Such as ``mul`` for ``aten.mul.Tensor``."""
+        return str(self.target).removeprefix("aten.").partition(".")[0]
+
+    @property
     def everything(self) -> tuple[Any, ...]:
         """All arguments as one nested tuple."""
         return (self.args, tuple(self.kwargs[name] for name in sorted(self.kwargs)))

@@ -170,13 +170,12 @@ def _sunk(plan: LoopPlan, before: set[int], core: set[int]) -> set[int]:
         if any(p in before and p not in sunk for p in users) or place in {p for p, _ in plan.needed}:
             continue
         op = plan.block.statements[place].op
-        name = str(op.target).removeprefix("aten.").partition(".")[0]
         given = [plan.block.statements[r.place].op.shapes[r.part] for r in plan.relations(place) if isinstance(r, Same)]
         # What nothing reads, such as the buffer that a logsigmoid gives beside, is not looked up in the loop.
         read = {r.part for p in users for r in plan.relations(p) if isinstance(r, Same) and r.place == place}
         made = [op.shapes[part] for part in sorted(read)]
         reads_items = any(isinstance(r, Number | ListItem | LoopItem) for r in plan.relations(place))
-        if not reads_items and name not in _PRODUCTS and sum(map(_numel, given)) < sum(map(_numel, made)):
+        if not reads_items and op.name not in _PRODUCTS and sum(map(_numel, given)) < sum(map(_numel, made)):
             sunk.add(place)
     return sunk
 

@@ -94,9 +94,8 @@ def asks_for_equality(question: Question, logs: Sequence[Log]) -> bool:
                 return False
             continue
         op = log.ops[value.op]
-        name = str(op.target).removeprefix("aten.").partition(".")[0]
-        if name not in _EQUAL:
-            if name not in _PASS_FLAGS:
+        if op.name not in _EQUAL:
+            if op.name not in _PASS_FLAGS:
                 return False
             todo += [(log, v) for v in leaves(op.everything) if isinstance(v, (Ref, *SOURCES))]
     return True

@@ -13,7 +13,7 @@ import torch
 
 from rnncore.export.tracing.rolling.fitting import Formula
 from rnncore.export.tracing.rolling.log import SOURCES, Constant, leaves
-from rnncore.export.tracing.rolling.merging import Run, Statement
+from rnncore.export.tracing.rolling.merging import Run
 from rnncore.export.tracing.rolling.places import Key, Places
 from rnncore.export.tracing.rolling.relations import Carried, Fixed, Inside, ListItem, LoopItem, Number, Outside, Same
 
@@ -68,7 +68,7 @@ def _is_small(places: Places, key: Any, seen: set[Any]) -> bool:
     statement = places.statement(place)
     if statement.op.dtypes[part] not in _WIDE or key in seen:
         return True
-    name = _name(statement)
+    name = statement.op.name
     if part in _PLACES.get(name, ()):
         return True
     relations = places.plan.relations(place)
@@ -91,7 +91,7 @@ def _is_small_value(places: Places, value: Any) -> bool:
         statement = places.program.statements[value.op]
         if statement.op.dtypes[0] not in _WIDE:
             return True
-        return _name(statement) in _MADE and all(_is_small_number(v) for v in leaves(statement.arguments))
+        return statement.op.name in _MADE and all(_is_small_number(v) for v in leaves(statement.arguments))
     return _is_small_number(value)
 
 
@@ -102,7 +102,3 @@ def _is_small_number(value: Any) -> bool:
     if isinstance(value, Formula):
         return not value.constant or abs(value({})) < _HELD
     return not isinstance(value, (*SOURCES, Inside, Run))
-
-
-def _name(statement: Statement) -> str:
-    return str(statement.op.target).removeprefix("aten.").partition(".")[0]
