@@ -31,10 +31,10 @@ from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.devices import NeedsOtherDevice, asking_for_devices, brought_here, devices_taken_as_cpu
 from rnncore.export.tracing.example import Axes
-from rnncore.export.tracing.model_arguments import module_of
 from rnncore.export.tracing.number_kinds import no_autocast
 from rnncore.export.tracing.packed_input import without_packing
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.unscripted import in_python
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.judging import Int8Judge, Judge
@@ -117,7 +117,9 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
-    model, example, accuracy_data = map(brought_here, (*without_packing(module_of(model), example), accuracy_data))
+    model, example, accuracy_data = map(
+        brought_here, (*without_packing(in_python(model, example), example), accuracy_data)
+    )
     options = Options(
         form=form,
         streaming=streaming,
