@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from rnncore.export.tracing.model_arguments import take_apart
+from rnncore.runtime.error_boundary import pass_on_interruption
 
 M = TypeVar("M", bound=nn.Module)
 TABLES = ("_parameters", "_buffers", "_modules")
@@ -28,7 +29,7 @@ def copied(module: M) -> M:
             for tensor in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(tensor, Tensor) and not tensor.is_leaf:
                     memo[id(tensor)] = tensor.detach().clone()
-    made = copy.deepcopy(module, memo)
+    made = _deep_copy(module, memo)
     take_apart(made)
     for part in made.modules():
         for name, value in list(part.__dict__.items()):
@@ -36,6 +37,39 @@ def copied(module: M) -> M:
                 part.__dict__[name] = _rebound(value, memo)
         _let_set(part)
     return made
+
+
+def _deep_copy(module: M, memo: dict[int, Any]) -> M:
+    """A deep copy, which shares with ``module`` only what Python cannot copy: a log, a lock, an open file."""
+    try:
+        return copy.deepcopy(module, dict(memo))
+    except Exception as failure:
+        pass_on_interruption(failure)
+        for part in module.modules():
+            for value in _leaves(part.__dict__):
+                if not _can_be_copied(value, memo):
+                    memo[id(value)] = value
+    return copy.deepcopy(module, memo)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What stands in containers, however deep, but modules and tensors."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set):
+        for part in value:
+            yield from _leaves(part)
+    elif not isinstance(value, Tensor | nn.Module):
+        yield value
+
+
+def _can_be_copied(value: Any, memo: dict[int, Any]) -> bool:
+    try:
+        copy.deepcopy(value, dict(memo))
+    except Exception as failure:
+        pass_on_interruption(failure)
+        return False
+    return True
 
 
 def _rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:

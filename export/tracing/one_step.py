@@ -101,12 +101,23 @@ def states_from_zeros(step: nn.Module, example: Example) -> dict[str, str]:
     for kind in dict.fromkeys((own.value.shape, own.value.dtype) for own in zeros):
         alike = [own for own in zeros if (own.value.shape, own.value.dtype) == kind]
         fits = [k for k in notice if (straight[k][1].shape, straight[k][1].dtype) == kind]
+        if len(fits) > len(alike):  # `return h, [h]`
+            fits = _each_once(fits, [(value, moved[k][1]) for k, (_, value) in enumerate(straight)])
         if len(fits) > len(alike):  # a layer of as many units on top, say: the state is what a recurrent layer gave
             fits = recurrent.among(fits, [value for _, value in straight]) or _by_name(alike, fits, names)
         if len(fits) != len(alike):
             return {}
         pairs |= {own.name: names[k] for own, k in zip(alike, fits, strict=True)}
     return {own.name: pairs[own.name] for own in zeros}
+
+
+def _each_once(places: Sequence[int], answers: Sequence[tuple[Tensor, ...]]) -> list[int]:
+    """Of outputs that are one and the same in all ``answers`` the last, which is where code puts its states."""
+    kept: dict[int, int] = {}
+    for k in places:
+        same = (j for j in kept if all(torch.equal(a, b) for a, b in zip(answers[j], answers[k], strict=True)))
+        kept[next(same, k)] = k
+    return list(kept.values())
 
 
 def _by_name(states: Sequence[Input], places: Sequence[int], names: Sequence[str]) -> list[int]:

@@ -130,7 +130,8 @@ def _explain(error: Exception, what: str, fixed: Mapping[int, str]) -> str:
         line = fixed.get(int(size), "")
         reason = (
             f"forward computes with the size of axis {axis} of input {place} as a Python number, and the trace would hold for "
-            f"{size} only (the number of steps of a parallel scan, math.log2(n), decides so)"
+            f"{size} only (range(), math.log2(), int() and numpy ask for one, as a parallel scan does, or code that goes on in "
+            "blocks)"
             f"{line and f':{chr(10)}  {line}'}"
         )
     message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {reason}"

@@ -198,11 +198,11 @@ class RandomState:
 
     def same(self, other: RandomState) -> bool:
         """Whether nothing was drawn between both."""
-        return (
-            bool(torch.equal(self.of_torch, other.of_torch))
-            and self.of_numpy == other.of_numpy
-            and self.of_python == other.of_python
-        )
+        return bool(torch.equal(self.of_torch, other.of_torch)) and self.same_but_torch(other)
+
+    def same_but_torch(self, other: RandomState) -> bool:
+        """Whether nothing was drawn between both that a program of torch would not show."""
+        return self.of_numpy == other.of_numpy and self.of_python == other.of_python
 
 
 def draws_random_numbers(call: Callable[[], Any], tries: int = 3) -> bool:

@@ -35,6 +35,13 @@ def fit_steps(name: str, points: Mapping[int, int], ask: Callable[[int], int | N
         raise Unfitting(
             f"a size follows axis {name!r} from {begin} on, and by another rule below: {dict(sorted(known.items()))}"
         )
+    far = ask(2 * high) if sorted(known.values())[-_LINE:] == [large] * _LINE else None
+    if far == large:  # the last two steps, of however many: (n + 32) // 17 fits them as well, as far as one has looked
+        raise Unfitting(
+            f"a size stays {large} however long axis {name!r} is, and is less below: {dict(sorted(known.items()))}"
+        )
+    if far is not None:
+        known[2 * high] = far
     edge = _edge(known, ask, multiple)
     if edge is not None:
         known[edge[0]], known[edge[0] - multiple] = edge[1], edge[1] - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,24 @@ def test_chance_at_other_sizes_only_is_seen_by_the_reference() -> None:
     reference([X])
     with pytest.raises(ExportError, match=r"forward is random .*draws random numbers at inputs of \[1, 41, 3\]"):
         reference([torch.randn(1, 41, FEATURES)])
+
+
+def test_noise_that_no_answer_depends_on_is_none(tmp_path: Path) -> None:
+    """Drawn in every call, for training only; drawn by Python it decides something that a program would not show."""
+
+    class Idle(nn.Module):
+        def __init__(self, draw: Callable[[], Any]) -> None:
+            super().__init__()
+            self.gru, self._draw = nn.GRU(FEATURES, 4, batch_first=True), draw
+
+        def forward(self, x: Tensor) -> Tensor:
+            noise = self._draw()
+            y: Tensor = self.gru(x)[0]
+            return y + noise if self.training else y
+
+    assert export(Idle(lambda: torch.randn(1)).eval(), tmp_path / "m.onnx", X).causal
+    with pytest.raises(ExportError, match="forward is random"):
+        export(Idle(random.random).eval(), tmp_path / "m.onnx", X)
 
 
 def test_chance_from_elsewhere_is_seen_when_asked_again() -> None:

@@ -150,3 +150,18 @@ def test_sizes_without_a_rule_are_refused() -> None:
     assert str(fit_steps("n", {10: 5, 21: 11}, lambda n: (n + 1) // 2)) == "(n+1)//2"
     # Where a stride begins decides: (n+1)//6 goes through both points as well.
     assert str(fit_steps("n", {5: 1, 40: 6}, lambda n: (n + 2) // 7)) == "(n+2)//7"
+
+
+@given(most=st.integers(1, 9), grows=st.integers(10, 40))
+def test_the_last_steps_of_however_many_follow_no_rule(most: int, grows: int) -> None:
+    """``y[:, -most:]``: (n + a) // b fits such sizes as far as one has looked, and no further."""
+    points = {n: min(n, most) for n in (*range(1, most + 2), grows, grows + 1, 2 * grows, 3 * grows)}
+    assume(len(set(points.values())) > 1)
+    with pytest.raises(Unfitting):
+        fit_steps(TIME, points, lambda n: min(n, most))
+
+
+def test_a_stride_longer_than_what_was_tried_is_found_further_out() -> None:
+    stride = Steps(TIME, 1, 0, 20)
+    points = {n: stride.at(n) for n in (1, 19, 20, 21, 38)}
+    assert fit_steps(TIME, points, stride.at) == stride
