@@ -128,7 +128,7 @@ PACKAGES = {
             "rolling/optional_resizes": _in("export", "optional_resizes"),
             "rolling/questions": _in("export", "settled_questions", "rolling"),
             "rolling/settled": _in("export", "settled_questions", "rolling"),
-            "rolling/*": _in("export", "spread", "parallel_scans", "rolling", "unrolled"),
+            "rolling/*": _in("export", "spread", "small_loops", "parallel_scans", "rolling", "unrolled"),
             "id_limits": _in("export", "ranges", "id_limits"),
             "value_ranges": _in("export", "ranges", "id_limits"),
             "devices": _in("export", "devices"),
