@@ -123,12 +123,17 @@ PACKAGES = {
         _in("export", "example_parts"),
         ("packing",),  # lends the code of its functions to torch's: already to find the mutants breaks it
         in_place={
-            "rolling/fitting": _in("export", "fitting"),
+            "rolling/fitting": _in("export", "rolling_parts", "fitting"),
             "rolling/constants_of_sizes": _in("export", "constants_of_sizes"),
             "rolling/optional_resizes": _in("export", "optional_resizes"),
             "rolling/questions": _in("export", "settled_questions", "rolling"),
             "rolling/settled": _in("export", "settled_questions", "rolling"),
-            "rolling/*": _in("export", "spread", "small_loops", "parallel_scans", "rolling", "unrolled"),
+            "rolling/*": _in(
+                "export", "rolling_parts", "spread", "small_loops", "parallel_scans", "rolling", "unrolled"
+            ),
+            **dict.fromkeys(
+                ("groups", "affine_ties", "following", "probing"), _in("export", "probing_parts", "axes", "drawn_axes")
+            ),
             "id_limits": _in("export", "ranges", "id_limits"),
             "value_ranges": _in("export", "ranges", "id_limits"),
             "devices": _in("export", "devices"),

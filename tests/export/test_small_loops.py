@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.rolling.cell import RolledCell
@@ -145,3 +145,27 @@ def test_loops_as_people_write_them(name: str) -> None:
     # States that are as long as the input are those of the recording, where nobody hands them in.
     check(module, program, 5, ((3, 6),) if name == "location sensitive" else ((1, 2), (2, 23)))
     assert (program.layer_names, plans_of(program)) == BY_HAND[name]
+
+
+class TwoAgoFromOutside(nn.Module):
+    """A step reads the state of two steps ago; both that it begins with are inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor, before: Tensor, h: Tensor) -> Tensor:
+        out = []
+        for t in range(x.shape[1]):
+            before, h = h, torch.tanh(self.read(x[:, t]) + 0.5 * before)
+            out.append(h)
+        return torch.stack(out, 1)
+
+
+def test_states_of_two_steps_ago_may_begin_with_inputs() -> None:
+    module = TwoAgoFromOutside().eval()
+    program = rolled(module, (torch.randn(2, 7, 4), torch.randn(2, 5), torch.randn(2, 5)))
+    assert program is not None and len(program.loops) == 1
+    given = torch.randn(3, 11, 4), torch.randn(3, 5), torch.randn(3, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(program(*given)[""], module(*given), rtol=0, atol=fixed("float32"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,10 +21,14 @@ Key = tuple[int, int]
 
 
 class _Sizes(dict[str, int]):
-    """A size for every axis, far from others."""
+    """A size for every axis, far from others; ``more`` than another one."""
+
+    def __init__(self, more: int) -> None:
+        super().__init__()
+        self._more = more
 
     def __missing__(self, key: str) -> int:
-        self[key] = 1009 + 211 * (sum(map(ord, key)) % 89)
+        self[key] = 1009 + 211 * (sum(map(ord, key)) % 89) + self._more
         return self[key]
 
 
@@ -31,9 +36,13 @@ def equal(a: Any, b: Any) -> bool:
     """Whether two numbers or formulas are the same."""
     if not (isinstance(a, Formula | int | float) and isinstance(b, Formula | int | float)):
         return bool(a == b)
-    sizes = _Sizes()
-    first, second = (value(sizes) if isinstance(value, Formula) else value for value in (a, b))
-    return bool(first == second)
+    divisors = [value.divisor for value in (a, b) if isinstance(value, Formula)]
+    for more in range(math.lcm(*divisors)):  # n // 2 is (n + 1) // 2 at every second size
+        sizes = _Sizes(more)
+        first, second = (value(sizes) if isinstance(value, Formula) else value for value in (a, b))
+        if first != second:
+            return False
+    return True
 
 
 def plus(formula: Any, number: float) -> Any:

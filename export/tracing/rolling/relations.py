@@ -9,6 +9,10 @@ from typing import Any
 from rnncore.export.tracing.rolling.log import SOURCES, Ref
 
 
+_STARTS = 3
+"""A state that is read two steps later begins with two values, which may be inputs or weights; behind them it is a result."""
+
+
 @dataclass(frozen=True)
 class Inside:
     """Result ``part`` of operation ``place`` of iteration ``iteration`` of loop ``loop``; the iteration may be a formula."""
@@ -86,7 +90,7 @@ def relate(
 
     first: the operation at which the loop begins.  address: where operations before it stand.
     """
-    if any(isinstance(value, Ref) for value in column[:2]):
+    if any(isinstance(value, Ref) for value in column[:_STARTS]):
         return _relate_values(column, first, period, address)
     if type(column[0]) in (int, float):
         return _numbers(column)
