@@ -70,12 +70,15 @@ def _extreme(larger: bool) -> Callable[..., Any]:
         floats = x.is_floating_point()
         first, limits = x.select(dim, 0), (torch.finfo if floats else torch.iinfo)(x.dtype)
         # A state starts from a finite value, and is held in floats, which have no largest number of 32 or 64 bits.
-        most = limits.max if floats or limits.bits < _BITS_OF_FLOATS else 1 << (limits.bits - 2)
-        value = torch.full_like(first, -most if larger else most)
+        least, most = limits.min, limits.max
+        if not floats and limits.bits >= _BITS_OF_FLOATS:
+            most = 1 << (limits.bits - 2)
+            least = max(least, -most)
+        value = torch.full_like(first, least if larger else most)
         seen, place = torch.zeros_like(first), torch.zeros_like(first, dtype=torch.int64)
         values, places = [], []
         for t, entry in enumerate(x.unbind(dim)):
-            newer = sign * entry >= sign * value
+            newer = entry >= value if larger else entry <= value
             if floats:
                 seen = torch.where(torch.isinf(entry) & (sign * entry < 0), seen, torch.ones_like(seen))
                 newer = newer | torch.isnan(entry) | (seen == 0)

@@ -8,7 +8,6 @@ from typing import Any
 
 from rnncore.export.tracing.rolling.log import SOURCES, Ref
 
-
 _STARTS = 3
 """A state that is read two steps later begins with two values, which may be inputs or weights; behind them it is a result."""
 
