@@ -38,7 +38,7 @@ PLANS: dict[str, list[str]] = {
     "steps left": ["6 -> addmm add tanh div -> 5; h 5 wide"],
     "extremes": [
         "20 -> ge where bitwise_or eq bitwise_or where maximum -> 15; state 5 state_2 5 state_3 5, sees [3, 5] wide",
-        "20 -> ge where bitwise_or eq bitwise_or where minimum -> 15; state 5 state_2 5 state_3 5, sees [3, 5] wide",
+        "20 -> le where bitwise_or eq bitwise_or where minimum -> 15; state 5 state_2 5 state_3 5, sees [3, 5] wide",
     ],
     "started by inputs": ["5 -> addmm add tanh -> 5; h 5 from outside"],
     "sequence in steps": ["1 -> unsqueeze mul sum add tanh -> 5; h 5, sees [3, 6, 5], sees [3, 1]"],
