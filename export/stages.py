@@ -15,6 +15,7 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.export.graph.cleanup import clean_up
+from rnncore.export.graph.simplify import copy_sizes, leave_large_to_softplus, multiply_unreshaped
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.forms import PLAIN
@@ -264,6 +265,8 @@ class Built:
         calls = with_starts(found.calls, model) if plan.stream else found.calls
         states = [*states_of(model.graph, pairs), *planned.contexts]
         states += splice_layer_states(model, found.carried, lift=plan.stream)
+        copy_sizes(model.graph)
+        multiply_unreshaped(model.graph)
         forms = {
             name: choice.form if options.branches else PLAIN.get(choice.form, choice.form)
             for name, choice in choices.items()
@@ -271,6 +274,8 @@ class Built:
         states += splice(model, calls, planned.traced.steps, form=forms, lift=plan.stream, lean=not options.int8)
         if "portable" in forms.values():
             fold_constants(model)
+        else:
+            leave_large_to_softplus(model.graph)
         spell_out(model)
         clean_up(model, captured.module)
         share_weights(model)

@@ -12,6 +12,8 @@ import onnx_ir as ir
 from rnncore.export.graph.builder import Builder, initializer
 from rnncore.export.lowering.fused import emit_fused
 from rnncore.export.lowering.log_sums import emit_log_sums, is_log_sum
+from rnncore.export.lowering.loop_fission import Stages, emit_stages, stages_of
+from rnncore.export.lowering.loops import emit_loop, emit_scan, emit_step
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.runtime.session.cpu_features import GEMV
 
@@ -19,9 +21,6 @@ Emit = Callable[[Builder, Recurrence, ir.Value], list[ir.Value]]
 Branch = Callable[[Builder, Recurrence], list[ir.Value]]
 Form = Literal["loop", "scan", "fused"]
 FORMS = ("loop", "scan", "fused")
-INT64_MIN = -(2**63)
-
-
 SMALL = 2**21
 """Most numbers in the matrices of a cell for which a single step is written out without a loop."""
 
@@ -79,7 +78,11 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
         return _plain(builder, rec, extent, emit_loop if form == PLAIN["loop"] else emit_scan)
     emit = emit_loop if form == "loop" else emit_scan
 
+    stages = stages_of(rec)
+
     def steps(inside: Builder, own: Recurrence) -> list[ir.Value]:
+        if stages is not None:
+            return _cut_apart(inside, own, extent, stages, builder)
         if not rec.reverse and is_log_sum(rec.cell):
             return _log_sums(inside, own, extent)
         if form == FUSED_OR_SCAN:
@@ -117,6 +120,24 @@ def _fused_or_steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emi
     )
 
 
+def _cut_apart(builder: Builder, rec: Recurrence, extent: Extent, stages: Stages, outside: Builder) -> list[ir.Value]:
+    """As :func:`_steps`, by several loops."""
+    time = builder.op("Shape", rec.x, start=1, end=2)
+    own = rec.over_time(builder, None, time_first=False)
+    own = replace(own, along=[builder.op("Transpose", *own.along, perm=[1, 0, 2])], time_axis=0)
+
+    def emit(inside: Builder, rows: Recurrence, steps: ir.Value) -> list[ir.Value]:
+        return emit_stages(inside, rows, steps, stages)
+
+    if not rec.matrix_size:
+        return _rows(builder, own, extent, emit, time)
+    one, rows = (
+        ("one_row", lambda b, r: emit(b, r.unpacked(outside), time)),
+        ("rows", lambda b, r: _rows(b, r, extent, emit, time)),
+    )
+    return _either(builder, own, _is_one_row(builder, own, extent, time), one, rows)
+
+
 def _log_sums(builder: Builder, rec: Recurrence, extent: Extent) -> list[ir.Value]:
     if extent.lengths is None:
         return emit_log_sums(builder, rec, None, None)
@@ -132,17 +153,20 @@ def _plain(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit) -> lis
 
 def _steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outside: Builder) -> list[ir.Value]:
     time = builder.op("Shape", rec.x, start=1, end=2)
-    # The shortest length reaches rows * time only if there is one row, and that is full; times 0 it never does.
-    shortest = builder.op("Mul", time if extent.shortest is None else extent.shortest, _gemv(builder.main))
-    cells = builder.op("Mul", builder.op("Shape", rec.x, start=0, end=1), time)
-    one_row = builder.op("GreaterOrEqual", shortest, cells)
     return _either(
         builder,
         rec,
-        one_row,
+        _is_one_row(builder, rec, extent, time),
         ("one_row", lambda b, r: emit(b, _one_row(b, r, emit).unpacked(outside), time)),
         ("rows", lambda b, r: _rows(b, _many_rows(b, r, emit), extent, emit, time)),
     )
+
+
+def _is_one_row(builder: Builder, rec: Recurrence, extent: Extent, time: ir.Value) -> ir.Value:
+    # The shortest length reaches rows * time only if there is one row, and that is full; times 0 it never does.
+    shortest = builder.op("Mul", time if extent.shortest is None else extent.shortest, _gemv(builder.main))
+    cells = builder.op("Mul", builder.op("Shape", rec.x, start=0, end=1), time)
+    return builder.op("GreaterOrEqual", shortest, cells)
 
 
 _MOST_LOOKED_UP = 3
@@ -201,67 +225,3 @@ def _valid_steps(builder: Builder, lengths: ir.Value | None, time: ir.Value) -> 
     steps = builder.op("Range", builder.constant(0), stop, builder.constant(1))
     column = builder.op("Unsqueeze", lengths, builder.constant([1]))
     return builder.op("Unsqueeze", builder.op("Less", steps, column), builder.constant([2]))
-
-
-def emit_step(builder: Builder, rec: Recurrence) -> list[ir.Value]:
-    """The only step of z [batch, 1, size], without a loop: [y [batch, 1, size], *final states]."""
-    y, *finals = rec.take_step(builder, [rec.single_z(builder)], rec.states, None)
-    return [builder.op("Unsqueeze", y, builder.constant([1])), *finals]
-
-
-def emit_loop(builder: Builder, rec: Recurrence, time: ir.Value) -> list[ir.Value]:
-    """The recurrence as a ``Loop`` of ``time`` [1] steps: [y [batch, time, size], *final states].
-
-    The trip count and a constant-true condition are always given: onnx.reference runs no iteration without the latter.
-    """
-    final = (
-        builder.op("Sub", builder.op("Squeeze", time, builder.constant([0])), builder.constant(1))
-        if rec.reverse
-        else None
-    )
-    true = builder.constant(True, bool)
-
-    body = builder.nested()
-    index = body.input("i", ir.DataType.INT64, ())
-    condition = body.input("go_on", ir.DataType.BOOL, ())
-    states = rec.state_inputs(body)
-    t = body.op("Sub", final, index) if final is not None else index
-    z_t = [body.op("Gather", z, t, axis=rec.time_axis) for z in rec.along]
-    keep = body.op("Gather", rec.valid, t, axis=rec.time_axis) if rec.valid is not None else None
-    y_t, *new = rec.take_step(body, z_t, states, keep)
-    go_on = body.op("Identity", condition)
-    graph = body.subgraph([index, condition, *states], [go_on, *new, y_t], "body")
-
-    *finals, stacked = builder.ops("Loop", [time, true, *rec.states], 1 + len(states), body=graph)
-    if rec.reverse:
-        ends = (builder.constant([v]) for v in (-1, INT64_MIN, 0, -1))
-        stacked = builder.op("Slice", stacked, *ends)
-    return [builder.op("Transpose", stacked, perm=[1, 0, 2]), *finals]
-
-
-def emit_scan(builder: Builder, rec: Recurrence, _time: ir.Value) -> list[ir.Value]:
-    """The recurrence as a ``Scan`` over the time axis of z: [y [batch, time, size], *final states]."""
-    body = builder.nested()
-    states = rec.state_inputs(body)
-    z_t = [body.input("z", rec.dtype, ("batch", width)) for width in rec.widths]
-    scanned, inputs = [*rec.along], [*states, *z_t]
-    keep = None
-    if rec.valid is not None:
-        keep = body.input("keep", ir.DataType.BOOL, ("batch", 1))
-        scanned.append(rec.valid)
-        inputs.append(keep)
-    y_t, *new = rec.take_step(body, z_t, states, keep)
-    graph = body.subgraph(inputs, [*new, y_t], "body")
-    direction = int(rec.reverse)
-    *finals, y = builder.ops(
-        "Scan",
-        [*rec.states, *scanned],
-        1 + len(states),
-        body=graph,
-        num_scan_inputs=len(scanned),
-        scan_input_axes=[rec.time_axis] * len(scanned),
-        scan_input_directions=[direction] * len(scanned),
-        scan_output_axes=[rec.time_axis],
-        scan_output_directions=[direction],
-    )
-    return [y if rec.time_axis == 1 else builder.op("Transpose", y, perm=[1, 0, 2]), *finals]

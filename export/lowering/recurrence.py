@@ -17,6 +17,8 @@ from rnncore.export.lowering.projection import Projection
 from rnncore.export.lowering.steps import StepGraph
 from rnncore.export.tracing.rolling.cell import RolledCell
 
+RowSpec = tuple[ir.DataType, tuple[int, ...]]
+
 
 @dataclass
 class Recurrence:
@@ -27,7 +29,8 @@ class Recurrence:
     projection: how z comes from x, None where that is not to be moved.  lean: whether products may be cut by gate.
     weights: those of the step, by their values in its graph.  columns: how the step is cut.  pieces: parts of weights.
     copied: whether every loop body holds its own copies of weights.
-    along: z over time, whole or in parts of these ``widths``, time being the axis ``time_axis``: made by :meth:`over_time`.
+    along: what a step reads over time, time being the axis ``time_axis``: z, whole or in parts, made by :meth:`over_time`.
+    read: dtype and shape of each for one row.  carried: which states of the cell the loop carries, None for all.
     """
 
     name: str
@@ -45,8 +48,9 @@ class Recurrence:
     valid: ir.Value | None = None
     captured: Sequence[ir.Value] = ()
     along: list[ir.Value] = field(default_factory=list)
-    widths: list[int] = field(default_factory=list)
+    read: list[RowSpec] = field(default_factory=list)
     time_axis: int = 1
+    carried: Sequence[int] | None = None
     columns: GateSplit | None = None
     pieces: WeightSlices = field(default_factory=dict)
     copied: bool = False
@@ -82,7 +86,8 @@ class Recurrence:
             # Said, where it cannot be inferred: onnxruntime writes a result over an argument only if their shapes are equal.
             if value is not self.z:
                 value.type, value.shape = ir.TensorType(self.dtype), ir.Shape([*axes, width])
-        return replace(self, along=along, widths=widths, time_axis=int(not time_first), columns=columns)
+        read = [(self.dtype, (width,)) for width in widths]
+        return replace(self, along=along, read=read, time_axis=int(not time_first), columns=columns)
 
     def _time_first(self, builder: Builder, projection: Projection, parts: Sequence[ColumnRange]) -> list[ir.Value]:
         x = builder.op("Transpose", self.x, perm=[1, 0, 2])
@@ -115,35 +120,46 @@ class Recurrence:
     def take_step(
         self, builder: Builder, z_t: Sequence[ir.Value], states: Sequence[ir.Value], keep: ir.Value | None
     ) -> list[ir.Value]:
-        """One step written into ``builder``: [y_t, *states], states held where ``keep`` [batch, 1] is False."""
+        """One step written into ``builder``: [*results, *states], states held where ``keep`` [batch, 1] is False."""
         assert self.step is not None  # only the fused form goes without
         weights, pieces = self.weights, self.pieces
         if self.copied:
             weights, pieces = self.step.emit_copies(builder, weights, self.columns), self._pieces(builder)
-        y, *new = self.step.emit(builder, z_t, [*states, *self.captured], weights, self.columns, pieces)
+        found = self.step.emit(builder, z_t, [*states, *self.captured], weights, self.columns, pieces)
+        results, new = found[: -len(states)], found[-len(states) :]
         if keep is not None:
-            sizes = self.cell.state_sizes.values()
-            keeps = [_as_wide(builder, keep, len(state_shape(size))) for size in sizes]
-            new = [builder.op("Where", k, value, old) for k, value, old in zip(keeps, new, states, strict=True)]
+            keeps = [_as_wide(builder, keep, len(shape)) for shape in self._state_shapes]
+            held = [builder.op("Where", k, value, old) for k, value, old in zip(keeps, new, states, strict=True)]
+            if self.carried is not None:  # whose results are its states, which others start from
+                results = [held[new.index(value)] if value in new else value for value in results]
+            new = held
         # A graph cannot list one value twice among its outputs, nor one that is not its own.  The checker lets the former
         # pass, and then onnxruntime 1.32 gives other numbers at every run, for some cells.
         seen: set[ir.Value] = set()
-        results = []
-        for value in (*new, y):
-            results.append(builder.op("Identity", value) if value in seen or value in states else value)
+        given, apart = {*states, *z_t}, []
+        for value in (*new, *results):
+            apart.append(builder.op("Identity", value) if value in seen or value in given else value)
             seen.add(value)
-        return [results[-1], *results[:-1]]
+        return [*apart[len(new) :], *apart[: len(new)]]
 
     def state_inputs(self, builder: Builder) -> list[ir.Value]:
         """Typed inputs of a loop body for the states."""
-        found = []
-        free = self.cell.free_state_axes if isinstance(self.cell, RolledCell) else None
-        for i, size in enumerate(self.cell.state_sizes.values()):
-            shape: list[int | str | None] = ["batch", *state_shape(size)]
-            for axis in () if free is None else free[i]:
-                shape[axis] = None
-            found.append(builder.input("state", self.dtype, shape))
-        return found
+        return [builder.input("state", self.dtype, ("batch", *shape)) for shape in self._state_shapes]
+
+    def read_inputs(self, builder: Builder) -> list[ir.Value]:
+        """Typed inputs of a body that is handed what a step reads."""
+        return [builder.input("z", dtype, ("batch", *shape)) for dtype, shape in self.read]
+
+    @property
+    def _state_shapes(self) -> list[tuple[int | None, ...]]:
+        """Of the states that the loop carries, without the batch; None where a size follows the inputs."""
+        shapes: list[list[int | None]] = [list(state_shape(size)) for size in self.cell.state_sizes.values()]
+        for shape, free in zip(
+            shapes, self.cell.free_state_axes if isinstance(self.cell, RolledCell) else (), strict=False
+        ):
+            for axis in free:
+                shape[axis - 1] = None
+        return [tuple(shapes[i]) for i in (range(len(shapes)) if self.carried is None else self.carried)]
 
 
 def _as_wide(builder: Builder, keep: ir.Value, axes: int) -> ir.Value:

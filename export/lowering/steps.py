@@ -24,9 +24,10 @@ BATCH = 3  # of the example; any number but 0 and 1, which torch.export takes fo
 
 @dataclass
 class StepGraph:
-    """``(z_t, *state) -> (y_t, *state)`` in ONNX.
+    """``(*reads, *state) -> (*results, *state)`` in ONNX: of a cell, ``(z_t, *state) -> (y_t, *state)``.
 
-    ``hoisted`` nodes depend on weights only; they run once, outside the loop.
+    reads: so many of the inputs are read at each step.  ``hoisted`` nodes depend on weights only; they run once, outside
+    the loop.
     """
 
     owner: str
@@ -34,6 +35,7 @@ class StepGraph:
     outputs: list[ir.Value]
     hoisted: list[ir.Node]
     nodes: list[ir.Node]
+    reads: int = 1
     _columns: dict[bool, GateSplit | None] = field(default_factory=dict)
 
     def columns(self, *, join: bool) -> GateSplit | None:
@@ -59,16 +61,30 @@ class StepGraph:
     ) -> list[ir.Value]:
         """Write one step into ``builder``.
 
-        z: its value, or those of the parts of ``columns``.
+        z: what is read, or the parts of ``columns`` of it.
         weights: what :meth:`emit_hoisted` or :meth:`emit_copies` gave.
         pieces: what :meth:`GateSplit.emit_pieces` gave; unused with z as a whole.
         """
-        known = {**weights, **dict(zip(self.inputs[1:], states, strict=True))}
+        known = {**weights, **dict(zip(self.inputs[self.reads :], states, strict=True))}
         if columns is not None:
             return columns.emit(builder, known, z, pieces)
-        known[self.inputs[0]] = z[0]
-        _emit(self.nodes, builder, known, self.owner)
-        return [known[value] if value in known else _weight(value, builder, self.owner) for value in self.outputs]
+        known.update(zip(self.inputs[: self.reads], z, strict=True))
+        self.write(self.nodes, builder, known)
+        return [self.found(value, builder, known) for value in self.outputs]
+
+    def write(self, nodes: Sequence[ir.Node], builder: Builder, known: dict[ir.Value, ir.Value]) -> None:
+        """Write some of the nodes into ``builder``, and add what they make to ``known``."""
+        for node in nodes:
+            inputs = [None if value is None else self.found(value, builder, known) for value in node.inputs]
+            if node.op_type == "Identity":
+                known[node.outputs[0]] = inputs[0]  # type: ignore[assignment]
+                continue
+            outputs = builder.append(node.op_type, inputs, node.attributes.values(), len(node.outputs), node.domain)
+            known.update(zip(node.outputs, outputs, strict=True))
+
+    def found(self, value: ir.Value, builder: Builder, known: Mapping[ir.Value, ir.Value]) -> ir.Value:
+        """What stands for ``value``: a known one, or a weight."""
+        return known[value] if value in known else _weight(value, builder, self.owner)
 
     def matrices(self) -> list[ir.Value]:
         """Each weight matrix that some matrix product has on its right."""
@@ -87,7 +103,7 @@ class StepGraph:
         """Write what depends on weights only; returns where each such value, and each weight, now is."""
         used = (*(value for node in self.nodes for value in node.inputs), *self.outputs)
         mapping = {v: _weight(v, builder, self.owner) for v in used if v is not None and v.const_value is not None}
-        _emit(self.hoisted, builder, mapping, self.owner)
+        self.write(self.hoisted, builder, mapping)
         return mapping
 
     def emit_copies(
@@ -102,18 +118,6 @@ def _weight(value: ir.Value, builder: Builder, owner: str) -> ir.Value:
     if value.const_value is None:
         raise ExportError(f"the step of {owner} uses a value that is neither its input nor a weight: {value.name}")
     return initializer(builder.main, f"{owner}.{value.name}", value.const_value)
-
-
-def _emit(nodes: Sequence[ir.Node], builder: Builder, mapping: dict[ir.Value, ir.Value], owner: str) -> None:
-    for node in nodes:
-        inputs = [
-            None if v is None else mapping[v] if v in mapping else _weight(v, builder, owner) for v in node.inputs
-        ]
-        if node.op_type == "Identity":
-            mapping[node.outputs[0]] = inputs[0]  # type: ignore[assignment]
-            continue
-        outputs = builder.append(node.op_type, inputs, node.attributes.values(), len(node.outputs), node.domain)
-        mapping.update(zip(node.outputs, outputs, strict=True))
 
 
 class _Steps(nn.Module):
