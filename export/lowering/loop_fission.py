@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rnncore.cells import Cell
 from rnncore.export.graph.builder import Builder
-from rnncore.export.lowering.loops import scan
+from rnncore.export.lowering.loops import loop, scan
 from rnncore.export.lowering.recurrence import Recurrence, RowSpec
 from rnncore.export.lowering.steps import StepGraph
 
@@ -247,7 +247,8 @@ def emit_stages(builder: Builder, rec: Recurrence, time: ir.Value, stages: Stage
         ]
         starts = [rec.states[i] for i in stage.states]
         own = replace(rec, step=stage.step, states=starts, along=along, read=stage.read, carried=stage.states)
-        found = scan(builder, own, time)
+        run = scan if along or rec.valid is not None else loop  # a Scan has to read something
+        found = run(builder, own, time)
         finals.update(zip(stage.states, found[len(stage.kept) :], strict=True))
         for i, value, after in zip(stage.kept, stage.step.outputs, found, strict=False):
             shape = tuple(int(size) for size in value.shape.dims[1:])  # type: ignore[union-attr, arg-type]

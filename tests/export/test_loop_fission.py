@@ -28,11 +28,12 @@ CLOSE = {"rtol": fixed("float32"), "atol": fixed("float32 long")}
 
 @dataclass(frozen=True)
 class Plan:
-    """What each state is made of: states before the step, states behind it that come earlier, and what y is made of."""
+    """What each state is made of: z or nothing, states before the step, states behind it that come earlier; and y."""
 
     shapes: tuple[tuple[int, ...], ...]
     before: tuple[frozenset[int], ...]
     behind: tuple[frozenset[int], ...]
+    blind: frozenset[int]
     result: frozenset[int]
     late: frozenset[int]
 
@@ -49,9 +50,11 @@ class Drawn(rnncore.Cell):
     def step(self, z: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         plan, new = self.plan, list[Tensor]()
         for i, state in enumerate(states):
-            told = z[:, i : i + 1] + sum(states[j].flatten(1).mean(1, keepdim=True) for j in sorted(plan.before[i]))
+            told = (0.3 if i in plan.blind else z[:, i : i + 1]) + sum(
+                states[j].flatten(1).mean(1, keepdim=True) for j in sorted(plan.before[i])
+            )
             told = told - sum(new[j].flatten(1).sum(1, keepdim=True) for j in sorted(plan.behind[i]) if j < i)
-            told = torch.tanh(told).reshape(-1, *[1] * (state.dim() - 1))
+            told = torch.tanh(told + torch.zeros_like(state.flatten(1)[:, :1])).reshape(-1, *[1] * (state.dim() - 1))
             own = state * 0.5 if i in plan.before[i] else torch.zeros_like(state)
             new.append(own + told if state.dim() > 2 else torch.tanh((own + told) @ self.weight))
         y = sum(new[j].flatten(1).mean(1, keepdim=True) for j in plan.result)
@@ -81,7 +84,7 @@ def plans(draw: st.DrawFn) -> Plan:
     some = st.frozensets(st.integers(0, count - 1), max_size=2)
     before = draw(st.lists(some, min_size=count, max_size=count))
     behind = draw(st.lists(some, min_size=count, max_size=count))
-    return Plan(tuple(shapes), tuple(before), tuple(behind), draw(some), draw(some))
+    return Plan(tuple(shapes), tuple(before), tuple(behind), draw(some), draw(some), draw(some))
 
 
 @settings(max_examples=3)
