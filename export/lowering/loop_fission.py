@@ -62,7 +62,7 @@ class Stages:
 def stages_of(rec: Recurrence) -> Stages | None:
     """How the step of ``rec`` can be cut; None if it cannot, or if nothing is gained."""
     step = rec.step
-    if step is None or rec.captured or len(rec.states) < 2 or not rec.lean:
+    if step is None or rec.captured or len(rec.states) < 2 or not rec.lean or None in map(_row_spec, step.inputs):
         return None
     stages = _Cut(step, len(rec.states)).stages()
     if stages is None:
@@ -96,8 +96,8 @@ class _Cut:
             inside = {node for node in core if not self._follows[node.outputs[0]].isdisjoint(own)}
             inside = self._with_wide(inside, told, own)
             read = self._read_by(inside, told, own)
-            specs = [self._spec(value) for value in read]
-            if None in specs or any(self._spec(value) is None for value in told):
+            specs = [_row_spec(value) for value in read]
+            if None in specs or any(_row_spec(value) is None for value in told):
                 return None
             before = self._needed(read, known)
             step = StepGraph(
@@ -128,7 +128,8 @@ class _Cut:
         for value in outputs:
             node = self._maker.get(value)
             source = node.inputs[0] if node is not None and node.op_type == "Identity" else None
-            found.append(source if source in self._maker and source not in found[1:] else value)  # type: ignore[arg-type]
+            apart = source is not None and source in self._maker and source not in (*outputs[1:], *found[1:])
+            found.append(source if apart and source is not None else value)
         return found
 
     def _states_behind(self) -> dict[ir.Value, frozenset[int]]:
@@ -178,7 +179,7 @@ class _Cut:
         return _WIDE < self._numbers(value) > sum(map(self._numbers, given))
 
     def _numbers(self, value: ir.Value) -> int:
-        spec = self._spec(value)
+        spec = _row_spec(value)
         return 0 if spec is None else prod(spec[1])
 
     def _read_by(self, inside: set[ir.Node], told: Sequence[ir.Value], own: Sequence[int]) -> list[ir.Value]:
@@ -187,13 +188,6 @@ class _Cut:
         made = {value for node in nodes for value in node.outputs} | {self._states[i] for i in own}
         taken = dict.fromkeys([*(value for node in nodes for value in node.inputs if value is not None), *told])
         return [v for v in taken if v not in made and (v in self._maker or v is self._z or v in self._states)]
-
-    def _spec(self, value: ir.Value) -> RowSpec | None:
-        shape = value.shape
-        if shape is None or value.dtype is None or len(shape) < 1:
-            return None
-        sizes = tuple(size for size in shape.dims[1:] if isinstance(size, int))
-        return (value.dtype, sizes) if len(sizes) == len(shape) - 1 else None
 
     def _pays(self, stages: Stages) -> bool:
         """Whether a step has fewer nodes to run, and what is kept of every step does not outgrow what goes in and out."""
@@ -210,19 +204,30 @@ def _cost(nodes: Sequence[ir.Node]) -> int:
     return sum(1 + (node.op_type in ("MatMul", "Gemm")) for node in nodes if node.op_type != "Identity")
 
 
+def _row_spec(value: ir.Value) -> RowSpec | None:
+    """Dtype and shape for one row; None where a size is unknown or free."""
+    shape = value.shape
+    if shape is None or value.dtype is None or len(shape) < 1:
+        return None
+    sizes = tuple(size for size in shape.dims[1:] if isinstance(size, int))
+    return (value.dtype, sizes) if len(sizes) == len(shape) - 1 else None
+
+
 def _rows_are_apart(cell: Cell, step: StepGraph, dtype: torch.dtype) -> bool:
     """Whether a step answers every row as if it were alone: steps can then stand for rows.  Asked about random numbers."""
     generator = torch.Generator().manual_seed(0)
+    specs = [_row_spec(value) for value in step.inputs]
+    told = False
     with torch.no_grad():
         for draw in (torch.rand, torch.randn):
-            shapes = [[_ROWS, *(int(size) for size in value.shape.dims[1:])] for value in step.inputs]
-            z, *states = (draw(shape, generator=generator).to(dtype) for shape in shapes)
+            z, *states = (draw([_ROWS, *spec[1]], generator=generator).to(dtype) for spec in specs if spec is not None)
             together = cell.step(z, *states)
+            told = told or all(bool(value.isfinite().all()) for value in together)
             for row in range(_ROWS):
                 alone = cell.step(z[row : row + 1], *(state[row : row + 1] for state in states))
                 if not all(map(_alike, alone, (value[row : row + 1] for value in together))):
                     return False
-    return True
+    return told
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -86,7 +86,7 @@ class Recurrence:
             # Said, where it cannot be inferred: onnxruntime writes a result over an argument only if their shapes are equal.
             if value is not self.z:
                 value.type, value.shape = ir.TensorType(self.dtype), ir.Shape([*axes, width])
-        read = [(self.dtype, (width,)) for width in widths]
+        read: list[RowSpec] = [(self.dtype, (width,)) for width in widths]
         return replace(self, along=along, read=read, time_axis=int(not time_first), columns=columns)
 
     def _time_first(self, builder: Builder, projection: Projection, parts: Sequence[ColumnRange]) -> list[ir.Value]:
