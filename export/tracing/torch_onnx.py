@@ -18,6 +18,7 @@ from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.pooling import PoolsAnySize
 from rnncore.export.tracing.regions import inline_regions
+from rnncore.export.tracing.settled_weights import settle_weights
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.source_lines import line_in_text, line_of_exception
 from rnncore.export.tracing.torch_versions import drop_guards
@@ -89,6 +90,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
         try:
             program = torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes, strict=False)
             inline_regions(program)
+            settle_weights(program)
             return program
         except RnncoreError:
             raise
