@@ -134,8 +134,8 @@ PACKAGES = {
             **dict.fromkeys(
                 ("groups", "affine_ties", "following", "probing"), _in("export", "probing_parts", "axes", "drawn_axes")
             ),
-            "id_limits": _in("export", "ranges", "id_limits"),
-            "value_ranges": _in("export", "ranges", "id_limits"),
+            "id_limits": _in("export", "id_limits"),
+            "value_ranges": _in("export", "graph_readings", "id_limits"),
             "devices": _in("export", "devices"),
             "regions": _in("export", "regions", "id_limits"),
             "squeezes": _in("export", "squeezes"),
@@ -144,8 +144,8 @@ PACKAGES = {
             "one_step": _in("export", "one_step"),
             "full_rows": _in("export", "full_rows"),
             "other_ways": _in("export", "own_way", "lengths"),
-            "time_operators": _in("export", "context", "causal_conv"),
-            "size_limits": (*_in("proof", "sizes"), *_in("export", "refusals")),
+            "time_operators": _in("export", "graph_readings", "context", "causal_conv"),
+            "size_limits": (*_in("export", "graph_readings"), *_in("proof", "sizes"), *_in("export", "refusals")),
             "whole_*": _in("export", "axes", "pooling", "drawn_axes"),
             "translations": _in("export", "translations"),
             "plain_spelling": _in("export", "translations", "causal_conv"),

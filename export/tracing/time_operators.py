@@ -146,9 +146,9 @@ def _along(name: str, node: torch.fx.Node, axes: TimeAxes) -> str:
         return ""
     rank = len(_shape(node.args[0]))
     where = {"flip": "dims", "roll": "dims", "unfold": "dimension"}.get(name, "dim")
-    chosen = _argument(node, where, None)
-    if isinstance(chosen, torch.fx.Node):  # max(a, b) of two tensors: step by step
+    if isinstance(_argument(node, "other", None), torch.fx.Node):  # max(a, b) of two tensors: step by step
         return ""
+    chosen = _argument(node, where, None)
     dims = range(rank) if chosen is None or chosen == [] else chosen if isinstance(chosen, Sequence) else [chosen]
     return f"computes {name} over the time axis" if {int(d) % rank for d in dims} & set(timed) else ""
 
