@@ -29,7 +29,7 @@ from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.context_states import LAST, ContextStates, name_of
 from rnncore.export.lowering.first_frames import carry_counts, carry_first_frames, carry_starts
 from rnncore.export.lowering.first_steps import carry_first_steps
-from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of, sizes_of
+from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of
 from rnncore.export.lowering.positions import carry_positions
 from rnncore.export.tracing.recorder import Call
 from rnncore.export.tracing.states import constant_value
@@ -99,27 +99,29 @@ class _Carrier:
         mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
         if x is None or layout is None or pads is None or len(pads) != 2 * len(layout.dims):
             return None
-        if mode == "edge" and (before := pads[layout.time]) and pads == _only(before, layout):
-            return self._with_first_again(node, x, layout, before) if before > 0 else None
+        before, after = pads[layout.time], pads[layout.time + len(layout.dims)]
+        if before is None or before <= 0:
+            return None
+        if mode == "edge" and pads == _only(before, layout):
+            return self._with_first_again(node, x, layout, before)
         if mode != "constant":
             return None
-        before, after = pads[layout.time], pads[layout.time + len(layout.dims)]
         others = [n != 0 for axis, n in enumerate(pads) if axis % len(layout.dims) != layout.time]
         fill = numbers_of(node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else [0]
-        if before is None or before <= 0 or any(others) or fill is None or (len(node.inputs) > 3 and node.inputs[3]):
+        if any(others) or fill is None or (len(node.inputs) > 3 and node.inputs[3]):
             return None
         y = self._joined(node, x, layout, np.full(layout.item(before), fill[0]))
         if after is None:  # computed from the steps, as where the last window shall be whole
             given = [0 if place == layout.time else 1 for place in range(len(pads))]
             widths = self._builder.op("Mul", node.inputs[1], self._builder.constant(given))
-            return self._builder.op("Pad", y, widths, *node.inputs[2:3], mode="constant")
+            return self._builder.op("Pad", y, widths, *node.inputs[2:3])
         if after < 0:  # as ZeroPad2d((0, 0, 1, -1)) shifts
             return self._slice(y, layout.time, 0, after)
         if after:
             widths = self._builder.constant(
                 [after if i == layout.time + len(layout.dims) else 0 for i in range(len(pads))]
             )
-            y = self._builder.op("Pad", y, widths, *node.inputs[2:3], mode="constant")
+            y = self._builder.op("Pad", y, widths, *node.inputs[2:3])
         return y
 
     def _conv(self, node: ir.Node) -> ir.Value | None:
@@ -138,20 +140,18 @@ class _Carrier:
         return node.outputs[0]
 
     def _concat(self, node: ir.Node) -> ir.Value | None:
-        layout = Layout.of(node.inputs[-1])
-        x = node.inputs[-1]
-        if x is None or layout is None or len(node.inputs) != 2:
+        if len(node.inputs) != 2:
+            return None
+        x, layout = node.inputs[1], Layout.of(node.inputs[1])
+        if x is None or layout is None:
             return None
         if node.attributes["axis"].as_int() % len(layout.dims) != layout.time:
             return None
         begin = first_steps(node.inputs[0])
-        if begin is not None and (begin[0], begin[2]) == (x, 1) and len(sizes_of(node.inputs[0])) == len(layout.dims):
+        if begin is not None and (begin[0], begin[2]) == (x, 1):
             return self._with_first_again(node, x, layout, 1)
         first = constant_value(self._states.model, node.inputs[0], layout.batch)
-        if first is None or first.ndim != len(layout.dims) - 1 or not np.isfinite(first).all():
-            return None
-        at = layout.time - (layout.batch < layout.time)
-        return self._joined(node, x, layout, first) if first.shape == layout.item(first.shape[at]) else None
+        return None if first is None or not np.isfinite(first).all() else self._joined(node, x, layout, first)
 
     def _running_sum(self, node: ir.Node) -> ir.Value | None:
         x, layout, axis = node.inputs[0], Layout.of(node.inputs[0]), numbers_of(node, 1)
@@ -173,7 +173,7 @@ class _Carrier:
         """``initial``, without a batch axis, and then x: as a state and the chunk."""
         cut = cut_at_end(x, layout.time)
         source, wider = (x, layout) if cut is None else (cut[0], Layout.of(cut[0]))
-        if wider is None or wider.time != layout.time:
+        if wider is None:
             source, cut = x, None
         at = layout.time - (layout.batch < layout.time)
         shape = layout.shape(initial.shape[at])

@@ -90,9 +90,8 @@ def carry_counts(states: ContextStates) -> None:
             continue
         before = states.builder.op("Squeeze", states.steps_before(), states.builder.constant([1]))
         before = states.builder.op("Cast", before, to=int(output.dtype))
-        total = states.builder.op("Add", last.inputs[0], before)
-        if last.op_type == "Cast":
-            total = states.builder.op("Add", states.builder.op("Cast", last.inputs[0], to=int(output.dtype)), before)
+        counted = states.builder.op("Cast", last.inputs[0], to=int(output.dtype))
+        total = states.builder.op("Add", counted, before)
         states.insert_before(last)
         put_in_place(output, total)
         states.graph.remove(last, safe=True)

@@ -20,15 +20,18 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from rnncore.export.graph.column_ranges import ELEMENTWISE
 from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.context_states import LAST, ContextStates, name_of
 from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of, sizes_of, steps_more
 from rnncore.export.tracing.states import constant_value
-from rnncore.runtime.format.axes import TIME
+
+_TOGETHER = ELEMENTWISE | {"Equal", "Greater", "Less", "Mod", "Where"}
+_SIZED = {"Expand", "Reshape"}
 
 
 class _Unknown(Exception):
-    """Something else is done to the steps than is known here."""
+    """What is done to the first steps is not the same for each of them."""
 
 
 def carry_first_steps(states: ContextStates) -> None:
@@ -39,11 +42,7 @@ def carry_first_steps(states: ContextStates) -> None:
     for node in list(states.graph):
         if node.domain != "" or node.op_type not in ("Concat", "Pad"):
             continue
-        try:
-            found = _Beginning.of(states, node)
-        except _Unknown:
-            states.builder.nodes.clear()
-            continue
+        found = _Beginning.of(states, node)
         if found is not None:
             found.write()
 
@@ -54,6 +53,8 @@ def _as_concat(states: ContextStates, node: ir.Node) -> None:
     places = None if index is None else index.producer()
     if data is None or values is None or places is None or places.op_type != "Unsqueeze":
         return
+    if "reduction" in node.attributes and node.attributes["reduction"].as_string() != "none":
+        return  # added to what is there
     cut = places.inputs[0].producer() if places.inputs[0] is not None else None
     layout = Layout.of(data)
     if cut is None or cut.op_type != "Slice" or layout is None or layout.time != 0 or steps_more(data, 0) != 0:
@@ -103,12 +104,15 @@ class _Beginning:
             return None
         more = steps_more(rest, layout.time)
         own = Layout.of(rest)
-        if more is None or more >= 0 or own is None or own.time != layout.time:
+        if more is None or more >= 0 or own is None:
             return None
         found = cls(states, node, rest, layout, -more)
-        if node.op_type == "Pad":
-            return found if found._pads() else None
-        return found if found._begins() else None
+        try:
+            known = found._pads() if node.op_type == "Pad" else found._begins()
+        except _Unknown:
+            states.builder.nodes.clear()
+            return None
+        return found if known else None
 
     def _pads(self) -> bool:
         pads, time, rank = numbers_of(self._node, 1), self._layout.time, len(self._layout.dims)
@@ -126,10 +130,7 @@ class _Beginning:
     def _begins(self) -> bool:
         node, time = self._node, self._layout.time
         first = node.inputs[0]
-        if first is None or len(node.inputs) != 2 or node.attributes["axis"].as_int() % len(self._layout.dims) != time:
-            return False
-        sizes = sizes_of(first)
-        if len(sizes) != len(self._layout.dims) or sizes[time] != self._steps:
+        if first is None or len(node.inputs) != 2 or sizes_of(first)[time : time + 1] != (self._steps,):
             return False
         constant = constant_value(self._states.model, first, self._layout.batch)
         if constant is not None:
@@ -140,22 +141,21 @@ class _Beginning:
             if not np.array_equal(np.broadcast_to(one, constant.shape), constant) or not np.isfinite(one).all():
                 return False
             self._first = lambda: self._builder.constant(np.expand_dims(one, self._layout.batch), one.dtype)
-        else:
-            known = self._first_of(first)
-            if not known:
-                return False
-            self._first = lambda: self._of_every_step(first, {})
-        return cut_at_end(self._rest, time) is not None or self._is_local(self._rest)
+        elif not _comes_from(first, lambda part: self._source_of_first(part) is not None):
+            return False
+        cut = cut_at_end(self._rest, time)
+        if not (self._is_local(self._rest) if cut is None else Layout.of(cut[0]) is not None):
+            return False
+        if constant is None:
+            made = self._of_every_step(first, {})
+            self._first = lambda: made
+        return True
 
     def _source_of_first(self, value: ir.Value) -> ir.Value | None:
         """What ``value`` is the first steps of, as many as here; None if it is not that."""
         begin, node = first_steps(value), value.producer()
         cut = begin is not None and begin[2] == self._steps and node is not None and node.op_type == "Slice"
         return begin[0] if cut and begin is not None else None
-
-    def _first_of(self, value: ir.Value) -> bool:
-        """Whether ``value`` is made of the first steps, each by itself as far as can be seen."""
-        return _comes_from(value, lambda part: self._source_of_first(part) is not None, through_sizes=False)
 
     def _of_every_step(self, value: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
         """What was made of the first steps, made of all."""
@@ -164,19 +164,28 @@ class _Beginning:
         source, node = self._source_of_first(value), value.producer()
         if source is not None:
             return source
-        if node is None or node.op_type == "Shape":
+        if node is None:
             return value
         inputs = [own if own is None else self._of_every_step(own, copies) for own in node.inputs]
         if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
             return value
+        self._check_alike(node, [a for a, b in zip(inputs, node.inputs, strict=True) if a is b])
         copied = self._builder.append(node.op_type, inputs, node.attributes.values(), 1)[0]
         copied.type = value.type
         copies[value] = copied
         return copied
 
+    def _check_alike(self, node: ir.Node, others: list[ir.Value | None]) -> None:
+        """Raise where ``node`` meets ``others`` that have an entry for each of the first steps, or the number of them."""
+        back = len(self._layout.dims) - self._layout.time
+        sizes = [sizes_of(other) for other in others]
+        each = any(len(own) >= back and own[-back] != 1 for own in sizes)
+        if (node.op_type in _TOGETHER and each) or (node.op_type in _SIZED and node.inputs[1] in others):
+            raise _Unknown
+
     def _is_local(self, rest: ir.Value) -> bool:
         """Whether ``rest`` is computed of whole values in time by plain operators only."""
-        return _comes_from(rest, _is_whole_in_time, through_sizes=True)
+        return _comes_from(rest, _is_whole_in_time)
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -209,8 +218,6 @@ class _Beginning:
             copies[value] = self._joined(value)
         elif node is None:
             return value
-        elif node.op_type == "Shape":
-            copies[value] = self._size(node)
         else:
             inputs = [own if own is None else self._longer(own, copies) for own in node.inputs]
             if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
@@ -219,19 +226,10 @@ class _Beginning:
             copies[value].type = value.type
         return copies[value]
 
-    def _size(self, node: ir.Node) -> ir.Value:
-        """Sizes of a value, that of time so much larger."""
-        dims = sizes_of(node.inputs[0])
-        start = node.attributes["start"].as_int() if "start" in node.attributes else 0
-        end = node.attributes["end"].as_int() if "end" in node.attributes else len(dims)
-        more = [self._steps if TIME in str(size) else 0 for size in dims[start:end]]
-        return self._builder.op("Add", node.outputs[0], self._builder.constant(more)) if any(more) else node.outputs[0]
-
     def _joined(self, x: ir.Value) -> ir.Value:
         """The last steps before a chunk, and the chunk."""
         layout = Layout.of(x)
-        if layout is None:
-            raise _Unknown
+        assert layout is not None  # of such values only
         states, shape = self._states, layout.shape(self._steps)
         before, spec = states.state(name_of(self._node, "context"), shape, x.dtype, np.zeros(layout.item(self._steps)))
         joined = self._builder.op("Concat", before, x, axis=layout.time)
@@ -244,27 +242,23 @@ def _is_whole_in_time(value: ir.Value) -> bool:
     return layout is not None and steps_more(value, layout.time) == 0
 
 
-def _comes_from(value: ir.Value, is_source: Callable[[ir.Value], bool], *, through_sizes: bool) -> bool:
-    """Whether ``value`` is computed of sources and constants, of one source at least, by plain operators of one result.
-
-    through_sizes: whether what only its size is asked of counts as well.
-    """
-    todo, seen, found = [value], set[ir.Value](), False
+def _comes_from(value: ir.Value, is_source: Callable[[ir.Value], bool]) -> bool:
+    """Whether ``value`` is computed of sources, constants and sizes, of one source at least, by operators of one result."""
+    todo, seen, found = [(value, False)], set[tuple[ir.Value, bool]](), False
     while todo:
-        current = todo.pop()
-        if current in seen:
+        current, of_size = todo.pop()
+        if (current, of_size) in seen:
             continue
-        seen.add(current)
+        seen.add((current, of_size))
         if is_source(current):
-            found = True
+            found = found or not of_size
             continue
         node = current.producer()
         if node is None:
-            if current.is_graph_input():
+            if current.is_graph_input() and not of_size:
                 return False
             continue
-        if node.domain not in ("", "ai.onnx") or len(node.outputs) > 1:
+        if node.domain != "" or len(node.outputs) > 1:
             return False
-        if through_sizes or node.op_type != "Shape":
-            todo += [part for part in node.inputs if part is not None]
+        todo += [(part, of_size or node.op_type == "Shape") for part in node.inputs if part is not None]
     return found

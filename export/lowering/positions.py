@@ -43,6 +43,8 @@ _TOGETHER = {
 }
 _TOGETHER |= {"Or", "Pow", "Sub", "Where", "Xor"}
 _OF_SIZES = {"Cast", "Concat", "Gather", "Reshape", "Shape", "Squeeze", "Unsqueeze"}
+_SIZED = {"ConstantOfShape", "Expand", "Reshape", "Slice", "Tile"}
+"""What takes sizes and nothing else of them; ``linspace`` divides by the number of steps, say."""
 _TIMES_THE_TABLE = 8
 """So many times the rows of a table are looked up to see where places end: ``clamp`` and ``%`` never end."""
 
@@ -54,11 +56,11 @@ class _Unknown(Exception):
 def carry_positions(states: ContextStates) -> None:
     """Rewrite what follows the places of steps in ``states.graph``, in place."""
     positional = _positional(states.graph)
-    exits = [
+    exits = [  # in the order of the graph: later ones read the copies that earlier ones made
         (node, place, layout)
-        for value in positional
-        for node, place in value.uses()
-        if node.outputs[0] not in positional
+        for node in list(states.graph)
+        for place, value in enumerate(node.inputs)
+        if value in positional and node.outputs[0] not in positional
         for layout in [_meeting(node)]
         if layout is not None
     ]
@@ -126,15 +128,19 @@ class _Places:
         """``value``, for the places of each row, as input ``place`` of ``node``."""
         dims = sizes_of(value)
         ahead = len(layout.dims) - len(dims)
-        time = dims.index(TIME) + ahead
         full: list[int | str] = [*[1] * ahead, *dims]
-        if ahead < 0 or time != layout.time or full[layout.batch] != 1:
+        if full[layout.batch] != 1:
             raise _Unknown
         if node.op_type == "Tile" and any(
             full[axis] != size for axis, size in enumerate(layout.dims) if axis != layout.batch
         ):
             raise _Unknown
-        copied = self._copy(value)
+        known = dict(self._copies)
+        try:
+            copied = self._copy(value)
+        except _Unknown:
+            self._copies = known  # the nodes of the others are dropped
+            raise
         own = self._in_rows(copied, value, full, layout)
         self._states.insert_before(node)
         node.replace_input_with(place, own)
@@ -224,15 +230,16 @@ class _Places:
                 return self._builder.constant(
                     [dims[index[0]]] if like is not None and sizes_of(like) else dims[index[0]]
                 )
-        if node.domain not in ("", "ai.onnx") or len(node.outputs) > 1:
+        if node.domain != "" or len(node.outputs) > 1:
             raise _Unknown
         inputs = [own if own is None else self._copy(own) for own in node.inputs]
-        sized = TIME not in sizes_of(value) and any(own in self._sizes for own in inputs)
-        if sized and node.op_type not in _OF_SIZES:  # arithmetic on the number of steps, as linspace does
+        sized = any(own in self._sizes for own in inputs)
+        over_time = TIME in sizes_of(value)
+        if sized and node.op_type not in (_SIZED if over_time else _OF_SIZES):  # arithmetic on the number of steps
             raise _Unknown
         copied = self._builder.append(node.op_type, inputs, node.attributes.values(), 1)[0]
         copied.type = value.type
-        if sized:
+        if sized and not over_time:
             self._sizes.add(copied)
         return copied
 

@@ -296,6 +296,18 @@ def test_a_start_beside_lengths_of_the_module(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, expected, atol=fixed("float32"))
 
 
+def test_first_steps_with_a_weight_for_each_of_them_leave_the_file_batch_only(tmp_path: Path) -> None:
+    """What was made of two steps cannot be made of every one; the file was written so, and did not load."""
+    gru = nn.GRU(4, 5, batch_first=True)
+    module = Net(lambda s, x: s.gru(torch.cat([x[:, :2] * s.each, x[:, :-2]], 1))[0], gru=gru)
+    module.register_buffer("each", torch.tensor([[1.0], [2.0]]))
+    report = export(randomize(module.eval(), 4), tmp_path / "m.onnx", torch.randn(2, 9, 4))
+    assert not report.causal
+    x = torch.randn(3, 12, 4)
+    with torch.no_grad():
+        np.testing.assert_allclose(runtime.load(report.path).run(x.numpy()), module(x), atol=fixed("float32"))
+
+
 def test_lengths_that_come_back_count_on(tmp_path: Path) -> None:
     class Counted(nn.Module):
         def __init__(self) -> None:
