@@ -40,16 +40,22 @@ def copied(module: M) -> M:
 
 
 def _deep_copy(module: M, memo: dict[int, Any]) -> M:
-    """A deep copy, which shares with ``module`` only what Python cannot copy: a log, a lock, an open file."""
+    """A deep copy, which shares with ``module`` only what Python cannot copy: a log, a lock, an open file.
+
+    memo: what is known of copies before; afterwards what has been copied, by identity.
+    """
+    tried = dict(memo)
     try:
-        return copy.deepcopy(module, dict(memo))
+        made = copy.deepcopy(module, tried)
     except Exception as failure:
         pass_on_interruption(failure)
         for part in module.modules():
             for value in _leaves(part.__dict__):
                 if not _can_be_copied(value, memo):
                     memo[id(value)] = value
-    return copy.deepcopy(module, memo)
+        return copy.deepcopy(module, memo)
+    memo.update(tried)
+    return made
 
 
 def _leaves(value: Any) -> Iterator[Any]:
