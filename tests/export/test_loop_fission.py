@@ -191,3 +191,29 @@ def test_the_upper_of_two_layers_reads_the_lower_all_at_once(tmp_path: Path) -> 
     assert products and max(products) == 1, "the product with the state; both had three in one loop"
     x = torch.randn(2, 60, 3)
     np.testing.assert_allclose(load(tmp_path / "m.onnx").run(x.numpy()), module(x).detach(), **CLOSE)
+
+
+class Decay(nn.Module):
+    """A running mean that forgets, with a matrix at its state or without."""
+
+    def __init__(self, *, matrix: bool) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4) if matrix else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], 4)
+        found = []
+        for t in range(x.shape[1]):
+            h = 0.5 * torch.tanh(self.inner(h)) + x[:, t]
+            found.append(h)
+        return torch.stack(found, 1)
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_steps_without_matrices_are_scans(matrix: bool, tmp_path: Path) -> None:
+    module = Decay(matrix=matrix).eval()
+    export(module, tmp_path / "m.onnx", torch.randn(2, 7, 4))
+    found = {node.op_type for node in all_nodes(onnx.load(tmp_path / "m.onnx").graph)} & {"Loop", "Scan"}
+    assert found == {"Loop" if matrix else "Scan"}
+    x = torch.randn(3, 60, 4)
+    np.testing.assert_allclose(load(tmp_path / "m.onnx").run(x.numpy()), module(x).detach(), **CLOSE)
