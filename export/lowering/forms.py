@@ -65,7 +65,9 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     - rows of any length: the same with masks, which cost three nodes a step.
 
     A step without matrices is written as ``Scan`` in either form: its few nodes cost less than to look up what they read
-    (128 steps of an RG-LRU: 207 us in place of 337).  In all but the first the step is cut by gate, see :mod:`rnncore.export.gate_splitting.gate_split`.
+    (128 steps of an RG-LRU: 207 us in place of 337).
+
+    In all but the first the step is cut by gate, see :mod:`rnncore.export.gate_splitting.gate_split`.
 
     onnxruntime packs a weight of a subgraph only if it is a constant of that subgraph or of the one right around it, so
     the loops that want it packed copy it: a ``Flatten`` which constant folding replaces when the file is loaded.  It
