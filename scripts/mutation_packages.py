@@ -168,10 +168,10 @@ PACKAGES = {
     "export/lowering": Package(
         "rnncore/export/lowering",
         (
-            *_in(
-                "export", "graph_parts", "step_parts", "fused", "context", "names", "pick", "columns", "file_contents"
-            ),
-            *_in("export", "branches", "calls", "log_sums", "precision", "causal_conv", "parity"),
+            *_in("export", "context_parts", "first_steps_parts", "positions_parts", "starts_parts", "layer_states"),
+            *_in("export", "layouts", "graph_parts", "step_parts", "splice_parts", "loop_fission", "fused", "names"),
+            *_in("export", "pick", "columns", "file_contents", "branches", "calls", "log_sums", "precision"),
+            *_in("export", "causal_conv", "context", "parity"),
         ),
     ),
 }

@@ -21,6 +21,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.context_states import ContextStates
 from rnncore.export.tracing.recorder import Call
+from rnncore.runtime.format.signature import StateSpec
 
 _TYPES = {"": "float", "i": "int64", "b": "bool", "d": "double"}
 _NAMED = r"(\w+)(?::([ibd]))?\[([^\]]*)\]"
@@ -85,11 +86,11 @@ def carried(text: str, *, calls: Mapping[str, Call] | None = None, **options: An
 def streams(text: str, **options: Any) -> ContextStates:
     """Whether the rows of a call, each at its own place of its sequence, get what the graph as it was gives as a whole."""
     made, states = carried(text, **options)
-    same_in_chunks(model(text), made, states)
+    same_in_chunks(model(text), made, states.specs)
     return states
 
 
-def same_in_chunks(as_it_was: ir.Model, made: ir.Model, states: ContextStates, more: int = 2) -> None:
+def same_in_chunks(as_it_was: ir.Model, made: ir.Model, states: Sequence[StateSpec], more: int = 2) -> None:
     """As :func:`streams`; each row comes in chunks of its own, then all of them together with ``more`` steps."""
     random = np.random.default_rng(0)
     rows = [{str(v.name): _drawn(v, steps, random) for v in as_it_was.graph.inputs} for steps in ROWS]
@@ -98,16 +99,16 @@ def same_in_chunks(as_it_was: ir.Model, made: ir.Model, states: ContextStates, m
     places = [_time_of(v) for v in as_it_was.graph.outputs]
     batches = [_sizes(v).index("batch") for v in as_it_was.graph.outputs]
     whole, piece = _session(as_it_was), _session(made)
-    kept = [str(spec.output) for spec in states.specs]
+    kept = [str(spec.output) for spec in states]
     told = [str(v.name) for v in made.graph.outputs]
     assert told[: len(outputs)] == outputs and sorted(told[len(outputs) :]) == sorted(kept)
     assert len(set(told)) == len(told)
-    assert [i.name for i in piece.get_inputs()] == [*axes, *(spec.name for spec in states.specs)]
+    assert [i.name for i in piece.get_inputs()] == [*axes, *(spec.name for spec in states)]
 
     got: list[list[list[np.ndarray]]] = [[[] for _ in outputs] for _ in rows]
     ends: list[list[np.ndarray]] = []
     for row, (steps, fed) in enumerate(zip(ROWS, rows, strict=True)):
-        held = [_first(spec) for spec in states.specs]
+        held = [_first(spec) for spec in states]
         first = [1, 2, steps - 3 - more][row:] + [1, 2, steps - 3 - more][:row]
         start = 0
         for size in first:
@@ -115,7 +116,7 @@ def same_in_chunks(as_it_was: ir.Model, made: ir.Model, states: ContextStates, m
                 [*outputs, *kept],
                 {
                     **{name: _cut(value, axes[name], start, size) for name, value in fed.items()},
-                    **dict(zip((s.name for s in states.specs), held, strict=True)),
+                    **dict(zip((s.name for s in states), held, strict=True)),
                 },
             )
             for own, answer in zip(got[row], found, strict=False):
@@ -132,10 +133,7 @@ def same_in_chunks(as_it_was: ir.Model, made: ir.Model, states: ContextStates, m
                 )
                 for name in axes
             },
-            **{
-                spec.name: np.concatenate([held[i] for held in ends], _batch_of(spec))
-                for i, spec in enumerate(states.specs)
-            },
+            **{spec.name: np.concatenate([held[i] for held in ends], _batch_of(spec)) for i, spec in enumerate(states)},
         },
     )
     for row, fed in enumerate(rows):
@@ -212,12 +210,12 @@ def _cut(value: np.ndarray, axis: int | None, start: int, size: int) -> np.ndarr
     return np.take(value, range(start, start + size), axis)
 
 
-def _first(spec: Any) -> np.ndarray:
+def _first(spec: StateSpec) -> np.ndarray:
     shape = [1 if size == "batch" else size for size in spec.shape or ("batch", spec.size)]
     found: np.ndarray = spec.initial_value().reshape(shape)
     return found
 
 
-def _batch_of(spec: Any) -> int:
+def _batch_of(spec: StateSpec) -> int:
     place: int = 0 if spec.shape is None else spec.shape.index("batch")
     return place

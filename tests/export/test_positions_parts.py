@@ -159,7 +159,7 @@ def test_what_is_known_is_carried_beside_what_is_not() -> None:
     for graph in (made.graph, whole.graph):  # y follows the number of steps
         graph.outputs.remove(next(v for v in graph.outputs if v.name == "y"))
         graph.remove([node for node in graph if node.outputs[0].name == "y"])
-    same_in_chunks(whole, made, states)
+    same_in_chunks(whole, made, states.specs)
 
 
 ALONE = {

@@ -136,7 +136,7 @@ def stood_in(made: ir.Model) -> ir.Model:
 def started(text: str, calls: dict[str, Call], **options: Any) -> ContextStates:
     """As ``streams``, with layers."""
     made, states = carried(text, calls=calls, **options)
-    same_in_chunks(stood_in(model(text)), stood_in(made), states)
+    same_in_chunks(stood_in(model(text)), stood_in(made), states.specs)
     return states
 
 
