@@ -124,10 +124,10 @@ PACKAGES = {
         ("packing",),  # lends the code of its functions to torch's: already to find the mutants breaks it
         in_place={
             "rolling/fitting": _in("export", "rolling_parts", "fitting"),
-            "rolling/constants_of_sizes": _in("export", "constants_of_sizes"),
-            "rolling/optional_resizes": _in("export", "optional_resizes"),
-            "rolling/questions": _in("export", "settled_questions", "rolling"),
-            "rolling/settled": _in("export", "settled_questions", "rolling"),
+            "rolling/constants_of_sizes": _in("export", "log_rewrites", "constants_of_sizes"),
+            "rolling/optional_resizes": _in("export", "log_rewrites", "optional_resizes"),
+            "rolling/questions": _in("export", "log_rewrites", "settled_questions", "small_loops"),
+            "rolling/settled": _in("export", "settled_questions", "small_loops"),
             "rolling/*": _in(
                 "export", "rolling_parts", "spread", "small_loops", "parallel_scans", "rolling", "unrolled"
             ),
