@@ -37,7 +37,7 @@ from rnncore.runtime.format.signature import BATCH, TIME, Steps
 # Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
 # not even after a convolution over time that shortens it.  Axes beside batch and time have others.
 TRACE_SIZES = {BATCH: 19, TIME: 31}
-_OTHER_SIZES = (11, 7, 13, 17, 19, 23)
+_OTHER_SIZES = (11, 7, 13, 17, 29, 23)
 LIFTED_LENGTHS = "lengths"
 
 

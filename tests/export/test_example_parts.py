@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rnncore.export.tracing import trace
 from rnncore.export.tracing.affine_ties import Follower, _likely, _one_each
 from rnncore.export.tracing.call_counter import CallCounter
 from rnncore.export.tracing.example import (
@@ -291,3 +292,8 @@ def test_conditions_on_sizes_are_whole_numbers_and_truths() -> None:
     for expression, wanted in ((2 * n + 1, 15), (sympy.Max(n, 9), 9), (sympy.Ne(n, 7), False), (n > 6, True)):
         found = computed(expression)({n: 7})
         assert found == wanted and type(found) is type(wanted)
+
+
+def test_sizes_of_a_trace_are_told_apart() -> None:
+    sizes = [*trace.TRACE_SIZES.values(), *trace._OTHER_SIZES]
+    assert len(set(sizes)) == len(sizes) and min(sizes) > 2
