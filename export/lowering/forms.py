@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,9 +13,10 @@ import onnx_ir as ir
 from rnncore.export.graph.builder import Builder, initializer
 from rnncore.export.lowering.fused import emit_fused
 from rnncore.export.lowering.log_sums import emit_log_sums, is_log_sum
-from rnncore.export.lowering.loop_fission import Stages, emit_stages, stages_of
-from rnncore.export.lowering.loops import emit_loop, emit_scan, emit_step
+from rnncore.export.lowering.loop_fission import emit_stages, stages_of
+from rnncore.export.lowering.loops import emit_loop, emit_scan, emit_step, loop, scan
 from rnncore.export.lowering.recurrence import Recurrence
+from rnncore.export.tracing.rolling.cell import RolledCell
 from rnncore.runtime.session.cpu_features import GEMV
 
 Emit = Callable[[Builder, Recurrence, ir.Value], list[ir.Value]]
@@ -64,8 +66,9 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     - rows of full length: the loop with packed weights: 2.3 times as fast as unpacked for 4 rows of 256, 1.2 times for 16;
     - rows of any length: the same with masks, which cost three nodes a step.
 
-    A step without matrices is written as ``Scan`` in either form: its few nodes cost less than to look up what they read
-    (128 steps of an RG-LRU: 207 us in place of 337).
+    The step of a loop by hand, if it has no matrices, is written as ``Scan`` in either form: its few nodes cost less than to
+    look up what they read (128 steps of an RG-LRU: 207 us in place of 337).  Layers keep to their form: other programs than
+    onnxruntime run one of the two only.
 
     In all but the first the step is cut by gate, see :mod:`rnncore.export.gate_splitting.gate_split`.
 
@@ -79,13 +82,15 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
         return emit_fused(builder, rec, extent.lengths)
     if form in PLAIN.values():
         return _plain(builder, rec, extent, emit_loop if form == PLAIN["loop"] else emit_scan)
-    emit = emit_loop if form == "loop" and rec.matrix_size else emit_scan
+    by_scan = form != "loop" or (isinstance(rec.cell, RolledCell) and not rec.matrix_size)
+    emit = emit_scan if by_scan else emit_loop
 
     stages = stages_of(rec)
 
     def steps(inside: Builder, own: Recurrence) -> list[ir.Value]:
         if stages is not None:
-            return _cut_apart(inside, own, extent, stages, builder)
+            run = loop if form == "loop" and not isinstance(rec.cell, RolledCell) else scan
+            return _cut_apart(inside, own, extent, partial(emit_stages, stages=stages, run=run), builder)
         if not rec.reverse and is_log_sum(rec.cell):
             return _log_sums(inside, own, extent)
         if form == FUSED_OR_SCAN:
@@ -123,15 +128,11 @@ def _fused_or_steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emi
     )
 
 
-def _cut_apart(builder: Builder, rec: Recurrence, extent: Extent, stages: Stages, outside: Builder) -> list[ir.Value]:
-    """As :func:`_steps`, by several loops."""
+def _cut_apart(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outside: Builder) -> list[ir.Value]:
+    """As :func:`_steps`, by several loops, which ``emit`` writes."""
     time = builder.op("Shape", rec.x, start=1, end=2)
     own = rec.over_time(builder, None, time_first=False)
     own = replace(own, along=[builder.op("Transpose", *own.along, perm=[1, 0, 2])], time_axis=0)
-
-    def emit(inside: Builder, rows: Recurrence, steps: ir.Value) -> list[ir.Value]:
-        return emit_stages(inside, rows, steps, stages)
-
     if not rec.matrix_size:
         return _rows(builder, own, extent, emit, time)
     one, rows = (

@@ -9,7 +9,7 @@ written as ``Scan``, which needs no node to look up what it reads (9.6 as ``Loop
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -20,9 +20,11 @@ from torch import Tensor
 
 from rnncore.cells import Cell
 from rnncore.export.graph.builder import Builder
-from rnncore.export.lowering.loops import loop, scan
+from rnncore.export.lowering.loops import loop
 from rnncore.export.lowering.recurrence import Recurrence, RowSpec
 from rnncore.export.lowering.steps import StepGraph
+
+Run = Callable[[Builder, Recurrence, ir.Value], list[ir.Value]]
 
 _LOOP_COST = 2
 """What one more loop costs at every step, in nodes."""
@@ -234,8 +236,8 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-def emit_stages(builder: Builder, rec: Recurrence, time: ir.Value, stages: Stages) -> list[ir.Value]:
-    """The recurrence as several loops: [y [batch, time, size], *final states].
+def emit_stages(builder: Builder, rec: Recurrence, time: ir.Value, *, stages: Stages, run: Run) -> list[ir.Value]:
+    """The recurrence as several loops, each written by ``run``: [y [batch, time, size], *final states].
 
     What is read along is [time, batch, z size].
     """
@@ -252,8 +254,8 @@ def emit_stages(builder: Builder, rec: Recurrence, time: ir.Value, stages: Stage
         ]
         starts = [rec.states[i] for i in stage.states]
         own = replace(rec, step=stage.step, states=starts, along=along, read=stage.read, carried=stage.states)
-        run = scan if along or rec.valid is not None else loop  # a Scan has to read something
-        found = run(builder, own, time)
+        reads = bool(along) or rec.valid is not None
+        found = (run if reads else loop)(builder, own, time)  # a Scan has to read something
         finals.update(zip(stage.states, found[len(stage.kept) :], strict=True))
         for i, value, after in zip(stage.kept, stage.step.outputs, found, strict=False):
             shape = tuple(int(size) for size in value.shape.dims[1:])  # type: ignore[union-attr, arg-type]
