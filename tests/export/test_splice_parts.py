@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from torch import Tensor, nn
 
 import rnncore
 from rnncore.cells import Cell
@@ -28,11 +29,30 @@ from tests.export.test_step_parts import HIDDEN, INPUT, Clipped, Matrix
 from tests.export.test_step_parts import calls as calls_of
 from tests.tolerances import fixed
 
+
+class Stabilised(Cell):
+    """An exponent that follows from itself, and a memory that follows from both: two loops, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(INPUT, HIDDEN, {"e": HIDDEN, "c": HIDDEN})
+        self.weight = nn.Parameter(torch.empty(3 * HIDDEN, INPUT))
+
+    def project(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+    def step(self, z: Tensor, e: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        forget, take, value = z.chunk(3, 1)
+        after = torch.maximum(forget + e, take)
+        c = torch.exp(forget + e - after) * c + torch.exp(take - after) * value
+        return torch.tanh(c), after, c
+
+
 CELLS: dict[str, Cell] = {
     "gru": rnncore.GRUCell(INPUT, HIDDEN),
     "lstm": rnncore.LSTMCell(INPUT, HIDDEN),
     "clipped": Clipped(),
     "matrix": Matrix(m=(2, HIDDEN)),
+    "exponents": Stabilised(),
 }
 LENGTHS = [6, 0, 3]
 FORMS = ["loop", "scan", "portable", *PLAIN.values(), "fused", FUSED_OR_SCAN]
@@ -142,15 +162,15 @@ def close(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [(kind, form) for kind in CELLS for form in FORMS if "fused" not in form or kind in ("gru", "lstm")],
+)
 def test_every_form_is_the_cell_step_by_step(
     steps: Mapping[Cell, StepGraph], kind: str, form: str, reverse: bool, masked: bool
 ) -> None:
-    if form in ("fused", FUSED_OR_SCAN) and kind not in ("gru", "lstm"):
-        form = "loop"
     own = call(CELLS[kind], reverse=reverse, given=True)
-    for lean in (True, False):
+    for lean in (True, False) if form in ("loop", "scan", FUSED_OR_SCAN) else (True,):
         made = placed(own, lengths=masked, start="input", returned=True)
         assert written(made, steps, own, form, lean=lean) == []
         for rows, time in ((1, 1), (1, 6), (3, 6)):
@@ -163,14 +183,16 @@ def test_every_form_is_the_cell_step_by_step(
             close(fed(made, x, states, [6] * 3), by_steps(own, x, states, [6] * 3))
 
 
-@pytest.mark.parametrize("form", ["loop", "scan", "portable", "fused", *PLAIN.values()])
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [("lstm", form) for form in ("loop", "portable", "fused", PLAIN["scan"])]
+    + [(kind, form) for kind in ("matrix", "exponents") for form in ("scan", "portable", PLAIN["loop"])],
+)
 @pytest.mark.parametrize("start", ["", "zeros", "constant"])
-@pytest.mark.parametrize("kind", ["lstm", "matrix"])
 def test_a_layer_that_is_given_nothing_goes_on_where_it_was(
     steps: Mapping[Cell, StepGraph], kind: str, start: str, form: str
 ) -> None:
     cell = CELLS[kind]
-    form = form if kind == "lstm" else form.replace("fused", "scan")
     own = call(cell, given=start != "")
     sizes = [state_shape(size) for size in cell.state_sizes.values()]
     begin = [np.full((1, *size), float(start == "constant"), np.float32) for size in sizes]
@@ -256,10 +278,8 @@ def test_calls_of_one_cell_share_its_weights_and_ask_for_sizes_once(steps: Mappi
     inner = [node.op_type for node in ir.traversal.RecursiveGraphIterator(made.graph)]
     top = [node.op_type for node in made.graph]
     assert "Loop" in inner and "Scan" in top and top.count("If") == 1
-    assert [name for name in made.graph.initializers if ".cell." in name] == [
-        "net.2.cell.mul_1",
-        "net.2.cell.scalar_tensor_default_1",
-    ], "the weight that is made of two is made once"
+    weights = [name for name in made.graph.initializers if ".cell." in name]
+    assert len(weights) == 2, "the weight that is made of two is made once, and the limit"
     assert top.count("Shape") == 3, "of the batch, for the start; for all layers; for a loop without branches"
     x, held = drawn(first, 2, 5)
     wanted = by_steps(first, x, held, [5, 5])
