@@ -169,9 +169,11 @@ PACKAGES = {
         "rnncore/export/lowering",
         (
             *_in("export", "context_parts", "first_steps_parts", "positions_parts", "starts_parts", "layer_states"),
-            *_in("export", "layouts", "graph_parts", "step_parts", "splice_parts", "log_sums_parts", "fused", "names"),
-            *_in("export", "pick", "columns", "file_contents", "branches", "calls", "log_sums", "precision"),
-            *_in("export", "loop_fission", "causal_conv", "context", "parity"),
+            *_in(
+                "export", "layouts", "graph_parts", "step_parts", "weights_in_files", "splice_parts", "log_sums_parts"
+            ),
+            *_in("export", "fused", "names", "pick", "columns", "file_contents", "branches", "calls", "log_sums"),
+            *_in("export", "precision", "loop_fission", "causal_conv", "context", "parity"),
         ),
     ),
 }

@@ -75,6 +75,7 @@ def test_what_is_cut_at_the_end() -> None:
     assert cut_at_end(by_size, 1) == (longer, 2)
     assert cut_at_end(sliced(x, ["batch", "time + 1", 4], start, value(1), axis), 1) is None
     assert cut_at_end(sliced(x, ["batch", "2*time", 4], start, value(1), axis), 1) is None
+    assert cut_at_end(sliced(x, ["batch", "time", 4], start, value(1), axis), 1) is None
     for arguments in (
         (start, constant([5]), axis),  # the first steps
         (constant([1]), constant([-1]), axis),  # not from the first

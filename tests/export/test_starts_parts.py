@@ -116,16 +116,20 @@ def stood_in(made: ir.Model) -> ir.Model:
         builder, number = Builder(f"sum{number}", graph), number + 1
         _, z, _, *starts = node.inputs
         one = builder.constant([1])
-        y, whole = builder.op("CumSum", z, builder.constant(1)), builder.op("ReduceSum", z, one, keepdims=0)
-        ends = []
+        sums, whole = builder.op("CumSum", z, builder.constant(1)), builder.op("ReduceSum", z, one, keepdims=0)
+        y, ends = builder.constant(0, "float32"), []
         for place, start in enumerate(starts):
             final = node.outputs[1 + place]
             assert start is not None and final.shape is not None
-            for _ in range(len(final.shape) - 2):  # a matrix for each row
-                start = builder.op("ReduceSum", start, one, keepdims=0)
-            factor = builder.constant(place + 1, "float32")
-            y = builder.op("Add", y, builder.op("Mul", builder.op("Unsqueeze", start, one), factor))
-            ends.append(builder.op("Identity", starts[place]) if place else builder.op("Add", starts[place], whole))
+            more, rows = whole, 1
+            if len(final.shape) == 3:  # a matrix for each row: the sum is added to each of its own
+                more, rows = builder.op("Unsqueeze", whole, one), int(final.shape[1])  # type: ignore[arg-type]
+            ends.append(builder.op("Add", start, more))
+            told = builder.op("ReduceSum", start, one, keepdims=0) if rows > 1 else start
+            told = builder.op(
+                "Add", builder.op("Unsqueeze", told, one), builder.op("Mul", sums, builder.constant(rows, "float32"))
+            )
+            y = builder.op("Add", y, builder.op("Mul", told, builder.constant(place + 1, "float32")))
         graph.insert_before(node, list(builder.nodes))
         for old, new in zip(node.outputs, (y, *ends), strict=True):
             put_in_place(old, new)
@@ -221,7 +225,7 @@ def test_an_input_that_is_or_may_be_a_state_starts_nothing() -> None:
     for other in (back.replace("o[batch,5]", "o[batch,1,5]").replace("Neg(e)", "Unsqueeze(e, {1})"),
                   back.replace("o[batch,5]", "o:i[batch,5]").replace("Neg(e)", "Cast<to = 7>(e)")):  # fmt: skip
         assert "net.h" in shapes(carried(other, calls=call())[1])
-    over_time = text.replace("c[batch,5]", "c[batch,time,5]").replace("Neg(c)", "ReduceMax<keepdims = 0>(c, {1})")
+    over_time = text.replace("c[batch,5]", "c[batch,time,5,1]").replace("Neg(c)", "ReduceMax<keepdims = 0>(c, {1, 3})")
     left_alone(over_time, calls=call())
 
 
@@ -232,6 +236,7 @@ def test_what_a_start_is_made_of() -> None:
         t[batch,time,5] = Expand(#1.0, s)
         u[batch,5] = ReduceMax<keepdims = 0>(t, {1})
         o[batch,5] = Neg(own)
+        l[batch,5] = Add(p, own)
         f[batch,5] = Gather<axis = 1>(x, #0)
         k[batch,5] = Where(b, f, own)
         b:b[] = Equal(v, v)
@@ -250,7 +255,7 @@ def test_what_a_start_is_made_of() -> None:
     }
     known = {name for name, value in by_name.items() if _is_known_at_first(states, value, ("p",))}
     assert known >= {"c", "a", "s", "own", "o", "k", "v", "m"}
-    assert not known & {"x", "p", "t", "u", "f", "w", "q", "r", "z", "e", "n"}
+    assert not known & {"x", "p", "l", "t", "u", "f", "w", "q", "r", "z", "e", "n"}
     assert _is_known_at_first(states, None, ())
 
 
