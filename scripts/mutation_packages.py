@@ -129,18 +129,25 @@ PACKAGES = {
             "rolling/questions": _in("export", "log_rewrites", "settled_questions", "small_loops"),
             "rolling/settled": _in("export", "settled_questions", "small_loops"),
             "rolling/*": _in(
-                "export", "rolling_parts", "spread", "small_loops", "parallel_scans", "rolling", "unrolled"
+                "export",
+                "rolling_parts",
+                "step_layouts",
+                "spread",
+                "small_loops",
+                "parallel_scans",
+                "unrolled",
+                "counters",
             ),
             **dict.fromkeys(
                 ("groups", "affine_ties", "following", "probing"), _in("export", "probing_parts", "axes", "drawn_axes")
             ),
-            "id_limits": _in("export", "id_limits"),
+            "id_limits": _in("export", "id_rules", "id_limits"),
             "value_ranges": _in("export", "graph_readings", "id_limits"),
             "devices": _in("export", "devices"),
             "regions": _in("export", "regions", "id_limits"),
             "squeezes": _in("export", "squeezes"),
             "wide_numbers": _in("export", "precision"),
-            "states": _in("export", "states", "zero_states", "refusals"),
+            "states": _in("export", "recorded_calls", "states", "zero_states", "refusals"),
             "one_step": _in("export", "row_parts", "one_step"),
             "full_rows": _in("export", "row_parts", "full_rows"),
             "copying": _in("export", "module_parts", "counters"),
@@ -160,8 +167,20 @@ PACKAGES = {
             "counted_*": _in("export", "spellings", "pooling", "operators", "axes"),
             "unlifted": _in("export", "unlifted"),
             "free_parts": (*_in("export", "free_parts"), *_in("proof", "sizes")),
-            "*": _in(
-                "export", "example_parts", "operators", "axes", "masks", "refusals", "packed", "lengths", "squeezes"
+            "axes": _in("export", "probing_parts", "axes", "drawn_axes"),
+            "unscripted": _in("export", "unscripted"),
+            **dict.fromkeys(
+                ("example", "binding", "nesting", "model_arguments"),
+                _in("export", "example_parts", "module_parts", "probing_parts", "axes", "masks", "lengths"),
+            ),
+            **dict.fromkeys(
+                ("operators", "recorder", "trace"),
+                _in("export", "recorded_calls", "names", "operators", "axes", "lengths", "refusals"),
+            ),
+            "*": (
+                *_in("export", "example_parts", "module_parts", "spellings", "operators", "axes", "masks", "packed"),
+                *_in("export", "lengths", "squeezes", "refusals"),
+                *_in("proof", "repeatable"),
             ),
         },
     ),

@@ -120,12 +120,12 @@ class _Finder:
                 self.require(part, needed)
         elif name == "constant_pad_nd" and all(isinstance(n, int) and n >= 0 for n in args[1]):  # type: ignore[union-attr]
             self.require(args[0], needed)
+        elif name in ("clamp", "clip") and all(number is None or isinstance(number, int) for number in args[1:]):
+            self._clamped(args, needed)
         elif len(args) == 2 and node.kwargs.get("alpha", 1) == 1:
             self._arithmetic(name, args[0], args[1], needed)
         elif name == "neg":
             self.require(args[0], (-needed[1], -needed[0]))
-        elif name in ("clamp", "clip") and all(number is None or isinstance(number, int) for number in args[1:]):
-            self._clamped(args, needed)
 
     def _clamped(self, args: Sequence[Any], needed: Range) -> None:
         least, most = (*args[1:], None, None)[:2]
