@@ -167,11 +167,13 @@ PACKAGES = {
             "counted_*": _in("export", "spellings", "pooling", "operators", "axes"),
             "unlifted": _in("export", "unlifted"),
             "free_parts": (*_in("export", "free_parts"), *_in("proof", "sizes")),
-            "axes": _in("export", "probing_parts", "axes", "drawn_axes"),
+            "axes": _in("export", "axes_parts", "probing_parts", "axes", "drawn_axes"),
             "unscripted": _in("export", "unscripted"),
             **dict.fromkeys(
                 ("example", "binding", "nesting", "model_arguments"),
-                _in("export", "example_parts", "module_parts", "probing_parts", "axes", "masks", "lengths"),
+                _in(
+                    "export", "example_parts", "module_parts", "axes_parts", "probing_parts", "axes", "masks", "lengths"
+                ),
             ),
             **dict.fromkeys(
                 ("operators", "recorder", "trace"),

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from rnncore.export.tracing.affine_ties import Follower, find_affine_ties
 from rnncore.export.tracing.example import Example
@@ -26,23 +25,7 @@ from rnncore.export.tracing.groups import (
 from rnncore.export.tracing.probing import Prober
 from rnncore.runtime.format.axes import Flat, Steps
 from rnncore.runtime.format.step_fitting import Unfitting
-
-Shape = tuple[int, ...]
-Rule = Callable[..., Sequence[Shape] | None]
-
-
-class Ruled(nn.Module):
-    """Answers zeros of the shapes that ``rule`` gives to those of the inputs; fails where it gives None."""
-
-    def __init__(self, rule: Rule) -> None:
-        super().__init__()
-        self.rule = rule
-
-    def forward(self, x: Tensor, y: Any = None, z: Any = None) -> tuple[Tensor, ...]:
-        shapes = self.rule(*(tuple(value.shape) for value in (x, y, z) if value is not None))
-        if shapes is None:
-            raise ValueError("not of these sizes")
-        return tuple(torch.zeros(shape) for shape in shapes)
+from tests.export.axes_modules import Rule, Ruled, Shape
 
 
 def prober(rule: Rule, *shapes: Shape) -> Prober:
