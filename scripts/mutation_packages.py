@@ -190,6 +190,7 @@ PACKAGES = {
         "rnncore/export/lowering",
         (
             *_in("export", "context_parts", "first_steps_parts", "positions_parts", "starts_parts", "layer_states"),
+            *_in("export", "projection_parts"),
             *_in(
                 "export", "layouts", "graph_parts", "step_parts", "weights_in_files", "splice_parts", "log_sums_parts"
             ),

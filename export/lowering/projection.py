@@ -36,7 +36,7 @@ class Projection:
     def between(cls, x: ir.Value, z: ir.Value) -> Projection | None:
         """What leads from ``x`` to ``z``, [batch, time, size] both; None if it may depend on where these axes are."""
         found: dict[ir.Node, bool] = {}  # whether it depends on x
-        if z is x or not _search(z, x, found) or x.shape is None:
+        if z is x or not _search(z, x, found, set()) or x.shape is None:
             return None
         constants = {value for node, varies in found.items() if not varies for value in node.outputs}
         constants |= {v for node in found for v in node.inputs if v is not None and v.const_value is not None}
@@ -65,16 +65,17 @@ class Projection:
         return GateSplit(self.nodes, [(self.z, parts)], None, self.constants)
 
 
-def _search(value: ir.Value, x: ir.Value, found: dict[ir.Node, bool]) -> bool:
+def _search(value: ir.Value, x: ir.Value, found: dict[ir.Node, bool], begun: set[ir.Node]) -> bool:
     """Collect the nodes that lead to ``value``, in order; whether all of it comes from ``x`` and from weights."""
     node = value.producer()
     if value is x or (node is None and value.const_value is not None and not value.is_graph_input()):
         return True
-    if node is None or len(found) > _MOST_NODES:
+    if node is None or len(begun) > _MOST_NODES:
         return False
     if node not in found:
+        begun.add(node)
         given = [v for v in node.inputs if v is not None]
-        if not all(_search(v, x, found) for v in given):
+        if not all(_search(v, x, found, begun) for v in given):
             return False
         found[node] = any(v is x or (v.producer() is not None and found[v.producer()]) for v in given)  # type: ignore[index]
     return True
