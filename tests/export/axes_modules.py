@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -362,21 +362,3 @@ class CountedOut(nn.Module):
         for t in range(12):
             h = torch.tanh(self.into(x[t]) + self.again(h))
         return h
-
-
-Shape = tuple[int, ...]
-Rule = Callable[..., Sequence[Shape] | None]
-
-
-class Ruled(nn.Module):
-    """Answers zeros of the shapes that ``rule`` gives to those of the inputs; fails where it gives None."""
-
-    def __init__(self, rule: Rule) -> None:
-        super().__init__()
-        self.rule = rule
-
-    def forward(self, x: Tensor, y: Any = None, z: Any = None) -> tuple[Tensor, ...]:
-        shapes = self.rule(*(tuple(value.shape) for value in (x, y, z) if value is not None))
-        if shapes is None:
-            raise ValueError("not of these sizes")
-        return tuple(torch.zeros(shape) for shape in shapes)

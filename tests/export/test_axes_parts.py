@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.example import Example
 from rnncore.runtime.errors import ExportError
-from tests.export.axes_modules import Rule, Ruled
+from tests.export.ruled import Rule, Ruled
 
 R = torch.randn
 ANY = (1, None, 1, 1)

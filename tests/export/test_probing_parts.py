@@ -25,7 +25,7 @@ from rnncore.export.tracing.groups import (
 from rnncore.export.tracing.probing import Prober
 from rnncore.runtime.format.axes import Flat, Steps
 from rnncore.runtime.format.step_fitting import Unfitting
-from tests.export.axes_modules import Rule, Ruled, Shape
+from tests.export.ruled import Rule, Ruled, Shape
 
 
 def prober(rule: Rule, *shapes: Shape) -> Prober:
