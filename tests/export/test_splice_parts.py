@@ -284,3 +284,51 @@ def test_calls_of_one_cell_share_its_weights_and_ask_for_sizes_once(steps: Mappi
     x, held = drawn(first, 2, 5)
     wanted = by_steps(first, x, held, [5, 5])
     close(fed(made, x, held * 2, []), [wanted[0], wanted[0], wanted[1], wanted[1]])
+
+
+def branches_of(made: ir.Model) -> dict[str, list[str]]:
+    """The operators of each branch, those of bodies of loops behind the name of theirs."""
+    found: dict[str, list[str]] = {}
+    for node in ir.traversal.RecursiveGraphIterator(made.graph):
+        for attribute in node.attributes.values():
+            if isinstance(attribute.value, ir.Graph):
+                name = str(attribute.value.name).rpartition("/")[2].rpartition("_")[0]
+                found[name] = [inner.op_type for inner in attribute.value]
+                bodies = [inner for inner in attribute.value if inner.op_type in ("Loop", "Scan")]
+                for loop in bodies:
+                    found[f"{name} body"] = [inner.op_type for inner in loop.attributes["body"].as_graph()]
+    return found
+
+
+@pytest.mark.parametrize("form", ["loop", "scan"])
+@pytest.mark.parametrize(("kind", "parts"), [("gru", {"loop": 3, "scan": 3}), ("lstm", {"loop": 2, "scan": 4})])
+def test_each_way_of_calling_has_its_loop(
+    steps: Mapping[Cell, StepGraph], kind: str, parts: dict[str, int], form: str
+) -> None:
+    """What :func:`write_recurrence` says of them; onnxruntime packs what is copied in the body itself."""
+    own = call(CELLS[kind])
+    made = placed(own, lengths=True)
+    written(made, steps, own, form, lift=True)
+    found = branches_of(made)
+    loops = ("one_row", "full", "masked")
+    assert set(found) == {"one_step", "steps", "rows", "body", *loops, *(f"{name} body" for name in loops)}
+    assert not {"Loop", "Scan", "If"} & set(found["one_step"]) and found["steps"].count("If") == 1
+    bodies = {name: found[f"{name} body"] for name in loops}
+    assert ["Where" in body for body in bodies.values()] == [False, False, True], "masks cost three nodes a step"
+    copies = "Flatten" if kind == "gru" else "Split"
+    where_cut = [body[: body.index("Gemm")].count(copies) for body in bodies.values()]
+    assert where_cut == [0, 1, 1], "weights as they are for one row"
+    for name, body in bodies.items():
+        looked_up = body.count("Gather")
+        assert looked_up == (0 if form == "scan" else parts[form] + (name == "masked"))
+    for name in ("one_row", "rows"):
+        front = found[name][: found[name].index("MatMul")]
+        assert front[:2] == ["Transpose", "Reshape"] and "Flatten" in front, (
+            "time first, by a product whose matrix is copied"
+        )
+    plain = placed(own, lengths=True)
+    written(plain, steps, own, PLAIN[form], lift=True)
+    assert set(branches_of(plain)) == {"body"}
+    batch = placed(own)
+    written(batch, steps, own, form)
+    assert set(branches_of(batch)) == {"body", "one_row", "one_row body", "rows", "rows body"}, "no lengths, no streams"
