@@ -123,6 +123,7 @@ PACKAGES = {
         _in("export", "example_parts"),
         ("packing",),  # lends the code of its functions to torch's: already to find the mutants breaks it
         in_place={
+            "rolling/counters": _in("export", "counters_parts", "small_loops", "counters"),
             "rolling/fitting": _in("export", "rolling_parts", "fitting"),
             "rolling/constants_of_sizes": _in("export", "log_rewrites", "constants_of_sizes"),
             "rolling/optional_resizes": _in("export", "log_rewrites", "optional_resizes"),
