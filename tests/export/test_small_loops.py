@@ -12,6 +12,7 @@ from rnncore.export.tracing.rolling.loop import RolledLoop
 from rnncore.export.tracing.rolling.program import RolledProgram
 from tests.export.loops_by_hand import BATCH_ONLY, STREAMING
 from tests.export.rolled import rolled
+from tests.export.small_beginnings import BEGINNINGS
 from tests.export.small_loops import SMALL, made
 from tests.export.small_steps import STEPS
 from tests.strategies import randomize
@@ -43,6 +44,15 @@ PLANS: dict[str, list[str]] = {
     "started by inputs": ["5 -> addmm add tanh -> 5; h 5 from outside"],
     "sequence in steps": ["1 -> unsqueeze mul sum add tanh -> 5; h 5, sees [3, 6, 5], sees [3, 1]"],
     "made larger": ["4 -> mul mul add -> 20; h (4, 5)"],
+    "two states": ["15 -> many -> 10; state 5 state_2 5 state_3 1"],
+    "backward from the last": ["5 -> addmm add tanh -> 5; h 5 backward from outside"],
+    "features first": ["5 -> clamp lt mm add tanh where -> 5; h 5 state 1"],
+    "other weights": ["10 -> clamp lt addmm add tanh where -> 5; h 5 state 1"],
+    "written first": ["10 -> clamp lt addmm add tanh where -> 5; h 5 state 1"],
+    "grown from it": ["5 -> addmm add tanh -> 5; h 5 from outside"],
+    "without its result": ["10 -> clamp lt addmm add tanh where -> 5; h 5 state 1"],
+    "whole sequence": ["5 -> addmm add tanh -> 5; h 5 from outside"],
+    "of whole numbers": ["5 -> embedding add tanh argmax -> 5; ids 1 from outside"],
     "cell of torch": ["15 -> many -> 5; h 5"],
 }
 """Of each loop: how many numbers a step reads, what is computed in it, how many it gives; its states, and what else it reads."""
@@ -127,9 +137,9 @@ def check(module: nn.Module, program: RolledProgram, width: int, sizes: tuple[tu
             )
 
 
-@pytest.mark.parametrize("name", {**SMALL, **STEPS})
+@pytest.mark.parametrize("name", {**SMALL, **STEPS, **BEGINNINGS})
 def test_small_loops(name: str) -> None:
-    module = made({**SMALL, **STEPS}[name])
+    module = made({**SMALL, **STEPS, **BEGINNINGS}[name])
     program = rolled(module, torch.randn(2, 7, 4))
     assert program is not None
     check(module, program, 4, ((1, 4), (3, 6), (2, 23)))
