@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from rnncore.export.tracing.model_arguments import take_apart
@@ -21,13 +22,17 @@ TABLES = ("_parameters", "_buffers", "_modules")
 def copied(module: M) -> M:
     """A deep copy of ``module``, compiled nowhere; of computed attributes, such as a pruned weight, with the value they have.
 
-    torch refuses to copy a tensor that came out of a computation with gradients.
+    torch refuses to copy a tensor that came out of a computation with gradients.  Sparse matrices become dense ones: a file
+    has no others.
     """
     memo: dict[int, Any] = {}
     for part in module.modules():
         for value in list(part.__dict__.values()):
-            for tensor in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(tensor, Tensor) and not tensor.is_leaf:
+            for tensor in _tensors(value):
+                if tensor.layout != torch.strided:
+                    dense = tensor.detach().to_dense()
+                    memo[id(tensor)] = nn.Parameter(dense, False) if isinstance(tensor, nn.Parameter) else dense
+                elif not tensor.is_leaf:
                     memo[id(tensor)] = tensor.detach().clone()
     made = _deep_copy(module, memo)
     take_apart(made)
@@ -37,6 +42,17 @@ def copied(module: M) -> M:
                 part.__dict__[name] = _rebound(value, memo)
         _let_set(part)
     return made
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors that stand in containers, however deep."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, Tensor):
+        yield value
 
 
 def _deep_copy(module: M, memo: dict[int, Any]) -> M:

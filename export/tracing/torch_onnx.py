@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from rnncore.export.tracing.counted_numbers import CountedNumbers
+from rnncore.export.tracing.dense_products import DenseProducts
 from rnncore.export.tracing.fixed_sizes import FixedSizes
 from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
@@ -49,7 +50,17 @@ def _squeeze(x: Any, dims: int | Sequence[int]) -> Any:
     return op.Squeeze(x, picked) if axes else op.Identity(x)
 
 
+def _added_product(x: Any, a: Any, b: Any, beta: float = 1.0, alpha: float = 1.0) -> Any:
+    """beta * x + alpha * (a @ b), of matrices that were sparse."""
+    product: Any = op.MatMul(a, b)
+    if alpha != 1:
+        product = op.Mul(product, op.CastLike(op.Constant(value_float=float(alpha)), product))
+    return product if beta == 0 else op.Add(product, op.Mul(x, op.CastLike(op.Constant(value_float=float(beta)), x)))
+
+
 TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.aten._sparse_mm.default: lambda a, b: op.MatMul(a, b),
+    torch.ops.aten._sparse_addmm.default: _added_product,
     torch.ops.aten.log_sigmoid.default: _log_sigmoid,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.dims: _squeeze,
@@ -84,6 +95,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
         sizes_stay_sizes(module),
         CountedNumbers(),
         PoolsAnySize(),
+        DenseProducts(),
         fixed,
         torch.no_grad(),
     ):
