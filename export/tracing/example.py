@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export.tracing.binding import bind
+from rnncore.export.tracing.computed_lengths import lengths_behind
 from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.number_kinds import NO_KERNELS
@@ -177,7 +178,10 @@ class Example:
             except Exception as failure:
                 pass_on_interruption(failure)
                 return self  # ``check_runs`` says what is wrong
-        packed = None if lengths is False else seen.lengths_among(list(zip(self.names, tensors, strict=True)))
+        named = dict(zip(self.names, tensors, strict=True))
+        packed = None if lengths is False else seen.lengths_among(list(named.items()))
+        if lengths == "auto" and self.lengths is None and packed is None:
+            packed = lengths_behind(seen, module, named, lambda values: self.call(module, values))
         inputs = tuple(
             replace(i, axes=(None, BATCH, None)) if i.name not in given_axes and seen.is_state(i.value) else i
             for i in self.inputs
