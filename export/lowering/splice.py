@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,6 @@ from rnncore.cells import Cell
 from rnncore.cells.base import state_shape
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.replace import put_in_place
-from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.lowering.forms import PLAIN, Extent, write_recurrence
 from rnncore.export.lowering.portable import emit_portable
 from rnncore.export.lowering.projection import Projection
@@ -21,6 +21,7 @@ from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.steps import StepGraph
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
 from rnncore.export.tracing.rolling.cell import RolledCell
+from rnncore.export.tracing.rows import dims_of, inner_calls, rows_of_each, starts_anew
 from rnncore.runtime.format.signature import BATCH, StateSpec
 
 
@@ -50,6 +51,7 @@ def splice(
     weights: dict[Cell, dict[ir.Value, ir.Value]] = {}
     lifted: list[StateSpec] = []
     extents: dict[tuple[object, ...], Extent] = {}
+    inner = inner_calls(model)
     for node in [n for n in graph if n.domain == DOMAIN and n.op_type == OP_TYPE]:
         call = calls[node.attributes["call"].as_string()]
         builder = Builder(call.name, graph)
@@ -80,11 +82,14 @@ def splice(
             lean=cut,
         )
         # Zeros written out by the user's code mean the same as no state, so they may be carried as well.
-        free = not call.given_state or call.starts is not None or all(always_zero(state) for state in states)
+        free = starts_anew(node, call) and call.name not in inner
         free = free and not (isinstance(call.cell, RolledCell) and call.cell.is_free)
-        ports = _lift(graph, call, dtype) if lift and free else []
+        each = rows_of_each(dims_of(z)) or 1
+        ports = _lift(graph, call, dtype, each) if lift and free else []
         if ports:
-            recurrence.states = [port[0] for port in ports]
+            recurrence.states = [
+                _as_rows(builder, port, call.cell.state_sizes, k, each) for k, (port, _) in enumerate(ports)
+            ]
             lifted.extend(port[1] for port in ports)
         # Named free axes are equal where their names are, so one extent serves all layers over the axis.
         axes = (
@@ -96,9 +101,15 @@ def splice(
         if own == "portable":
             y, *finals = emit_portable(builder, recurrence, lengths)
         else:
-            y, *finals = write_recurrence(builder, recurrence, extents[key], own, streams=lift)
-        for (_, state), i in zip(ports, range(len(finals)), strict=False):
-            finals[i] = _expose(graph, builder, finals[i], state)
+            y, *finals = write_recurrence(
+                builder, recurrence, extents[key], own, streams=lift and call.name not in inner
+            )
+        for (port, state), i in zip(ports, range(len(finals)), strict=False):
+            if each == 1:
+                finals[i] = _expose(graph, builder, finals[i], state)
+            else:
+                apart = builder.constant([-1, *dims_of(port)[1:]])
+                _expose(graph, builder, builder.op("Reshape", finals[i], apart), state)
         results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]
         graph.insert_before(node, builder.nodes)
         for old, new in zip(node.outputs, results, strict=True):
@@ -109,8 +120,19 @@ def splice(
     return lifted
 
 
-def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Value, StateSpec]]:
-    """New graph inputs for the states of ``call``, named ``<layer path>.<state>``, and their descriptions."""
+def _as_rows(builder: Builder, port: ir.Value, sizes: Mapping[str, Any], number: int, each: int) -> ir.Value:
+    """A state [batch, each, ...] as [batch * each, ...], as the layer has its rows."""
+    if each == 1:
+        return port
+    shape = state_shape(list(sizes.values())[number])
+    return builder.op("Reshape", port, builder.constant([-1, *shape]))
+
+
+def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType, each: int) -> list[tuple[ir.Value, StateSpec]]:
+    """New graph inputs for the states of ``call``, named ``<layer path>.<state>``, and their descriptions.
+
+    each: so many rows of the layer belong to one sequence.
+    """
     ports = []
     like = next(call.cell.parameters(), None)
     taken = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
@@ -125,10 +147,10 @@ def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType) -> list[tuple[ir.Valu
         full = f"{call.name}.{name}" if call.name else name
         while {full, f"{full}.next"} & taken:  # an output that the module calls so
             full += ".state"
-        shape = state_shape(size)
+        shape = state_shape(size) if each == 1 else (each, *state_shape(size))
         port = ir.Value(name=full, type=ir.TensorType(dtype), shape=ir.Shape((BATCH, *shape)))
         graph.inputs.append(port)
-        start = StateSpec.encode_initial(value[0].detach().to("cpu").numpy().ravel().astype(kind))
+        start = StateSpec.encode_initial(np.tile(value[0].detach().to("cpu").numpy().ravel().astype(kind), each))
         in_graph: tuple[int | str, ...] | None = (BATCH, *shape) if len(shape) > 1 else None
         ports.append((port, StateSpec(full, f"{full}.next", str(kind), prod(shape), start, in_graph)))
     return ports

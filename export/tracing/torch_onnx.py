@@ -53,9 +53,13 @@ def _squeeze(x: Any, dims: int | Sequence[int]) -> Any:
 def _added_product(x: Any, a: Any, b: Any, beta: float = 1.0, alpha: float = 1.0) -> Any:
     """beta * x + alpha * (a @ b), of matrices that were sparse."""
     product: Any = op.MatMul(a, b)
-    if alpha != 1:
-        product = op.Mul(product, op.CastLike(op.Constant(value_float=float(alpha)), product))
-    return product if beta == 0 else op.Add(product, op.Mul(x, op.CastLike(op.Constant(value_float=float(beta)), x)))
+    by, times = (_like(product, number) for number in (alpha, beta))
+    return op.Add(op.Mul(product, by), op.Mul(x, times)) if beta else op.Mul(product, by)
+
+
+def _like(value: Any, number: float) -> Any:
+    made: Any = op.Constant(value_float=float(number))
+    return op.CastLike(made, value)
 
 
 TRANSLATIONS: dict[Any, Any] = {

@@ -8,7 +8,8 @@ from math import lcm
 import onnx_ir as ir
 
 from rnncore.export.graph.zero_values import always_zero
-from rnncore.export.tracing.recorder import DOMAIN, STATE_IN, STATE_OUT, Call, StreamingLayerCall
+from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, STATE_IN, STATE_OUT, Call, StreamingLayerCall
+from rnncore.export.tracing.rows import inner_calls, rows_of_each, starts_anew
 from rnncore.export.tracing.trace import Trace
 from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
 from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of, inner_shape
@@ -26,16 +27,21 @@ def why_not_causal(traced: Trace) -> str:
     for name, axis in traced.example.counts.items():
         if axis == TIME:
             return f"input '{name}' says how many steps a whole sequence has"
+    inner = inner_calls(traced.model)
     for call in traced.calls.values():
-        if call.layer.reverse:
+        if call.layer.reverse and call.name not in inner:
             return f"layer '{call.name}' reads backward in time (bidirectional or reverse)"
     calls: dict[str, Call | StreamingLayerCall] = {**traced.calls, **traced.carried}
     for node in traced.model.graph:
         if node.domain != DOMAIN or node.op_type == STATE_OUT:
             continue
         name = node.attributes["call"].as_string()
+        if name in inner:
+            continue
         dims = _dims(node.inputs[0])
-        if dims[:1] != [BATCH] and not calls[name].given_state:
+        loop = node.op_type == OP_TYPE
+        own_rows = rows_of_each(dims) is not None if loop else dims[:1] == [BATCH]
+        if not own_rows and (starts_anew(node, calls[name]) if loop else not calls[name].given_state):
             return f"layer '{name}' runs over a batch of {dims[0]}, not over the batch of the inputs"
         if not _follows_time(dims[1:2]):
             because = f" ({'; '.join(traced.time_operators[:2])})" if traced.time_operators else ""

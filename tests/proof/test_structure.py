@@ -48,7 +48,9 @@ def trace(
 WHOLE = (BATCH, TIME, 5)
 CAUSAL: dict[str, Trace] = {
     "plain": trace(),
-    "a batch of its own, whose state is given": trace(("rows", TIME, 3), given="zeros"),
+    "a batch of its own, whose state is given": trace(("rows", TIME, 3), given="ones"),
+    "bands of each sequence": trace(("5*batch", TIME, 3), given="zeros"),
+    "along the bands of each step, both ways": trace(("batch*time", 5, 3), reverse=True),
     "longer by a number": trace((BATCH, "time + 4", 3)),
     "half as many": trace(shapes=((BATCH, HALF, 5),)),
     "half as many, in pairs": trace(shapes=((BATCH, HALF, 5), WHOLE), time=Extent(TIME, 2, None, 2)),
@@ -59,6 +61,10 @@ NOT: dict[str, tuple[Trace, str]] = {
     "rows": (
         trace((TIME, BATCH, 3)),
         "layer 'enc.rnn' runs over a batch of time, not over the batch of the inputs",
+    ),
+    "zeros of rows of its own": (
+        trace(("rows", TIME, 3), given="zeros"),
+        "layer 'enc.rnn' runs over a batch of rows, not over the batch of the inputs",
     ),
     "steps": (trace((BATCH, 7, 3)), "layer 'enc.rnn' runs over 7 steps, not over the time steps of the inputs"),
     "steps of an operator": (

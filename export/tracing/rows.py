@@ -1,0 +1,54 @@
+"""What the rows of a recurrent call are: sequences of the batch, several of each (bands), or the steps themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from rnncore.export.graph.zero_values import always_zero
+from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call, StreamingLayerCall
+from rnncore.runtime.format.axes import BATCH, TIME
+
+_EACH = re.compile(rf"(\d+)\*{BATCH}")
+_FIRST_STATE = 3
+
+
+def rows_of_each(dims: Sequence[int | str | None]) -> int | None:
+    """How many rows each sequence of the batch has, from the size of their axis; None if it is none such."""
+    rows = dims[0] if dims else None
+    if rows == BATCH:
+        return 1
+    found = _EACH.fullmatch(rows) if isinstance(rows, str) else None
+    return int(found[1]) if found else None
+
+
+def inner_calls(model: ir.Model) -> set[str]:
+    """Calls over another axis than time, such as the bands of a frame, with a row for every step: they carry nothing."""
+    found = set()
+    for node in model.graph:
+        if node.domain == DOMAIN and node.op_type == OP_TYPE:
+            rows, steps = [*dims_of(node.inputs[0])[:2], None, None][:2]
+            if steps is not None and not _mentions(steps, TIME, BATCH) and _mentions(rows, TIME):
+                found.add(node.attributes["call"].as_string())
+    return found
+
+
+def _mentions(size: int | str | None, *names: str) -> bool:
+    return isinstance(size, str) and re.search(rf"\b({'|'.join(names)})\b", size) is not None
+
+
+def starts_anew(node: ir.Node, call: Call | StreamingLayerCall) -> bool:
+    """Whether a recurrent call starts from what a file carries by itself: nothing, zeros, or a constant."""
+    if not call.given_state or getattr(call, "starts", None) is not None:
+        return True
+    sizes = call.cell.state_sizes if isinstance(call, Call) else ()
+    return all(always_zero(state) for state in list(node.inputs[_FIRST_STATE:])[: len(sizes)])
+
+
+def dims_of(value: ir.Value | None) -> list[int | str | None]:
+    """The sizes of ``value``; nothing if torch lost them."""
+    if value is None or value.shape is None:
+        return []
+    return [d if isinstance(d, int) else d.value for d in value.shape]
