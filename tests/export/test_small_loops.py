@@ -44,7 +44,7 @@ PLANS: dict[str, list[str]] = {
     "started by inputs": ["5 -> addmm add tanh -> 5; h 5 from outside"],
     "sequence in steps": ["1 -> unsqueeze mul sum add tanh -> 5; h 5, sees [3, 6, 5], sees [3, 1]"],
     "made larger": ["4 -> mul mul add -> 20; h (4, 5)"],
-    "two states": ["15 -> many -> 10; state 5 state_2 5 state_3 1"],
+    "two states": ["15 -> many -> 10; state 5 state_2 1 state_3 5"],
     "backward from the last": ["5 -> addmm add tanh -> 5; h 5 backward from outside"],
     "features first": ["5 -> clamp lt mm add tanh where -> 5; h 5 state 1"],
     "other weights": ["10 -> clamp lt addmm add tanh where -> 5; h 5 state 1"],
