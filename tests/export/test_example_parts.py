@@ -297,3 +297,44 @@ def test_conditions_on_sizes_are_whole_numbers_and_truths() -> None:
 def test_sizes_of_a_trace_are_told_apart() -> None:
     sizes = [*trace.TRACE_SIZES.values(), *trace._OTHER_SIZES]
     assert len(set(sizes)) == len(sizes) and min(sizes) > 2
+
+
+def test_lengths_come_as_the_module_takes_them_and_only_where_they_are_asked_for() -> None:
+    seen: list[torch.dtype] = []
+
+    class Packs(nn.Module):
+        def forward(self, x: Tensor, n: Tensor) -> Tensor:
+            seen.append(n.dtype)
+            return nn.utils.rnn.pack_padded_sequence(x, n.cpu(), batch_first=True, enforce_sorted=True).data
+
+    given = (X, torch.tensor([6, 2], dtype=torch.int32))
+    example = Example.of(Packs(), given, None, "auto")
+    assert example.lengths == "n" and example.sorted_lengths and Example.of(Packs(), given, None, False).lengths is None
+    example.call(Packs(), [X.double(), torch.tensor([6, 3])])
+    assert seen[-1] == torch.int32
+    assert not Example.of(Takes(), X, None, "auto").sorted_lengths
+
+    class Text(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return ["text"] if x.dim() == 3 else None
+
+    assert refused(lambda: check_runs(Example.of(Text(), X, None, False), Text()), ExportError) == (
+        "Text returns a list without a tensor: let forward return a tensor, or a tuple, list, dict or dataclass of tensors"
+    )
+
+
+def test_states_of_torchs_layers_lie_as_torch_has_them() -> None:
+    lstm = nn.LSTM(3, 4, batch_first=True)
+    start = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+    example = Example.of(lstm, (X, start), None, "auto")
+    assert [own.axes for own in example.inputs] == [
+        ("batch", "time", None),
+        (None, "batch", None),
+        (None, "batch", None),
+    ]
+    said = Example.of(lstm, (X, start), {"hx_0": ("batch", None, None)}, "auto")
+    assert [own.axes for own in said.inputs][1:] == [("batch", None, None), (None, "batch", None)]
+    assert [part().shape for part in Example.of(Takes(), X[:, :1], None, False).in_parts(Takes())] == [(2, 1, 3)] * 3
+    assert [part().shape for part in Example.of(Takes(), X[:, :5], None, False).in_parts(Takes())] == [
+        *((2, 5, 3), (2, 2, 3), (2, 3, 3))
+    ]
