@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from rnncore.export.options import Options
+from rnncore.export.remembering_steps import step_that_remembers
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
@@ -60,6 +61,10 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
     if isinstance(why, RnncoreError) and not isinstance(why, ExportError):
         return  # what was asked for is wrong
     if options.accuracy_data is not None:
+        return
+    remembers = step_that_remembers(model, example, options)
+    if remembers is not None:
+        yield remembers
         return
     module = copied(model).eval()
     try:

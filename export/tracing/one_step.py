@@ -155,9 +155,13 @@ def _starts_from_zeros(own: Input) -> bool:
 
 
 def over_time(
-    step: nn.Module, example: Example, states: Mapping[str, str], output_names: Sequence[str] | None
+    step: nn.Module,
+    example: Example,
+    states: Mapping[str, str],
+    output_names: Sequence[str] | None,
+    kind: type[OverTime] = OverTime,
 ) -> tuple[OverTime, dict[str, Tensor]]:
-    """``step`` as a module over time, and an example of that.
+    """``step`` as a module over time, of that ``kind``, and an example of that.
 
     Raises:
         InputError: ``states`` names what is no input or output, or an input or output has no batch axis.
@@ -185,7 +189,7 @@ def over_time(
 
     own_self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     forward.__signature__ = inspect.Signature([own_self, *parameters])  # type: ignore[attr-defined]
-    made = type(type(step).__name__, (OverTime,), {"forward": forward})
+    made = type(type(step).__name__, (kind,), {"forward": forward})
     pairs = {name: names.index(output) for name, output in states.items()}
     drawn = {
         own.name: torch.stack([own.value.roll(t, _batch(own.axes)) for t in range(_STEPS)], _batch(own.axes) + 1)

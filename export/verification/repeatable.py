@@ -58,6 +58,7 @@ class Remembers(ExportError):
             f"forward moves attribute '{attributes[0]}': called twice on equal inputs, it answers differently; {way_out}"
         )
         self.attributes = tuple(attributes)
+        self.way_out_is_an_argument = begun is None
 
 
 def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> tuple[str, ...]:
