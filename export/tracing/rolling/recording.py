@@ -25,11 +25,11 @@ from rnncore.export.tracing.packing import packing_by, packing_by_torch
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling import known_operators as known
 from rnncore.export.tracing.rolling.cells import CELLS
-from rnncore.export.tracing.rolling.circular_pad import circular
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
 from rnncore.export.tracing.rolling.numbers_read import number_read
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
+from rnncore.export.tracing.rolling.spelled import spelled
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
@@ -92,9 +92,9 @@ class _Calls(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in CELLS:
             return CELLS[name](*args, **(kwargs or {}))
-        padded = circular(func, args, kwargs or {}) if name == "pad" else None
-        if padded is not None:
-            return padded
+        plain = spelled(func, args, kwargs or {})
+        if plain is not None:
+            return plain
         if name in _LISTS and self._full and args[0].dim() == 1 and not args[0].is_floating_point():
             numbers = [entry.item() for entry in args[0]]
             return numbers if name == "tolist" else np.array(numbers)
