@@ -74,9 +74,28 @@ def _begun_later(prober: Prober, groups: Sequence[Group], names: dict[int, str])
             group.minimum, group.outcomes = begin, {n: outcome for n, outcome in outcomes.items() if n >= begin}
             if begin <= group.size and len(group.outcomes) > 1:
                 with suppress(Unfitting):
-                    return _output_shapes(prober, groups, names)
+                    shapes = _output_shapes(prober, groups, names)
+                    _begin_earlier(prober, group, {names[k]: other.size for k, other in enumerate(groups)}, shapes)
+                    return shapes
         group.minimum, group.outcomes = minimum, outcomes
     return None
+
+
+def _begin_earlier(prober: Prober, group: Group, sizes: Mapping[str, int], shapes: Sequence[Sequence[Size]]) -> None:
+    """Lower the least size of the steps as far as ``shapes`` hold there: what was tried may lie far apart."""
+    low, high = 0, group.minimum
+    while high - low > group.multiple:
+        middle = low + (high - low) // (2 * group.multiple) * group.multiple
+        outcome = group.run(prober, middle) if middle % group.multiple == 0 else None
+        given = {**sizes, TIME: middle}
+        if outcome is not None and all(
+            [value_of(size, given) for size in shape] == list(found)
+            for shape, found in zip(shapes, outcome.shapes, strict=True)
+        ):
+            high, group.outcomes[middle] = middle, outcome
+        else:
+            low = middle
+    group.minimum = high
 
 
 def _output_shapes(prober: Prober, groups: Sequence[Group], names: Names) -> tuple[tuple[Size, ...], ...]:

@@ -26,12 +26,12 @@ class Ends(nn.Module):
         return y, y[:, -self._most :]
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
 def test_the_last_steps_have_that_size(most: int, tmp_path: Path) -> None:
     module = Ends(most).eval()
-    model = load(export(module, tmp_path / "model.onnx", torch.randn(2, 6, 3)).path)
+    model = load(export(module, tmp_path / "model.onnx", torch.randn(2, 16, 3)).path)
     assert [spec.shape[1] for spec in model.signature.outputs] == ["time", most]
-    for batch, time in ((1, 3), (4, 17), (2, 64)):
+    for batch, time in ((1, most), (3, most + 1), (4, 17), (2, 64)):
         x = torch.randn(batch, time, 3)
         with torch.no_grad():
             wanted = module(x)
