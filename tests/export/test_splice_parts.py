@@ -332,3 +332,13 @@ def test_each_way_of_calling_has_its_loop(
     batch = placed(own)
     written(batch, steps, own, form)
     assert set(branches_of(batch)) == {"body", "one_row", "one_row body", "rows", "rows body"}, "no lengths, no streams"
+
+
+def test_a_state_that_follows_from_itself_alone_has_a_loop_of_its_own(steps: Mapping[Cell, StepGraph]) -> None:
+    own = call(CELLS["exponents"])
+    for form, lean in (("scan", True), ("loop", True), ("scan", False)):
+        made = placed(own)
+        written(made, steps, own, form, lean=lean)
+        top = [node.op_type for node in made.graph]
+        assert top.count(form.capitalize()) == 2 * lean and ("If" in top) is not lean
+        assert top.count("Exp") == 2 * lean, "of all steps together"
