@@ -207,6 +207,7 @@ NONE = {
     "padded, of an input": f"{DIFFERENCE} e[$R] = Add(d, h)\n y = Pad(e, {{$P}})",
     "padded by the edge": f'{DIFFERENCE} y = Pad<mode = "edge">(d, {{$P}})',
     "padded behind too": f"{DIFFERENCE} y = Pad(d, {{0, 1, 0, 0, 1, 0}})",
+    "padded by axes in order": f"{DIFFERENCE} y = Pad(d, {{$P}}, #0.0, {{0, 1, 2}})",
     "padded by axes": f"{DIFFERENCE} y = Pad(d, {{2, 0}}, #0.0, {{1}})",
     "padded by widths of an input": f"{DIFFERENCE} y = Pad(d, j)",
     "of a batch that nobody knows": f"{FIRST}{CUT} e[,time-2,4] = Neg(c)\n y = Concat<axis = $A>(f, e)",

@@ -91,11 +91,13 @@ def test_what_is_cut_at_the_end() -> None:
 def test_what_the_first_steps_are() -> None:
     x, longer = value("batch", "time", 4), value("batch", "time + 2", 4)
     start, axis = constant([0]), constant([1])
-    assert first_steps(sliced(x, ["batch", 2, 4], start, constant([2]), axis)) == (x, 1, 2)
+    for count in (1, 2, (1 << 31) - 1):
+        assert first_steps(sliced(x, ["batch", count, 4], start, constant([count]), axis)) == (x, 1, count)
     for arguments in (
         (start, constant([-2]), axis),
         (start, constant([0]), axis),
         (start, constant([LAST]), axis),
+        (start, constant([1 << 31]), axis),
         (constant([1]), constant([2]), axis),
         (start, constant([2]), constant([2])),
         (start, constant([2]), axis, constant([2])),

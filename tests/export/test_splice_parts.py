@@ -326,9 +326,10 @@ def test_each_way_of_calling_has_its_loop(
         assert front[:2] == ["Transpose", "Reshape"] and "Flatten" in front, (
             "time first, by a product whose matrix is copied"
         )
-    plain = placed(own, lengths=True)
-    written(plain, steps, own, PLAIN[form], lift=True)
-    assert set(branches_of(plain)) == {"body"}
+    for plain in (PLAIN[form], "portable"):
+        made = placed(own, lengths=True)
+        written(made, steps, own, plain, lift=True)
+        assert set(branches_of(made)) == {"body"}
     batch = placed(own)
     written(batch, steps, own, form)
     assert set(branches_of(batch)) == {"body", "one_row", "one_row body", "rows", "rows body"}, "no lengths, no streams"
