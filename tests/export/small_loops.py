@@ -183,6 +183,15 @@ def written_backward(s: Any, x: Tensor) -> Tensor:
     return out
 
 
+def written_twice(s: Any, x: Tensor) -> Tensor:
+    h, out = zeros(x), x.new_zeros(x.shape[0], x.shape[1], 5)
+    for t in range(x.shape[1]):
+        h = step(s, x[:, t], h)
+        out[:, t] = h
+        out[:, t] = out[:, t] * 2 + 1
+    return out
+
+
 def written_in_parts(s: Any, x: Tensor) -> Tensor:
     """All but the first entry, which stays as it was."""
     h, out = zeros(x), x.new_ones(x.shape[0], x.shape[1] + 1, 5)
@@ -263,7 +272,7 @@ SMALL: dict[str, Run] = {
         *(from_the_end, first_in_front, joined, joined_rows, stacked_last, start_in_front, two_each),
         *(last_only, second_and_first, by_items, items_from_the_end, pieces, pairs, windows, both_ends),
         *(loop_behind_loop, backward_behind_backward, forward_behind_backward, written),
-        *(written_backward, written_in_parts, written_apart, written_wide, wide_in_parts),
+        *(written_backward, written_twice, written_in_parts, written_apart, written_wide, wide_in_parts),
         *(reads_what_it_wrote, reads_two_before, grows_in_front, grows_backward, as_whole_numbers),
     )
 }

@@ -28,6 +28,16 @@ def hidden_first(s: Any, x: Tensor) -> Tensor:
     return torch.stack(out)
 
 
+def turned_rows(s: Any, x: Tensor) -> Tensor:
+    """Two rows for each of the batch, which change places in every step."""
+    z, rows = torch.cat([x, x.flip(1)]), x.shape[0]
+    h, out = z.new_zeros(2 * rows, 5), []
+    for t in range(z.shape[1]):
+        h = step(s, z[:, t], h).reshape(2, rows, 5).flip(0).reshape(2 * rows, 5)
+        out.append(h)
+    return torch.stack(out, 1)
+
+
 def one_number(s: Any, x: Tensor) -> Tensor:
     """A state [batch]."""
     h, out = x.new_zeros(x.shape[0]), []
@@ -174,7 +184,7 @@ def cell_of_torch(s: Any, x: Tensor) -> Tensor:
 STEPS: dict[str, Run] = {
     run.__name__.replace("_", " "): run
     for run in (
-        *(two_ago, hidden_first, one_number, of_ids, with_flags, counted, steps_left, normed, pictures),
+        *(two_ago, hidden_first, turned_rows, one_number, of_ids, with_flags, counted, steps_left, normed, pictures),
         *(joined_in_steps, put_in_places, extremes, learned_start, started_by_inputs, sequence_in_steps),
         *(sequence_after_steps, made_larger, cell_of_torch),
     )

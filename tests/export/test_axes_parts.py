@@ -180,3 +180,23 @@ def test_layers_say_which_axis_is_time_and_counts_along_which_they_count(batch_f
     assert known.inputs[0].axes == (("batch", "time", None) if batch_first else ("time", "batch", None))
     assert known.inputs[1].axes == ("batch", "memory_1") and known.inputs[2].axes == ("batch",)
     assert known.counts == {"counts": "memory_1"}
+
+
+class Sums(nn.Module):
+    """Sums along an axis, of at least three entries along the first."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert len(x) > 2
+        return x.cumsum(self.axis)
+
+
+def test_rows_are_what_may_stand_in_any_order() -> None:
+    x = R(7, 5) * 0.01
+    known = find_axes(Sums(0), Example.of(Sums(0), x[..., None], None, False), None)
+    assert known.inputs[0].axes == ("time", "batch", "x_2"), "steps are counted out, and columns stand apart"
+    with pytest.raises(ExportError, match="answers in another shape, or fails, for a batch of 1"):
+        find_axes(Sums(1), Example.of(Sums(1), x[..., None], None, False), None)

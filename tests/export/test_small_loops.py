@@ -32,6 +32,7 @@ PLANS: dict[str, list[str]] = {
     "grows backward": ["5 -> addmm add tanh -> 5; h 5 backward"],
     "two ago": ["5 -> addmm add tanh -> 5; state 5 state_2_ago 5"],
     "hidden first": ["5 -> mm add tanh -> 5; h 5"],
+    "turned rows": ["5 -> addmm add tanh reshape flip reshape -> 5; h 5"],
     "one number": ["1 -> mul add -> 1; h 1"],
     "of ids": ["5 -> embedding add tanh argmax select gt add -> 6; state 1 state_2 1 wide"],
     "with flags": ["6 -> bitwise_or unsqueeze addmm add tanh where -> 5; h 5 seen 1"],
