@@ -80,10 +80,6 @@ BY_HAND: dict[str, tuple[dict[str, str], list[str]]] = {
     "smooths": ({"loop_layers.0": "loop"}, ["10 -> clamp lt mul add where -> 5; level 5 state 1"]),
     "parallel scan": ({"loop_layers.0": "loop"}, ["8 -> mul add -> 4; state 4"]),
     "ways as rows": ({"loop_layers.0": "loop"}, ["6 -> addmm add tanh -> 6; h 6"]),
-    "both ways": (
-        {"loop_layers.0": "forth", "loop_layers.1": "back"},
-        ["28 -> many -> 7; h 7 c 7", "24 -> many -> 6; h 6 c 6 backward"],
-    ),
     "attends": ({"loop_layers.0": "loop"}, ["1 -> many -> 3; h 6 y 3, sees [3, 6, 5]"]),
     "greedy": (
         {
@@ -94,10 +90,6 @@ BY_HAND: dict[str, tuple[dict[str, str], list[str]]] = {
             "loop_layers.0": "loop",
         },
         ["1 -> many -> 9; state (1, 6) chosen 1, sees [3, 6, 6], sees [3, 6, 6] from outside"],
-    ),
-    "forecasts": (
-        {"loop_layers.0": "loop", "loop_layers.1": "loop.loop_2"},
-        ["12 -> many -> 7; g 3 h 4", "1 -> many -> 1; g 3 h 4 y 1 from outside"],
     ),
     "location sensitive": (
         {"loop_layers.0": "loop"},

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.example import Example, Extent
-from rnncore.export.tracing.other_ways import LEAST_RANGE, _other_side, steps_of_own_way
+from rnncore.export.tracing.operators import Operators
+from rnncore.export.tracing.other_ways import LEAST_RANGE, _other_side, steps_of_own_way, with_other_ways
 from rnncore.export.tracing.size_limits import Guard, SizeLimits
 from rnncore.export.tracing.squeezes import keeping_axes
 
@@ -101,3 +103,22 @@ def test_axes_of_one_row_are_kept(name: str) -> None:
             "squeeze() drops the batch or time axis where it is 1; the file keeps it: "
         )
         assert "test_way_parts.py" in remarks[0] and type(kept).__name__ == "Squeezes"
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 50:
+            return x * 2 if x.shape[1] > 90 else x - 1
+        return x.cumsum(1)
+
+
+def test_ways_behind_ways_are_asked_as_well() -> None:
+    module, at = Branches(), {"batch": 19, "time": 31}
+    axes = {"x": ("batch", "time", None)}
+    example = find_axes(module, Example.of(module, torch.randn(2, 6, 4), axes, False), axes)
+    first = SizeLimits((guard(lambda s: s["time"] <= 50, 50),), reach=3)
+    found = with_other_ways(first, module, Operators([]), example, at, 1000)
+    assert {n for own in found.guards for n in own.numbers} >= {50, 90} and found.reach >= 3
+    assert with_other_ways(first, module, Operators([]), example, {"batch": 19}, 1000) is first
+    plain = SizeLimits()
+    assert with_other_ways(plain, module, Operators([]), example, at, 1000).guards == ()
