@@ -294,6 +294,19 @@ def test_ranges_of_results_of_constants_and_of_dtypes() -> None:
     ranges = ValueRanges({g.ids: (0, 10)}, {g.limits: torch.tensor([3, -7])})
     pair = g.add(aten.max.dim, g.ids, 1)
     assert [ranges.of(g.add(operator.getitem, pair, k)) for k in (0, 1)] == [(0, 10), (0, 2**62)]
+    for target, *more in (
+        *(
+            (aten.min.dim, 1),
+            (aten.topk.default, 1),
+            (aten.sort.default,),
+            (aten.median.dim, 1),
+            (aten.mode.default, 1),
+        ),
+        *((aten.kthvalue.default, 1), (aten.cummax.default, 1), (aten.cummin.default, 1)),
+    ):
+        pair = g.add(target, g.ids, *more)
+        found = [ranges.of(g.add(operator.getitem, pair, k)) for k in (0, 1)]
+        assert found == [(0, 10), (0, 2**62)], target
     parts = g.add(aten.split.Tensor, g.ids, 2)
     assert ranges.of(g.add(operator.getitem, parts, 1)) == (0, 10)
     assert (
