@@ -56,8 +56,7 @@ def _as_concat(states: ContextStates, node: ir.Node) -> None:
     if "reduction" in node.attributes and node.attributes["reduction"].as_string() != "none":
         return  # added to what is there
     cut = places.inputs[0].producer() if places.inputs[0] is not None else None
-    layout = Layout.of(data)
-    if cut is None or cut.op_type != "Slice" or layout is None or layout.time != 0 or steps_more(data, 0) != 0:
+    if cut is None or cut.op_type != "Slice" or steps_more(data, 0) != 0:  # time is the first axis
         return
     every = cut.inputs[0].producer() if cut.inputs[0] is not None else None
     start, step = numbers_of(cut, 1), numbers_of(cut, 4) if len(cut.inputs) > 4 else [1]
