@@ -25,6 +25,7 @@ from rnncore.export.lowering.steps import StepGraph, export_steps
 from rnncore.export.tracing.recorder import Call
 from rnncore.layers import Recurrent
 from tests.export.small_graphs import run
+from tests.export.test_log_sums_parts import Like
 from tests.export.test_step_parts import HIDDEN, INPUT, Clipped, Matrix
 from tests.export.test_step_parts import calls as calls_of
 from tests.tolerances import fixed
@@ -53,6 +54,7 @@ CELLS: dict[str, Cell] = {
     "clipped": Clipped(),
     "matrix": Matrix(m=(2, HIDDEN)),
     "exponents": Stabilised(),
+    "sums": Like("sum"),
 }
 LENGTHS = [6, 0, 3]
 FORMS = ["loop", "scan", "portable", *PLAIN.values(), "fused", FUSED_OR_SCAN]
