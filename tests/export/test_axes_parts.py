@@ -200,3 +200,22 @@ def test_rows_are_what_may_stand_in_any_order() -> None:
     assert known.inputs[0].axes == ("time", "batch", "x_2"), "steps are counted out, and columns stand apart"
     with pytest.raises(ExportError, match="answers in another shape, or fails, for a batch of 1"):
         find_axes(Sums(1), Example.of(Sums(1), x[..., None], None, False), None)
+
+
+class Towers(nn.Module):
+    """Two layers along one sequence, and one along another: what most follow is time."""
+
+    def __init__(self, layers: tuple[int, int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.ModuleList(nn.GRU(4, 3, batch_first=True) for _ in range(n)) for n in layers)
+
+    def forward(self, *given: Tensor) -> list[Tensor]:
+        return [layer(x)[0] for x, layers in zip(given, self.layers, strict=True) for layer in layers]
+
+
+@pytest.mark.parametrize("layers", [(2, 1), (1, 2)])
+def test_time_is_what_most_layers_follow(layers: tuple[int, int]) -> None:
+    module = Towers(layers).eval()
+    known = find_axes(module, Example.of(module, (R(3, 5, 4), R(3, 7, 4)), None, False), None)
+    assert [own.axes[0] for own in known.inputs] == ["batch", "batch"]
+    assert [own.axes[1] == "time" for own in known.inputs] == [count == 2 for count in layers]
