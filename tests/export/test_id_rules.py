@@ -137,7 +137,7 @@ def test_what_counts_from_the_end_as_torch_does_needs_no_check(target: str, chec
     table, ids = g.add(aten.new_zeros.default, g.x, [9, 4]), g.add(aten.sub.Tensor, g.ids, g.add(aten.mul.Tensor, g.ids, g.ids))
     packet, _, overload = target.partition(".")
     look = getattr(getattr(aten, packet), overload)
-    g.add(look, table, [ids] if packet == "index" else ids)
+    g.add(look, *((g.limits, [ids]) if packet == "index" else (table, ids)))
     before = len(g.program.graph.nodes)
     limit_ids(g.program, 2)
     assert (len(g.program.graph.nodes) > before) is checked
