@@ -134,7 +134,10 @@ def test_every_look_up_has_its_say() -> None:
 @pytest.mark.parametrize(("target", "checked"), [("index.Tensor", False), ("embedding.default", True)])
 def test_what_counts_from_the_end_as_torch_does_needs_no_check(target: str, checked: bool) -> None:
     g = FakeGraph()
-    table, ids = g.add(aten.new_zeros.default, g.x, [9, 4]), g.add(aten.sub.Tensor, g.ids, g.add(aten.mul.Tensor, g.ids, g.ids))
+    table, ids = (
+        g.add(aten.new_zeros.default, g.x, [9, 4]),
+        g.add(aten.sub.Tensor, g.ids, g.add(aten.mul.Tensor, g.ids, g.ids)),
+    )
     packet, _, overload = target.partition(".")
     look = getattr(getattr(aten, packet), overload)
     g.add(look, *((g.limits, [ids]) if packet == "index" else (table, ids)))
