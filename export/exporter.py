@@ -75,8 +75,8 @@ def export(
         model: any module that calls recurrent layers.
         path: file to write; its folder must exist.  Nothing is written unless everything succeeds.  A link is followed, and
             the file keeps its mode.
-        example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``, of any sizes; the file
-            takes a ``PackedSequence`` as rows and lengths.  Values tell the range of ids and the spread of floats to verify.
+        example: a tensor, a tuple of positional or a dict of keyword arguments of ``model.forward``, of any sizes (of a
+            ``PackedSequence`` the file takes rows and lengths).  Values tell the range of ids and the spread of floats.
         form: "loop" (ONNX ``Loop``), "scan" (ONNX ``Scan``), "fused" (ONNX ``RNN``, ``GRU``, ``LSTM``: fastest at small
             sizes; only for cells that those operators compute exactly, an error for others), "portable" (a plain ``Scan``
             that onnxruntime, OpenVINO, onnx.reference and tract all run), or "auto": for each layer what ``target`` runs
@@ -101,10 +101,9 @@ def export(
         external_data: True: weights go to a second file beside it: ``path`` with a hash of them and ".data" behind it; arrays of
             less than 1 KiB stay inside.  False: never; None: when they are more than one ONNX file holds, 1.9 GB.  Exporting to
             the same path again exchanges both as one, and then removes the second file of before.
-        states: inputs that are states, each with the name of the output that it becomes, such as ``{"h": "output_1"}``;
-            ``{}`` for none.  By default those are found that recurrent layers start from and end with, and those of a
-            module of one step (no time axis) that are zeros in the example and come back in their shape.  A state is no
-            input of the file's ``run``: it starts from zeros, and streams carry it.
+        states: inputs that are states, each with the output that it becomes, such as ``{"h": "output_1"}``; ``{}`` for none.
+            By default those that recurrent layers start from and end with, and those of a module of one step that are zeros
+            in the example and come back in their shape.  ``run`` starts them from zeros, and streams carry them.
         branches: False: each layer of form "loop" or "scan" is one loop and no ``If``, for who reads the file or runs it on
             what has none; with ``lengths=False`` it is without masks, too.  The same answers, slower: by default a layer
             stands there once for each way of calling (one step, one row, many rows, rows of several lengths).
@@ -117,9 +116,8 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
-    model, example, accuracy_data = map(
-        brought_here, (*without_packing(in_python(model, example), example), accuracy_data)
-    )
+    model = in_python(model, example)
+    model, example, accuracy_data = map(brought_here, (*without_packing(model, example), accuracy_data))
     options = Options(
         form=form,
         streaming=streaming,
