@@ -65,3 +65,7 @@ def test_a_call_back_is_seen() -> None:
     trip = Trip()
     trip.calls |= {("a.py", "b.py"): {"f"}, ("b.py", "a.py"): {"g"}, ("b.py", "c.py"): {"h"}}
     assert trip.both_ways() == ["a.py -> ['f'], back -> ['g'] of b.py"]
+
+
+def test_an_export_is_read_in_one_file_of_250_lines() -> None:
+    assert len((ROOT / "export" / "exporter.py").read_text(encoding="utf-8").splitlines()) <= 250
