@@ -5,12 +5,10 @@ onnxruntime finds none of these by itself: it does not know which sizes of two v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.replace import put_in_place
 
 _LARGE = {ir.DataType.FLOAT: 17.0, ir.DataType.FLOAT16: 9.0}
@@ -23,7 +21,7 @@ def copy_sizes(graph: ir.Graph) -> None:
     for node in [n for n in graph if n.op_type == "Reshape" and not n.domain and "allowzero" not in n.attributes]:
         value, target = node.inputs
         asked = _sizes(target)
-        own = _dims(value)
+        own = _known(value)
         if asked is None or not any(isinstance(size, str) for size in asked):
             continue
         copied = [
@@ -40,13 +38,13 @@ def multiply_unreshaped(graph: ir.Graph) -> None:
         flat, matrix = node.inputs
         before = flat.producer() if flat is not None else None
         behind = [user for user, _ in node.outputs[0].uses()]
-        if before is None or before.op_type != "Reshape" or len(_dims(flat)) != 2 or len(_dims(matrix)) != 2:
+        if before is None or before.op_type != "Reshape" or len(_known(flat)) != 2 or len(_known(matrix)) != 2:
             continue
         x = before.inputs[0]
-        width, columns = _dims(matrix)
-        if len(_dims(x)) < 3 or _dims(x)[-1] != width or not isinstance(width, int) or not isinstance(columns, int):
+        width, columns = _known(matrix)
+        if len(_known(x)) < 3 or _known(x)[-1] != width or not isinstance(width, int) or not isinstance(columns, int):
             continue
-        back = [n for n in behind if n.op_type == "Reshape" and _sizes(n.inputs[1]) == [*_dims(x)[:-1], columns]]
+        back = [n for n in behind if n.op_type == "Reshape" and _sizes(n.inputs[1]) == [*_known(x)[:-1], columns]]
         if not back or node.outputs[0].is_graph_output():
             continue
         product = ir.Node("", "MatMul", [x, matrix], num_outputs=1, name=f"{node.name}/any_rank")
@@ -77,11 +75,9 @@ def leave_large_to_softplus(graph: ir.Graph) -> None:
             node.graph.remove(node, safe=True)
 
 
-def _dims(value: ir.Value | None) -> list[int | str]:
-    """Sizes, names of those that are free; empty if nobody knows them all."""
-    if value is None or value.shape is None:
-        return []
-    dims = [d if isinstance(d, int) else d.value for d in value.shape]
+def _known(value: ir.Value | None) -> list[int | str]:
+    """The sizes of ``value``; nothing if one of them is not known."""
+    dims = dims_of(value)
     return [] if None in dims else [d for d in dims if d is not None]
 
 
@@ -90,16 +86,13 @@ def _sizes(target: ir.Value | None) -> list[int | str] | None:
     node = target.producer() if target is not None else None
     if target is None or node is None:
         tensor = None if target is None else ir.convenience.get_const_tensor(target)
-        return None if tensor is None else _positive(tensor.numpy().ravel().tolist())
+        sizes = None if tensor is None else tensor.numpy().ravel().tolist()
+        return sizes if sizes is not None and all(size > 0 for size in sizes) else None
     if node.op_type == "Concat":
         parts = [_sizes(part) for part in node.inputs]
         return None if None in parts else [size for part in parts if part is not None for size in part]
     if node.op_type == "Shape":
-        dims = _dims(node.inputs[0])
+        dims = _known(node.inputs[0])
         start, end = (node.attributes[name].as_int() if name in node.attributes else None for name in ("start", "end"))
         return dims[start:end] or None
     return None
-
-
-def _positive(sizes: Sequence[int]) -> list[int | str] | None:
-    return list(sizes) if all(size > 0 for size in np.asarray(sizes)) else None

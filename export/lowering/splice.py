@@ -13,6 +13,7 @@ import torch
 from rnncore.cells import Cell
 from rnncore.cells.base import state_shape
 from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.forms import PLAIN, Extent, write_recurrence
 from rnncore.export.lowering.portable import emit_portable
@@ -21,7 +22,7 @@ from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.steps import StepGraph
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
 from rnncore.export.tracing.rolling.cell import RolledCell
-from rnncore.export.tracing.rows import dims_of, inner_calls, rows_of_each, starts_anew
+from rnncore.export.tracing.rows import inner_calls, rows_of_each, starts_anew
 from rnncore.runtime.format.signature import BATCH, StateSpec
 
 

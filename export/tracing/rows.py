@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call, StreamingLayerCall
 from rnncore.runtime.format.axes import BATCH, TIME
@@ -45,10 +46,3 @@ def starts_anew(node: ir.Node, call: Call | StreamingLayerCall) -> bool:
         return True
     sizes = call.cell.state_sizes if isinstance(call, Call) else ()
     return all(always_zero(state) for state in list(node.inputs[_FIRST_STATE:])[: len(sizes)])
-
-
-def dims_of(value: ir.Value | None) -> list[int | str | None]:
-    """The sizes of ``value``; nothing if torch lost them."""
-    if value is None or value.shape is None:
-        return []
-    return [d if isinstance(d, int) else d.value for d in value.shape]

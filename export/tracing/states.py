@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.zero_values import MOVES
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -35,14 +36,14 @@ def find_states(graph: ir.Graph, given: Mapping[str, str] | None, lengths: str |
     if given is not None:
         _check(given, inputs, outputs)
         return dict(given)
-    starts = {name: _starts(value) for name, value in inputs.items() if TIME not in _dims(value)}
+    starts = {name: _starts(value) for name, value in inputs.items() if TIME not in dims_of(value)}
     found: dict[str, str] = {}
     for name, ends in starts.items():
         fits = [
             other
             for other, value in outputs.items()
             if ends
-            and _dims(value) == _dims(inputs[name])
+            and dims_of(value) == dims_of(inputs[name])
             and value.dtype == inputs[name].dtype
             and _ends(value) == ends
         ]
@@ -57,7 +58,7 @@ def states_of(graph: ir.Graph, pairs: Mapping[str, str]) -> list[StateSpec]:
     states = []
     for name, output in pairs.items():
         value = inputs[name]
-        shape = tuple(d if isinstance(d, int) else str(d) for d in _dims(value))
+        shape = tuple(d if isinstance(d, int) else str(d) for d in dims_of(value))
         assert value.dtype is not None
         size = int(np.prod([d for d in shape if isinstance(d, int)]))
         plain = len(shape) == 2 and shape[0] == BATCH
@@ -103,7 +104,7 @@ def _check(given: Mapping[str, str], inputs: Mapping[str, ir.Value], outputs: Ma
                 f"states={{{name!r}: {output!r}}} pairs an input with an output; the inputs are {list(inputs)}, the outputs "
                 f"{list(outputs)}"
             )
-        goes, comes = _dims(inputs[name]), _dims(outputs[output])
+        goes, comes = dims_of(inputs[name]), dims_of(outputs[output])
         if goes != comes or BATCH not in goes or TIME in goes:
             raise InputError(
                 f"states={{{name!r}: {output!r}}}: {name!r} is {goes}, {output!r} is {comes}, expected equal shapes with a "
@@ -111,12 +112,6 @@ def _check(given: Mapping[str, str], inputs: Mapping[str, ir.Value], outputs: Ma
             )
     if len(set(given.values())) < len(given):
         raise InputError(f"states={dict(given)} uses one output twice")
-
-
-def _dims(value: ir.Value | None) -> list[int | str | None]:
-    if value is None or value.shape is None:
-        return []
-    return [d if isinstance(d, int) else d.value for d in value.shape]
 
 
 def _starts(value: ir.Value) -> Ends:
@@ -208,7 +203,7 @@ def evaluated(model: ir.Model, values: Sequence[ir.Value | None], steps: int = 3
     fed = {}
     for value in list(graph.inputs):
         if value in needed:
-            shape = [d if isinstance(d, int) else {BATCH: 2, TIME: steps}.get(str(d), 3) for d in _dims(value)]
+            shape = [d if isinstance(d, int) else {BATCH: 2, TIME: steps}.get(str(d), 3) for d in dims_of(value)]
             assert value.dtype is not None
             fed[str(value.name)] = np.zeros(shape, value.dtype.numpy())
         else:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from math import lcm
 
-import onnx_ir as ir
-
+from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, STATE_IN, STATE_OUT, Call, StreamingLayerCall
 from rnncore.export.tracing.rows import inner_calls, rows_of_each, starts_anew
@@ -38,7 +37,7 @@ def why_not_causal(traced: Trace) -> str:
         name = node.attributes["call"].as_string()
         if name in inner:
             continue
-        dims = _dims(node.inputs[0])
+        dims = dims_of(node.inputs[0])
         loop = node.op_type == OP_TYPE
         own_rows = rows_of_each(dims) is not None if loop else dims[:1] == [BATCH]
         if not own_rows and (starts_anew(node, calls[name]) if loop else not calls[name].given_state):
@@ -46,7 +45,7 @@ def why_not_causal(traced: Trace) -> str:
         if not _follows_time(dims[1:2]):
             because = f" ({'; '.join(traced.time_operators[:2])})" if traced.time_operators else ""
             return f"layer '{name}' runs over {dims[1]} steps, not over the time steps of the inputs{because}"
-    if not any(TIME in _dims(value) for value in traced.model.graph.inputs):
+    if not any(TIME in dims_of(value) for value in traced.model.graph.inputs):
         return "no input has a time axis (of one step, say which inputs are states: states={'h': 'output_1'})"
     return _why_no_strides(traced)
 
@@ -84,12 +83,6 @@ def _why_no_strides(traced: Trace) -> str:
 def _follows_time(sizes: list[int | str | None]) -> bool:
     """Whether the size of an axis is that of time, or a function of it alone."""
     return bool(sizes) and isinstance(sizes[0], str) and set(re.findall(r"[A-Za-z_]\w*\b(?!\()", sizes[0])) == {TIME}
-
-
-def _dims(value: ir.Value | None) -> list[int | str | None]:
-    if value is None or value.shape is None:
-        return []
-    return [d if isinstance(d, int) else d.value for d in value.shape]
 
 
 def why_chunks_differ(traced: Trace, case: Case, most: int = 3) -> str:
