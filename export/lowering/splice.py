@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -88,9 +87,7 @@ def splice(
         each = rows_of_each(dims_of(z)) or 1
         ports = _lift(graph, call, dtype, each) if lift and free else []
         if ports:
-            recurrence.states = [
-                _as_rows(builder, port, call.cell.state_sizes, k, each) for k, (port, _) in enumerate(ports)
-            ]
+            recurrence.states = [_as_rows(builder, port, each) for port, _ in ports]
             lifted.extend(port[1] for port in ports)
         # Named free axes are equal where their names are, so one extent serves all layers over the axis.
         axes = (
@@ -121,12 +118,9 @@ def splice(
     return lifted
 
 
-def _as_rows(builder: Builder, port: ir.Value, sizes: Mapping[str, Any], number: int, each: int) -> ir.Value:
+def _as_rows(builder: Builder, port: ir.Value, each: int) -> ir.Value:
     """A state [batch, each, ...] as [batch * each, ...], as the layer has its rows."""
-    if each == 1:
-        return port
-    shape = state_shape(list(sizes.values())[number])
-    return builder.op("Reshape", port, builder.constant([-1, *shape]))
+    return port if each == 1 else builder.op("Reshape", port, builder.constant([-1, *dims_of(port)[2:]]))
 
 
 def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType, each: int) -> list[tuple[ir.Value, StateSpec]]:
