@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.errors import (
@@ -29,10 +30,11 @@ from rnncore.runtime.format.reading import Stamp, read_file
 from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
 from rnncore.runtime.format.structure import Structure
 from rnncore.runtime.origin import Options, Origin, logger
+from rnncore.runtime.session.one_step import may_have_one_step, open_one_step
 from rnncore.runtime.session.opening import Graph, graph_values, open_session
-from rnncore.runtime.session.providers import CPU
+from rnncore.runtime.session.providers import on_cpu_only
 from rnncore.runtime.session.row_sharing import RowSharing, rows_are_independent
-from rnncore.runtime.session.session import Engine
+from rnncore.runtime.session.session import Engine, Opener
 from rnncore.runtime.session.threads import check_threads
 from rnncore.runtime.signing import check_signature, check_signed_weights, read_signature
 from rnncore.runtime.tensors.graph_contract import graph_problems, signature_problems
@@ -121,7 +123,7 @@ def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = N
         session,
         layout,
         fingerprint,
-        lambda: _reopened(origin, fingerprint, shared_out),
+        _opener(origin, fingerprint, shared_out),
         options.max_batch_steps,
         sharing,
     )
@@ -157,7 +159,7 @@ def _open_foreign(data: bytes, origin: Origin, foreign: Foreign, signed: Mapping
     signature, adapter = read_graph(session, foreign)
     layout = Layout.of(signature, options.max_steps, adapter)
     fingerprint = fingerprint_as_loaded(of_file, signature, adapter)
-    engine = Engine(session, layout, fingerprint, lambda: _reopened(origin, of_file), options.max_batch_steps)
+    engine = Engine(session, layout, fingerprint, _opener(origin, of_file), options.max_batch_steps)
     return LoadedFile(engine, {}, {}, fingerprint, of_file, origin)
 
 
@@ -193,28 +195,47 @@ def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Map
     return Graph(data, weights, structure.nested, structure.foldable)
 
 
-def _session(graph: Graph, options: Options, shared_out: bool = False) -> InferenceSession:
+def _session(
+    graph: Graph, options: Options, shared_out: bool = False, sizes: Mapping[str, int] = MappingProxyType({})
+) -> InferenceSession:
     # Threads that each run over some of the rows do better without those of onnxruntime, which they would wait for: half as
     # fast again for 16 rows of 256 units.
     threads = 1 if shared_out else options.threads
-    return open_session(graph, threads=threads, arena=options.arena, providers=options.providers)
+    return open_session(graph, threads=threads, arena=options.arena, providers=options.providers, sizes=sizes)
 
 
 def _row_sharing(report: dict[str, Any], options: Options) -> RowSharing | None:
     """Threads for the rows of a batch, if the caller allows several and the file's rows were seen to be independent."""
-    threads, alone = options.threads, [name for name, _ in options.providers] == [CPU]
-    if threads is None or threads < 2 or not alone or not rows_are_independent(report):
+    threads = options.threads
+    if threads is None or threads < 2 or not on_cpu_only(options.providers) or not rows_are_independent(report):
         return None
     return RowSharing(threads)
 
 
-def _reopened(origin: Origin, fingerprint: str, shared_out: bool = False) -> InferenceSession:
-    """A session for a forked child."""
-    check_threads(origin.options.threads)
-    data = read_again(origin, fingerprint)
-    session = _session(_graph(data, metadata_of(data), origin), origin.options, shared_out)
-    logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
-    return session
+def _opener(origin: Origin, fingerprint: str, shared_out: bool = False) -> Opener:
+    """Opens the sessions of a model that was loaded from ``origin``, when they are needed."""
+    options = origin.options
+
+    def again() -> InferenceSession:
+        """A session for a forked child."""
+        check_threads(options.threads)
+        data = read_again(origin, fingerprint)
+        session = _session(_graph(data, metadata_of(data), origin), options, shared_out)
+        logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
+        return session
+
+    def one_step(layout: Layout, whole: InferenceSession) -> InferenceSession | None:
+        """That for one step, where it is worth having and the file is still there."""
+        if not may_have_one_step(layout) or not on_cpu_only(options.providers):
+            return None
+        try:
+            data = read_again(origin, fingerprint)
+            graph = _graph(data, metadata_of(data), origin)
+        except ModelFileError:
+            return None
+        return open_one_step(layout, graph, lambda own, sizes: _session(own, options, shared_out, sizes), whole)
+
+    return Opener(again, one_step)
 
 
 def _check_format_version(metadata: dict[str, str]) -> None:

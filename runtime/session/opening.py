@@ -8,13 +8,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.session.cpu_features import suit_processor
 from rnncore.runtime.session.failures import of_runtime, readable
-from rnncore.runtime.session.providers import CPU, Provider, check_started
+from rnncore.runtime.session.providers import CPU, Provider, check_started, on_cpu_only
 from rnncore.runtime.session.threads import check_threads, share_threads
 from rnncore.runtime.tensors.graph_contract import GraphValue
 
@@ -40,9 +41,16 @@ class Graph:
 
 
 def open_session(
-    graph: Graph, *, threads: int | None, arena: bool, providers: Sequence[Provider] = ((CPU, {}),)
+    graph: Graph,
+    *,
+    threads: int | None,
+    arena: bool,
+    providers: Sequence[Provider] = ((CPU, {}),),
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> onnxruntime.InferenceSession:
     """A session over the bytes of a model, with threads of its own or, for None, those that models share.
+
+    sizes: of named axes, for which alone the session is.
 
     Raises ModelFileError when onnxruntime does not accept the model, InputError when a provider cannot start.
     """
@@ -66,6 +74,8 @@ def open_session(
     suit_processor(options)
     # These bytes were checked as an ONNX model.  onnxruntime takes them for its own format if they happen to look like that.
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    for name, size in sizes.items():
+        options.add_free_dimension_override_by_name(name, size)
     left_out = [] if graph.foldable else ["ConstantFolding"]
     try:
         with _weights(graph, options):
@@ -79,7 +89,7 @@ def open_session(
             f"onnxruntime {onnxruntime.__version__} does not accept the model: {readable(error)}"
         ) from error
     check_started(session, providers)
-    if all(name == CPU for name, _ in providers):
+    if on_cpu_only(providers):
         _forget_bytes(session)
     _give_back_memory()
     return session

@@ -43,6 +43,11 @@ def read_providers(providers: Providers | None) -> tuple[Provider, ...]:
     return tuple((found | {CPU: found.get(CPU, {})}).items())
 
 
+def on_cpu_only(providers: Sequence[Provider]) -> bool:
+    """Whether nothing but the CPU computes."""
+    return all(name == CPU for name, _ in providers)
+
+
 def check_started(session: onnxruntime.InferenceSession, providers: Sequence[Provider]) -> None:
     """Raise InputError if a provider that was asked for does not take part.
 

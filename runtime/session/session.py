@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,21 @@ if TYPE_CHECKING:
 _MOST_KEPT = 256  # rows of initial states that are kept for the next calls, which often have as many
 
 
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens sessions of a model from where it came from.
+
+    again: the whole one.  one_step: that for one step of one sequence, which gives the bits of the whole one it is handed.
+    """
+
+    again: Callable[[], onnxruntime.InferenceSession]
+    one_step: Callable[[Layout, onnxruntime.InferenceSession], onnxruntime.InferenceSession | None]
+
+
 class Engine:
     """A session with its layout.  Immutable, and safe to call from many threads at once.
 
-    reopen: makes the session anew in a forked child, which cannot use the one it inherited.
+    opener: makes the session anew in a forked child, which cannot use the one it inherited, and that for one step.
     max_batch_steps: rows times steps of one run of the graph, at most; a larger call is several runs.
     sharing: threads that rows of a large call are shared out to; None where rows are not known to be independent.
     """
@@ -39,8 +51,9 @@ class Engine:
         "_full",
         "_lock",
         "_max_batch_steps",
+        "_one_step",
+        "_opener",
         "_outputs",
-        "_reopen",
         "_session",
         "_sharing",
         "_starts",
@@ -55,12 +68,13 @@ class Engine:
         session: onnxruntime.InferenceSession,
         layout: Layout,
         fingerprint: str,
-        reopen: Callable[[], onnxruntime.InferenceSession],
+        opener: Opener,
         max_batch_steps: int | None = None,
         sharing: RowSharing | None = None,
     ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
-        self._reopen = reopen
+        self._opener = opener
+        self._one_step: tuple[onnxruntime.InferenceSession | None] | None = None  # None until it is asked for
         self._max_batch_steps = max_batch_steps
         self._sharing = sharing
         self._lock = threading.Lock()
@@ -87,14 +101,24 @@ class Engine:
         if session is None:
             with self._lock:
                 if self._session is None:
-                    self._session = self._reopen()
+                    self._session = self._opener.again()
                 session = self._session
         return session
+
+    def one_step_session(self) -> onnxruntime.InferenceSession | None:
+        """That for one step of one sequence, with fewer inputs, made when first asked for; None if there is none."""
+        if self._one_step is None:
+            whole = self.session
+            with self._lock:
+                if self._one_step is None:
+                    self._one_step = (self._opener.one_step(self.layout, whole),)
+        return self._one_step[0]
 
     def after_process_fork(self) -> None:
         """Forget the session of the parent process."""
         abandon(self._session)
-        self._session = None
+        abandon(self._one_step)
+        self._session = self._one_step = None
         self._lock = threading.Lock()
 
     def call(

@@ -15,13 +15,17 @@ from rnncore.runtime.arrays import Array
 from rnncore.runtime.session.failures import enough_memory, of_runtime, run_error
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.state_rows import StateSet
+from rnncore.runtime.tensors.specs import Layout
 from rnncore.runtime.tensors.validation import within
 
 if TYPE_CHECKING:
-    from onnxruntime import IOBinding
+    from onnxruntime import InferenceSession, IOBinding
 
 FastStep = tuple[np.dtype[Any], tuple[int, ...], Array, Any, tuple[Any, Any], Array, tuple[int, int] | None]
 """What :attr:`Step.one` holds."""
+
+_Call = tuple[Any, tuple[Any, Any]]
+"""What runs a prepared binding, and its arguments for each direction of the ping-pong."""
 
 
 class Binding:
@@ -55,11 +59,10 @@ class Binding:
             outputs = {slot.name: np.zeros(slot.full_shape(1, 1), slot.dtype) for slot in layout.outputs}
             if layout.adapter is not None and layout.adapter.chunks:
                 whole = {name: layout.adapter.with_context(name, array) for name, array in inputs.items()}
-                pair = (self._bind(0, whole, outputs, 1), self._bind(1, whole, outputs, 1))
-                self._step = ChunkStep(self._engine, whole, outputs, pair, self._sets)
+                call = self._call_of_one(whole, outputs)
+                self._step = ChunkStep(layout, whole, outputs, call, self._sets)
             else:
-                pair = (self._bind(0, inputs, outputs, 1), self._bind(1, inputs, outputs, 1))
-                self._step = Step(self._engine, inputs, outputs, pair)
+                self._step = Step(layout, inputs, outputs, self._call_of_one(inputs, outputs))
         return self._step
 
     def run_chunk(self, now: int, items: dict[str, Array], steps: int) -> list[Array]:
@@ -72,18 +75,32 @@ class Binding:
             slot.name: result.reshape(slot.full_shape(1, steps))
             for slot, result in zip(layout.outputs, results, strict=True)
         }
-        binding = self._bind(now, inputs, outputs, steps)
+        session = self._engine.session
+        binding = self._bind(session, now, inputs, outputs, steps)
+        self._bind_constants(binding, steps)
         try:
-            self._engine.session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except Exception as error:
             if not of_runtime(error):
                 raise
             raise run_error(error) from error
         return results
 
-    def _bind(self, now: int, inputs: dict[str, Array], outputs: dict[str, Array], steps: int) -> IOBinding:
+    def _call_of_one(self, inputs: dict[str, Array], outputs: dict[str, Array]) -> _Call:
+        """What runs one step in these buffers, from either set of states."""
+        one = self._engine.one_step_session()
+        session = self._engine.session if one is None else one
+        pair = (self._bind(session, 0, inputs, outputs, 1), self._bind(session, 1, inputs, outputs, 1))
+        if one is None:
+            for binding in pair:
+                self._bind_constants(binding, 1)
+        return _bare_call(session, pair)
+
+    def _bind(
+        self, session: InferenceSession, now: int, inputs: dict[str, Array], outputs: dict[str, Array], steps: int
+    ) -> IOBinding:
         layout = self._engine.layout
-        binding = self._engine.session.io_binding()
+        binding = session.io_binding()
         if layout.adapter is not None:
             inputs = {**layout.adapter.bound(inputs, steps), **layout.adapter.constants}
             outputs = layout.adapter.bound(outputs, steps)
@@ -91,19 +108,23 @@ class Binding:
             binding.bind_ortvalue_input(name, self._wrap(array))
         for name, array in outputs.items():
             binding.bind_ortvalue_output(name, self._wrap(array))
-        if layout.lengths is not None:
-            length = self._lengths[min(steps, 2) - 1]
-            length[0] = steps
-            binding.bind_ortvalue_input(layout.lengths, self._wrap(length))
-        if layout.signature.pick is not None:  # nobody asks: see Pick
-            if steps > 1:
-                self._asked[1] = np.zeros((1, steps, 1), np.int64)
-            binding.bind_ortvalue_input(layout.signature.pick.at, self._wrap(self._asked[min(steps, 2) - 1]))
         # A context is a state that the graph does not know of; it has no value here.
         for state, old, new in zip(layout.states, self._values[now], self._values[1 - now], strict=False):
             binding.bind_ortvalue_input(state.name, old)
             binding.bind_ortvalue_output(state.output, new)
         return binding
+
+    def _bind_constants(self, binding: IOBinding, steps: int) -> None:
+        """The inputs that only say how many steps there are, and that nobody asks for some numbers (see Pick)."""
+        layout = self._engine.layout
+        if layout.lengths is not None:
+            length = self._lengths[min(steps, 2) - 1]
+            length[0] = steps
+            binding.bind_ortvalue_input(layout.lengths, self._wrap(length))
+        if layout.signature.pick is not None:
+            if steps > 1:
+                self._asked[1] = np.zeros((1, steps, 1), np.int64)
+            binding.bind_ortvalue_input(layout.signature.pick.at, self._wrap(self._asked[min(steps, 2) - 1]))
 
 
 class Step:
@@ -117,17 +138,14 @@ class Step:
 
     __slots__ = ("_inputs", "_outputs", "_pair", "_run", "one")
 
-    def __init__(
-        self, engine: Engine, inputs: dict[str, Array], outputs: dict[str, Array], pair: tuple[IOBinding, IOBinding]
-    ) -> None:
-        layout = engine.layout
+    def __init__(self, layout: Layout, inputs: dict[str, Array], outputs: dict[str, Array], call: _Call) -> None:
         shapes = {slot.name: slot.item_full_shape(1) for slot in layout.inputs + layout.outputs}
         self._inputs = tuple(
             (inputs[slot.name].reshape(shapes[slot.name]), shapes[slot.name], slot.dtype, slot.bounds)
             for slot in layout.inputs
         )
         self._outputs = tuple(outputs[slot.name].reshape(shapes[slot.name]) for slot in layout.outputs)
-        self._run, self._pair = _bare_call(engine, pair)
+        self._run, self._pair = call
         self.one: FastStep | None = None
         if len(self._inputs) == len(self._outputs) == 1:
             buffer, shape, dtype, bounds = self._inputs[0]
@@ -159,13 +177,12 @@ class Step:
         return [output.copy() for output in self._outputs]
 
 
-def _bare_call(engine: Engine, pair: tuple[IOBinding, IOBinding]) -> tuple[Any, tuple[Any, Any]]:
+def _bare_call(session: InferenceSession, pair: tuple[IOBinding, IOBinding]) -> _Call:
     """``session.run_with_iobinding`` and its arguments for each direction.
 
     That method only takes two attributes and calls what they hold, which here costs as much as all the checks of a push.
     Where they are to be found is no promise of onnxruntime's: without them, it is called itself.
     """
-    session = engine.session
     bare = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
     inner = [getattr(binding, "_iobinding", None) for binding in pair]
     if bare is None or None in inner:
@@ -183,16 +200,16 @@ class ChunkStep(Step):
 
     def __init__(
         self,
-        engine: Engine,
+        layout: Layout,
         whole: dict[str, Array],
         outputs: dict[str, Array],
-        pair: tuple[IOBinding, IOBinding],
+        call: _Call,
         sets: tuple[StateSet, StateSet],
     ) -> None:
-        adapter = engine.layout.adapter
+        adapter = layout.adapter
         assert adapter is not None
         sizes = {context.input: context.size for context in adapter.contexts}
-        super().__init__(engine, {name: array[:, sizes.get(name, 0) :] for name, array in whole.items()}, outputs, pair)
+        super().__init__(layout, {name: array[:, sizes.get(name, 0) :] for name, array in whole.items()}, outputs, call)
         self.one = None  # there is more to do than run
         # For each set of states the kept samples, where they go before a run, and where they are after it.
         states = range(len(adapter.states), len(adapter.states) + len(adapter.contexts))

@@ -306,8 +306,8 @@ def test_without_the_inner_call_of_onnxruntime_the_outer_one_is_taken() -> None:
     bare = getattr(io_binding, "_bare_call")  # noqa: B009 - how a promise that nobody made is taken back
     named = [SimpleNamespace(_iobinding=name) for name in ("a", "b")]
     nameless = [SimpleNamespace(), SimpleNamespace(_iobinding="b")]
-    with_inner = SimpleNamespace(session=SimpleNamespace(_sess=inner, run_with_iobinding=outer))
-    without = SimpleNamespace(session=SimpleNamespace(run_with_iobinding=outer))
+    with_inner = SimpleNamespace(_sess=inner, run_with_iobinding=outer)
+    without = SimpleNamespace(run_with_iobinding=outer)
     assert bare(with_inner, named) == (inner.run_with_iobinding, (("a", None), ("b", None)))
     for session, pair in ((without, named), (with_inner, nameless)):
         assert bare(session, pair) == (outer, ((pair[0],), (pair[1],)))
