@@ -6,7 +6,7 @@ and a push that fails has not touched the state it started from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,10 +136,11 @@ class Step:
         caches full of weights.
     """
 
-    __slots__ = ("_inputs", "_outputs", "_pair", "_run", "one")
+    __slots__ = ("_inputs", "_names", "_outputs", "_pair", "_run", "one")
 
     def __init__(self, layout: Layout, inputs: dict[str, Array], outputs: dict[str, Array], call: _Call) -> None:
         shapes = {slot.name: slot.item_full_shape(1) for slot in layout.inputs + layout.outputs}
+        self._names = [slot.name for slot in layout.inputs]
         self._inputs = tuple(
             (inputs[slot.name].reshape(shapes[slot.name]), shapes[slot.name], slot.dtype, slot.bounds)
             for slot in layout.inputs
@@ -151,6 +152,13 @@ class Step:
             buffer, shape, dtype, bounds = self._inputs[0]
             if bounds is None or buffer.size == 1:
                 self.one = (dtype, shape, buffer, self._run, self._pair, self._outputs[0], bounds)
+
+    def ordered(self, chunks: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Any]:
+        """Arguments by position and by name in the order of the inputs; none if that takes a closer look."""
+        rest = self._names[len(chunks) :]
+        if len(rest) != len(named) or not all([name in named for name in rest]):
+            return ()
+        return (*chunks, *[named[name] for name in rest])
 
     def take(self, chunks: Sequence[Any]) -> bool:
         """Copy chunks that need no conversion into the buffers; False if there is anything to convert or to refuse."""

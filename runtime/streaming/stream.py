@@ -118,7 +118,7 @@ class Stream(Closing):
                         raise run_error(error) from error
                     self._reached = (1 - now, steps + 1)
                     return output.copy()
-            if self._step is not None and not named and self._step.take(chunks):
+            if self._step is not None and self._step.take(self._step.ordered(chunks, named) if named else chunks):
                 return self._finish(self._step.run(self._reached[0]), 1)
             return self._push(chunks, named)
         finally:

@@ -60,6 +60,32 @@ def test_pushes_give_the_bits_of_the_whole_graph(spec: Spec, seed: int, chunks: 
         assert stream.save() == reached
 
 
+@given(st.integers(0, 99), st.lists(st.integers(0, 3), min_size=2, max_size=6))
+def test_arguments_by_name_are_those_by_position(seed: int, spellings: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    with model(LENGTHS).stream() as stream, model(LENGTHS).stream() as twin:
+        for spelling in spellings:
+            x, speaker = sequence(LENGTHS, rng, 1), voice(rng)
+            names = {"x": x, "speaker": speaker}
+            arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+                ((x, speaker), {}),
+                ((x,), {"speaker": speaker}),
+                ((), {"speaker": speaker, "x": x}),
+                ((names,), {}),
+            ]
+            by_position, by_name = arguments[spelling]
+            answer = stream.push(*by_position, **by_name)
+            for name, array in twin.push(x, speaker).items():
+                np.testing.assert_array_equal(answer[name], array)
+            before = stream.save()
+            for wrong in ({"x": x}, {"x": x, "voice": speaker}, {**names, "voice": speaker}):
+                with pytest.raises(runtime.InputError, match="input"):
+                    stream.push(**wrong)
+            with pytest.raises(runtime.InputError, match="input 'x' is given twice"):
+                stream.push(x, **names)
+            assert stream.save() == before
+
+
 def test_a_file_that_can_be_asked_for_numbers_streams_without_being_asked() -> None:
     graph = causal_graph(PLAIN)
     graph.node.append(helper.make_node("GatherElements", ["y", "y.at"], ["y.pick"], axis=2))
