@@ -202,7 +202,9 @@ def _batch_and_time(
     if pairs:
         best = max(pairs, key=lambda pair: (pairs.count(pair), pair[1] in followed, -pair[0] - pair[1]))
         return best
-    looped = [k for k in open_groups if _operations_grow(groups[k])]
+    looped = [
+        k for k in open_groups if _operations_grow(groups[k]) and not _loops_over_rows(prober, groups, k, usual[BATCH])
+    ]
     looped.sort(key=lambda k: k in usual[BATCH])  # code may count the rows as well
     timed = [t for t in open_groups if any(steps.get(t, ()))] + looped
     time = next((k for k in timed if k in followed), timed[0] if timed else None)
@@ -224,6 +226,11 @@ def _batch_and_time(
     if batch is None:
         batch = next((k for k in others if _rows_apart(prober, groups[k])), None)
     return batch, time
+
+
+def _loops_over_rows(prober: Prober, groups: Sequence[Group], k: int, usual: Sequence[int]) -> bool:
+    """Whether code that turns once for each entry of an axis does so for rows: where they usually are, in any order."""
+    return k in usual and len(groups) > 1 and _rows_apart(prober, groups[k])
 
 
 def _followed(prober: Prober, groups: Sequence[Group]) -> tuple[dict[int, list[bool]], dict[int, list[bool]]]:

@@ -31,6 +31,7 @@ from rnncore.export.tracing.rolling.questions import (
 )
 from rnncore.export.tracing.rolling.recording import record
 from rnncore.export.tracing.rolling.relations import Carried, Same
+from rnncore.export.tracing.rolling.rows_at_once import with_rows_at_once
 from rnncore.export.tracing.rolling.settled import agree, find_settled
 from rnncore.export.tracing.rolling.writes import Collected
 from rnncore.layers import Recurrent
@@ -171,25 +172,32 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
         except Exception as error:  # not at such sizes
             pass_on_interruption(error)
             continue
-        logs, follows = with_sizes_in_constants(logs)
-        is_plain = not asks and not follows and not isinstance(module, FullRows)
-        if len({len(log.ops) for log in logs}) == 1 and is_plain:
-            return None  # no loop follows a size
-        try:
-            aligned = Aligner(logs, grown=3).run()
-            program = with_counters(Merger(aligned).run())
-        except ExportError as error:
-            failure = error
-            continue
-        joined = with_first_steps(program)
-        rolled = RolledProgram(module, program, logs[0], example, layers)
-        if joined is not None:
-            rolled = _with_joined(rolled, joined, logs[0], example, layers, seed)
-        rolled.__class__ = type(type(module).__name__, (RolledProgram,), {})
-        return rolled
+        rows = with_rows_at_once(logs)
+        for own in (logs,) if rows is None else (rows, logs):
+            try:
+                return _rolled(module, example, own, layers, seed, is_plain=not asks and own is logs)
+            except ExportError as error:
+                failure = error
     if not str(failure):
         return None
     raise ExportError(f"{type(module).__name__}: {failure}")
+
+
+def _rolled(
+    module: nn.Module, example: Example, logs: Sequence[Log], layers: dict[str, Recurrent], seed: int, *, is_plain: bool
+) -> RolledProgram | None:
+    """The program that is written in ``logs``; None where no loop follows a size."""
+    logs, follows = with_sizes_in_constants(logs)
+    if len({len(log.ops) for log in logs}) == 1 and is_plain and not follows and not isinstance(module, FullRows):
+        return None
+    aligned = Aligner(logs, grown=3).run()
+    program = with_counters(Merger(aligned).run())
+    joined = with_first_steps(program)
+    rolled = RolledProgram(module, program, logs[0], example, layers)
+    if joined is not None:
+        rolled = _with_joined(rolled, joined, logs[0], example, layers, seed)
+    rolled.__class__ = type(type(module).__name__, (RolledProgram,), {})
+    return rolled
 
 
 def _with_joined(

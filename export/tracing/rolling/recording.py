@@ -106,7 +106,7 @@ class _Calls(TorchFunctionMode):
             return number_read()
 
 
-class _Logger(TorchDispatchMode):
+class Logger(TorchDispatchMode):
     """full: every value that no input has a part in is known, as all rows are full."""
 
     def __init__(
@@ -311,7 +311,7 @@ def record(
     counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
     full = isinstance(module, FullRows)
     packer = packer_of(module)
-    logger = _Logger(log, callers, answers, counts, packer if isinstance(packer, FlatPacker) else None, full=full)
+    logger = Logger(log, callers, answers, counts, packer if isinstance(packer, FlatPacker) else None, full=full)
     flat = _Flat(module, example)
     tensors = [tensor.detach().clone() for tensor in tensors]  # two inputs may be one tensor
     for path, weight in [*module.named_parameters(), *module.named_buffers()]:
