@@ -14,6 +14,7 @@ from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example, check_runs
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.one_step import is_one_step, over_time, states_from_zeros, with_fixed_states
+from rnncore.export.tracing.squeezes import keeping_axes
 
 
 def ways_to_read(model: nn.Module, example: Any, options: Options) -> list[tuple[nn.Module, Any, Options]]:
@@ -40,6 +41,7 @@ def as_over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.M
         call = Example.of(step, example, options.axes, options.lengths)
     with unchanged(step):
         check_runs(call, step)
+    step, kept_axes = keeping_axes(step, call)
     with unchanged(step):
         call = find_axes(step, call, options.axes, options.seed)
         found = states_from_zeros(step, call)
@@ -49,7 +51,8 @@ def as_over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.M
     if not states or not is_one_step(call):
         return None
     module, drawn = over_time(step, call, states, options.output_names)
-    return module, drawn, replace(options, axes=None, states=None, output_names=None)
+    remarks = (*options.remarks, *kept_axes)
+    return module, drawn, replace(options, axes=None, states=None, output_names=None, remarks=remarks)
 
 
 def _has_zeros(example: Any) -> bool:

@@ -119,3 +119,33 @@ def test_the_file_keeps_the_batch_axis(batch: int, tmp_path: Path) -> None:
 def test_other_numbers_of_one_row_are_refused_by_the_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"(?s)a batch of 1.*test_squeezes\.py"):
         export(Normalises().eval(), tmp_path / "model.onnx", torch.randn(2, 6, WIDTH))
+
+
+class OneStep(nn.Module):
+    """A step of a forecaster: one number for each row of [batch, 1], and its states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.mean = nn.LSTM(WIDTH, 5, 2), nn.Linear(10, 1)
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _, (hidden, cell) = self.lstm(x.unsqueeze(0), (hidden, cell))
+        flat = hidden.permute(1, 2, 0).contiguous().view(hidden.shape[1], -1)
+        return torch.squeeze(self.mean(flat)), hidden, cell
+
+
+def test_a_step_keeps_the_batch_axis_and_streams(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    step, zeros = OneStep().eval(), torch.zeros(2, 3, 5)
+    report = export(step, tmp_path / "model.onnx", (torch.randn(3, WIDTH), zeros, zeros))
+    assert report.causal and "squeeze()" in str(report)
+    x, states, wanted = torch.randn(2, 6, WIDTH), (torch.zeros(2, 2, 5),) * 2, []
+    with torch.no_grad():
+        for t in range(6):
+            y, *states = step(x[:, t], *states)
+            wanted.append(y)
+    model = load(report.path)
+    np.testing.assert_allclose(model.run(x.numpy()), torch.stack(wanted, 1).numpy(), **TOLERANCE)
+    with model.stream() as stream:
+        got = np.concatenate([stream.push(x[0, t : t + 1].numpy()) for t in range(6)])
+    np.testing.assert_allclose(got, torch.stack(wanted, 1)[0].numpy(), **TOLERANCE)
