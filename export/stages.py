@@ -42,6 +42,7 @@ from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.own_layers import with_own_layers
 from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.squeezes import keeping_axes
+from rnncore.export.tracing.starting_states import starts_of
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.tracing.unlifted import without_lifted_lengths
@@ -263,7 +264,8 @@ class Built:
         model = planned.model.clone()
         pairs = find_states(model.graph, options.states, found.lengths) if plan.stream else {}
         calls = with_starts(found.calls, model) if plan.stream else found.calls
-        states = [*states_of(model.graph, pairs), *planned.contexts]
+        starts = starts_of(own for own in found.example.inputs if own.name in pairs)
+        states = [*states_of(model.graph, pairs, starts), *planned.contexts]
         states += splice_layer_states(model, found.carried, lift=plan.stream)
         copy_sizes(model.graph)
         multiply_unreshaped(model.graph)

@@ -16,6 +16,7 @@ from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.number_kinds import NO_KERNELS
 from rnncore.export.tracing.observing import observing
+from rnncore.export.tracing.starting_states import begun
 from rnncore.export.tracing.whole_floats import with_whole_numbers
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, raise_all
@@ -121,7 +122,7 @@ class Example:
     """A call of the module, taken apart into tensors by name.
 
     extents: the sizes that free axes take, by name; an axis without takes any.
-    states: inputs that are states of the file, with the number of the output that each becomes; drawn as zeros.
+    states: inputs that are states of the file, with the number of the output that each becomes; drawn as the file starts them.
     counts: inputs [batch] that say how many entries along an axis belong to each row, with the name of that axis.
     trace_steps: so many steps the traced call shall have; None leaves that to the tracer.
     output_shapes: how the shapes of the outputs follow, None where nobody has looked.
@@ -212,9 +213,9 @@ class Example:
         }
 
     def started(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The same inputs, with zeros for states: what the file starts from."""
-        named = zip(self.names, tensors, strict=True)
-        return [torch.zeros_like(tensor) if name in self.states else tensor for name, tensor in named]
+        """The same inputs, with what the file starts from for states."""
+        named = zip(self.inputs, tensors, strict=True)
+        return [begun(i, tensor) if i.name in self.states else tensor for i, tensor in named]
 
     def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
         """Random inputs of the given sizes, exactly, all lengths and counts full; other axes of sizes that the module takes."""
@@ -224,7 +225,7 @@ class Example:
             if i.name == self.lengths
             else torch.full((sizes[BATCH],), sizes[self.counts[i.name]], dtype=i.value.dtype, device=i.value.device)
             if i.name in self.counts
-            else torch.zeros_like(i.resized(sizes, generator, self.vocabulary))
+            else begun(i, i.resized(sizes, generator, self.vocabulary))
             if i.name in self.states
             else i.resized(sizes, generator, self.vocabulary)
             for i in self.inputs

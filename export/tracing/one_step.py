@@ -2,7 +2,8 @@
 
 ``forward(x [batch, ...], state) -> (y [batch, ...], state)`` has no time axis to stream along.  Where the caller says which
 inputs are states, or starts them from zeros in the example, the step is put into the loop that everybody writes around it:
-``x`` is [batch, time, ...], the states start from zeros, and the loop is rolled like any other.
+``x`` is [batch, time, ...], the states start from zeros, or from what all rows of the example start with, and the loop is
+rolled like any other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from rnncore.export.tracing.example import Example, Input
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import KINDS
+from rnncore.export.tracing.starting_states import begun
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.axes import BATCH, TIME, Size
 
@@ -44,7 +46,7 @@ class OverTime(nn.Module):
         axes = {own.name: _batch(own.axes) for own in self._example.inputs}
         first, like = next((name, value) for name, value in tensors.items() if value is not None)
         rows, steps = like.shape[axes[first]], like.shape[axes[first] + 1]
-        states = {own.name: like.new_zeros(_shape(own, rows), dtype=own.value.dtype) for own in self._states}
+        states = {own.name: begun(own, own.value.new_zeros(_shape(own, rows))) for own in self._states}
         kept: list[list[Tensor]] = [[] for _ in self._names]
         for t in range(steps):
             entries = [

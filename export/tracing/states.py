@@ -52,8 +52,8 @@ def find_states(graph: ir.Graph, given: Mapping[str, str] | None, lengths: str |
     return found
 
 
-def states_of(graph: ir.Graph, pairs: Mapping[str, str]) -> list[StateSpec]:
-    """Paired inputs and outputs as states of the file, which start from zeros."""
+def states_of(graph: ir.Graph, pairs: Mapping[str, str], starts: Mapping[str, np.ndarray]) -> list[StateSpec]:
+    """Paired inputs and outputs as states of the file, which start from ``starts``, [size] each, or zeros."""
     inputs = {str(value.name): value for value in graph.inputs}
     states = []
     for name, output in pairs.items():
@@ -62,7 +62,9 @@ def states_of(graph: ir.Graph, pairs: Mapping[str, str]) -> list[StateSpec]:
         assert value.dtype is not None
         size = int(np.prod([d for d in shape if isinstance(d, int)]))
         plain = len(shape) == 2 and shape[0] == BATCH
-        states.append(StateSpec(name, output, str(value.dtype.numpy()), size, None, None if plain else shape))
+        kind = value.dtype.numpy()
+        start = StateSpec.encode_initial(starts[name].ravel().astype(kind)) if name in starts else None
+        states.append(StateSpec(name, output, str(kind), size, start, None if plain else shape))
     return states
 
 

@@ -17,6 +17,7 @@ import torch
 
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.size_limits import SizeLimits
+from rnncore.export.tracing.starting_states import remarks_on
 from rnncore.export.verification.bench import Bench, Question, open_file
 from rnncore.export.verification.cases import EXAMPLE_DETAIL, Case, Verdict
 from rnncore.export.verification.judging import Judge
@@ -55,6 +56,7 @@ class Verifier(Bench):
         model = open_file(path)
         self.generator = torch.Generator().manual_seed(self.seed)
         verdict = Verdict(self.seed, self.tolerance)
+        verdict.remarks.extend(remarks_on(i for i in self.example.inputs if i.name in self.example.states))
         verdict.cases.append(self._example_itself(model))
         verdict.cases.extend(self._whole(model))
         verdict.cases.extend(self._both_sides(model))
