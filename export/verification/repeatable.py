@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -181,39 +179,6 @@ def _refuse_moved(buffers: Sequence[str]) -> None:
 def same_answers(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
     """Whether two lists of tensors are equal but for rounding in another order."""
     return len(first) == len(second) and all(_close(a, b) for a, b in zip(first, second, strict=True))
-
-
-@dataclass(frozen=True)
-class RandomState:
-    """How far the generators that a forward may draw from have come."""
-
-    of_torch: Tensor
-    of_numpy: tuple[Any, ...]
-    of_python: tuple[Any, ...]
-
-    @classmethod
-    def now(cls) -> RandomState:
-        """As they are."""
-        key = np.random.get_state(legacy=True)
-        return cls(torch.get_rng_state(), (key[1].tobytes(), key[2]), random.getstate())  # type: ignore[index]
-
-    def same(self, other: RandomState) -> bool:
-        """Whether nothing was drawn between both."""
-        return bool(torch.equal(self.of_torch, other.of_torch)) and self.same_but_torch(other)
-
-    def same_but_torch(self, other: RandomState) -> bool:
-        """Whether nothing was drawn between both that a program of torch would not show."""
-        return self.of_numpy == other.of_numpy and self.of_python == other.of_python
-
-
-def draws_random_numbers(call: Callable[[], Any], tries: int = 3) -> bool:
-    """Whether ``call`` draws from a global generator each time; other threads may do so once in a while."""
-    for _ in range(tries):
-        before = RandomState.now()
-        call()
-        if before.same(RandomState.now()):
-            return False
-    return True
 
 
 def _answer(
