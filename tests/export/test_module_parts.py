@@ -190,7 +190,7 @@ def test_what_is_not_packed_is_left_and_what_cannot_be_padded_refused() -> None:
             ("My_Mask", [[True, False]], 1),
             ("mask", [[False, True]], 0),
             ("mask", [1, 0], None),
-            ("mask", [[1.0, 0]], None),
+            ("mask", [[1.0, 0]], 1),
         ),
         *(
             ("keep", [[True, True, True], [True, True, True]], None),
