@@ -32,7 +32,9 @@ def filling_of(name: str, value: Tensor, inputs: Mapping[str, Tensor]) -> int | 
     falls = held.diff(dim=-1)
     if bool((falls <= 0).all()):
         return 1
-    return 0 if bool((falls >= 0).all()) and not floats and (value.dtype == torch.bool or "pad" in name.lower()) else None
+    return (
+        0 if bool((falls >= 0).all()) and not floats and (value.dtype == torch.bool or "pad" in name.lower()) else None
+    )
 
 
 def masked_behind(mask: Tensor, counts: Tensor, filling: int, batch_axis: int, steps_axis: int) -> Tensor:
