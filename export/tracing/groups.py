@@ -90,7 +90,9 @@ def _with_partners(prober: Prober, places: tuple[Place, ...], others: Sequence[P
 def _leave_size_one(prober: Prober, ones: Sequence[Place]) -> None:
     """Start from sizes other than 1, where a missing tie would hide behind broadcasting."""
     firsts = [place for place in ones if place[1] == 0]
-    for places in (list(ones), firsts, *([place] for place in ones)):
+    # Of a state [layers, batch, size] it is the second axis that goes with the first one of a policy's observations.
+    rows = [place for place in ones if place[1] == 1 or (place[1] == 0 and (place[0], 1) not in ones)]
+    for places in (list(ones), firsts, rows, *([place] for place in ones)):
         if places and prober.run(dict.fromkeys(places, 2)) is not None:
             prober.base.update(dict.fromkeys(places, 2))
             return

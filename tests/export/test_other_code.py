@@ -117,6 +117,31 @@ def test_they_stream(make: type[nn.Module], tmp_path: Path) -> None:
         np.testing.assert_allclose(streamed(model, x, (1, 4, 7)), module(x[None])[0].numpy(), **TOLERANCE)
 
 
+class Recurrently(nn.Module):
+    """A policy as single-file libraries of reinforcement learning write it: rows and steps in one axis, an LSTM step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.policy = nn.LSTM(WIDTH, 5), nn.Linear(5, 3)
+
+    def forward(self, seen: Tensor, done: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        rows = state[0].shape[1]
+        given = []
+        for h, ended in zip(seen.reshape(-1, rows, WIDTH), done.reshape(-1, rows), strict=False):
+            on = (1.0 - ended).view(1, -1, 1)
+            y, state = self.layer(h.unsqueeze(0), (on * state[0], on * state[1]))
+            given += [y]
+        return self.policy(torch.flatten(torch.cat(given), 0, 1)), state
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_policy_that_acts_in_one_place_or_several(rows: int) -> None:
+    state = (torch.zeros(1, rows, 5), torch.zeros(1, rows, 5))
+    call = Example.of(Recurrently(), (torch.randn(rows, WIDTH), torch.zeros(rows), state), None, "auto")
+    call = find_axes(Recurrently().eval(), call, None)
+    assert [own.axes for own in call.inputs] == [("batch", None), ("batch",), *[(None, "batch", None)] * 2]
+
+
 class Lines(nn.Module):
     """Reads images of a line: columns of convolutions, averaged over the height."""
 
