@@ -40,7 +40,7 @@ from rnncore.export.verification.golden import GoldenRecorder
 from rnncore.export.verification.judging import Int8Judge, Judge
 from rnncore.export.verification.verifier import Verifier
 from rnncore.runtime.error_boundary import only_own_errors
-from rnncore.runtime.errors import ExportError
+from rnncore.runtime.errors import ExportError, NotStreamableError
 from rnncore.runtime.format.golden import GOLDEN_KEY
 
 
@@ -146,7 +146,7 @@ def export(
 def _best(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:
     *better, last = ways_to_read(model, example, options)
     for given in better:
-        with suppress(ExportError):
+        with suppress(ExportError, NotStreamableError):
             return _exported(*given, file, progress)
     try:
         return _exported(*last, file, progress)

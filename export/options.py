@@ -9,6 +9,7 @@ from typing import Any
 from rnncore.export.lowering.forms import FORMS
 from rnncore.export.targets import TARGETS
 from rnncore.export.tracing.example import Axes
+from rnncore.export.tracing.own_steps.search import FoundStep
 from rnncore.runtime.errors import raise_all
 
 
@@ -37,6 +38,10 @@ class Options:
     branches: bool
     remarks: tuple[str, ...] = ()
     """What the report shall say of how the module was read; no argument of ``export``."""
+    own_steps: tuple[FoundStep, ...] = ()
+    """Parts to be computed by steps of their own in place of their ``forward``; no argument of ``export``."""
+    step_note: str = ""
+    """What is to be said of such steps where the file does not stream; no argument of ``export``."""
 
     def __post_init__(self) -> None:
         forms = (*FORMS, "portable", "auto")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from rnncore.export.options import Options
+from rnncore.export.own_steps import with_own_steps
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example, check_runs
@@ -20,13 +21,12 @@ from rnncore.export.tracing.squeezes import keeping_axes
 def ways_to_read(model: nn.Module, example: Any, options: Options) -> list[tuple[nn.Module, Any, Options]]:
     """How a module may be exported, the better way first: one of a single step as one over time, any other as it is.
 
-    Where the caller names the states of a single step, there is no other way.
+    Where the caller names the states of a single step, there is no other way.  Parts of others may have steps of their own.
     """
     stepped = as_over_time(model, example, options)
-    as_it_is = (model, example, options)
     if stepped is None:
-        return [as_it_is]
-    return [stepped] if options.states is not None else [stepped, as_it_is]
+        return with_own_steps(model, example, options)
+    return [stepped] if options.states is not None else [stepped, (model, example, options)]
 
 
 def as_over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.Module, Any, Options] | None:

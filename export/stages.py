@@ -40,6 +40,7 @@ from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.own_layers import with_own_layers
+from rnncore.export.tracing.own_steps.search import by_own_steps
 from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.squeezes import keeping_axes
 from rnncore.export.tracing.starting_states import starts_of
@@ -117,7 +118,7 @@ class Captured:
 
     @classmethod
     def _of_call(cls, reference: nn.Module, call: Example, options: Options) -> Captured:
-        plain = with_own_layers(reference, call)
+        plain = with_own_layers(by_own_steps(reference, options.own_steps), call)
         operators = find_operators(plain, call, options.seed)
         try:
             rolled = roll(plain, call, operators, options.seed)
@@ -281,7 +282,7 @@ class Built:
         spell_out(model)
         clean_up(model, captured.module)
         share_weights(model)
-        because = plan.not_causal_because
+        because = plan.not_causal_because + (options.step_note if plan.not_causal_because else "")
         signature = signature_of(model.graph, states, found, causal=plan.stream, not_causal_because=because)
         signature = replace(signature, stride=stride_of(found) if plan.stream else 1, most_steps=planned.most_steps)
         if options.pick:

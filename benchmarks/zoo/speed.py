@@ -30,6 +30,7 @@ KEYS = (
     "transformers.xLSTMForCausalLM",
     "xlstm.sLSTMLayer",
     "transformers.RwkvForCausalLM",
+    "transformers.Mamba2ForCausalLM",
     "ncps.LTC",
 )
 STEPS = 128
