@@ -55,7 +55,7 @@ def export(
     lengths: str | bool = "auto",
     verify: bool = True,
     axes: Axes | None = None,
-    output_names: Sequence[str] | None = None,
+    output_names: Sequence[str | None] | None = None,
     metadata: Mapping[str, str] | None = None,
     pick: bool = False,
     seed: int = 0,
@@ -90,7 +90,7 @@ def export(
         verify: compare the file with the module at other sizes, ragged, twice, and in chunks.  Without it "auto" is False.
         axes: free axes of inputs where the default is wrong, such as ``{"x": ("time", "batch", None)}``.  The default is
             (batch, time, fixed, ...), without time for a vector of floats, and (batch,) for one number a sequence.
-        output_names: names for the tensors the module returns, in order.
+        output_names: names for the tensors the module returns, in order; None leaves one out, such as a loss.
         metadata: further entries of the metadata.
         pick: let callers ask for some numbers of the only output [batch, time, size] by index, in place of all of it.
         seed: of the random inputs used in tracing and verification.

@@ -26,7 +26,7 @@ class Options:
     lengths: str | bool
     verify: bool
     axes: Axes | None
-    output_names: Sequence[str] | None
+    output_names: Sequence[str | None] | None
     metadata: Mapping[str, str] | None
     pick: bool
     seed: int

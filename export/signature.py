@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx_ir as ir
 from torch import Tensor, nn
 
+from rnncore.export.tracing.chosen_outputs import left_out_by
 from rnncore.export.tracing.example import Extent
 from rnncore.export.tracing.trace import Trace
 from rnncore.runtime.errors import ExportError, raise_all
@@ -41,14 +42,17 @@ def signature_of(
     known = dict(zip(graph.outputs, traced.example.output_shapes or (), strict=False))  # states come after them
     outputs = [_port(v, known.get(v)) for v in graph.outputs if v.name not in state_names]
     names = [name for port in inputs for name in port.shape if isinstance(name, str) and not isinstance(name, Steps)]
-    problems = [
-        f"{what} '{port.name}' of shape {shape_text(port.shape)} has {count} {axis} axes, expected {expected}"
+    wrong = {
+        port.name: f"{what} '{port.name}' of shape {shape_text(port.shape)} has {count} {axis} axes, expected {expected}"
         for what, ports in (("input", inputs), ("output", outputs))
         for port in ports
         for axis, expected, most in ((BATCH, "exactly one", 1), (TIME, "at most one", None))
         for count in [[base_of(size) for size in port.inner].count(axis)]
         if count > 1 or (most is not None and count != most)
-    ]
+    }
+    way_out = left_out_by([str(value.name) for value in traced.model.graph.outputs], wrong)
+    problems = list(wrong.values())
+    problems[-1:] = [problem + way_out for problem in problems[-1:]]
     raise_all(problems, ExportError)
     axes = tuple(extents.get(name, Extent(name)).axis for name in dict.fromkeys(names))
     stated = [size for port in (*inputs, *outputs) for size in port.shape if isinstance(size, Steps | Flat)]

@@ -11,6 +11,7 @@ from torch import nn
 from rnncore.export.options import Options
 from rnncore.export.own_steps import with_own_steps
 from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.chosen_outputs import with_chosen_outputs
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example, check_runs
 from rnncore.export.tracing.nesting import named_tensors
@@ -23,6 +24,8 @@ def ways_to_read(model: nn.Module, example: Any, options: Options) -> list[tuple
 
     Where the caller names the states of a single step, there is no other way.  Parts of others may have steps of their own.
     """
+    model, names = with_chosen_outputs(model, options.output_names)
+    options = replace(options, output_names=names)
     stepped = as_over_time(model, example, options)
     if stepped is None:
         return with_own_steps(model, example, options)

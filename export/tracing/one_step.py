@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from rnncore.export.tracing.chosen_outputs import left_out_by
 from rnncore.export.tracing.example import Example, Input
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import KINDS
@@ -160,7 +161,7 @@ def over_time(
     step: nn.Module,
     example: Example,
     states: Mapping[str, str],
-    output_names: Sequence[str] | None,
+    output_names: Sequence[str | None] | None,
     kind: type[OverTime] = OverTime,
 ) -> tuple[OverTime, dict[str, Tensor]]:
     """``step`` as a module over time, of that ``kind``, and an example of that.
@@ -170,7 +171,7 @@ def over_time(
     """
     with torch.no_grad():
         results = list(named_tensors(example.call(step, [own.value for own in example.inputs]), ""))
-    names = list(output_names or _names([name for name, _ in results], example.names))
+    names = [*map(str, output_names or _names([name for name, _ in results], example.names))]
     for name, output in states.items():
         if name not in example.names or output not in names:
             raise InputError(
@@ -182,7 +183,8 @@ def over_time(
     without = [own.name for own in example.inputs if BATCH not in own.axes]
     without += [name for name, shape in zip(names, shapes, strict=True) if BATCH not in shape]
     if without or not sequences:
-        raise InputError(f"one step of {type(step).__name__} has no batch axis in {without or 'any input but states'}")
+        lacking = f"{without or 'any input but states'}{left_out_by(names, without)}"
+        raise InputError(f"one step of {type(step).__name__} has no batch axis in {lacking}")
     parameters = [inspect.Parameter(own.name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for own in sequences]
 
     def forward(self: OverTime, *args: Tensor, **named: Tensor) -> dict[str, Tensor]:

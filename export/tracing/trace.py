@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from rnncore.export.tracing.call_counter import CallCounter
+from rnncore.export.tracing.chosen_outputs import chosen_names
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.counted_sizes import counts_as_sizes
 from rnncore.export.tracing.example import Example
@@ -31,7 +32,7 @@ from rnncore.export.tracing.size_limits import SizeLimits, find_size_limits
 from rnncore.export.tracing.time_operators import find_time_operators
 from rnncore.export.tracing.torch_onnx import FIXES_AXIS, to_model, to_program
 from rnncore.placeholder import recording
-from rnncore.runtime.errors import ExportError, InputError
+from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.signature import BATCH, TIME, Steps
 
 # Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
@@ -182,7 +183,7 @@ def trace(
         raise ExportError(f"torch.onnx kept {len(model.graph.inputs)} of the {len(names)} inputs {names}")
     for value, name in zip(model.graph.inputs, names, strict=True):
         value.name = name
-    _name_outputs(model.graph, _chosen_names(recorder.output_names, output_names), set(names))
+    _name_outputs(model.graph, chosen_names(recorder.output_names, output_names), set(names))
     _strip_module_prefix(model.graph)
     _name_axes(model.graph, dict(zip(names, axes, strict=True)), lengths, probed=example.output_shapes is not None)
     takes_lengths = [call.lengths for call in recorder.calls.values()]
@@ -217,16 +218,6 @@ def _roles(axes: Sequence[str | None], dims: Sequence[int | str]) -> tuple[str |
     return tuple(
         axis if isinstance(axis, Steps) or axis is None else str(dim) for axis, dim in zip(free, dims, strict=True)
     )
-
-
-def _chosen_names(found: list[str], given: Sequence[str] | None) -> list[str]:
-    if given is not None:
-        if len(given) != len(found):
-            raise ExportError(f"output_names has {len(given)} names, the module returns {len(found)} tensors")
-        if len(set(given)) < len(given):
-            raise InputError(f"output_names is {list(given)}, expected a name of its own for each output")
-        return list(given)
-    return [("output" if len(found) == 1 else f"output_{n}") if not n or n[0].isdigit() else n for n in found]
 
 
 def _name_outputs(graph: ir.Graph, names: list[str], taken: set[str]) -> None:

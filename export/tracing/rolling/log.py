@@ -137,7 +137,11 @@ class Log:
         return replace(self, ops=ops, outputs=[(name, moved(value)) for name, value in self.outputs])
 
     def used(self) -> Log:
-        """The log with those operations only that its outputs are computed from, and questions, which give nothing."""
+        """The log with those operations only that are read."""
+        return self.keeping(sorted(self.read()))
+
+    def read(self) -> set[int]:
+        """The operations that outputs are computed from, and questions, which give nothing."""
         found: set[int] = set()
         todo = [value for _, value in self.outputs] + [Ref(i) for i, op in enumerate(self.ops) if not op.shapes]
         while todo:
@@ -145,7 +149,7 @@ class Log:
             if isinstance(value, Ref) and value.op not in found:
                 found.add(value.op)
                 todo += leaves(self.ops[value.op].everything)
-        return self.keeping(sorted(found))
+        return found
 
     def dtype(self, value: Any) -> torch.dtype:
         """dtype of a value."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rnncore.export.tracing.chosen_outputs import chosen_names, left_out_by
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
@@ -33,6 +34,7 @@ from rnncore.export.tracing.rolling.recording import record
 from rnncore.export.tracing.rolling.relations import Carried, Same
 from rnncore.export.tracing.rolling.rows_at_once import with_rows_at_once
 from rnncore.export.tracing.rolling.settled import agree, find_settled
+from rnncore.export.tracing.rolling.unread import without_unread
 from rnncore.export.tracing.rolling.writes import Collected
 from rnncore.layers import Recurrent
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -180,7 +182,15 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
                 failure = error
     if not str(failure):
         return None
-    raise ExportError(f"{type(module).__name__}: {failure}")
+    raise ExportError(f"{type(module).__name__}: {failure}{_way_out(logs)}")
+
+
+def _way_out(logs: Sequence[Log]) -> str:
+    """How to leave out the outputs that stay as large as they are whatever there is of anything, such as a loss."""
+    names = chosen_names([name for name, _ in logs[0].outputs])
+    shapes = zip(*([log.shape(value) for _, value in log.outputs] for log in logs), strict=True)
+    found = left_out_by(names, {name for name, own in zip(names, shapes, strict=True) if len(set(own)) == 1})
+    return found and f"\n  An output belongs to no row{found}"
 
 
 def _rolled(
@@ -262,4 +272,9 @@ def _record(
         if not settled:
             raise
         logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True
-    return [without_unused_views(log) for log in logs], layers, asks or constant
+    logs = [without_unused_views(log) for log in logs]
+    read = without_unread(logs)
+    loops_left = (
+        len({len(log.ops) for log in read}) > 1
+    )  # else torch would have to trace a loop that nothing is made of
+    return read if loops_left else logs, layers, asks or constant
