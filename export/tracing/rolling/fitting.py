@@ -86,6 +86,14 @@ def _tables(
         sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in sized]
         for some in choices if divisor == 1 else [some for some in choices if TIME in some]:
             found += [(divisor, shift, products, inverse) for products, inverse in _inverses(some, sizes)]
+    square: list[tuple[str, ...]] = [
+        (),
+        (TIME,),
+        (TIME, TIME),
+    ]  # pairs of steps: as many of them as T * T, or half of it
+    table = np.array([[float(np.prod([p[n] for n in names])) for names in square] for p in sized if TIME in axes])
+    if len(table) and np.linalg.matrix_rank(table) == len(square):
+        found.append((1, 0, square, np.linalg.pinv(table)))
     # Of all, too: with a divisor, some mixture of axes fits by accident what follows one with another divisor.
     return sorted(found, key=lambda table: len({name for names in table[2] for name in names}))
 

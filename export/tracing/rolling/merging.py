@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from rnncore.export.tracing.rolling.alignment import Aligned, Loop
+from rnncore.export.tracing.rolling.curves import fit_curve
 from rnncore.export.tracing.rolling.fitting import Formula, fit
 from rnncore.export.tracing.rolling.log import Constant, Input, Op, Ref, mapped
 from rnncore.export.tracing.rolling.relations import Inside, Outside
@@ -112,12 +113,15 @@ class Merger:
         if all(isinstance(value, tuple) for value in values):
             lists = [_with_runs(value) for value in values] if _has_inside(values) else list(values)
             if len({len(value) for value in lists}) > 1:
-                raise self._refusal(op, "a list whose length follows the number of steps in another way than a loop's")
+                raise refusal(op, "a list whose length follows the number of steps in another way than a loop's")
             return tuple(self._merge(column, op) for column in zip(*lists, strict=True))
         if len({type(value) for value in values}) > 1:
-            raise self._refusal(op, "an argument that is of another kind for other numbers of steps")
+            raise refusal(op, "an argument that is of another kind for other numbers of steps")
         if type(first) in (int, float):
-            return self._fit(values, op)
+            curve = (
+                fit_curve(values, self.points) if type(first) is float and fit(values, self.points) is None else None
+            )
+            return curve or self._fit(values, op)
         if (
             isinstance(first, Outside)
             and len({value.op for value in values}) == 1
@@ -130,7 +134,7 @@ class Merger:
             )
         if any(value != first for value in values[1:]):
             what = "a constant" if isinstance(first, Constant) else "an argument"
-            raise self._refusal(op, f"{what} that changes with the number of steps")
+            raise refusal(op, f"{what} that changes with the number of steps")
         return first
 
     def _field(self, name: str, values: Sequence[Any], op: Op | None) -> Any:
@@ -139,19 +143,21 @@ class Merger:
         if name in ("value", "starts"):
             return self._merge(values, op)
         if any(value != values[0] for value in values):
-            raise self._refusal(op, "a value that comes from elsewhere for other numbers of steps")
+            raise refusal(op, "a value that comes from elsewhere for other numbers of steps")
         return values[0]
 
     def _fit(self, values: Sequence[Any], op: Op | None) -> Formula:
         found = fit(values, self.points)
         if found is None:
             sizes = ", ".join(f"{v} at {dict(p)}" for v, p in zip(values[:3], self.points, strict=False))
-            raise self._refusal(op, f"a number that follows the sizes by no rule that is known ({sizes})")
+            raise refusal(op, f"a number that follows the sizes by no rule that is known ({sizes})")
         return found
 
-    def _refusal(self, op: Op | None, what: str) -> ExportError:
-        line = f"\n  {op.lines[-1]}" if op is not None and op.lines else ""
-        return ExportError(f"a loop over time cannot be rolled: {what}{line}")
+
+def refusal(op: Op | None, what: str) -> ExportError:
+    """Why a loop over time cannot be rolled, with the line of code of ``op``."""
+    line = f"\n  {op.lines[-1]}" if op is not None and op.lines else ""
+    return ExportError(f"a loop over time cannot be rolled: {what}{line}")
 
 
 def _is_followed(values: Sequence[Outside], aligned: Aligned) -> bool:

@@ -23,6 +23,7 @@ from rnncore.export.tracing.rolling.first_steps import with_first_steps
 from rnncore.export.tracing.rolling.log import Log
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Merger, Program
+from rnncore.export.tracing.rolling.numbers_of_sizes import has_floats_of_sizes, with_numbers_of_sizes
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
 from rnncore.export.tracing.rolling.questions import (
     Answers,
@@ -199,15 +200,24 @@ def _rolled(
     """The program that is written in ``logs``; None where no loop follows a size."""
     logs, follows = with_sizes_in_constants(logs)
     if len({len(log.ops) for log in logs}) == 1 and is_plain and not follows and not isinstance(module, FullRows):
-        return None
-    aligned = Aligner(logs, grown=3).run()
-    program = with_counters(Merger(aligned).run())
+        if not has_floats_of_sizes(logs):
+            return None
+        try:
+            program = _merged(logs)
+        except ExportError:  # torch's own trace knows some of them
+            return None
+    else:
+        program = _merged(logs)
     joined = with_first_steps(program)
     rolled = RolledProgram(module, program, logs[0], example, layers)
     if joined is not None:
         rolled = _with_joined(rolled, joined, logs[0], example, layers, seed)
     rolled.__class__ = type(type(module).__name__, (RolledProgram,), {})
     return rolled
+
+
+def _merged(logs: Sequence[Log]) -> Program:
+    return with_numbers_of_sizes(with_counters(Merger(Aligner(logs, grown=3).run()).run()))
 
 
 def _with_joined(
