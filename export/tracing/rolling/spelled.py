@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rnncore.export.tracing.rolling.circular_pad import circular
 from rnncore.export.tracing.rolling.group_norm import group_norm
+from rnncore.export.tracing.rolling.one_hot import one_hot
 from rnncore.export.tracing.rolling.pad_sequence import pad_sequence
 
 _pad_sequence = torch._C._nn.pad_sequence
@@ -22,4 +23,6 @@ def spelled(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | 
         return group_norm(*args, **kwargs)
     if func is _pad_sequence:
         return pad_sequence(*args, **kwargs)
+    if func is F.one_hot:
+        return one_hot(*args, **kwargs)
     return circular(func, args, kwargs) if func is F.pad else None
