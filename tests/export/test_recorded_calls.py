@@ -210,7 +210,7 @@ def test_a_trace_has_names_and_axes() -> None:
     names = [value.name for node in graph for value in node.outputs]
     assert len(set(names)) == len(names)
     assert find_states(graph, None, "lengths") == {"h": "h_out"} and find_states(graph, {}, None) == {}
-    (state,) = states_of(graph, {"h": "h_out"})
+    (state,) = states_of(graph, {"h": "h_out"}, {})
     assert (state.name, state.output, state.dtype, state.size, state.shape) == ("h", "h_out", "float32", 5, None)
     cases = {
         "states={'z': 'h_out'} pairs an input with an output; the inputs are ['x', 'h'], the outputs ['x_out', 'h_out', "
@@ -287,7 +287,7 @@ def test_states_are_what_calls_start_from_and_end_with() -> None:
     own = 'y2, h2 = rnncore.Recurrent<call = "c">(x, x, , h) last = Identity(h2)'
     graph = graph_of(LAYERS.replace("OWN", own)).graph
     assert find_states(graph, None, None) == {"h": "last", "s": "ends"}
-    assert [state.shape for state in states_of(graph, {"h": "last", "s": "ends"})] == [None, (2, "batch", 5)]
+    assert [state.shape for state in states_of(graph, {"h": "last", "s": "ends"}, {})] == [None, (2, "batch", 5)]
     for other in (
         'y2, h2 = rnncore.Recurrent<call = "c">(x, x, , h) last = Tanh(h2)',
         't = Tanh(h) y2, h2 = rnncore.Recurrent<call = "c">(x, x, , t) last = Identity(h2)',
