@@ -75,12 +75,14 @@ def _within(path: str, other: str) -> bool:
 
 
 def _said_of(steps: Sequence[FoundStep]) -> str:
-    names = f"'{steps[0].name}'" + (f" and {len(steps) - 1} more" if len(steps) > 1 else "")
-    return f"{names} computes one step as forward computes all"
+    if len(steps) == 1:
+        return f"'{steps[0].name}' computes one step as forward computes all"
+    return f"'{steps[0].name}' and {len(steps) - 1} more compute one step as forward computes all"
 
 
 def _said(steps: Sequence[FoundStep]) -> str:
+    them = "that step in a loop" if len(steps) == 1 else "these steps in loops"
     return (
-        f"forward does not stream; {_said_of(steps)}: the file holds that step in a loop (with streaming=False it holds "
-        "forward, which may be faster over whole sequences)"
+        f"forward does not stream; {_said_of(steps)}: the file holds {them} (with streaming=False it holds forward, which may "
+        "be faster over whole sequences)"
     )

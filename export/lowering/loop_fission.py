@@ -99,7 +99,7 @@ class _Cut:
             inside = self._with_wide(inside, told, own)
             read = self._read_by(inside, told, own)
             specs = [_row_spec(value) for value in read]
-            if None in specs or any(_row_spec(value) is None for value in told):
+            if None in specs or any(_row_spec(value) is None for value in told) or not self._are_rows([*read, *told]):
                 return None
             before = self._needed(read, known)
             step = StepGraph(
@@ -115,6 +115,11 @@ class _Cut:
         stages = Stages(loops, self._needed([self._y], known), self._y)
         self._keep_what_is_needed(stages)
         return stages if self._pays(stages) else None
+
+    def _are_rows(self, values: Sequence[ir.Value]) -> bool:
+        """Whether each has one entry for a row, not several, such as one for each head."""
+        rows = {str(value.shape.dims[0]) for value in (self._z, *values) if value.shape is not None}
+        return len(rows) == 1
 
     def _keep_what_is_needed(self, stages: Stages) -> None:
         outside = [node for nodes in (*(stage.before for stage in stages.loops), stages.after) for node in nodes]

@@ -19,7 +19,7 @@ from rnncore.export.tracing.own_steps.search import FoundStep, by_own_steps, fin
 from rnncore.runtime import load
 from rnncore.runtime.errors import NotStreamableError
 from tests.export.rolled import TOLERANCE, streamed
-from tests.export.steps_of_their_own import KEEPS, SIZE, Around, Cached, Retention, Spelling, retention
+from tests.export.steps_of_their_own import FORGETS, KEEPS, SIZE, Around, Cached, Retention, Spelling, retention
 
 
 def _draw(rows: int, steps: int, *, channels_first: bool = False) -> Tensor:
@@ -97,6 +97,40 @@ def test_without_streams_the_file_holds_forward(tmp_path: Path) -> None:
     report = _exported(Around(retention(Spelling())), tmp_path / "model.onnx", streaming=False)
     assert not report.causal
     assert "computes one step" not in str(report)
+
+
+class Given(nn.Module):
+    """Takes blocks of eight steps, so that ``forward`` runs no step alone; what the state is it shows, as it gives it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Retention()
+
+    def forward(self, x: Tensor, h: Any = None) -> tuple[Tensor, list[Tensor]]:
+        if h:
+            return self.step(x, h)
+        y = torch.cat([self.inner(x.unflatten(1, (-1, 8)).flatten(1, 2))], 1)
+        left = torch.arange(x.shape[1] - 1, -1, -1)[:, None]
+        memory = (self.inner.k(x) * KEEPS**left).transpose(1, 2) @ self.inner.v(x)
+        return y, [memory, (x * FORGETS**left).sum(1)]
+
+    def step(self, x: Tensor, h: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        y, *states = self.inner.once(x, *(value.reshape(x.shape[0], -1).view(value.shape) for value in h), None)
+        return y, states
+
+
+class First(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Given()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(x)[0]
+
+
+def test_what_forward_gives_shows_the_state() -> None:
+    found = _found(First(), _draw(2, 16))
+    assert [one.name for one in found] == ["part.step"]
 
 
 class Wrong(Retention):

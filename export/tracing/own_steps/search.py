@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,15 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.own_steps.method import Method, cache_of, cached_readings, methods_of, readings
 from rnncore.export.tracing.own_steps.own_step import Given, OwnStep, prepare, run_by_step
-from rnncore.export.tracing.own_steps.seen import MANY, Calls, Seen, calls_of
+from rnncore.export.tracing.own_steps.seen import Calls, Seen, calls_of
 from rnncore.export.tracing.own_steps.starts import Start, past_after_one, starts, zeros_after
 from rnncore.export.tracing.own_steps.values import tensors_in
 from rnncore.runtime.error_boundary import pass_on_interruption
 
 _CLOSE = 1e-3
 """Most that a step may differ from ``forward``, of the largest number: the file is proved later, this only tells kinds apart."""
+
+_REACH = 8  # steps that a convolution may look back
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,12 @@ def by_own_steps(module: nn.Module, steps: Sequence[FoundStep]) -> nn.Module:
 
 
 def _remembers(part: nn.Module, calls: Calls) -> bool:
-    """Whether the last of many steps notices the first: a convolution does not, and carries its context by itself."""
+    """Whether the last step notices one of some steps before: a short convolution does not, and carries its context by itself."""
     arguments = _own(calls.many.arguments)
     for name, value in calls.few.arguments.items():
         if isinstance(value, Tensor) and (time := calls.axes_of(name)[1]) is not None:
-            entry = arguments[name].select(time, 0)
-            entry.copy_(entry + 1 if value.is_floating_point() else arguments[name].select(time, MANY // 2))
+            entry = arguments[name].select(time, -1 - _REACH)
+            entry.copy_(entry + 1 if value.is_floating_point() else arguments[name].select(time, 0))
     after = [value for _, value in named_tensors(part(**arguments), "")]
     for number, (a, b) in enumerate(zip(calls.many.tensors, after, strict=True)):
         time = calls.axes_of(number)[1]
@@ -133,11 +136,21 @@ class _Search:
             yield from cached_readings(self._part, cache, sequences, others)
 
     def _starts(self, method: Method) -> Iterator[Start]:
+        yield from self._zeros_given()
         for start in starts(self._part):
             if type(start) is Start:
                 yield from self._zeros(method, start)
             if not start.blank:
                 yield start
+
+    def _zeros_given(self) -> Iterator[Start]:
+        """Zeros like what ``forward`` itself gives beside its first result: ``y, state = layer(x)``."""
+        given = [seen.outputs for seen in (self._calls.few, self._calls.rows)]
+        if all(type(own) in (tuple, list) and len(own) > 1 for own in given):
+            name, (rows, _) = next((n, axes) for n, axes in self._axes.items() if axes[0] is not None)
+            sizes = [seen.arguments[name].shape[rows] for seen in (self._calls.few, self._calls.rows)]
+            with suppress(ValueError):  # of several kinds
+                yield from zeros_after([(n, tuple(own[1:])) for n, own in zip(sizes, given, strict=True)])
 
     def _zeros(self, method: Method, start: Start) -> Iterator[Start]:
         pasts = []
@@ -149,10 +162,8 @@ class _Search:
             if past is None:
                 return
             pasts.append((arguments[name].shape[rows], past))
-        try:
+        with suppress(ValueError):  # of several kinds
             yield from zeros_after(pasts)
-        except ValueError:  # of several kinds
-            return
 
     def _step(self, method: Method, start: Start, given: Sequence[Given]) -> OwnStep:
         return OwnStep(self._kind, method, start, self._axes, self._calls.few.outputs, given)

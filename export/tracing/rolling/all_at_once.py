@@ -11,12 +11,13 @@ from torch import Tensor
 from rnncore.export.tracing.rolling.evaluation import Evaluation, execute, given, listed, take
 from rnncore.export.tracing.rolling.log import leaves, mapped
 from rnncore.export.tracing.rolling.places import Key, Places
-from rnncore.export.tracing.rolling.relations import ListItem, LoopItem, Number, Same
+from rnncore.export.tracing.rolling.relations import Fixed, ListItem, LoopItem, Number, Same
 from rnncore.export.tracing.rolling.spread import PLACED, over_all, placed_over_all
 from rnncore.runtime.errors import ExportError
 
 aten = torch.ops.aten
 _LISTS = (aten.cat.default, aten.stack.default)
+_RANGES = (aten.arange.start, aten.arange.start_step)
 _BY_ROWS = (
     "convolution",
     "native_batch_norm",
@@ -95,10 +96,13 @@ class AllAtOnce:
         for n, place in enumerate(places):
             # Under vmap torch takes the sizes of these for constants.
             target, rows = self._places.statement(place).op.target, self._rows_along(place, places[:n])
-            if target in _LISTS or target in PLACED or rows is not None:
+            moves = target in _RANGES and self._moves_along(place)
+            if target in _LISTS or target in PLACED or moves or rows is not None:
                 self.run(places[:n])
                 if target in _LISTS:
                     self.along[place, 0] = self._joined_at_once(place)
+                elif moves:
+                    self.along[place, 0] = self._range_at_once(place)
                 elif target in PLACED:
                     self.along[place, 0] = self._placed_at_once(place)
                 else:
@@ -166,6 +170,19 @@ class AllAtOnce:
                 value = self._places.lookup(self._evaluation, self._fixed)(relation)
                 found.append(value.unsqueeze(0).expand(self._turns, *value.shape))
         return statement.op.target(found, dim + 1 if dim >= 0 else dim)
+
+    def _moves_along(self, place: int) -> bool:
+        """Whether a range of numbers is that of the step before, moved on: ``torch.arange(t, t + n)``."""
+        start, end, *step = self._places.statement(place).arguments[0]
+        ends = isinstance(start, Number) and isinstance(end, Number) and start.step == end.step
+        return ends and isinstance(start.step, int) and all(isinstance(r, Fixed) and r.value == 1 for r in step)
+
+    def _range_at_once(self, place: int) -> Tensor:
+        statement = self._places.statement(place)
+        start, end, *_ = statement.arguments[0]
+        length = end.start(self._evaluation.sizes) - start.start(self._evaluation.sizes)
+        first = self.numbers(start).to(statement.op.dtypes[0])
+        return first.unsqueeze(1) + torch.arange(length, dtype=statement.op.dtypes[0])
 
     def _placed_at_once(self, place: int) -> Tensor:
         """``scatter`` or ``gather`` of one iteration for all of them."""

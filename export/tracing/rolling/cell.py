@@ -19,13 +19,15 @@ class Packing:
     """How a value of one iteration is laid out in a row: its shape without the batch axis, where that axis is, its dtype.
 
     batch_axis: None for a value that is the same for all rows.  free: axes, without that of the batch, whose sizes follow
-    the inputs; ``shape`` has them as they were when the loop was recorded.
+    the inputs; ``shape`` has them as they were when the loop was recorded.  folded: that axis has so many entries for each row,
+    such as one for each head, which stand in ``shape`` as an axis of their own in its place; 0 if it has one.
     """
 
     shape: tuple[Any, ...]
     batch_axis: int | None
     dtype: torch.dtype
     free: tuple[tuple[int, Formula], ...] = ()
+    folded: int = 0
 
     @property
     def size(self) -> Any:
@@ -39,19 +41,36 @@ class Packing:
             shape[axis] = formula(sizes)
         return replace(self, shape=tuple(shape))
 
+    def shape_of(self, batch: Any) -> list[Any]:
+        """The shape of the value, which has a batch axis, for so many rows."""
+        assert self.batch_axis is not None
+        before, after = self.shape[: self.batch_axis], self.shape[self.batch_axis + bool(self.folded) :]
+        return [*before, batch * (self.folded or 1), *after]
+
+    def rows_of(self, value: Tensor) -> Any:
+        """How many rows ``value`` has."""
+        return value.shape[self.batch_axis or 0] // (self.folded or 1)
+
     def rows(self, value: Tensor, batch: Any, like: torch.dtype) -> Tensor:
         """``value`` as [batch, *shape]."""
         value = value.to(like)
         if self.batch_axis is None:
             return value.unsqueeze(0).expand(batch, *value.shape)
+        value = self._apart(value, self.batch_axis)
         return value if self.batch_axis == 0 else value.movedim(self.batch_axis, 0)
+
+    def _apart(self, value: Tensor, axis: int) -> Tensor:
+        return value.unflatten(axis, (-1, self.folded)) if self.folded else value
+
+    def _together(self, value: Tensor, axis: int) -> Tensor:
+        return value.flatten(axis, axis + 1) if self.folded else value
 
     def value(self, rows: Tensor) -> Tensor:
         """The inverse of :meth:`rows`."""
         rows = rows if rows.dtype == self.dtype else rows.to(self.dtype)
         if self.batch_axis is None:
             return rows[0]
-        return rows if self.batch_axis == 0 else rows.movedim(0, self.batch_axis)
+        return self._together(rows if self.batch_axis == 0 else rows.movedim(0, self.batch_axis), self.batch_axis)
 
     def packed(self, value: Tensor, batch: Any, like: torch.dtype) -> Tensor:
         """Values over time [time, ...] as [batch, time, size]."""
@@ -59,14 +78,16 @@ class Packing:
         if self.batch_axis is None:
             value = value.unsqueeze(0).expand(batch, *value.shape)
         else:
-            value = value.movedim(self.batch_axis + 1, 0)
+            value = self._apart(value, self.batch_axis + 1).movedim(self.batch_axis + 1, 0)
         return value.flatten(2) if len(self.shape) != 1 and self.shape else value if self.shape else value.unsqueeze(2)
 
     def unpacked(self, value: Tensor) -> Tensor:
         """The inverse of :meth:`packed`."""
         value = value.unflatten(2, self.shape) if len(self.shape) > 1 else value if self.shape else value.squeeze(2)
         value = value if value.dtype == self.dtype else value.to(self.dtype)
-        return value[0] if self.batch_axis is None else value.movedim(0, self.batch_axis + 1)
+        if self.batch_axis is None:
+            return value[0]
+        return self._together(value.movedim(0, self.batch_axis + 1), self.batch_axis + 1)
 
     def one(self, rows: Tensor) -> Tensor:
         """The value of one step from its row [batch, size]."""

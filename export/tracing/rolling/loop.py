@@ -144,7 +144,7 @@ class RolledLoop:
         value = value if isinstance(value, Tensor) else torch.tensor(float(value))
         if packing.batch_axis is None:
             return packing.rows(value, batch, dtype)
-        shape = [*packing.shape[: packing.batch_axis], batch, *packing.shape[packing.batch_axis :]]
+        shape = packing.shape_of(batch)
         if value.dim() != len(shape) or any(str(a) != str(b) for a, b in zip(value.shape, shape, strict=True)):
             value = value.expand(shape)
         return packing.rows(value, batch, dtype)
@@ -157,7 +157,7 @@ class RolledLoop:
         """See :class:`rnncore.export.tracing.rolling.cell.RolledCell`."""
         table = dict(zip(self._values.weights, weights, strict=True))
         paths = {w.path: tensor for w, tensor in table.items() if isinstance(w, Weight)}
-        batch = states[0].shape[self._state_packings[0].batch_axis or 0]
+        batch = self._state_packings[0].rows_of(states[0])
         sizes: dict[str, Any] = {name: captured[i].shape[axis] for name, (i, axis) in self._axes.items()}
         sizes |= self._batch_of(batch, sizes)
         evaluation = Evaluation(self.program, [], sizes, paths.__getitem__, {})

@@ -66,7 +66,13 @@ class LoopShapes:
                 f"the imaginary part as two values{self._line(key)}"
             )
         batch = [axis for axis, f in enumerate(formulas) if f is not None and f.terms == self.rows.terms]
+        folded = 0
+        if not batch:
+            batch = [axis for axis, f in enumerate(formulas) if f is not None and self._times_rows(f)]
+            folded = self._times_rows(formulas[batch[0]]) if batch else 0  # type: ignore[arg-type]
         others = [f for axis, f in enumerate(formulas) if axis not in batch[:1]]
+        if folded:
+            others.insert(batch[0], Formula(((folded, ()),)))
         free = tuple((axis, f) for axis, f in enumerate(others) if f is not None and not f.constant)
         if None in others or (free and not may_be_free) or any(BATCH in f.axes for _, f in free):
             raise ExportError(
@@ -74,7 +80,15 @@ class LoopShapes:
                 f"axis of the inputs{self._line(key)}"
             )
         shape = tuple(f(self._log.sizes) for f in others if f is not None)
-        return Packing(shape, batch[0] if batch else None, dtype, free)
+        return Packing(shape, batch[0] if batch else None, dtype, free, folded)
+
+    def _times_rows(self, size: Formula) -> int:
+        """How many entries an axis of this ``size`` has for each row, as heads folded into the batch; 0 if it is no multiple."""
+        (one, axes), *more = self.rows.terms
+        if more or len(size.terms) != 1 or (size.divisor, size.shift) != (self.rows.divisor, self.rows.shift):
+            return 0
+        factor, own = size.terms[0]
+        return int(factor // one) if own == axes and factor > one and factor % one == 0 else 0
 
     def _line(self, key: Key) -> str:
         """The user's line behind a place, on a line of its own."""
