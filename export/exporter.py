@@ -31,9 +31,9 @@ from rnncore.export.stages import Built, Captured, Planned, Traced
 from rnncore.export.targets import Target, form_text
 from rnncore.export.tracing.devices import NeedsOtherDevice, asking_for_devices, brought_here, devices_taken_as_cpu
 from rnncore.export.tracing.example import Axes
-from rnncore.export.tracing.number_kinds import no_autocast
 from rnncore.export.tracing.packed_input import without_packing
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.surroundings import undisturbed
 from rnncore.export.tracing.unscripted import in_python
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
@@ -136,7 +136,7 @@ def export(
         branches=branches,
     )
     writable(file := Path(path), external=external_data is True)
-    with no_autocast(), Progress(f"export of {file.name}") as progress:
+    with undisturbed(model), Progress(f"export of {file.name}") as progress:
         with suppress(NeedsOtherDevice), asking_for_devices():
             return _best(model, example, options, file, progress)
         with devices_taken_as_cpu():

@@ -265,7 +265,7 @@ class Built:
         model = planned.model.clone()
         pairs = find_states(model.graph, options.states, found.lengths) if plan.stream else {}
         calls = with_starts(found.calls, model) if plan.stream else found.calls
-        starts = starts_of(own for own in found.example.inputs if own.name in pairs)
+        starts = starts_of([own for own in found.example.inputs if own.name in pairs])
         states = [*states_of(model.graph, pairs, starts), *planned.contexts]
         states += splice_layer_states(model, found.carried, lift=plan.stream)
         copy_sizes(model.graph)

@@ -7,8 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rnncore.runtime.errors import (
     ForeignModelError,
@@ -22,26 +21,19 @@ from rnncore.runtime.errors import (
 from rnncore.runtime.foreign.description import Foreign
 from rnncore.runtime.foreign.fingerprint import fingerprint_as_loaded
 from rnncore.runtime.foreign.graph import read_graph
-from rnncore.runtime.format.container import FINGERPRINT_KEY, digest, fingerprint_of, metadata_of
-from rnncore.runtime.format.external_data import hash_of_weights, read_foreign_weights, read_weights
-from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
+from rnncore.runtime.format.container import FINGERPRINT_KEY, fingerprint_of, metadata_of
 from rnncore.runtime.format.metadata_limits import check_metadata, check_states
-from rnncore.runtime.format.reading import Stamp, read_file
+from rnncore.runtime.format.reading import Stamp
 from rnncore.runtime.format.signature import FORMAT_VERSION, PREFIX, Signature
-from rnncore.runtime.format.structure import Structure
-from rnncore.runtime.origin import Options, Origin, logger
-from rnncore.runtime.session.one_step import may_have_one_step, open_one_step
-from rnncore.runtime.session.opening import Graph, graph_values, open_session
+from rnncore.runtime.origin import Options, Origin
+from rnncore.runtime.reopening import Opener, foreign_fingerprint, graph_of, read_source, session_of
+from rnncore.runtime.session.opening import graph_values
 from rnncore.runtime.session.providers import on_cpu_only
 from rnncore.runtime.session.row_sharing import RowSharing, rows_are_independent
-from rnncore.runtime.session.session import Engine, Opener
-from rnncore.runtime.session.threads import check_threads
-from rnncore.runtime.signing import check_signature, check_signed_weights, read_signature
+from rnncore.runtime.session.session import Engine
+from rnncore.runtime.signing import check_signature, read_signature
 from rnncore.runtime.tensors.graph_contract import graph_problems, signature_problems
 from rnncore.runtime.tensors.specs import Layout
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 _TRIES = 100
 """How often a file is read that is exchanged again and again while it is read."""
@@ -60,19 +52,6 @@ class LoadedFile:
     fingerprint: str
     file_fingerprint: str
     origin: Origin
-
-
-def read_source(source: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, bytes]:
-    """Name and bytes of a model file; NotOnnxError when there is nothing to read, ModelFileError when there is too much."""
-    if isinstance(source, bytes):
-        if len(source) > limits.file_bytes:
-            raise ModelFileError(
-                f"the model has {len(source)} bytes, limits.file_bytes allows {limits.file_bytes}: if you trust it, load "
-                f"it with limits=Limits(file_bytes={len(source)})"
-            )
-        return "model in memory", source
-    path = Path(source)
-    return str(path), read_file(path, limits.file_bytes, "file_bytes")
 
 
 def open_source(source: str | os.PathLike[str] | bytes, origin: Origin) -> tuple[str, LoadedFile]:
@@ -115,7 +94,7 @@ def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = N
     report = _report(metadata)
     sharing = _row_sharing(report, options)
     shared_out = sharing is not None
-    session = _session(_graph(data, metadata, origin, signed), options, shared_out)
+    session = session_of(graph_of(data, metadata, origin, signed), options, shared_out)
     inputs, outputs = graph_values(session)
     raise_all(graph_problems(signature, inputs, outputs), ModelFileError, "signature and graph of the file disagree")
     layout = Layout.of(signature, options.max_steps)
@@ -123,29 +102,11 @@ def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = N
         session,
         layout,
         fingerprint,
-        _opener(origin, fingerprint, shared_out),
+        Opener(origin, fingerprint, shared_out),
         options.max_batch_steps,
         sharing,
     )
     return LoadedFile(engine, metadata, report, fingerprint, fingerprint, origin)
-
-
-def read_again(origin: Origin, fingerprint: str) -> bytes:
-    """The bytes of a model that was loaded before; ModelFileError when the file has changed or is gone."""
-    name, data = read_source(origin.source, origin.options.limits)
-    try:
-        if origin.options.foreign is not None:
-            found = _foreign_fingerprint(_graph(data, {}, origin))
-        else:
-            found = metadata_of(data).get(FINGERPRINT_KEY, "")
-        if found == fingerprint and (origin.options.foreign is not None or fingerprint_of(data, found) == found):
-            return data
-    except ModelFileError as error:
-        raise type(error)(f"{name}: {error}") from None
-    raise TamperedModelError(
-        f"{name}: the file has changed since it was loaded (fingerprint {found[:12]}… instead of "
-        f"{fingerprint[:12]}…): give a new model a new name, then load it"
-    )
 
 
 def _open_foreign(data: bytes, origin: Origin, foreign: Foreign, signed: Mapping[str, str] | None) -> LoadedFile:
@@ -153,21 +114,14 @@ def _open_foreign(data: bytes, origin: Origin, foreign: Foreign, signed: Mapping
     options = origin.options
     if any(key.startswith(PREFIX) for key in metadata_of(data)):
         raise InputError("this file was written by rnncore and knows its states: load it without states=")
-    graph = _graph(data, {}, origin, signed)
-    of_file = _foreign_fingerprint(graph)
-    session = _session(graph, options)
+    graph = graph_of(data, {}, origin, signed)
+    of_file = foreign_fingerprint(graph)
+    session = session_of(graph, options)
     signature, adapter = read_graph(session, foreign)
     layout = Layout.of(signature, options.max_steps, adapter)
     fingerprint = fingerprint_as_loaded(of_file, signature, adapter)
-    engine = Engine(session, layout, fingerprint, _opener(origin, of_file), options.max_batch_steps)
+    engine = Engine(session, layout, fingerprint, Opener(origin, of_file), options.max_batch_steps)
     return LoadedFile(engine, {}, {}, fingerprint, of_file, origin)
-
-
-def _foreign_fingerprint(graph: Graph) -> str:
-    """SHA-256 of a foreign model and of the weights beside it."""
-    return digest(
-        digest(graph.data).encode() + hash_of_weights(graph.weights).encode() if graph.weights else graph.data
-    )
 
 
 def _signed_weights(data: bytes, origin: Origin) -> dict[str, str] | None:
@@ -182,60 +136,12 @@ def _signed_weights(data: bytes, origin: Origin) -> dict[str, str] | None:
     return check_signature(data, signature, key)
 
 
-def _graph(data: bytes, metadata: Mapping[str, str], origin: Origin, signed: Mapping[str, str] | None = None) -> Graph:
-    """The graph in a file with its weights, checked."""
-    limits = origin.options.limits
-    structure = Structure.of(data, limits)
-    if origin.options.foreign is not None:
-        weights = read_foreign_weights(structure.outside, origin.source, limits)
-    else:
-        weights = read_weights(structure.outside, metadata, origin.source, limits)
-    if signed is not None:
-        check_signed_weights(weights, signed)
-    return Graph(data, weights, structure.nested, structure.foldable)
-
-
-def _session(
-    graph: Graph, options: Options, shared_out: bool = False, sizes: Mapping[str, int] = MappingProxyType({})
-) -> InferenceSession:
-    # Threads that each run over some of the rows do better without those of onnxruntime, which they would wait for: half as
-    # fast again for 16 rows of 256 units.
-    threads = 1 if shared_out else options.threads
-    return open_session(graph, threads=threads, arena=options.arena, providers=options.providers, sizes=sizes)
-
-
 def _row_sharing(report: dict[str, Any], options: Options) -> RowSharing | None:
     """Threads for the rows of a batch, if the caller allows several and the file's rows were seen to be independent."""
     threads = options.threads
     if threads is None or threads < 2 or not on_cpu_only(options.providers) or not rows_are_independent(report):
         return None
     return RowSharing(threads)
-
-
-def _opener(origin: Origin, fingerprint: str, shared_out: bool = False) -> Opener:
-    """Opens the sessions of a model that was loaded from ``origin``, when they are needed."""
-    options = origin.options
-
-    def again() -> InferenceSession:
-        """A session for a forked child."""
-        check_threads(options.threads)
-        data = read_again(origin, fingerprint)
-        session = _session(_graph(data, metadata_of(data), origin), options, shared_out)
-        logger.info("model %s… opened again in the forked process %d", fingerprint[:12], os.getpid())
-        return session
-
-    def one_step(layout: Layout, whole: InferenceSession) -> InferenceSession | None:
-        """That for one step, where it is worth having and the file is still there."""
-        if not may_have_one_step(layout) or not on_cpu_only(options.providers):
-            return None
-        try:
-            data = read_again(origin, fingerprint)
-            graph = _graph(data, metadata_of(data), origin)
-        except ModelFileError:
-            return None
-        return open_one_step(layout, graph, lambda own, sizes: _session(own, options, shared_out, sizes), whole)
-
-    return Opener(again, one_step)
 
 
 def _check_format_version(metadata: dict[str, str]) -> None:

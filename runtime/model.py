@@ -20,11 +20,12 @@ from rnncore.runtime.errors import InputError, ModelFileError, SnapshotError
 from rnncore.runtime.foreign.description import read_foreign
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature
-from rnncore.runtime.loading import LoadedFile, open_model, open_source, read_again
+from rnncore.runtime.loading import LoadedFile, open_model, open_source
 from rnncore.runtime.notebook import shown
 from rnncore.runtime.origin import Origin, Threads, logger, origin_of, read_options, readable
 from rnncore.runtime.pool.eviction import OnEvict
 from rnncore.runtime.pool.pool import OnOverload, Pool
+from rnncore.runtime.reopening import read_again
 from rnncore.runtime.session.providers import Providers
 from rnncore.runtime.signing import Key, read_key
 from rnncore.runtime.streaming.push_many import push_many

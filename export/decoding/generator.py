@@ -29,8 +29,8 @@ from rnncore.runtime.errors import ExportError, InputError, raise_all
 from rnncore.runtime.format.golden import GOLDEN_KEY
 from rnncore.runtime.format.signature import BATCH, TIME, Signature
 from rnncore.runtime.format.tensors import external_locations
-from rnncore.runtime.loading import read_source
 from rnncore.runtime.notebook import shown
+from rnncore.runtime.reopening import read_source
 from rnncore.runtime.text.generation import GENERATION_KEY, SpecialTokens
 from rnncore.runtime.text.language_model import TOKENIZER_KEY
 from rnncore.runtime.text.vocabulary import Vocabulary

@@ -1,9 +1,6 @@
-"""Narrow floats that an export meets: autocast around it, and bfloat16 inside forward."""
+"""Narrow floats that forward computes in and a file cannot."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -14,16 +11,6 @@ from rnncore.runtime.errors import ExportError
 
 NO_KERNELS = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 """What onnxruntime has no CPU kernels for."""
-
-
-@contextmanager
-def no_autocast() -> Iterator[None]:
-    """The caller's autocast is for training: a file holds the weights, and is judged, in the dtype that they have."""
-    with ExitStack() as stack:
-        for device in ("cpu", "cuda", "xpu"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        yield
 
 
 def refuse_bfloat16(program: ExportedProgram) -> None:

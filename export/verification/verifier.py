@@ -56,7 +56,7 @@ class Verifier(Bench):
         model = open_file(path)
         self.generator = torch.Generator().manual_seed(self.seed)
         verdict = Verdict(self.seed, self.tolerance)
-        verdict.remarks.extend(remarks_on(i for i in self.example.inputs if i.name in self.example.states))
+        verdict.remarks.extend(remarks_on([i for i in self.example.inputs if i.name in self.example.states]))
         verdict.cases.append(self._example_itself(model))
         verdict.cases.extend(self._whole(model))
         verdict.cases.extend(self._both_sides(model))

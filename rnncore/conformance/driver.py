@@ -16,8 +16,8 @@ from rnncore.runtime.format.golden import Golden, GoldenCase
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.signature import Signature
 from rnncore.runtime.format.structure import Structure
-from rnncore.runtime.loading import read_source
 from rnncore.runtime.model import load
+from rnncore.runtime.reopening import read_source
 from rnncore.runtime.signing import Key, check_signature, check_signed_weights, read_key, read_signature
 from rnncore.runtime.verification import VerifyReport, chunks_of, compare, golden_of, joined, verify_elsewhere
 

@@ -6,7 +6,7 @@ import os
 
 from rnncore.runtime.format.limits import DEFAULT_LIMITS, Limits
 from rnncore.runtime.format.protobuf import Message, parse
-from rnncore.runtime.loading import read_source
+from rnncore.runtime.reopening import read_source
 
 # Field numbers of NodeProto and of AttributeProto.
 _OP_TYPE, _STRINGS = 4, 9

@@ -6,7 +6,7 @@ there is one, it leaves out the questions, the branches and the weights of the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.one_step import for_one_step
 from rnncore.runtime.session.failures import of_runtime
-from rnncore.runtime.session.opening import Graph
+from rnncore.runtime.session.opening import Graph, open_session
 from rnncore.runtime.tensors.specs import Layout, Slot
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ _MOST_BYTES = 1 << 22
 
 _TRIED_STEPS = 4
 
-Open = Callable[[Graph, Mapping[str, int]], "onnxruntime.InferenceSession"]
-
 
 def may_have_one_step(layout: Layout) -> bool:
     """Whether a model streams steps of known shapes through a graph that rnncore wrote."""
@@ -37,19 +35,17 @@ def may_have_one_step(layout: Layout) -> bool:
 
 
 def open_one_step(
-    layout: Layout, graph: Graph, open_with: Open, whole: onnxruntime.InferenceSession
+    layout: Layout, graph: Graph, whole: onnxruntime.InferenceSession, *, threads: int | None, arena: bool
 ) -> onnxruntime.InferenceSession | None:
-    """The session for one step; None where it cannot be had, or does not give the very bits of ``whole``.
-
-    open_with: opens a graph in which axes of these names have these sizes.
-    """
+    """The session for one step on the CPU; None where it cannot be had, or does not give the very bits of ``whole``."""
     if len(graph.data) > _MOST_BYTES or graph.weights or not graph.foldable:
         return None
     pick = layout.signature.pick
     outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]
     data = for_one_step(graph.data, layout.lengths, None if pick is None else pick.at, outputs)
     try:
-        session = open_with(Graph(data, {}, graph.nested, graph.foldable), {BATCH: 1, TIME: 1})
+        of_one = Graph(data, {}, graph.nested, graph.foldable)
+        session = open_session(of_one, threads=threads, arena=arena, sizes={BATCH: 1, TIME: 1})
     except ModelFileError:
         return None
     return session if _agree(layout, whole, session, outputs) else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,15 +26,14 @@ if TYPE_CHECKING:
 _MOST_KEPT = 256  # rows of initial states that are kept for the next calls, which often have as many
 
 
-@dataclass(frozen=True, slots=True)
-class Opener:
-    """Opens sessions of a model from where it came from.
+class Opener(Protocol):
+    """Opens sessions of a model from where it came from."""
 
-    again: the whole one.  one_step: that for one step of one sequence, which gives the bits of the whole one it is handed.
-    """
+    def again(self) -> onnxruntime.InferenceSession:
+        """The whole one."""
 
-    again: Callable[[], onnxruntime.InferenceSession]
-    one_step: Callable[[Layout, onnxruntime.InferenceSession], onnxruntime.InferenceSession | None]
+    def one_step(self, layout: Layout, whole: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession | None:
+        """That for one step of one sequence, which gives the bits of the whole one; None if there is none."""
 
 
 class Engine:

@@ -1,0 +1,75 @@
+"""What the caller's process has set is afterwards as it was, and during an export as an export needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnncore.export import export
+from rnncore.export.tracing.surroundings import undisturbed
+from rnncore.runtime.errors import ExportError
+
+
+@pytest.fixture(autouse=True)
+def several_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+class Counts(nn.Module):
+    """Tells on how many threads it was asked; fails where it is told to."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.layer, self.fails = nn.GRU(3, 4, batch_first=True), fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.threads.add(torch.get_num_threads())
+        if self.fails:
+            raise ValueError("told to")
+        return self.layer(x)[0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_small_module_is_asked_on_one_thread(fails: bool, tmp_path: Path) -> None:
+    module = Counts(fails).eval()
+    module.threads.clear()
+    if fails:
+        with pytest.raises(ExportError, match="told to"):
+            export(module, tmp_path / "m.onnx", torch.randn(2, 5, 3))
+    else:
+        export(module, tmp_path / "m.onnx", torch.randn(2, 5, 3))
+    assert module.threads == {1}
+    assert torch.get_num_threads() == 3
+
+
+def test_a_large_one_on_all() -> None:
+    with undisturbed(nn.Linear(1 << 11, 1 << 11, bias=False)):
+        assert torch.get_num_threads() == 3
+    with undisturbed(nn.Sequential(nn.LazyLinear(3), nn.Linear(1 << 11, (1 << 11) - 1, bias=False))):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+
+
+def test_an_export_within_an_export_gives_nothing_back_too_early() -> None:
+    with undisturbed(nn.Linear(2, 2)):
+        with undisturbed(nn.Linear(2, 2)):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+
+
+def test_autocast_of_the_caller_is_off_inside_and_on_again_after() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with undisturbed(nn.Linear(2, 2)):
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_enabled("cpu")
