@@ -35,8 +35,8 @@ from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_for
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.example import Example, Extent, check_dtypes, check_runs
-from rnncore.export.tracing.held_sizes import with_sizes_held
+from rnncore.export.tracing.example import Axes, Example, Extent, check_dtypes, check_runs
+from rnncore.export.tracing.held_sizes import with_another_time, with_sizes_held
 from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.own_layers import with_own_layers
@@ -52,7 +52,7 @@ from rnncore.export.verification.repeatable import check_carried, check_repeatab
 from rnncore.export.verification.sizes import MOST_STEPS, SHORT_STREAM
 from rnncore.export.verification.structure import stride_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
-from rnncore.runtime.errors import ExportError
+from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.format.axes import TIME
 from rnncore.runtime.format.signature import Signature, StateSpec
 
@@ -103,18 +103,28 @@ class Captured:
         if kept:
             check_carried(reference, call.in_parts(reference), kept)
         found = replace(cls._of_call(reference, call, options), remarks=tuple(remarks))
+        if found.why_not_rolled is None:
+            return found
+        for axes, what in with_another_time(call, options.axes):
+            other = cls._of_axes(reference, example, options, axes)
+            if other is not None:
+                return replace(other, remarks=(*remarks, what))
         # A loop over time carries values whose sizes it must know: of images whose height and width are free it can know none.
-        held = None if found.why_not_rolled is None else with_sizes_held(call, options.axes)
-        if held is not None:
-            axes, what = held
-            with suppress(ExportError), unchanged(reference):
-                fewer = Example.of(reference, example, axes, options.lengths)
-                other = cls._of_call(reference, find_axes(reference, fewer, axes, options.seed), options)
-                if other.why_not_rolled is None:
-                    return replace(
-                        other, remarks=(*remarks, f"a loop over time holds the sizes that it carries: {what}")
-                    )
+        held = with_sizes_held(call, options.axes)
+        other = None if held is None else cls._of_axes(reference, example, options, held[0])
+        if held is not None and other is not None:
+            what = f"a loop over time holds the sizes that it carries: {held[1]}"
+            return replace(other, remarks=(*remarks, what))
         return found
+
+    @classmethod
+    def _of_axes(cls, reference: nn.Module, example: Any, options: Options, axes: Axes) -> Captured | None:
+        """The same with these axes, None if it cannot be rolled so either."""
+        with suppress(ExportError, InputError), unchanged(reference):
+            call = Example.of(reference, example, axes, options.lengths)
+            other = cls._of_call(reference, find_axes(reference, call, axes, options.seed), options)
+            return other if other.why_not_rolled is None else None
+        return None
 
     @classmethod
     def _of_call(cls, reference: nn.Module, call: Example, options: Options) -> Captured:
