@@ -78,3 +78,35 @@ def test_attention_to_the_first_sequence(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = module(frames, labels).numpy()
         np.testing.assert_allclose(model.run(frames.numpy(), labels.numpy()), expected, atol=fixed("float32"))
+
+
+class Forecast(nn.Module):
+    """A history of fixed length, then as many steps as there are entries, of which the first alone is read."""
+
+    def __init__(self, parts: str) -> None:
+        super().__init__()
+        self.cell, self.out, self.parts = nn.GRUCell(4, 6), nn.Linear(6, 4), parts
+
+    def forward(self, history: Tensor, entries: Tensor) -> Tensor:
+        h = torch.zeros(history.shape[0], 6)
+        for t in range(5):
+            h = self.cell(history[:, t], h)
+        steps = entries.unbind(1) if self.parts == "unbind" else [x[:, 0] for x in entries.split(1, 1)]
+        steps = entries.transpose(0, 1) if self.parts == "iterated" else steps
+        outputs: list[Tensor] = []
+        for t, x in enumerate(steps):
+            h = self.cell(outputs[-1] if t else x, h)
+            outputs.append(x + self.out(h) if t == 0 else outputs[-1] + self.out(h))
+        return torch.stack(outputs, 1)
+
+
+@pytest.mark.parametrize("parts", ["unbind", "split", "iterated"])
+def test_the_first_of_a_list_of_any_length(parts: str, tmp_path: Path) -> None:
+    module = Forecast(parts).eval()
+    report = export(module, tmp_path / "m.onnx", (torch.randn(2, 5, 4), torch.randn(2, 7, 4)))
+    model = runtime.load(report.path)
+    for batch, steps in ((1, 1), (3, 20)):
+        history, entries = torch.randn(batch, 5, 4), torch.randn(batch, steps, 4)
+        with torch.no_grad():
+            expected = module(history, entries).numpy()
+        np.testing.assert_allclose(model.run(history.numpy(), entries.numpy()), expected, atol=fixed("float32"))

@@ -93,6 +93,8 @@ class Evaluation:
             case Outside(part=Formula()):
                 return self._entry(value.op, value.part(self.sizes))
             case Outside():
+                if value.op not in self._results and self._is_list_of_any_length(value.op):
+                    return self._entry(value.op, value.part)
                 if value.op not in self._results:
                     self.run(value.op)
                 return self._results[value.op][value.part]
@@ -113,6 +115,15 @@ class Evaluation:
             self._results[number] = self._call(statement.op.target, [self.value(v) for v in statement.arguments[0]])
         else:
             self._results[number] = execute(statement, self.value)
+
+    def _is_list_of_any_length(self, number: int) -> bool:
+        """Whether a statement makes a list that is as long as an axis, such as ``for x in inputs``: a trace makes none."""
+        statement = self.program.statements[number]
+        place = {aten.unbind.int: 1, aten.split.Tensor: 2}.get(statement.op.target)  # of the axis among the arguments
+        if place is None:
+            return False
+        args = [self.value(v) for v in statement.arguments[0]]
+        return not isinstance(args[0].shape[args[place] if len(args) > place else 0], int)
 
     def _entry(self, number: int, index: Any) -> Tensor:
         """Entry ``index`` of the list that the statement under this number makes of one tensor."""

@@ -153,7 +153,7 @@ def _collect(
         )
     if abs(step) == 1 and _covers(what, start, turns, dim, low):
         return values if values.dtype == start.dtype else values.to(start.dtype)
-    # A loop that does not turn, as over range(1, 1), gives no rows either: onnxruntime knows the sizes that are written from here.
+    # A loop that does not turn, as over range(1, 1), gives no rows either: onnxruntime has their number from here.
     values = values.reshape([turns if axis == dim else size for axis, size in enumerate(start.shape)])
     return torch.slice_scatter(start, values, dim, low, low + (turns - 1) * abs(step) + 1, abs(step))
 
