@@ -20,9 +20,9 @@ from rnncore.export.tracing.rolling.constants_of_sizes import with_sizes_in_cons
 from rnncore.export.tracing.rolling.counters import with_counters
 from rnncore.export.tracing.rolling.evaluation import Evaluation
 from rnncore.export.tracing.rolling.first_steps import with_first_steps
-from rnncore.export.tracing.rolling.log import Log
+from rnncore.export.tracing.rolling.log import Log, leaves
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
-from rnncore.export.tracing.rolling.merging import Merger, Program
+from rnncore.export.tracing.rolling.merging import Block, Merger, Program
 from rnncore.export.tracing.rolling.numbers_of_sizes import has_floats_of_sizes, with_numbers_of_sizes
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
 from rnncore.export.tracing.rolling.questions import (
@@ -202,11 +202,16 @@ def _rolled(
     """The program that is written in ``logs``; None where no loop follows a size."""
     logs, follows = with_sizes_in_constants(logs)
     if len({len(log.ops) for log in logs}) == 1 and is_plain and not follows and not isinstance(module, FullRows):
-        if not has_floats_of_sizes(logs):
+        floats = has_floats_of_sizes(logs)
+        if not floats and layers:
             return None
         try:
             program = _merged(logs)
         except ExportError:  # torch's own trace knows some of them
+            return None
+        if not floats and not any(
+            _carries(block) for block in program.blocks
+        ):  # else it goes over a window of so many steps
             return None
     else:
         program = _merged(logs)
@@ -216,6 +221,10 @@ def _rolled(
         rolled = _with_joined(rolled, joined, logs[0], example, layers, seed)
     rolled.__class__ = type(type(module).__name__, (RolledProgram,), {})
     return rolled
+
+
+def _carries(block: Block) -> bool:
+    return any(isinstance(value, Carried) for statement in block.statements for value in leaves(statement.arguments))
 
 
 def _merged(logs: Sequence[Log]) -> Program:
