@@ -18,6 +18,8 @@ from rnncore.export.verification.sizes import MOST_STEPS, broken_at
 from rnncore.export.verification.verifier import size_of
 from rnncore.runtime.format.axes import BATCH, TIME
 
+_FEWEST = "with {} steps, the fewest, forward gives something else than its way with more: the file takes at least {}"
+
 
 @dataclass(frozen=True)
 class Narrowed:
@@ -45,15 +47,23 @@ def narrowed_lengths(traced: Traced, verdict: Verdict) -> Narrowed | None:
                 asked.setdefault(guard.text, guard)
                 least, most = _range(guard, traced.trace.sizes[TIME])
                 low, high = max(low, least), most if high is None else min(high, most or high)
+    at_least = not asked and bool(wrong) and all(case.time == low for case in wrong)
+    low += extent.multiple if at_least else 0  # a loop that does not turn once, say
     own = size_of(example, TIME)
     most = MOST_STEPS if high is None else high
-    if not asked or not low <= own <= most or most - low + 1 < LEAST_RANGE or any(low <= c.time <= most for c in wrong):
+    if (
+        not (asked or at_least)
+        or not low <= own <= most
+        or most - low + 1 < LEAST_RANGE
+        or any(low <= c.time <= most for c in wrong)
+    ):
         return None
     extents = {**example.extents, TIME: replace(extent, minimum=low, maximum=high)}
     trace = replace(traced.trace, example=replace(example, extents=extents))
     # Streams begin short: one of fewer steps than the way of the example begins with has no right answer.
     forever = high == extent.maximum and (low == extent.minimum or example.trace_steps is None)
-    return Narrowed(replace(traced, trace=trace), _remark(list(asked.values()), extents[TIME]), forever)
+    remark = _remark(list(asked.values()), extents[TIME]) if asked else _FEWEST.format(extent.minimum, low)
+    return Narrowed(replace(traced, trace=trace), remark, forever and not at_least)
 
 
 def _range(guard: Guard, traced_at: int) -> tuple[int, int | None]:

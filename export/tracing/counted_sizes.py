@@ -42,14 +42,20 @@ class EachRow:
 
     def _refuse(self, *_: Any) -> Any:
         lines = user_lines(2)
-        raise ExportError(
-            "forward computes with the lengths of a batch one by one, as numbers of Python (tolist(), a loop over them), which "
-            "a trace would freeze; compute with the tensor: torch.arange(n) < lengths[:, None] is a mask of all rows"
-            f"{f':{chr(10)}  {lines[-1]}' if lines else ''}"
-        )
+        raise one_by_one(str(lines[-1]) if lines else "")
 
     __index__ = __int__ = __float__ = __bool__ = __array__ = __lt__ = __gt__ = __le__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __truediv__ = __mod__ = _refuse
+
+
+def one_by_one(line: str) -> ExportError:
+    """That ``line`` of the user's code computes with single lengths in a way that is no mask of all rows."""
+    return ExportError(
+        "forward computes with the lengths of a batch one by one, as numbers of Python (tolist(), a loop over them), which "
+        "a trace would freeze; compute with the tensor: torch.arange(n) < lengths[:, None] is a mask of all rows; or export with "
+        "an example whose rows are all full: the file then takes full rows, and lists of sequences in groups of one length"
+        f"{f':{chr(10)}  {line}' if line else ''}"
+    )
 
 
 def listed(value: Any) -> Any:

@@ -16,6 +16,7 @@ from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
 from rnncore.export.tracing.number_kinds import NO_KERNELS
 from rnncore.export.tracing.observing import observing
+from rnncore.export.tracing.row_ends import ends_of
 from rnncore.export.tracing.starting_states import begun
 from rnncore.export.tracing.whole_floats import with_whole_numbers
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -126,6 +127,8 @@ class Example:
     counts: inputs [batch] that say how many entries along an axis belong to each row, with the name of that axis.
     trace_steps: so many steps the traced call shall have; None leaves that to the tracer.
     output_shapes: how the shapes of the outputs follow, None where nobody has looked.
+    shorter: drawn lengths and counts differ from row to row, and the longest row is by so much shorter than the array; None: all
+    are full.
     """
 
     inputs: tuple[Input, ...]
@@ -138,6 +141,7 @@ class Example:
     states: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, str] = field(default_factory=dict)
     trace_steps: int | None = None
+    shorter: int | None = None
 
     @classmethod
     def of(cls, module: nn.Module, example: Any, axes: Axes | None, lengths: str | bool) -> Example:
@@ -218,12 +222,14 @@ class Example:
         return [begun(i, tensor) if i.name in self.states else tensor for i, tensor in named]
 
     def draw(self, sizes: Mapping[str, int], generator: torch.Generator) -> list[Tensor]:
-        """Random inputs of the given sizes, exactly, all lengths and counts full; other axes of sizes that the module takes."""
+        """Random inputs of the given sizes, exactly, all lengths and counts full unless
+        ``shorter`` says otherwise; other axes of sizes that the module takes.
+        """
         sizes = {**self.fit({}), **sizes}
         return [
-            torch.full((sizes[BATCH],), sizes[TIME], dtype=torch.int64)
+            ends_of(sizes[BATCH], sizes[TIME], self.shorter).to(torch.int64)
             if i.name == self.lengths
-            else torch.full((sizes[BATCH],), sizes[self.counts[i.name]], dtype=i.value.dtype, device=i.value.device)
+            else ends_of(sizes[BATCH], sizes[self.counts[i.name]], self.shorter).to(i.value.device, i.value.dtype)
             if i.name in self.counts
             else begun(i, i.resized(sizes, generator, self.vocabulary))
             if i.name in self.states

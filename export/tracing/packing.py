@@ -196,7 +196,9 @@ class PaddedPacker:
     def pack(self, input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PackedSequence:
         """Padded data and lengths, in the order of the caller, sorted or not; ExportError where a trace would freeze these."""
         lengths = listed(lengths)
-        if self._listed:
+        if self._listed and isinstance(lengths, list | tuple) and all(isinstance(n, Tensor) for n in lengths):
+            lengths = torch.stack(list(lengths))
+        elif self._listed:
             lengths = torch.as_tensor(lengths)
         if not isinstance(lengths, Tensor):
             raise ExportError(

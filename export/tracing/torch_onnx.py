@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from rnncore.export.tracing.counted_numbers import CountedNumbers
+from rnncore.export.tracing.counted_sizes import EachRow, one_by_one
 from rnncore.export.tracing.dense_products import DenseProducts
 from rnncore.export.tracing.fixed_sizes import FixedSizes
 from rnncore.export.tracing.free_parts import slice_free_parts
@@ -112,6 +113,8 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
             raise
         except Exception as error:
             pass_on_interruption(error)
+            if EachRow.__name__ in str(error):  # torch's own functions were handed it as a number
+                raise one_by_one(line_of_exception(error)) from error
             raise ExportError(_explain(error, what, fixed.lines)) from error
 
 

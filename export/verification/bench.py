@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnncore.export.tracing.example import Example
-from rnncore.export.verification.cases import Case
+from rnncore.export.verification.cases import Case, why_refused
 from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.reference import Array, Reference, error, first_line
 from rnncore.runtime import Model, ModelFileError, load
@@ -79,7 +79,7 @@ class Bench:
         try:
             got = self.run(model, question.tensors, lengths)
         except InputError as refusal:
-            return question.failed(f"the file refuses it: {first_line(refusal)}")
+            return question.failed(why_refused(refusal))
         return self.judge(question, model, got)
 
     def judge(self, question: Question, model: Model, got: list[Array]) -> Case:

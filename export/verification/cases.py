@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,20 @@ from rnncore.runtime.verification import Case as Case  # one comparison, at expo
 
 TOGETHER_DETAIL = "moved together"
 EXAMPLE_DETAIL = "the example itself"
+_FAILED_AT = re.compile(r"running (\w+) node\. Name:'([^']*)'")
+
+
+def why_refused(refusal: Exception) -> str:
+    """Why a file does not run on an input, in one line: of what onnxruntime says the operator that failed, and of which layer."""
+    text = str(refusal).strip().partition("\n")[0]
+    found = _FAILED_AT.findall(text)
+    if not found:
+        return f"the file refuses it: {text}"
+    operator, name = found[-1]
+    layer = name.removeprefix("fused ").rpartition("/")[0]
+    while layer.startswith("module."):
+        layer = layer.removeprefix("module.")
+    return f"the file fails on it, at the {operator} of {f'layer {layer!r}' if layer else repr(name)}"
 
 
 @dataclass

@@ -10,8 +10,7 @@ from torch import Tensor
 from rnncore.export.tracing.example import are_shares
 from rnncore.export.tracing.masks import masked_behind
 from rnncore.export.verification.bench import Bench, Question
-from rnncore.export.verification.cases import Case
-from rnncore.export.verification.reference import first_line
+from rnncore.export.verification.cases import Case, why_refused
 from rnncore.runtime import Model
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.axes import base_of, known_size
@@ -51,7 +50,7 @@ def ragged_cases(bench: Bench, model: Model) -> Iterator[Case]:
         try:
             got = bench.run(model, tensors, lengths)
         except InputError as refusal:
-            note = f"the file refuses it: {first_line(refusal)}"
+            note = why_refused(refusal)
             yield Question("ragged", batch, time, tensors, detail).failed(note)
             continue
         for row, length in enumerate(lengths.tolist()):

@@ -19,10 +19,10 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.size_limits import SizeLimits
 from rnncore.export.tracing.starting_states import remarks_on
 from rnncore.export.verification.bench import Bench, Question, open_file
-from rnncore.export.verification.cases import EXAMPLE_DETAIL, Case, Verdict
+from rnncore.export.verification.cases import EXAMPLE_DETAIL, Case, Verdict, why_refused
 from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.not_finite import not_finite_cases
-from rnncore.export.verification.reference import Reference, first_line
+from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.rows import counted_cases, masked_cases, ragged_cases, row_cases
 from rnncore.export.verification.sizes import Sizes
 from rnncore.export.verification.streams import stream_cases
@@ -102,7 +102,7 @@ class Verifier(Bench):
             try:
                 first.append(self.run(model, question.tensors))
             except InputError as refusal:
-                yield question.failed(f"the file refuses it: {first_line(refusal)}")
+                yield question.failed(why_refused(refusal))
             else:
                 questions.append(question)
         # A second, interleaved round: an answer must not depend on what ran before (onnxruntime issue 18672).

@@ -162,4 +162,4 @@ def test_a_file_of_full_rows_takes_lists(tmp_path: Path) -> None:
 def test_who_shows_shorter_rows_is_refused(tmp_path: Path) -> None:
     x, _ = full(2, 8)
     with pytest.raises(ExportError, match=r"(?s)reads the value of a tensor|one by one"):
-        export(Masks().eval(), tmp_path / "model.onnx", (x, torch.tensor([8, 6])))
+        export(Captions().eval(), tmp_path / "model.onnx", (x, torch.tensor([8, 6])))

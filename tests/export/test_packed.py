@@ -156,11 +156,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
         (X, N),
         "input 'x' of shape [2, time, 5] has 0 batch axes",
     ),
-    "lengths one by one": (
-        lambda: Encoder(lambda x, n: pack_padded_sequence(x, [max(1, m) for m in n.tolist()], batch_first=True)),
-        (X, N),
-        "forward computes with the lengths of a batch one by one",
-    ),
     "a fixed total length": (
         lambda: Encoder(lambda x, n: pack_padded_sequence(x, n, batch_first=True), 50),
         (X, N),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -122,6 +122,7 @@ class Rows(nn.Module):
         return y * 0.5 if self.spelling.twice else y
 
 
+@settings(phases=[Phase.explicit, Phase.generate])
 @given(spelling=SPELLINGS, seed=st.integers(0, 2**16))
 def test_rows_that_are_taken_apart_are_computed_together(spelling: Spelling, seed: int) -> None:
     torch.manual_seed(seed)

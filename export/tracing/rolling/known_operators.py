@@ -26,13 +26,17 @@ FILLED: dict[Any, Callable[[tuple[Any, ...]], Any]] = {
 _SAME = (aten.alias.default, aten.detach.default, aten.lift_fresh.default)
 
 
-def same_as(func: Any, args: Any, result: Any) -> int | None:
-    """Which argument ``result`` equals whatever the sizes are."""
+def same_as(func: Any, args: Any, result: Any, *, ends: bool = False) -> int | None:
+    """Which argument ``result`` equals whatever the sizes are; ``ends``: a slice that ends at a number is none of these."""
     if func in _SAME:
         return 0
-    if func is aten.slice.Tensor and _is_whole(args[2:]):
+    if func is aten.slice.Tensor and _is_whole(args[2:]) and not (ends and _ends(args[2:], args[0].shape[args[1]])):
         return 0
-    if func is aten.slice_scatter.default and _is_whole(args[3:]):
+    if (
+        func is aten.slice_scatter.default
+        and _is_whole(args[3:])
+        and not (ends and _ends(args[3:], args[0].shape[args[2]]))
+    ):
         return 1
     if func is aten.copy.default and args[1].shape == result.shape and args[1].dtype == result.dtype:
         return 1
@@ -43,3 +47,7 @@ def _is_whole(extent: Any) -> bool:
     given = dict(enumerate(extent))
     start, end, step = given.get(0), given.get(1), given.get(2, 1)
     return start in (None, 0) and (end is None or end >= 2**62) and step == 1
+
+
+def _ends(extent: Any, size: int) -> bool:
+    return bool(extent[1:2] == (size,))

@@ -111,13 +111,18 @@ class Op:
 
 @dataclass
 class Log:
-    """What one call ran.  sizes: of the free axes.  outputs: named results; shapes: of values that are no results."""
+    """What one call ran.
+
+    sizes: of the free axes.  outputs: named results.  shapes: of values that are no results.  reads: numbers of rows that
+    code took out of tensors, each with the value that it was read off.
+    """
 
     sizes: Mapping[str, int]
     ops: list[Op] = field(default_factory=list)
     outputs: list[tuple[str, Any]] = field(default_factory=list)
     shapes: dict[Any, tuple[int, ...]] = field(default_factory=dict)
     dtypes: dict[Any, torch.dtype] = field(default_factory=dict)
+    reads: list[tuple[Ref, int]] = field(default_factory=list)
 
     def shape(self, value: Any) -> tuple[int, ...]:
         """Shape of a value."""
@@ -134,16 +139,18 @@ class Log:
         for i in kept:
             args, named = self.ops[i].with_arguments(mapped(self.ops[i].everything, moved))
             ops.append(replace(self.ops[i], args=args, kwargs=named))
-        return replace(self, ops=ops, outputs=[(name, moved(value)) for name, value in self.outputs])
+        reads = [(moved(value), number) for value, number in self.reads if value.op in places]
+        return replace(self, ops=ops, outputs=[(name, moved(value)) for name, value in self.outputs], reads=reads)
 
     def used(self) -> Log:
         """The log with those operations only that are read."""
         return self.keeping(sorted(self.read()))
 
     def read(self) -> set[int]:
-        """The operations that outputs are computed from, and questions, which give nothing."""
+        """The operations that outputs are computed from, or numbers read off, and questions, which give nothing."""
         found: set[int] = set()
-        todo = [value for _, value in self.outputs] + [Ref(i) for i, op in enumerate(self.ops) if not op.shapes]
+        todo = [value for _, value in self.outputs] + [value for value, _ in self.reads]
+        todo += [Ref(i) for i, op in enumerate(self.ops) if not op.shapes]
         while todo:
             value = todo.pop()
             if isinstance(value, Ref) and value.op not in found:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -41,6 +43,9 @@ from rnncore.layers import Recurrent
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME
+
+_SHORTER = ((0, 6), (1, 6), (4, 12))
+"""By how much the longest row is shorter than the array, and of how many steps that is at least; strides make it less."""
 
 
 class RolledProgram(nn.Module):
@@ -168,8 +173,26 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
     Raises:
         ExportError: it has such loops, but they cannot be rolled; says why, and where.
     """
+    try:
+        return _roll(module, example, operators, seed)
+    except ExportError as error:
+        # Code may read the lengths one by one: then rows of one length are not all that there is.
+        for shorter, least in _SHORTER if example.lengths is not None or example.counts else ():
+            with suppress(ExportError):
+                found = _roll(module, replace(example, shorter=shorter), operators, seed, (least,))
+                if found is not None:
+                    return found
+        if not str(error):
+            return None
+        raise
+
+
+def _roll(
+    module: nn.Module, example: Example, operators: Operators, seed: int, steps: Sequence[int] = (6, 12, 24)
+) -> RolledProgram | None:
+    """The same for lengths that are all full, or differ; an empty ExportError where it cannot be recorded."""
     failure = ExportError("")
-    for least in (6, 12, 24):
+    for least in steps:
         try:
             logs, layers, asks = _record(module, example, operators, seed, least)
         except ExportError:
@@ -178,14 +201,14 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
             pass_on_interruption(error)
             continue
         rows = with_rows_at_once(logs)
-        for own in (logs,) if rows is None else (rows, logs):
+        readings = [] if rows is None else [rows]
+        readings += [logs] if example.shorter is None else []  # else numbers of rows are left in it
+        for own in readings:
             try:
                 return _rolled(module, example, own, layers, seed, is_plain=not asks and own is logs)
             except ExportError as error:
                 failure = error
-    if not str(failure):
-        return None
-    raise ExportError(f"{type(module).__name__}: {failure}{_way_out(logs)}")
+    raise ExportError(f"{type(module).__name__}: {failure}{_way_out(logs)}" if str(failure) else "")
 
 
 def _way_out(logs: Sequence[Log]) -> str:

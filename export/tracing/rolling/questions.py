@@ -43,8 +43,9 @@ def refusal(what: Any, lines: Sequence[Line]) -> ExportError:
     """That a value is read in a way which no file can follow."""
     where = f":\n  {lines[-1]}" if lines else ""
     return ExportError(
-        f"forward reads the value of a tensor ({what}), which a file cannot know; torch.where does for an if, and a mask such as "
-        f"torch.arange(n) < lengths[:, None] for a loop over lengths{where}"
+        f"forward reads the value of a tensor ({what}), which a file cannot know; torch.where does for an if, a mask such as "
+        "torch.arange(n) < lengths[:, None] for a loop over lengths (an example of full rows makes a file of full rows)"
+        f"{where}"
     )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnncore.export.tracing.callers import Callers, user_lines
@@ -24,19 +23,16 @@ from rnncore.export.tracing.operators import Operators
 from rnncore.export.tracing.packing import packing_by, packing_by_torch
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling import known_operators as known
-from rnncore.export.tracing.rolling.cells import CELLS
+from rnncore.export.tracing.rolling.calls import Calls
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
-from rnncore.export.tracing.rolling.numbers_read import number_read
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
-from rnncore.export.tracing.rolling.spelled import spelled
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 
 aten = torch.ops.aten
 _LARGEST_CONSTANT = 4096
-_LISTS = ("tolist", "numpy", "__array__")
 
 
 _layers: ContextVar[dict[str, Recurrent]] = ContextVar("rnncore_recorded_layers")
@@ -77,37 +73,12 @@ class _Recorder(PassingStates):
         return y, tuple(final)
 
 
-class _Calls(TorchFunctionMode):
-    """Writes out what torch's cells compute, so that the part which reads the input can leave the loop.
-
-    ``item()`` of a float gives a number that may be handed on, as to a log, and not computed with.  full: lists of whole numbers
-    are read one by one.
-    """
-
-    def __init__(self, *, full: bool) -> None:
-        super().__init__()
-        self._full = full
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in CELLS:
-            return CELLS[name](*args, **(kwargs or {}))
-        plain = spelled(func, args, kwargs or {})
-        if plain is not None:
-            return plain
-        if name in _LISTS and self._full and args[0].dim() == 1 and not args[0].is_floating_point():
-            numbers = [entry.item() for entry in args[0]]
-            return numbers if name == "tolist" else np.array(numbers)
-        if name != "item" or not args[0].is_floating_point():
-            return func(*args, **(kwargs or {}))
-        try:
-            return func(*args, **(kwargs or {}))
-        except ExportError:  # a float that the file does not know as it knows its weights
-            return number_read()
-
-
 class Logger(TorchDispatchMode):
-    """full: every value that no input has a part in is known, as all rows are full."""
+    """Writes down what runs.
+
+    ends: of the rows.  "full": every value that no input has a part in is known; "differ": numbers that are read off counts of
+    the rows are known, and noted; "": neither.
+    """
 
     def __init__(
         self,
@@ -116,12 +87,12 @@ class Logger(TorchDispatchMode):
         answers: Answers,
         counts: Collection[int],
         packer: FlatPacker | None,
-        *,
-        full: bool,
+        ends: str = "",
     ) -> None:
         super().__init__()
         self._counts = counts
-        self._full = full
+        self._differ = ends == "differ"
+        self._full = ends == "full"
         self._packer = packer
         self.log = log
         self._callers = callers
@@ -154,6 +125,8 @@ class Logger(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._full and func in known.READS and self._is_number(args[0]):
             return func(*args, **kwargs)
+        if self._differ and func in known.READS[:2] and self._is_of_counts(args[0]):
+            return self._read(func, args[0])
         if func in known.READS and args[0].dtype == torch.bool and args[0].numel() == 1 and not args[0].dim():
             return self._ask(self.value(args[0]), bool(func(*args, **kwargs)))
         if func in known.READS and (self._is_size(self.value(args[0])) or self._is_number(args[0])):
@@ -175,7 +148,7 @@ class Logger(TorchDispatchMode):
         result = func(*args, **kwargs)
         if func._schema.is_mutable:
             self._write(self._functional(func, values), values, named, result)
-        elif (same := known.same_as(func, args, result)) is not None:
+        elif (same := known.same_as(func, args, result, ends=self._differ)) is not None:
             self.name(result, values[same])
         else:
             self._write(func, values, named, result)
@@ -185,21 +158,37 @@ class Logger(TorchDispatchMode):
         """Whether code has just made a tensor of one number, which may be another one at the next step: ``torch.tensor(t)``."""
         return id(tensor) not in self._values and tensor.numel() == 1 and tensor.dtype in known.NUMBERS
 
+    def _read(self, func: Any, tensor: Tensor) -> Any:
+        """A number of one row, or a flag about such numbers, which the log keeps in mind."""
+        number, value = func(tensor), self.value(tensor)
+        if isinstance(value, Ref) and tensor.dtype != torch.bool:
+            self.log.reads.append((value, number))
+        return number
+
+    def _is_of_counts(self, tensor: Tensor) -> bool:
+        """Whether what is read is computed from counts of the rows, and whole numbers."""
+        found = self._inputs_of(tensor)
+        return tensor.numel() == 1 and not tensor.is_floating_point() and bool(found) and found <= {*self._counts}
+
+    def _inputs_of(self, tensor: Tensor) -> set[int]:
+        """The inputs that a tensor is computed from."""
+        todo, seen, found = [self.value(tensor)], set[int](), set[int]()
+        while todo:
+            value = todo.pop()
+            if isinstance(value, Input):
+                found.add(value.index)
+            if isinstance(value, Ref) and value.op not in seen:
+                seen.add(value.op)
+                todo += leaves(self.log.ops[value.op].everything)
+        return found
+
     def _is_number(self, tensor: Tensor) -> bool:
         """Whether what is read is one number, made of weights and constants alone: it is one of the file, as they are."""
-        todo, seen = [self.value(tensor)], set[int]()
         if tensor.numel() != 1 or (
             tensor.dtype == torch.bool and not self._full
         ):  # flags may tell the first step from the others
             return False
-        while todo:
-            value = todo.pop()
-            if isinstance(value, Input):
-                return False
-            if isinstance(value, Ref) and value.op not in seen:
-                seen.add(value.op)
-                todo += leaves(self.log.ops[value.op].everything)
-        return True
+        return not self._inputs_of(tensor)
 
     def _is_size(self, value: Any) -> bool:
         """Whether a number is the largest of some counts: in what is recorded that is the size they count along."""
@@ -309,9 +298,9 @@ def record(
     """
     callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
     counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
-    full = isinstance(module, FullRows)
+    ends = "full" if isinstance(module, FullRows) else "" if example.shorter is None else "differ"
     packer = packer_of(module)
-    logger = Logger(log, callers, answers, counts, packer if isinstance(packer, FlatPacker) else None, full=full)
+    logger = Logger(log, callers, answers, counts, packer if isinstance(packer, FlatPacker) else None, ends)
     flat = _Flat(module, example)
     tensors = [tensor.detach().clone() for tensor in tensors]  # two inputs may be one tensor
     for path, weight in [*module.named_parameters(), *module.named_buffers()]:
@@ -334,7 +323,7 @@ def record(
                 *(
                     sdpa_kernel(SDPBackend.MATH),
                     operators.answering(callers),
-                    _Calls(full=full),
+                    Calls(ends),
                     logger,
                 ),
             ]

@@ -20,6 +20,7 @@ READS = (aten.select.int, aten.slice.Tensor)
 WRITES = (aten.select_scatter.default, aten.slice_scatter.default)
 LISTS = (aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default)
 _FEWEST = 3
+_MOST_READS = 60
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,20 @@ class RowLoop:
         return any(isinstance(log.ops[i].target, LayerCall) for i in self.places)
 
 
+@dataclass(frozen=True)
+class RowNumber:
+    """``sign`` times what each turn reads off a tensor, and ``plus``.
+
+    source: the relation of what it is read off.  which: of the numbers of the rows that code reads.  most: the largest.
+    """
+
+    source: Any
+    which: int
+    sign: int
+    plus: int
+    most: int
+
+
 def reads_row(log: Log, i: int, relations: Sequence[Any], rows: int) -> bool:
     """Whether operation ``i`` picks the entry of its turn along an axis of ``rows``: ``x[b]``, ``x[b : b + 1]``."""
     return log.ops[i].target in READS and _at_row(relations[1:]) and _along(log, i, relations[1]) == rows
@@ -76,6 +91,10 @@ def _counts(relation: Any, start: int) -> bool:
     return isinstance(relation, Number) and relation.start == start and relation.step == 1
 
 
+def _counts_rows(relation: Any) -> bool:
+    return isinstance(relation, Fixed) or _counts(relation, 0) or _counts(relation, 1)
+
+
 def _along(log: Log, i: int, axis: Fixed) -> int:
     return log.shape(log.ops[i].args[0])[axis.value]
 
@@ -84,9 +103,10 @@ class RowLoops:
     """Those of one log, whose batch has ``rows`` rows."""
 
     def __init__(self, log: Log, rows: int) -> None:
-        self._log, self._rows = log, rows
+        self._log, self.rows = log, rows
         self._ids = self._kinds()
         self.found: list[RowLoop] = []
+        self._numbers = self._numbers_read()
         self._inside: dict[int, int] = {}
         if rows >= _FEWEST:
             self._search()
@@ -131,7 +151,7 @@ class RowLoops:
                     break
                 relations = self._relations(start, period)
                 if relations is not None:
-                    return RowLoop(start, period, self._rows, relations)
+                    return RowLoop(start, period, self.rows, relations)
         return None
 
     def _last_end(self) -> int:
@@ -153,11 +173,11 @@ class RowLoops:
     def is_row(self, value: Ref) -> bool:
         """Whether a value is one of a list that has an entry for each row."""
         op = self._log.ops[value.op]
-        return op.target in LISTS and len(op.shapes) == self._rows > 1 and set(op.shapes) == {op.shapes[0]}
+        return op.target in LISTS and len(op.shapes) == self.rows > 1 and set(op.shapes) == {op.shapes[0]}
 
     def _along_rows(self, op: Op) -> bool:
         shape = self._log.shape(op.args[0])
-        return bool(shape) and len(op.args) > 2 and shape[op.args[1]] == self._rows
+        return bool(shape) and len(op.args) > 2 and shape[op.args[1]] == self.rows
 
     def _reads(self, i: int, what: Any) -> bool:
         """Whether an operation reads a value, or what (base, axis, start, end) says."""
@@ -172,7 +192,7 @@ class RowLoops:
         return base == first or (written and self._log.shape(base) == self._log.shape(first))
 
     def _relations(self, start: int, period: int) -> list[list[Any]] | None:
-        ids, rows, ops = self._ids, self._rows, self._log.ops
+        ids, rows, ops = self._ids, self.rows, self._log.ops
         if start + rows * period > len(ids) or any(
             ids[start + i] != ids[start + i + k * period] for k in range(1, rows) for i in range(period)
         ):
@@ -185,11 +205,48 @@ class RowLoops:
             row = []
             for column in zip(*turns, strict=True):
                 relation, n = relate(column, start, period, self.address)
+                if type(column[0]) is int and (n < rows or not _counts_rows(relation)):
+                    relation, n = self._number(column, start, period), rows
                 if relation is None or n < rows or not self._follows(relation):
                     return None
                 row.append(relation)
             found.append(row)
         return found if all(map(partial(self._carries_rows, found, start), range(period))) else None
+
+    def _numbers_read(self) -> list[tuple[list[Ref], list[int]]]:
+        """What code reads off one tensor for each row: the values, and the numbers."""
+        reads = self._log.reads[:_MOST_READS]
+        found = []
+        for step in range(1, len(reads) // self.rows + 1):
+            for first in range(len(reads) - step * (self.rows - 1)):
+                some = reads[first : first + step * (self.rows - 1) + 1 : step]
+                if len({self._ids[value.op] for value, _ in some}) == 1 and len({value for value, _ in some}) == len(
+                    some
+                ):
+                    found.append(([value for value, _ in some], [number for _, number in some]))
+        return sorted(found, key=lambda own: max(value.op for value in own[0]))
+
+    def like(self, numbers: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Which numbers of the rows these may be, times 1 or -1, and plus what; those that are read first come first."""
+        found = []
+        for which, (_, own) in enumerate(self._numbers):
+            for sign in (1, -1):
+                plus = numbers[0] - sign * own[0]
+                if len(own) == len(numbers) and all(n == sign * m + plus for n, m in zip(numbers, own, strict=True)):
+                    found.append((which, sign, plus))
+        return found
+
+    def read_off(self, which: int) -> list[Ref]:
+        """What numbers of the rows are read off, row by row."""
+        return self._numbers[which][0]
+
+    def _number(self, column: Sequence[int], start: int, period: int) -> RowNumber | None:
+        for found in self.like(column[: self.rows]):
+            source, n = relate(self.read_off(found[0]), start, period, self.address)
+            fits = source is not None and n >= self.rows and self._follows(source)
+            if fits and not isinstance(source, Fixed | Carried):
+                return RowNumber(source, *found, most=max(column[: self.rows]))
+        return None
 
     def _follows(self, relation: Any) -> bool:
         """Whether every turn reads its own row of a list."""
@@ -201,7 +258,7 @@ class RowLoops:
         """Whether what a place has from the turn before is no more than a tensor that is written row by row."""
         for carried in (r for r in relations[place] if isinstance(r, Carried)):
             if len(carried.starts) > 1 or not writes_row(
-                self._log, start + carried.place, relations[carried.place], self._rows
+                self._log, start + carried.place, relations[carried.place], self.rows
             ):
                 return False
         return True

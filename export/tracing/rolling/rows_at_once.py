@@ -6,47 +6,40 @@ as in a module that never took them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rnncore.export.tracing.callers import Callers
 from rnncore.export.tracing.rolling.evaluation import listed
-from rnncore.export.tracing.rolling.log import SOURCES, LayerCall, Log, Op, Ref, leaves, mapped
-from rnncore.export.tracing.rolling.recording import Logger
+from rnncore.export.tracing.rolling.log import Constant, LayerCall, Log, Op, Ref, leaves, mapped
+from rnncore.export.tracing.rolling.log_writer import LogWriter
+from rnncore.export.tracing.rolling.ragged_rows import over_ragged
 from rnncore.export.tracing.rolling.relations import Carried, Fixed, Inside, ListItem, LoopItem, Outside, Same
-from rnncore.export.tracing.rolling.row_loops import RowLoop, RowLoops, reads_row, writes_row
+from rnncore.export.tracing.rolling.row_loops import RowLoop, RowLoops, RowNumber, reads_row, writes_row
+from rnncore.export.tracing.rolling.row_values import (
+    Count,
+    LeftAsItIs,
+    Ragged,
+    Rows,
+    Written,
+    affine,
+    by_weight,
+    no_row_by_row,
+    side_by_side,
+    spread,
+    steps_of,
+)
 from rnncore.export.tracing.rolling.spread import over_all
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.format.axes import BATCH
 
 aten = torch.ops.aten
 _PRODUCTS = (aten.mm.default, aten.addmm.default)
 _LISTS = (aten.stack.default, aten.cat.default)
-
-
-class _Left(Exception):
-    """The loop stays as it is."""
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A value of one turn for all of them: [rows, ...]."""
-
-    tensor: Tensor
-
-
-@dataclass(frozen=True)
-class _Written:
-    """A tensor whose entries along ``axis`` every turn writes its own of; ``rows`` are those entries, [rows, ...]."""
-
-    rows: Tensor
-    axis: int
-    dtype: torch.dtype
 
 
 def with_rows_at_once(logs: Sequence[Log]) -> Sequence[Log] | None:
@@ -56,25 +49,24 @@ def with_rows_at_once(logs: Sequence[Log]) -> Sequence[Log] | None:
         return None
     writers = [_AtOnce(log, loops) for log, loops in zip(logs, found, strict=True)]
     try:
-        written = [writer.run() for writer in writers]
-    except _Left:
+        written = [writer.at_once() for writer in writers]
+    except Exception as error:  # it stays as it is
+        pass_on_interruption(error)
         return None
     return written if all(writer.changed for writer in writers) else None
 
 
-class _AtOnce:
+class _AtOnce(LogWriter):
     """Writes one log anew."""
 
     def __init__(self, log: Log, loops: RowLoops) -> None:
+        super().__init__(log)
         self._old, self._loops = log, loops
-        self._log = Log(log.sizes, [], [], dict(log.shapes), dict(log.dtypes))
-        self._logger = Logger(self._log, Callers(nn.Identity()), {}, (), None, full=False)
         self._values: dict[Ref, Any] = {}
-        self._tensors: dict[Any, Tensor] = {}
         self._results: list[dict[tuple[int, int], Any]] = []
         self.changed = bool(loops.found)
 
-    def run(self) -> Log:
+    def at_once(self) -> Log:
         """The log."""
         starts = {loop.start: loop for loop in self._loops.found}
         i = 0
@@ -84,21 +76,21 @@ class _AtOnce:
                 self._loop(starts[i], self._results[-1])
                 i = starts[i].end
             else:
-                with self._of(self._old.ops[i]):
+                with self.of(self._old.ops[i]):
                     self._outside(i)
                 i += 1
-        self._log.outputs = [(name, self._moved(value)) for name, value in self._old.outputs]
-        return self._log.used()
+        self.log.outputs = [(name, self._moved(value)) for name, value in self._old.outputs]
+        return self.log.used()
 
     # Values outside of row loops.
 
     def _outside(self, i: int) -> None:
         op = self._old.ops[i]
         if op.target in _LISTS and any(self._is_of_rows(value) for value in op.args[0]):
-            self._values[Ref(i)] = self._logger.value(self._joined(op))
+            self._values[Ref(i)] = self.logger.value(self._joined(op))
             return
         self._values.update(
-            (Ref(i, part), value) for part, value in enumerate(self._copied(op, op.everything, self._moved))
+            (Ref(i, part), value) for part, value in enumerate(self.copied(op, op.everything, self._moved))
         )
 
     def _is_of_rows(self, value: Any) -> bool:
@@ -107,28 +99,48 @@ class _AtOnce:
             return False
         return isinstance(self._loops.address(value), Inside) or self._loops.is_row(value)
 
-    def _copied(self, op: Op, everything: Any, change: Callable[[Any], Any]) -> list[Ref]:
-        args, named = op.with_arguments(mapped(everything, change))
-        self._log.ops.append(replace(op, args=args, kwargs=named))
-        return [Ref(len(self._log.ops) - 1, part) for part in range(len(op.shapes))]
-
     def _moved(self, value: Any) -> Any:
         """A value of the old log in the new one."""
+        if isinstance(value, Constant):
+            return self._counted(value)
         if not isinstance(value, Ref):
             return value
         where = self._loops.address(value)
-        return self._values[value] if isinstance(where, Outside) else self._logger.value(self._of_turn(where))
+        return self._values[value] if isinstance(where, Outside) else self.logger.value(self._of_turn(where))
+
+    def _counted(self, constant: Constant) -> Any:
+        """A constant, or the numbers of the rows that code has made it of: these, or a mask of so many steps."""
+        shape, mask = constant.shape, None
+        if not self._old.reads or not shape or shape[0] != self._loops.rows or len(shape) > 2:
+            return constant
+        numbers: Sequence[int] = constant.numbers
+        if len(shape) == 2:
+            mask = steps_of(constant.tensor())
+            numbers = mask.numbers if mask is not None else []
+        found = self._loops.like(numbers) if numbers and not isinstance(numbers[0], bool | float) else []
+        if not found:
+            return constant
+        which, sign, plus = found[0]
+        columns = self._columns([self._loops.address(value) for value in self._loops.read_off(which)])
+        if len(columns) != 1:
+            raise LeftAsItIs
+        self.changed = True
+        dtype = constant.dtype if mask is None else torch.int64
+        made = self.run(affine, columns[0], sign, plus, dtype)
+        return self.logger.value(made if mask is None else self.run(mask.of, made, constant.dtype))
 
     def _of_turn(self, where: Inside) -> Tensor:
         """What one turn gave."""
         found, last = self._results[where.loop][where.place, where.part], self._loops.found[where.loop].rows - 1
-        if isinstance(found, _Written):
+        if isinstance(found, Written):
             if where.iteration != last:
-                raise _Left
-            return self._run(lambda: found.rows.movedim(0, found.axis).to(found.dtype))
-        if isinstance(found, _Rows):
-            return self._run(lambda: aten.select.int(found.tensor, 0, where.iteration))
-        return self._tensor(found)
+                raise LeftAsItIs
+            return self.run(lambda: found.rows.movedim(0, found.axis).to(found.dtype))
+        if isinstance(found, Ragged):
+            raise LeftAsItIs
+        if isinstance(found, Rows):
+            return self.run(lambda: aten.select.int(found.tensor, 0, where.iteration))
+        return self.tensor(found)
 
     def _joined(self, op: Op) -> Tensor:
         """``stack`` or ``cat`` of a list with the results of all turns in it."""
@@ -140,13 +152,13 @@ class _AtOnce:
         while left:
             columns = self._columns(left)
             if not columns:
-                value = self._tensor(self._moved(entries[len(entries) - len(left)]))
-                pieces.append(self._run(aten.unsqueeze.default, value, axis) if stacked else value)
+                value = self.tensor(self._moved(entries[len(entries) - len(left)]))
+                pieces.append(self.run(aten.unsqueeze.default, value, axis) if stacked else value)
                 left = left[1:]
                 continue
             left = left[len(columns) * columns[0].shape[0] :]
-            pieces.append(self._run(partial(_side_by_side, stacked=stacked), columns, axis))
-        return pieces[0] if len(pieces) == 1 else self._run(lambda: torch.cat(pieces, axis))
+            pieces.append(self.run(partial(side_by_side, stacked=stacked), columns, axis))
+        return pieces[0] if len(pieces) == 1 else self.run(lambda: torch.cat(pieces, axis))
 
     def _columns(self, entries: Sequence[Any]) -> list[Tensor]:
         """What all turns gave, where the next entries of a list are these; empty if they are not."""
@@ -163,15 +175,15 @@ class _AtOnce:
         rows = self._loops.found[first.loop].rows
         wanted = [replace(e, iteration=k) for k in range(rows) for e in entries[:width]]
         found = [self._results[e.loop][e.place, e.part] for e in entries[:width]]
-        if list(entries[: rows * width]) != wanted or any(isinstance(value, _Written) for value in found):
-            raise _Left
+        if list(entries[: rows * width]) != wanted or any(isinstance(value, Written) for value in found):
+            raise LeftAsItIs
         return [self._rows(value, rows) for value in found]
 
     # Loops.
 
     def _loop(self, loop: RowLoop, results: dict[tuple[int, int], Any]) -> None:
         for place in range(loop.period):
-            with self._of(self._old.ops[loop.start + place]):
+            with self.of(self._old.ops[loop.start + place]):
                 for part, value in enumerate(self._place(loop, place, results)):
                     results[place, part] = value
 
@@ -180,28 +192,32 @@ class _AtOnce:
         if reads_row(self._old, loop.start + place, relations, loop.rows):
             base, axis = self._relation(loop, relations[0], results), op.args[1] % len(self._old.shape(op.args[0]))
             found = self._entries(base, axis)
-            return [_Rows(self._run(lambda: found.unsqueeze(axis + 1)) if op.target is aten.slice.Tensor else found)]
+            return [Rows(self.run(lambda: found.unsqueeze(axis + 1)) if op.target is aten.slice.Tensor else found)]
         if writes_row(self._old, loop.start + place, relations, loop.rows):
             axis = op.args[2] % len(op.shapes[0])
             source = self._rows(self._relation(loop, relations[1], results), loop.rows)
             narrow = op.target is aten.slice_scatter.default
-            return [_Written(self._run(lambda: source.squeeze(axis + 1)) if narrow else source, axis, op.dtypes[0])]
+            return [Written(self.run(lambda: source.squeeze(axis + 1)) if narrow else source, axis, op.dtypes[0])]
         given = iter(relations)
         everything = mapped(op.everything, lambda _: self._relation(loop, next(given), results))
         values = list(leaves(everything))
-        if any(isinstance(value, _Written) for value in values):
-            raise _Left
+        if any(isinstance(value, Written) for value in values):
+            raise LeftAsItIs
         if isinstance(op.target, LayerCall):
             return self._layer(op, everything[0], loop.rows)
+        if any(isinstance(value, Ragged | Count) for value in values):
+            return list(self.run(over_ragged, op, mapped(everything, self.plain), loop.rows))
+        if op.target in (aten.fill.Scalar, aten.fill.Tensor) and isinstance(values[0], Rows):
+            return list(self.run(over_ragged, op, mapped(everything, self.plain), loop.rows))
         if op.target is aten.copy.default:
             copied = self._rows(everything[0][1], loop.rows)
-            return [_Rows(self._run(lambda: _spread(copied, (loop.rows, *op.shapes[0])).to(op.dtypes[0])))]
-        if any(isinstance(value, _Rows) for value in values):
-            return [_Rows(value) for value in self._for_all(op, everything)]
+            return [Rows(self.run(lambda: spread(copied, (loop.rows, *op.shapes[0])).to(op.dtypes[0])))]
+        if any(isinstance(value, Rows) for value in values):
+            return [Rows(value) for value in self._for_all(op, everything)]
         if op.target is aten.full.default:  # what a turn makes is its own, as if it were made of the row
             size, number = everything[0][:2]
-            return [_Rows(self._run(lambda: aten.full.default([loop.rows, *size], number, dtype=op.dtypes[0])))]
-        return list(self._copied(op, everything, lambda value: value))
+            return [Rows(self.run(lambda: aten.full.default([loop.rows, *size], number, dtype=op.dtypes[0])))]
+        return list(self.copied(op, everything, lambda value: value))
 
     def _relation(self, loop: RowLoop, relation: Any, results: dict[tuple[int, int], Any]) -> Any:
         match relation:
@@ -211,23 +227,30 @@ class _AtOnce:
                 value = relation.value
                 if isinstance(value, Outside):
                     return self._values[Ref(value.op, value.part)]
-                return self._logger.value(self._of_turn(value)) if isinstance(value, Inside) else value
+                if isinstance(value, Inside):
+                    return self.logger.value(self._of_turn(value))
+                return self._counted(value) if isinstance(value, Constant) else value
+            case RowNumber():
+                numbers = self._rows(self._relation(loop, relation.source, results), loop.rows)
+                own = self.run(affine, numbers, relation.sign, relation.plus, torch.int64)
+                return Count(own, relation.most, (relation.which, relation.sign, relation.plus))
             case ListItem():
-                return _Rows(self._list_item(self._old.ops[relation.op]))
+                return Rows(self._list_item(self._old.ops[relation.op]))
             case LoopItem():
-                return _Rows(self._rows(self._results[relation.loop][relation.place, relation.part], loop.rows))
+                made = self._results[relation.loop][relation.place, relation.part]
+                return made if isinstance(made, Ragged) else Rows(self._rows(made, loop.rows))
             case Carried():
                 op = self._old.ops[loop.start + relation.place]
                 axis = op.args[2] % len(op.shapes[0])
                 start = self._relation(loop, Fixed(relation.starts[0]), results)
-                return _Written(self._entries(start, axis), axis, op.dtypes[0])
-        raise _Left
+                return Written(self._entries(start, axis), axis, op.dtypes[0])
+        raise LeftAsItIs
 
     def _list_item(self, op: Op) -> Tensor:
-        value = self._tensor(self._moved(op.args[0]))
+        value = self.tensor(self._moved(op.args[0]))
         dim = op.args[1 if op.target is aten.unbind.int else 2 :]
         axis = (dim[0] if dim else 0) % value.dim()
-        return self._run(
+        return self.run(
             lambda: (
                 value.movedim(axis, 0) if op.target is aten.unbind.int else value.movedim(axis, 0).unsqueeze(axis + 1)
             )
@@ -235,99 +258,62 @@ class _AtOnce:
 
     def _layer(self, op: Op, tensors: Sequence[Any], rows: int) -> list[Any]:
         """A layer on the rows of all turns together: its own batch, of one mostly, lies behind theirs."""
-        given = [self._rows(value, rows) for value in tensors]
-        own = given[0].shape[1]
-        merged = [self._logger.value(self._run(torch.flatten, t, 0, 1)) for t in given]
+        x, *states = tensors
+        given = [x.tensor if isinstance(x, Ragged) else self._rows(x, rows), *(self._rows(v, rows) for v in states)]
+        own, target = given[0].shape[1], op.target
+        merged = [self.logger.value(self.run(torch.flatten, t, 0, 1)) for t in given]
         shapes = [(rows * own, *shape[1:]) for shape in op.shapes]
-        self._log.ops.append(replace(op, args=tuple(merged), kwargs={}, shapes=shapes))
-        found = [self._tensor(Ref(len(self._log.ops) - 1, part)) for part in range(len(shapes))]
-        return [_Rows(self._run(torch.unflatten, t, 0, (rows, own))) for t in found]
+        if isinstance(x, Ragged):
+            if x.axis != 1 or own != 1 or target.has_lengths or not x.head:
+                raise LeftAsItIs
+            merged.append(self.logger.value(x.count.numbers))
+            target, shapes[0] = replace(target, has_lengths=True), (rows, given[0].shape[2], *shapes[0][2:])
+        self.log.ops.append(replace(op, target=target, args=tuple(merged), kwargs={}, shapes=shapes))
+        found = [self.tensor(Ref(len(self.log.ops) - 1, part)) for part in range(len(shapes))]
+        apart = [self.run(torch.unflatten, t, 0, (rows, own)) for t in found]
+        y: Any = Ragged(apart[0], 1, x.count) if isinstance(x, Ragged) else Rows(apart[0])
+        return [y, *(Rows(state) for state in apart[1:])]
 
     def _for_all(self, op: Op, everything: Any) -> list[Tensor]:
         values = list(leaves(everything))
-        moving = [value.tensor for value in values if isinstance(value, _Rows)]
+        moving = [value.tensor for value in values if isinstance(value, Rows)]
 
         def filled(source: Iterator[Tensor]) -> tuple[Any, dict[str, Any]]:
-            args, named = listed(mapped(everything, lambda v: next(source) if isinstance(v, _Rows) else self._plain(v)))
+            args, named = listed(mapped(everything, lambda v: next(source) if isinstance(v, Rows) else self.plain(v)))
             return op.with_arguments((args, named))
 
         args, named = filled(iter(moving))
-        flags = [any(isinstance(v, _Rows) for v in leaves(argument)) for argument in everything[0]]
+        flags = [any(isinstance(v, Rows) for v in leaves(argument)) for argument in everything[0]]
         lists = any(isinstance(argument, tuple) and own for argument, own in zip(everything[0], flags, strict=True))
-        simple = not lists and not any(isinstance(v, _Rows) for v in leaves(everything[1]))
+        simple = not lists and not any(isinstance(v, Rows) for v in leaves(everything[1]))
         if op.target in _PRODUCTS and flags == [*[False] * (len(flags) - 2), True, False]:
-            return [self._run(_by_weight, op.target, args)]
-        found = self._run(lambda: over_all(op.target, args, named, flags)) if simple else None
+            return [self.run(by_weight, op.target, args)]
+        found = self.run(lambda: over_all(op.target, args, named, flags)) if simple else None
         if not isinstance(found, Tensor) or found.dtype != op.dtypes[0] or op.several:
 
             def one(*tensors: Tensor) -> Any:
                 args, named = filled(iter(tensors))
                 return op.target(*args, **named)
 
-            found = self._run(lambda: torch.vmap(one)(*moving))
+            with no_row_by_row():
+                found = self.run(lambda: torch.vmap(one)(*moving))
         return [found] if isinstance(found, Tensor) else list(found)
-
-    # Tensors of the right shape stand for the values of the new log while operations are found.
-
-    @contextmanager
-    def _of(self, op: Op) -> Iterator[None]:
-        """Operations that are written inside belong to the line of ``op``."""
-        before = len(self._log.ops)
-        yield
-        for i in range(before, len(self._log.ops)):
-            self._log.ops[i] = replace(self._log.ops[i], lines=op.lines, path=op.path)
-
-    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
-        with torch.no_grad(), self._logger:
-            return function(*args)
-
-    def _plain(self, value: Any) -> Any:
-        return self._tensor(value) if isinstance(value, (Ref, *SOURCES)) else value
-
-    def _tensor(self, value: Any) -> Tensor:
-        """A tensor that stands for a value of the new log."""
-        if value not in self._tensors:
-            tensor = torch.zeros(self._log.shape(value), dtype=self._log.dtype(value))
-            self._logger.name(tensor, value)
-            self._tensors[value] = tensor
-        return self._tensors[value]
 
     def _rows(self, value: Any, rows: int) -> Tensor:
         """A value for all turns."""
-        if isinstance(value, _Rows):
+        if isinstance(value, Rows):
             return value.tensor
-        if isinstance(value, _Written):
-            raise _Left
-        tensor = self._plain(value)
-        return self._run(lambda: tensor.unsqueeze(0).expand(rows, *tensor.shape))
+        if isinstance(value, Written | Ragged | Count):
+            raise LeftAsItIs
+        tensor = self.plain(value)
+        return self.run(lambda: tensor.unsqueeze(0).expand(rows, *tensor.shape))
 
     def _entries(self, base: Any, axis: int) -> Tensor:
-        if isinstance(base, _Written):
+        if isinstance(base, Written):
             if base.axis != axis:
-                raise _Left
+                raise LeftAsItIs
             return base.rows
-        if isinstance(base, _Rows):
-            raise _Left
-        tensor = self._plain(base)
-        return tensor if axis == 0 else self._run(lambda: tensor.movedim(axis, 0))
-
-
-def _spread(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """``value`` as large as ``shape``, whose first axis it has."""
-    for _ in range(len(shape) - value.dim()):
-        value = value.unsqueeze(1)
-    return value.expand(shape)
-
-
-def _by_weight(product: Any, args: Sequence[Tensor]) -> Tensor:
-    """A product of all rows [rows, n, size] with a weight."""
-    *bias, rows, weight = args
-    result: Tensor = product(*bias, rows.flatten(0, 1), weight)
-    return result.unflatten(0, rows.shape[:2])
-
-
-def _side_by_side(columns: Sequence[Tensor], axis: int, *, stacked: bool) -> Tensor:
-    """Rows [rows, ...] of one list or several in turn as entries along ``axis``."""
-    rows = columns[0] if len(columns) == 1 else torch.stack(list(columns), 1).flatten(0, 1)
-    rows = rows.movedim(0, axis) if axis else rows
-    return rows if stacked else rows.flatten(axis, axis + 1)
+        if isinstance(base, Rows | Ragged):
+            raise LeftAsItIs
+        tensor = self.plain(base)
+        return tensor if axis == 0 else self.run(lambda: tensor.movedim(axis, 0))
