@@ -83,6 +83,6 @@ def _said_of(steps: Sequence[FoundStep]) -> str:
 def _said(steps: Sequence[FoundStep]) -> str:
     them = "that step in a loop" if len(steps) == 1 else "these steps in loops"
     return (
-        f"forward does not stream; {_said_of(steps)}: the file holds {them} (with streaming=False it holds forward, which may "
-        "be faster over whole sequences)"
+        f"forward does not stream; {_said_of(steps)}: the file holds {them} (with streaming=False it holds forward, if that "
+        "can be written, which may be faster over whole sequences)"
     )

@@ -60,11 +60,6 @@ class LoopShapes:
             formulas, dtype = statement.shapes[key.part], statement.op.dtypes[key.part]
         else:
             _, formulas, dtype = self.shape(key)
-        if dtype.is_complex:
-            raise ExportError(
-                f"a loop over time cannot be rolled: {what} is complex, and ONNX computes with real numbers: carry the real and "
-                f"the imaginary part as two values{self._line(key)}"
-            )
         batch = [axis for axis, f in enumerate(formulas) if f is not None and f.terms == self.rows.terms]
         folded = 0
         if not batch:

@@ -24,6 +24,7 @@ from rnncore.export.tracing.packing import packing_by, packing_by_torch
 from rnncore.export.tracing.passing_states import PassingStates
 from rnncore.export.tracing.rolling import known_operators as known
 from rnncore.export.tracing.rolling.calls import Calls
+from rnncore.export.tracing.rolling.complex_numbers import OF_PARTS, ComplexNumbers
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
@@ -99,6 +100,10 @@ class Logger(TorchDispatchMode):
         self._answers = answers
         self._values: dict[int, Any] = {}
         self._kept: list[Tensor] = []  # or an identity would be given to another tensor
+        self._complex = ComplexNumbers(
+            lambda func, *args, **named: self.__torch_dispatch__(func, (), args, named),
+            lambda tensor: self.name(tensor, Constant.of(tensor)),
+        )
 
     def name(self, tensor: Tensor, value: Any) -> None:
         """Say what ``tensor`` is."""
@@ -123,6 +128,8 @@ class Logger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self._complex.concerns(args, kwargs) or func in OF_PARTS:
+            return self._complex.apply(func, args, kwargs)
         if self._full and func in known.READS and self._is_number(args[0]):
             return func(*args, **kwargs)
         if self._differ and func in known.READS[:2] and self._is_of_counts(args[0]):
