@@ -34,6 +34,10 @@ def is_users(file: str) -> bool:
     return not str(Path(file).resolve()).startswith((_STANDARD, *_packages()))
 
 
+READS_VALUE = "an if, int(), float() or item()"
+"""What people write where torch says that a number is taken out of a tensor."""
+
+
 def line_of_exception(error: BaseException) -> str:
     """The innermost line of the user's code that ``error`` passed, such as ``model.py:12, in forward``; empty if none."""
     found = ""

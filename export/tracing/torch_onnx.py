@@ -22,7 +22,7 @@ from rnncore.export.tracing.pooling import PoolsAnySize
 from rnncore.export.tracing.regions import inline_regions
 from rnncore.export.tracing.settled_weights import settle_weights
 from rnncore.export.tracing.silence import silent
-from rnncore.export.tracing.source_lines import line_in_text, line_of_exception
+from rnncore.export.tracing.source_lines import READS_VALUE, line_in_text, line_of_exception
 from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
@@ -154,6 +154,11 @@ def _explain(error: Exception, what: str, fixed: Mapping[int, str]) -> str:
             f"{size} only (range(), math.log2(), int() and numpy ask for one, as a parallel scan does, or code that goes on in "
             "blocks)"
             f"{line and f':{chr(10)}  {line}'}"
+        )
+    elif "data-dependent" in str(error):
+        reason = (
+            f"forward reads the value of a tensor ({READS_VALUE}), which a file cannot know; torch.where does for an if, and a "
+            "mask such as torch.arange(n) < lengths[:, None] for lengths that are read as numbers"
         )
     message = f"torch.export cannot trace {what}{f' at {where}' if where else ''}: {reason}"
     if any(word in str(error) for word in ("Constraints violated", "specialized", "marked")):

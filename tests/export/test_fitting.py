@@ -47,3 +47,11 @@ def test_products_and_sums_hold_at_other_sizes(
     assert found is not None
     sizes = dict(zip(AXES[:axes], other, strict=False))
     assert found(sizes) == value(sizes)
+
+
+def test_a_stride_of_eight_is_not_taken_for_one_of_seven() -> None:
+    """``time // 4``, then every second step: at the sizes of a recording seven fits as well."""
+    points = [{"batch": b, "time": t} for b, t in ((3, 6), (3, 7), (3, 8), (3, 9), (4, 6), (4, 7), (5, 12), (3, 17))]
+    found = fit([(p["time"] // 4 + 1) // 2 for p in points], points)
+    assert found is not None
+    assert [found({"batch": 3, "time": t}) for t in range(1, 200)] == [(t // 4 + 1) // 2 for t in range(1, 200)]

@@ -21,6 +21,7 @@ from rnncore.export.tracing.rolling.questions import (
     without_constant_questions,
     without_questions,
 )
+from rnncore.export.tracing.source_lines import READS_VALUE
 from rnncore.runtime.errors import ExportError
 
 aten = torch.ops.aten
@@ -275,9 +276,9 @@ def run_log(log: Log, x: Tensor) -> Tensor:
 
 
 def test_questions_about_more_are_refused() -> None:
-    says = "forward reads the value of a tensor (aten._local_scalar_dense.default), which a file cannot know; torch.where does "
-    says += "for an if, and a mask such as torch.arange(n) < lengths[:, None] for a loop over lengths:\n"
-    says += '  File "model.py", line 7, in forward'
+    says = f"forward reads the value of a tensor ({READS_VALUE}), which a file cannot know; torch.where does "
+    says += "for an if, a mask such as torch.arange(n) < lengths[:, None] for a loop over lengths (an example of full rows "
+    says += 'makes a file of full rows):\n  File "model.py", line 7, in forward'
     for natural in ((True, True, False), (True, False, True), (True,)):
         logs = [asking(3, (True, False, False), (*natural, False, False)[:3])]
         if len(natural) == 1:

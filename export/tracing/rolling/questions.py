@@ -18,6 +18,7 @@ import torch
 
 from rnncore.export.tracing.callers import Line
 from rnncore.export.tracing.rolling.log import SOURCES, Input, Log, Op, Ref, leaves, mapped
+from rnncore.export.tracing.source_lines import READS_VALUE
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH
 
@@ -39,11 +40,20 @@ class Question:
     lines: tuple[Line, ...]
 
 
+_READERS = {
+    "aten._local_scalar_dense.default": READS_VALUE,
+    "aten.is_nonzero.default": "if",
+    "aten.nonzero.default": "nonzero(), or a mask as an index",
+}
+"""What people write for operators that read a value."""
+
+
 def refusal(what: Any, lines: Sequence[Line]) -> ExportError:
     """That a value is read in a way which no file can follow."""
     where = f":\n  {lines[-1]}" if lines else ""
+    reader = _READERS.get(str(what), what)
     return ExportError(
-        f"forward reads the value of a tensor ({what}), which a file cannot know; torch.where does for an if, a mask such as "
+        f"forward reads the value of a tensor ({reader}), which a file cannot know; torch.where does for an if, a mask such as "
         "torch.arange(n) < lengths[:, None] for a loop over lengths (an example of full rows makes a file of full rows)"
         f"{where}"
     )
