@@ -277,7 +277,9 @@ def run_log(log: Log, x: Tensor) -> Tensor:
 
 def test_questions_about_more_are_refused() -> None:
     says = f"forward reads the value of a tensor ({READS_VALUE}), which a file cannot know; torch.where does "
-    says += "for an if, a mask such as torch.arange(n) < lengths[:, None] for a loop over lengths (an example of full rows "
+    says += (
+        "for an if, a mask such as torch.arange(n) < lengths[:, None] for a loop over lengths (an example of full rows "
+    )
     says += 'makes a file of full rows):\n  File "model.py", line 7, in forward'
     for natural in ((True, True, False), (True, False, True), (True,)):
         logs = [asking(3, (True, False, False), (*natural, False, False)[:3])]
