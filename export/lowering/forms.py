@@ -17,6 +17,7 @@ from rnncore.export.lowering.loop_fission import emit_stages, stages_of
 from rnncore.export.lowering.loops import emit_loop, emit_scan, emit_step, loop, scan
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.tracing.rolling.cell import RolledCell
+from rnncore.runtime.format.axes import TIME
 from rnncore.runtime.session.cpu_features import GEMV
 
 Emit = Callable[[Builder, Recurrence, ir.Value], list[ir.Value]]
@@ -76,20 +77,24 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     the loops that want it packed copy it: a ``Flatten`` which constant folding replaces when the file is loaded.  It
     stands in the body itself, because a body that takes a packed weight from around it gets no plan of its memory.
 
+    A loop that may have no turn is a ``Loop`` in every form: onnxruntime's ``Scan`` over nothing divides by zero, and takes
+    the process with it.  Over the time axis itself there is a turn at least: the runtime answers no steps without the file.
+
     Forms of :data:`PLAIN` have one loop instead, with its weights as they are, and with masks if there are lengths.
     """
     if form == "fused":
         return emit_fused(builder, rec, extent.lengths)
+    may_scan = _has_a_turn(rec)
     if form in PLAIN.values():
-        return _plain(builder, rec, extent, emit_loop if form == PLAIN["loop"] else emit_scan)
+        return _plain(builder, rec, extent, emit_scan if form == PLAIN["scan"] and may_scan else emit_loop)
     by_scan = form != "loop" or (isinstance(rec.cell, RolledCell) and not rec.matrix_size)
-    emit = emit_scan if by_scan else emit_loop
+    emit = emit_scan if by_scan and may_scan else emit_loop
 
     stages = stages_of(rec)
 
     def steps(inside: Builder, own: Recurrence) -> list[ir.Value]:
         if stages is not None:
-            run = loop if form == "loop" and not isinstance(rec.cell, RolledCell) else scan
+            run = scan if may_scan and (form != "loop" or isinstance(rec.cell, RolledCell)) else loop
             return _cut_apart(inside, own, extent, partial(emit_stages, stages=stages, run=run), builder)
         if not rec.reverse and is_log_sum(rec.cell):
             return _log_sums(inside, own, extent)
@@ -100,6 +105,12 @@ def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: st
     if not streams or rec.matrix_size > SMALL:
         return steps(builder, rec)
     return _either(builder, rec, extent.one_step(builder, rec.x), ("one_step", emit_step), ("steps", steps))
+
+
+def _has_a_turn(rec: Recurrence) -> bool:
+    """Whether the loop runs once at least whatever the file is given."""
+    steps = None if rec.x.shape is None else rec.x.shape[1]
+    return steps > 0 if isinstance(steps, int) else getattr(steps, "value", None) == TIME
 
 
 PLAIN = {"loop": "plain loop", "scan": "plain scan"}

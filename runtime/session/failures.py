@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
+from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.interrupts import from_signal_handler
 
@@ -29,10 +31,13 @@ def of_runtime(error: Exception) -> bool:
     return own or (isinstance(error, _OF_LIBRARY) and not from_signal_handler(error))
 
 
-def run_error(error: Exception, most_steps: int | None = None) -> InputError:
+def run_error(
+    error: Exception, most_steps: int | None = None, feeds: Mapping[str, Array] = MappingProxyType({})
+) -> InputError:
     """What a failed run becomes.  Shapes and dtypes were checked before, so what is left lies in the values.
 
-    most_steps: so many a sequence of the model has at most, because a table of positions ends there.
+    most_steps: so many a sequence of the model has at most, because a table of positions ends there.  feeds: what the graph was
+    given: an axis of any size may be empty, and not every graph computes with nothing.
     """
     found = _OUT_OF_TABLE.search(str(error))
     if found and most_steps is not None and int(found[3]) == most_steps - 1 <= int(found[1]):
@@ -50,6 +55,12 @@ def run_error(error: Exception, most_steps: int | None = None) -> InputError:
         return InputError(f"an input holds or gives {which} that the model's tables do not hold")
     if _NO_MEMORY.search(str(error)):
         return _too_large(error)
+    empty = next((name for name, array in feeds.items() if not array.size), None)
+    if empty is not None:
+        return InputError(
+            f"input {empty!r} is empty, its shape is {list(feeds[empty].shape)}, and the model does not compute with nothing: "
+            "hand in one entry at least along every axis"
+        )
     return InputError(f"onnxruntime could not run the model on this input: {readable(error)}")
 
 

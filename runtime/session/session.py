@@ -250,7 +250,7 @@ class Engine:
         except Exception as error:
             if not of_runtime(error):
                 raise
-            raise run_error(error, self.layout.signature.most_steps) from error
+            raise run_error(error, self.layout.signature.most_steps, feeds) from error
         return dict(zip(names, values, strict=True))
 
     def initial_states(self, batch: int) -> dict[str, Array]:
