@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from rnncore.export.options import Options
-from rnncore.export.remembering_steps import step_that_remembers
+from rnncore.export.remembering_steps import step_that_remembers, with_rows_of_inputs
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
@@ -20,6 +20,7 @@ from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
+from rnncore.runtime.format.axes import TIME
 
 _BY_HAND = (
     "{} reads packed rows by itself (packed.data, batch_sizes), which is captured where all rows are full in the example and "
@@ -55,12 +56,26 @@ def _packs(module: nn.Module, call: Example) -> bool:
         return False
 
 
+def _has_time(module: nn.Module, example: Any, options: Options) -> bool:
+    """Whether an axis of the inputs is time, where sequences of other lengths are no calls of their own."""
+    with suppress(ExportError), unchanged(module):
+        return (
+            TIME in find_axes(module, Example.of(module, example, None, options.lengths), None, options.seed).axis_names
+        )
+    return False
+
+
 def other_readings(why: Exception, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
     """Modules, examples and options to try after ``why``: with full lengths inside, or with axes held as in the example."""
     pass_on_interruption(why)  # a time limit is no reason to try more
     if isinstance(why, RnncoreError) and not isinstance(why, ExportError):
         return  # what was asked for is wrong
     if options.accuracy_data is not None:
+        return
+    begun = with_rows_of_inputs(model, example) if options.axes is None else None
+    if begun is not None and _has_time(begun[0], example, options):
+        what = f"forward keeps its state in '{next(iter(begun[1]))}': every sequence begins with zeros"
+        yield begun[0], example, replace(options, remarks=(what,))
         return
     remembers = step_that_remembers(model, example, options)
     if remembers is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,14 @@ from rnncore.export.tracing.one_step import OverTime, is_one_step, over_time
 from rnncore.export.verification.repeatable import Remembers, check_repeatable, same_answers
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a list or tuple of states is made of."""
+
+    kind: type
+    parts: tuple[Any, ...]
 
 
 class _Begins(OverTime):
@@ -46,8 +54,8 @@ def _set(step: nn.Module, zeros: Mapping[str, Any], rows: Any) -> None:
 
 def _of_rows(value: Any, rows: Any) -> Any:
     """Zeros for so many rows in place of each ``(shape, axis of the rows, dtype)``."""
-    if isinstance(value, list):
-        return tuple(_of_rows(part, rows) for part in value)
+    if isinstance(value, _Parts):
+        return value.kind(_of_rows(part, rows) for part in value.parts)
     shape, axis, dtype = value
     return torch.zeros((*shape[:axis], rows, *shape[axis + 1 :]), dtype=dtype)
 
@@ -70,6 +78,63 @@ def _zeros_for(step: nn.Module, kept: Sequence[str], call: Example) -> dict[str,
     return zeros if same_answers(right, other) else {}
 
 
+def with_rows_of_inputs(model: nn.Module, example: Any) -> tuple[nn.Module, dict[str, Any]] | None:
+    """A copy each call of which begins with zeros for as many rows as its first input has, and these; None for others.
+
+    Who calls ``model.hidden = model.init_hidden(batch)`` before each batch leaves zeros of the example's batch in it.
+    """
+    made = copied(model).eval()
+    arguments = bind(made, example)
+    try:
+        with unchanged(made):
+            kept = check_repeatable(made, arguments)
+    except Remembers as moved:
+        kept = moved.attributes if moved.way_out_is_an_argument else ()
+    except ExportError:
+        return None
+    values = [value for name, given in arguments.arguments.items() for _, value in named_tensors(given, name)]
+    if not kept or not values:
+        return None
+    for axis in range(min(2, values[0].dim())):
+        found = {path: _zeros_of(_held(made, path), values[0].shape[axis]) for path in kept}
+        zeros = {path: template for path, template in found.items() if template is not None}
+        if zeros and len(zeros) == len([path for path in kept if _has_zeros(_held(made, path))]):
+            return _with_zeros(made, zeros, axis), zeros
+    return None
+
+
+def _with_zeros(made: nn.Module, zeros: Mapping[str, Any], axis: int) -> nn.Module:
+    forward = made.forward
+
+    @functools.wraps(forward)
+    def begun(*args: Any, **named: Any) -> Any:
+        first = next(value for _, value in named_tensors([*args, *named.values()], ""))
+        _set(made, zeros, first.shape[axis])
+        return forward(*args, **named)
+
+    made.forward = begun
+    return made
+
+
+def _zeros_of(value: Any, rows: int) -> Any:
+    """Templates for zeros, which hold ``rows`` along their second axis of three, or along the first that does."""
+    if isinstance(value, tuple | list):
+        parts = [_zeros_of(part, rows) for part in value]
+        return None if not parts or any(part is None for part in parts) else _Parts(_kind(value), tuple(parts))
+    if not isinstance(value, Tensor) or bool(value.any()):
+        return None
+    axes = [axis for axis in ((1, 0) if value.dim() == 3 else (0,)) if value.dim() > axis and value.shape[axis] == rows]
+    return (tuple(value.shape), axes[0], value.dtype) if axes else None
+
+
+def _has_zeros(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(map(_has_zeros, value)))
+
+
+def _kind(value: Any) -> type:
+    return list if isinstance(value, list) else tuple
+
+
 def _held(step: nn.Module, path: str) -> Any:
     owner, _, name = path.rpartition(".")
     return getattr(step.get_submodule(owner), name, None)
@@ -82,7 +147,7 @@ def _is_nothing(value: Any) -> bool:
 def _templates(few: Any, more: Any) -> Any:
     if isinstance(few, tuple | list) and isinstance(more, tuple | list) and len(few) == len(more):
         parts = [_templates(a, b) for a, b in zip(few, more, strict=True)]
-        return None if any(part is None for part in parts) else parts
+        return None if any(part is None for part in parts) else _Parts(_kind(few), tuple(parts))
     if not isinstance(few, Tensor) or not isinstance(more, Tensor) or few.dim() != more.dim():
         return None
     axes = [axis for axis, (a, b) in enumerate(zip(few.shape, more.shape, strict=True)) if a != b]
@@ -105,14 +170,15 @@ def step_that_remembers(model: nn.Module, example: Any, options: Options) -> tup
     if not kept or any(value.dim() < 1 for _, value in named):
         return None
     axes = {name: (BATCH, *(None,) * (value.dim() - 1)) for name, value in named}
+    rows = with_rows_of_inputs(model, example)
     try:
-        once = _beginning(step)
+        once = _beginning(step) if rows is None else rows[0]
         call = find_axes(once, Example.of(once, example, axes, False), axes, options.seed)
         if not is_one_step(call):
             return None
         with unchanged(step):
             module, drawn = over_time(step, call, {}, options.output_names, _Begins)
-        module.__dict__["zeros"] = _zeros_for(step, kept, call)
+        module.__dict__["zeros"] = _zeros_for(step, kept, call) if rows is None else rows[1]
     except ExportError:
         return None
     what = f"forward keeps its state in '{kept[0]}': a sequence is one call after the other, from what it holds now"

@@ -152,17 +152,31 @@ def _let_set(part: nn.Module) -> None:
     part.__class__ = type(kind.__name__, (kind,), {"__setattr__": set_plain, "__module__": kind.__module__})
 
 
+def _collections(value: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
+    """Plain lists and dicts in an attribute, with copies of them: states are kept in such, ``self.hidden[i] = ...``."""
+    if type(value) in (list, dict) and value:
+        yield value, copy.copy(value)
+    if depth and type(value) in (list, tuple, dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _collections(part, depth - 1)
+
+
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """Take back, at the end of the block, what ``forward`` did to attributes of ``module`` (not what it did in place).
+    """Take back, at the end of the block, what ``forward`` did to attributes of ``module``, and to lists and dicts in them (not
+    what it did to tensors in place).
 
     Weight drop, for one, sets a weight at every call; a trace would leave a symbol in its place.
     """
     kept = [(part, dict(part.__dict__)) for part in module.modules()]
     named = [(part, {name: dict(part.__dict__[name]) for name in TABLES}) for part, _ in kept]
+    held = [own for _, attributes in kept for value in list(attributes.values()) for own in _collections(value)]
     try:
         yield
     finally:
+        for found, entries in held:
+            found.clear()
+            found.extend(entries) if isinstance(found, list) else found.update(entries)
         for part, attributes in kept:
             part.__dict__.clear()
             part.__dict__.update(attributes)

@@ -73,7 +73,7 @@ def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> tu
         ExportError: a buffer moves that an answer depends on, or equal inputs get different answers.
     """
     before = Snapshot.of(module)
-    starts = _attribute_values(module)
+    begun_before = {name for name, value in _attribute_values(module).items() if not _is_empty(value)}
     with unchanged(module):
         try:
             _check_answers(module, arguments, before)
@@ -82,7 +82,7 @@ def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> tu
         else:
             return ()
     moved = remembers.attributes
-    begun = [name for name in moved if not _is_empty(starts.get(name))]
+    begun = [name for name in moved if name in begun_before]  # asked before: forward may write into the same list
     if begun:
         raise Remembers(moved, begun[0])
     if not any(_has_tensor(ends.get(name)) for name in moved) or before.moved_attributes(module):
