@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from rnncore.export.graph.exported_operators import mend_operators
 from rnncore.export.tracing.call_counter import CallCounter
 from rnncore.export.tracing.chosen_outputs import chosen_names
 from rnncore.export.tracing.copying import unchanged
@@ -174,6 +175,7 @@ def trace(
         count_ends_forwards(program)
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
     model = to_model(program, what=what)
+    mend_operators(model.graph)
     if not recorder.calls and not recorder.carried and not counter.has_cells and not time_operators:
         raise ExportError(
             f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's), and nothing in it "
