@@ -242,9 +242,11 @@ def overhead() -> list[Row]:
 
 
 def bound_call(model: Model) -> tuple[Callable[[object], None], object]:
-    """``run_with_iobinding`` of the session, and a binding of fixed buffers for one step."""
+    """``run_with_iobinding`` of the session for one step, and a binding of fixed buffers."""
     engine = model.engine
-    binding = engine.session.io_binding()
+    session = engine.one_step_session()
+    assert session is not None
+    binding = session.io_binding()
     for slot in engine.layout.inputs:
         binding.bind_ortvalue_input(
             slot.name, OrtValue.ortvalue_from_numpy(np.zeros(slot.full_shape(1, 1), slot.dtype))
@@ -256,9 +258,7 @@ def bound_call(model: Model) -> tuple[Callable[[object], None], object]:
     for state in engine.layout.states:
         binding.bind_ortvalue_input(state.name, OrtValue.ortvalue_from_numpy(np.zeros((1, state.size), state.dtype)))
         binding.bind_ortvalue_output(state.output, OrtValue.ortvalue_from_numpy(np.zeros((1, state.size), state.dtype)))
-    if engine.layout.lengths is not None:
-        binding.bind_ortvalue_input(engine.layout.lengths, OrtValue.ortvalue_from_numpy(np.ones(1, np.int64)))
-    return engine.session.run_with_iobinding, binding
+    return session.run_with_iobinding, binding
 
 
 def ragged(model: Model) -> list[Row]:

@@ -58,25 +58,25 @@ def _pushes(stream: Stream, chunk: np.ndarray, count: int) -> None:
 
 
 def _bound_runs(model: Model, chunk: np.ndarray, count: int) -> None:
-    """onnxruntime's call with buffers bound as in a push, and nothing else."""
+    """onnxruntime's call of the session for one step, with buffers bound as in a push, and nothing else."""
     from onnxruntime import OrtValue
 
     engine = model.engine
-    binding = engine.session.io_binding()
+    session = engine.one_step_session()
+    assert session is not None
+    binding = session.io_binding()
     buffers = {slot.name: np.zeros(slot.full_shape(1, 1), slot.dtype) for slot in engine.layout.inputs}
     buffers[engine.layout.inputs[0].name][...] = chunk
     outputs = {slot.name: np.zeros(slot.full_shape(1, 1), slot.dtype) for slot in engine.layout.outputs}
     for state in engine.layout.states:
         buffers[state.name] = np.zeros((1, state.size), state.dtype)
         outputs[state.output] = np.zeros((1, state.size), state.dtype)
-    if engine.layout.lengths is not None:
-        buffers[engine.layout.lengths] = np.ones(1, np.int64)
     for name, array in buffers.items():
         binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
     for name, array in outputs.items():
         binding.bind_ortvalue_output(name, OrtValue.ortvalue_from_numpy(array))
     for _ in range(count):
-        engine.session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
 
 
 def _pushes_of_many(model: Model, streams: list[Stream], chunks: list[np.ndarray], rounds: int) -> None:
