@@ -88,7 +88,8 @@ def run() -> Table:
     note = (
         f"LSTM of {SIZE} units, one step of one stream, instructions counted by valgrind over {COUNT:,} pushes that follow as "
         "many to warm up, in Python, NumPy, this package and onnxruntime together, on all threads. The bound run is "
-        "onnxruntime's call of the session for one step, with buffers bound once; what a push adds to it is ours. Asyncio alone: coroutines that wait for "
-        "futures which another thread resolves, all in one call of the event loop, and do nothing else."
+        "onnxruntime's call of the session for one step, with buffers bound once; what a push adds to it is ours. Asyncio "
+        "alone: coroutines that wait for futures which another thread resolves, all in one call of the event loop, and do "
+        "nothing else."
     )
     return Table("Instructions", note, ("one step", "instructions", "of these", "added", "share"), tuple(rows))
