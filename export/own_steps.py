@@ -12,6 +12,7 @@ from rnncore.export.options import Options
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example, check_runs
+from rnncore.export.tracing.own_steps.method import methods_of
 from rnncore.export.tracing.own_steps.search import FoundStep, find_own_steps, parts_with_steps
 from rnncore.runtime.errors import RnncoreError
 
@@ -31,12 +32,25 @@ def with_own_steps(model: nn.Module, example: Any, options: Options) -> list[Rea
     inner, outer = _inner(found), _outer(found)
     choices = [inner, outer] if _paths(inner) != _paths(outer) else [inner]
     if not inner:
-        return [as_it_is]
+        return [as_it_is if found else (model, example, replace(options, step_note=_not_understood(model)))]
     must = replace(options, streaming=True)
     first = [] if all(one.only for one in inner) else [(model, example, must)]
     stepped = [replace(must, own_steps=choice, remarks=(*options.remarks, _said(choice))) for choice in choices]
     last = replace(options, step_note=f"; {_said_of(choices[0])}, but no file of it could be proved")
     return [*first, *((model, example, one) for one in stepped), (model, example, last)]
+
+
+def _not_understood(model: nn.Module) -> str:
+    """What is to be said of a step that is none of ``forward``, as far as one sees; nothing if there is none."""
+    named = ((path, methods_of(part)) for path, part in model.named_modules())
+    path, methods = next((own for own in named if own[1]), ("", []))
+    if not methods:
+        return ""
+    name = f"{path}.{methods[0]}" if path else methods[0]
+    return (
+        f"; there is '{name}', which was not recognised as a step of forward: (y, state) of one entry and a state that begins "
+        "with nothing, with what a method such as default_state(batch_size) gives, or with zeros"
+    )
 
 
 def _found(model: nn.Module, example: Any, options: Options) -> list[FoundStep]:

@@ -141,7 +141,9 @@ class Wrong(Retention):
 
 def test_a_step_of_another_mathematics_is_no_step_of_forward(tmp_path: Path) -> None:
     assert _found(Wrong(), _draw(2, 8)) == []
-    assert not _exported(Wrong(), tmp_path / "model.onnx").causal
+    report = _exported(Wrong(), tmp_path / "model.onnx")
+    assert not report.causal
+    assert "there is 'step', which was not recognised as a step of forward" in report.signature.not_causal_because
 
 
 class Late(Retention):
