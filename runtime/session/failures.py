@@ -45,6 +45,8 @@ def run_error(
             f"a sequence has more than the {most_steps} steps that this model takes in all (its positions end there), or an "
             f"input holds the id {found[1]} of a table that ends at {found[3]}"
         )
+    if found and int(found[3]) < 0:  # an axis of nothing, as one that the module's own squeeze() took away at size 1
+        return InputError(f"the model looks up place {found[1]} along an axis that has no entry at these sizes")
     if found:
         # A computed place below 0 is made the largest integer by the file itself, so that it is not read from the end.
         which = "gives an id below 0" if int(found[1]) in _BELOW else f"holds the id {found[1]}"

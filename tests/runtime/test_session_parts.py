@@ -142,6 +142,10 @@ def test_outputs_are_handed_out_to_the_sequences_that_they_belong_to() -> None:
             "an input holds the id 99, the model's table ends at 16: use ids 0 to 16",
         ),
         (
+            "idx=0 must be within the inclusive range [0,-1]",
+            "the model looks up place 0 along an axis that has no entry at these sizes",
+        ),
+        (
             f"idx={2**63 - 1} must be within the inclusive range [-17,16]",
             "an input gives an id below 0, the model's table ends at 16: use ids 0 to 16",
         ),
