@@ -166,6 +166,33 @@ def test_a_step_that_verification_disproves_leaves_forward(tmp_path: Path) -> No
         export(Late().eval(), tmp_path / "other.onnx", _draw(2, 8), streaming=True)
 
 
+class Doubles(nn.Module):
+    """``h[t] = a[t] h[t-1] + b[t]`` in a logarithm of the steps, which goes another way for every number of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(SIZE, SIZE), nn.Linear(SIZE, SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = torch.sigmoid(self.a(x) + 2), self.b(x)
+        for level in range((x.shape[1] - 1).bit_length()):
+            back = 2**level
+            b = torch.cat([b[:, :back], b[:, back:] + a[:, back:] * b[:, :-back]], 1)
+            a = torch.cat([a[:, :back], a[:, back:] * a[:, :-back]], 1)
+        return b
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.sigmoid(self.a(x) + 2) * h + self.b(x)
+        return h, h
+
+
+def test_a_scan_over_powers_of_two_streams_by_its_step(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    report = _exported(Doubles(), tmp_path / "model.onnx")
+    assert report.causal
+    assert "'step' computes one step" in str(report)
+
+
 class Loops(nn.Module):
     """``forward`` is the loop that calls ``step``."""
 
