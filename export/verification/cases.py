@@ -14,12 +14,15 @@ from rnncore.runtime.verification import Case as Case  # one comparison, at expo
 TOGETHER_DETAIL = "moved together"
 EXAMPLE_DETAIL = "the example itself"
 _FAILED_AT = re.compile(r"running (\w+) node\. Name:'([^']*)'")
+_OUTSIDE = re.compile(r"\b(holds|gives) (the|an) id\b")
 
 
 def why_refused(refusal: Exception) -> str:
     """Why a file does not run on an input, in one line: of what onnxruntime says the operator that failed, and of which layer."""
     text = str(refusal).strip().partition("\n")[0]
     found = _FAILED_AT.findall(text)
+    if _OUTSIDE.search(text):  # ids are drawn from those that the module takes
+        return "the file fails on it: a place that it computes lies outside of a tensor"
     if not found:
         return f"the file refuses it: {text}"
     operator, name = found[-1]

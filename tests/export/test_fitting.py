@@ -55,3 +55,34 @@ def test_a_stride_of_eight_is_not_taken_for_one_of_seven() -> None:
     found = fit([(p["time"] // 4 + 1) // 2 for p in points], points)
     assert found is not None
     assert [found({"batch": 3, "time": t}) for t in range(1, 200)] == [(t // 4 + 1) // 2 for t in range(1, 200)]
+
+
+@given(
+    st.integers(2, 8),
+    st.integers(0, 7),
+    st.sampled_from([1, 2, 3, 4]),
+    st.integers(0, 3),
+    st.integers(-3, 3).filter(bool),
+)
+def test_what_is_missing_up_to_a_multiple_holds_at_other_sizes_or_is_not_known(
+    divisor: int, plus: int, stride: int, more: int, factor: int
+) -> None:
+    seen = [
+        {"batch": b, "time": t} for b, t in [(3, 24), (3, 25), (3, 26), (3, 27), (4, 24), (4, 25), (5, 30), (3, 35)]
+    ]
+    seen += [{"batch": 3, "time": t} for t in (47, 62, 78)]
+
+    def value(time: int) -> int:
+        frames = (time + more % stride) // stride
+        return factor * (-(frames + plus) % divisor) + 2
+
+    found = fit([value(point["time"]) for point in seen], seen)
+    assert found is None or all(found({"batch": 2, "time": time}) == value(time) for time in range(1, 200))
+
+
+def test_what_is_missing_up_to_whole_strides_is_known_from_long_sequences() -> None:
+    seen = [{"batch": b, "time": 96 + t} for b, t in [(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (5, 6)]]
+    seen += [{"batch": 3, "time": 96 + t} for t in (11, 23, 38, 54)]
+    found = fit([-(-point["time"] // 2 * -1) % 4 for point in seen], seen)
+    assert found is not None
+    assert all(found({"batch": 1, "time": t}) == -(-t // 2 * -1) % 4 for t in range(1, 300))

@@ -14,6 +14,11 @@ from rnncore.runtime.format.signature import TIME
 
 _DIVISORS = (2, 3, 4, 8, 6, 5, 7)
 """Over a dozen sizes the larger ones look alike: eight, as strided layers make it, comes before them."""
+QUOTIENT = "time //"
+"""Stands for (time + shift) // divisor beside time itself, as in what is missing up to a multiple."""
+_ALL_TIMES = range(1, 200)
+_FEWEST_TIMES = 5
+"""Different numbers of steps that tell such rules apart."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +26,26 @@ class Formula:
     """A sum of products of sizes.
 
     terms: (factor, names of axes that are multiplied).  divisor and shift: every time axis stands for
-    (size + shift) // divisor.
+    (size + shift) // divisor; but where a term has the :data:`QUOTIENT`, that is what stands for it, and the axis for itself.
+    first: with a quotient, (divisor, shift) of what the axis stands for before.
     """
 
     terms: tuple[tuple[int | float, tuple[str, ...]], ...]
     divisor: int = 1
     shift: int = 0
+    first: tuple[int, int] = (1, 0)
 
     def __call__(self, sizes: Mapping[str, Any]) -> Any:
         """The number at ``sizes``, whole numbers or symbols of torch."""
         total: Any = 0
+        divided = QUOTIENT if self.has_quotient else TIME
         for factor, names in self.terms:
             product: Any = factor
             for name in names:
-                size = sizes[name]
-                if name == TIME and self.divisor > 1:
+                size = sizes[TIME if name == QUOTIENT else name]
+                if name in (TIME, QUOTIENT) and self.first[0] > 1:
+                    size = (size + self.first[1]) // self.first[0]
+                if name == divided and self.divisor > 1:
                     size = (size + self.shift) // self.divisor
                 product = product * size
             total = total + product
@@ -44,7 +54,12 @@ class Formula:
     @property
     def axes(self) -> set[str]:
         """The axes that the number depends on."""
-        return {name for _, names in self.terms for name in names}
+        return {TIME if name == QUOTIENT else name for _, names in self.terms for name in names}
+
+    @property
+    def has_quotient(self) -> bool:
+        """Whether time and a quotient of it stand side by side."""
+        return any(QUOTIENT in names for _, names in self.terms)
 
     @property
     def constant(self) -> bool:
@@ -70,7 +85,43 @@ def fit(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Formula |
         got = [found(point) for point in points]
         if got == list(values) or (not whole and np.allclose(got, wanted, rtol=1e-9, atol=1e-12)):
             return found
-    return None
+    return _fit_rest(wanted, points) if whole else None
+
+
+def _fit_rest(wanted: np.ndarray, points: Sequence[Mapping[str, int]]) -> Formula | None:
+    """Time and a whole quotient of it together, as in what is missing up to a multiple: ``-time % 4``, ``-(time // 2) % 4``."""
+    if any(TIME not in point for point in points):
+        return None
+    times = [point[TIME] for point in points]
+    if len(set(times)) < _FEWEST_TIMES or len(set(zip(times, wanted.tolist(), strict=True))) > len(set(times)):
+        return None  # or other axes decide as well
+    rules, tables, inverses = _rests(tuple(times))
+    factors = np.rint(inverses @ wanted)
+    found: Formula | None = None
+    for k in np.flatnonzero((np.einsum("rnc,rc->rn", tables, factors) == wanted).all(1)):
+        _, of_time, of_quotient = factors[k]
+        if of_time and of_quotient != -rules[k][0] * of_time:  # neither a rest nor a quotient: by accident
+            continue
+        terms = zip(map(int, factors[k]), ((), (TIME,), (QUOTIENT,)), strict=True)
+        other = Formula(tuple((factor, names) for factor, names in terms if factor), *rules[k])
+        if found is not None and any(found({TIME: t}) != other({TIME: t}) for t in _ALL_TIMES):
+            return None  # so few points do not tell which
+        found = found or other
+    return found
+
+
+@lru_cache(maxsize=32)
+def _rests(times: tuple[int, ...]) -> tuple[list[tuple[int, int, tuple[int, int]]], np.ndarray, np.ndarray]:
+    """Divisor, shift and what time stands for of each such rule, the simplest first; their tables, and what inverts these."""
+    rules, tables = [], []
+    for first in sorted((d, k) for d in (1, *_DIVISORS) for k in range(d)):
+        inner = (np.array(times) + first[1]) // first[0]
+        for divisor, shift in ((d, k) for d in _DIVISORS for k in range(d)):
+            table = np.stack([np.ones(len(times)), inner, (inner + shift) // divisor], 1)
+            if np.linalg.matrix_rank(table) == table.shape[1]:
+                rules.append((divisor, shift, first))
+                tables.append(table)
+    return rules, np.array(tables), np.linalg.pinv(np.array(tables))
 
 
 @lru_cache(maxsize=32)

@@ -26,6 +26,7 @@ from rnncore.export.tracing.rolling.log import Log, leaves
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Block, Merger, Program
 from rnncore.export.tracing.rolling.numbers_of_sizes import has_floats_of_sizes, with_numbers_of_sizes
+from rnncore.export.tracing.rolling.own_way import check_own_way, has_rests, own_steps
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
 from rnncore.export.tracing.rolling.questions import (
     Answers,
@@ -46,6 +47,10 @@ from rnncore.runtime.format.axes import BATCH, TIME
 
 _SHORTER = ((0, 6), (1, 6), (4, 12))
 """By how much the longest row is shorter than the array, and of how many steps that is at least; strides make it less."""
+
+
+_FEW_OPERATIONS = 2000
+"""So many are recorded at most where more steps are tried than mostly tell."""
 
 
 class RolledProgram(nn.Module):
@@ -192,7 +197,13 @@ def _roll(
 ) -> RolledProgram | None:
     """The same for lengths that are all full, or differ; an empty ExportError where it cannot be recorded."""
     failure = ExportError("")
-    for least in steps:
+    logs: Sequence[Log] = []
+    longer = (
+        96 if own_steps(example) >= 96 else 25
+    )  # where fewer steps go another way, or do not tell rules for sizes apart
+    for least in (*steps, longer) if len(steps) > 1 else steps:
+        if least == longer and (not str(failure) or len(logs[0].ops) > _FEW_OPERATIONS):
+            break
         try:
             logs, layers, asks = _record(module, example, operators, seed, least)
         except ExportError:
@@ -205,7 +216,10 @@ def _roll(
         readings += [logs] if example.shorter is None else []  # else numbers of rows are left in it
         for own in readings:
             try:
-                return _rolled(module, example, own, layers, seed, is_plain=not asks and own is logs)
+                found = _rolled(module, example, own, layers, seed, is_plain=not asks and own is logs)
+                if found is not None and has_rests(found.program):
+                    check_own_way(module, found, example, seed)
+                return found
             except ExportError as error:
                 failure = error
     raise ExportError(f"{type(module).__name__}: {failure}{_way_out(logs)}" if str(failure) else "")
@@ -291,8 +305,9 @@ def _record(
         (4, low + step),
         (5, low + 6 * step),
     ]
-    if extent is None or extent.takes(low + 11 * step):  # tells divisors from each other
-        sizes.append((3, low + 11 * step))
+    for more in (11,) if least <= 24 else (11, 23, 38, 54):  # tell divisors from each other
+        if extent is None or extent.takes(low + more * step):
+            sizes.append((3, low + more * step))
     points: list[dict[str, int]] = [{**base, BATCH: b, TIME: t} for b, t in sizes]
     for name in others:
         multiple = example.extents[name].multiple if name in example.extents else 1
