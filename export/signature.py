@@ -50,6 +50,7 @@ def signature_of(
         for count in [[base_of(size) for size in port.inner].count(axis)]
         if count > 1 or (most is not None and count != most)
     }
+    wrong = {**{port.name: text for port in outputs if (text := _rows_of_several(port))}, **wrong}
     way_out = left_out_by([str(value.name) for value in traced.model.graph.outputs], wrong)
     problems = list(wrong.values())
     problems[-1:] = [problem + way_out for problem in problems[-1:]]
@@ -65,6 +66,18 @@ def signature_of(
         causal=causal,
         not_causal_because=not_causal_because,
         axes=axes if says_more else (),
+    )
+
+
+def _rows_of_several(output: TensorSpec) -> str:
+    """What is wrong with an output that has several rows for each of the batch; empty if it has one."""
+    size = next((size for size in output.shape if isinstance(size, Steps) and size.of == BATCH), None)
+    if size is None or size.times == 1 or size.plus or size.over > 1:
+        return ""
+    return (
+        f"output '{output.name}' of shape {shape_text(output.shape)} has {size.times} rows for each of the batch, and a file "
+        f"answers row by row, expected one: return y.chunk({size.times}) if the rows of all come one after the other "
+        f"(torch.cat([...], 0)), y.unflatten(0, (-1, {size.times})) if those of each do"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from rnncore.export.tracing.rolling.log import Input, leaves
 from rnncore.export.tracing.rolling.merging import Block, Program, Run
 from rnncore.export.tracing.rolling.relations import Carried, Fixed, Inside, ListItem, LoopItem, Number, Outside, Same
-from rnncore.export.tracing.rolling.writes import Collected, find_collected
+from rnncore.export.tracing.rolling.writes import Collected, find_collected, with_places
 
 aten = torch.ops.aten
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "convolution", "embedding")
@@ -42,7 +42,7 @@ class LoopPlan:
 
 def plan_loops(program: Program) -> list[LoopPlan]:
     """The plan of every loop of ``program``."""
-    plans = [LoopPlan(block, find_collected(block)) for block in program.blocks]
+    plans = [LoopPlan(block, with_places(program, block, find_collected(block))) for block in program.blocks]
     for number in range(len(plans) - 1, -1, -1):  # later loops say what they need of earlier ones
         wanted = set(_read_outside(program, number))
         wanted |= {key for later in plans[number + 1 :] for key in _read_by_loop(later, number)}

@@ -7,14 +7,14 @@ only written at a place that moves, and read where it was written, it is no stat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from rnncore.export.tracing.rolling.log import leaves, mapped
-from rnncore.export.tracing.rolling.merging import Block
-from rnncore.export.tracing.rolling.relations import Carried, Fixed, Number, Same
+from rnncore.export.tracing.rolling.log import Op, leaves, mapped
+from rnncore.export.tracing.rolling.merging import Block, Program, Statement
+from rnncore.export.tracing.rolling.relations import Carried, Fixed, ListItem, LoopItem, Number, Outside, Same
 
 aten = torch.ops.aten
 _SELECT, _SLICE = aten.select_scatter.default, aten.slice_scatter.default
@@ -55,6 +55,39 @@ def find_collected(block: Block) -> dict[int, Collected]:
             found.update(dict.fromkeys(collected[0], collected[1]))
         del statement
     return found
+
+
+def with_places(program: Program, block: Block, found: dict[int, Collected]) -> dict[int, Collected]:
+    """``found`` where what is written is the result of a place: a copy in the block, of what comes from elsewhere.
+
+    That is an entry of a list or of an earlier loop (``for t, h in enumerate(states): out[:, t] = h``), a value from outside, or
+    one of the step before.
+    """
+    changed = {}
+    for place, collected in found.items():
+        statement = _origin(program, block, collected.source)
+        if statement is None:
+            continue
+        source, part = statement
+        op = Op(aten.clone.default, (None,), {}, [source.op.shapes[part]], [source.op.dtypes[part]], False)
+        op = replace(op, lines=block.statements[place].op.lines, path=block.statements[place].op.path)
+        block.statements.append(Statement(op, ((collected.source,), ()), [source.shapes[part]]))
+        changed[place] = replace(collected, source=Same(len(block.statements) - 1, 0))
+    return {**found, **changed}
+
+
+def _origin(program: Program, block: Block, relation: Any) -> tuple[Statement, int] | None:
+    """The statement whose result, and which of them, a relation to something else than a place of the same turn is of."""
+    match relation:
+        case LoopItem():
+            return program.blocks[relation.loop].statements[relation.place], relation.part
+        case ListItem():
+            return program.statements[relation.op], 0
+        case Carried():
+            return block.statements[relation.place], relation.part
+        case Fixed(value=Outside(part=int())):
+            return program.statements[relation.value.op], relation.value.part
+    return None
 
 
 def _positional(block: Block, place: int) -> tuple[Any, ...]:
