@@ -171,7 +171,10 @@ class Aligner:
     def _differ(self, ops: Sequence[Op]) -> str:
         lines = list(dict.fromkeys(str(op.lines[-1]) for op in ops if op.lines))
         what = "a loop over time whose iterations differ in more than their place, or code that depends on the number of steps"
-        return f"{what}, cannot be rolled into one loop:\n  " + "\n  ".join(lines[:2])
+        return (
+            f"{what}, cannot be rolled into one loop; of `if t % 3 == 0:`, compute it in every step and choose: "
+            "torch.where(torch.tensor(t) % 3 == 0, new, old):\n  " + "\n  ".join(lines[:2])
+        )
 
     def _take_loop(self, loop: Loop) -> list[int]:
         number = len(self.result.loops)
