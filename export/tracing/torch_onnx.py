@@ -22,6 +22,7 @@ from rnncore.export.tracing.pooling import PoolsAnySize
 from rnncore.export.tracing.regions import inline_regions
 from rnncore.export.tracing.settled_weights import settle_weights
 from rnncore.export.tracing.silence import silent
+from rnncore.export.tracing.small_algebra import SMALL_ALGEBRA, like, refuse_large
 from rnncore.export.tracing.source_lines import READS_VALUE, line_in_text, line_of_exception
 from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
@@ -54,13 +55,8 @@ def _squeeze(x: Any, dims: int | Sequence[int]) -> Any:
 def _added_product(x: Any, a: Any, b: Any, beta: float = 1.0, alpha: float = 1.0) -> Any:
     """beta * x + alpha * (a @ b), of matrices that were sparse."""
     product: Any = op.MatMul(a, b)
-    by, times = (_like(product, number) for number in (alpha, beta))
+    by, times = (like(product, number) for number in (alpha, beta))
     return op.Add(op.Mul(product, by), op.Mul(x, times)) if beta else op.Mul(product, by)
-
-
-def _like(value: Any, number: float) -> Any:
-    made: Any = op.Constant(value_float=float(number))
-    return op.CastLike(made, value)
 
 
 TRANSLATIONS: dict[Any, Any] = {
@@ -70,6 +66,7 @@ TRANSLATIONS: dict[Any, Any] = {
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.dims: _squeeze,
     torch.ops.prims.view_of.default: lambda x: op.Identity(x),  # what torch may write such a squeeze as
+    **SMALL_ALGEBRA,
 }
 """Operators that torch translates into something else than it computes."""
 
@@ -124,6 +121,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
     Raises:
         ExportError: torch cannot write it; the message carries torch's own first lines.
     """
+    refuse_large(program)
     with silent(), torch.no_grad(), operators_read_once():
         try:
             numbers = numbers_of(program)
