@@ -45,8 +45,8 @@ def _part(value: Any, low: int, high: int, axis: int) -> Any:
     return op.Slice(value, _constant([low]), _constant([high]), _constant([axis]))
 
 
-def _zero(like: Any) -> Any:
-    return like(like, 0.0)
+def _zero(value: Any) -> Any:
+    return like(value, 0.0)
 
 
 def like(value: Any, number: float) -> Any:
@@ -71,9 +71,9 @@ def _solved(a: Any, b: Any, n: int) -> Any:
     return _part(both, n, 2**31, -1)
 
 
-def _eye(n: int, like: Any) -> Any:
-    """The unit matrix in the shape and dtype of ``like`` [..., n, n]."""
-    return op.Add(op.Mul(like, _zero(like)), op.CastLike(_constant(np.eye(n), np.float32), like))
+def _eye(n: int, matrix: Any) -> Any:
+    """The unit matrix in the shape and dtype of ``matrix`` [..., n, n]."""
+    return op.Add(op.Mul(matrix, _zero(matrix)), op.CastLike(_constant(np.eye(n), np.float32), matrix))
 
 
 def _inverse(a: Any, check_errors: bool = False) -> tuple[Any, Any]:
