@@ -86,7 +86,10 @@ def test_a_share_of_nought_is_no_randomness(generator: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("share", [1e-9, 0.01, 0.5, 1 - 1e-9])
 def test_any_other_share_is_refused(share: float, tmp_path: Path) -> None:
+    """As random, or as a loop whose steps differ where one of a recording was told the right symbol by chance."""
     torch.manual_seed(3)
-    with pytest.raises(ExportError, match=r"^forward is random \(called twice, it answers differently\)"):
+    with pytest.raises(
+        ExportError, match=r"^forward is random \(called twice, it answers differently\)|iterations differ"
+    ):
         export(Forced(share).eval(), tmp_path / "m.onnx", torch.randint(7, (2, 6)))
     assert not (tmp_path / "m.onnx").exists()
