@@ -48,13 +48,14 @@ class Opener:
 
     def one_step(self, layout: Layout, whole: InferenceSession) -> InferenceSession | None:
         """The session for one step of one sequence, where it is worth having and the file is still there."""
-        options = self.origin.options
-        if not may_have_one_step(layout) or not on_cpu_only(options.providers):
-            return None
+        options, source = self.origin.options, self.origin.source
         try:
+            size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+            if not may_have_one_step(layout, size) or not on_cpu_only(options.providers):
+                return None  # before a large file is read for nothing
             data = read_again(self.origin, self.fingerprint)
             graph = graph_of(data, metadata_of(data), self.origin)
-        except ModelFileError:
+        except (ModelFileError, OSError):
             return None
         return open_one_step(layout, graph, whole, threads=_threads(options, self.shared_out), arena=options.arena)
 

@@ -12,7 +12,7 @@ from mmap import mmap
 
 from rnncore.runtime.errors import ForeignModelError, NotOnnxError, TamperedModelError
 from rnncore.runtime.format.onnx_schema import BYTES
-from rnncore.runtime.format.protobuf import CutShortError, MalformedError, field, fields
+from rnncore.runtime.format.protobuf import CutShortError, MalformedError, field, fields, whole_fields
 from rnncore.runtime.format.signature import BLANK_FINGERPRINT, PREFIX
 
 FINGERPRINT_KEY = "rnncore.fingerprint"
@@ -95,13 +95,11 @@ def replace_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
 
     Nothing else is touched or even parsed, so it is cheap for a model of any size.
     """
-    kept: list[bytes | memoryview] = []
-    view = memoryview(data)
-    begin = 0
-    for number, _, start, end in fields(data, 0, len(data)):
-        if number != _METADATA_PROPS or _pair(data, start, end)[0] not in entries:
-            kept.append(view[begin:end])
-        begin = end
+    kept: list[bytes | memoryview] = [
+        whole
+        for number, start, end, whole in whole_fields(data, 0, len(data))
+        if number != _METADATA_PROPS or _pair(data, start, end)[0] not in entries
+    ]
     for name, text in entries.items():
         pair = field(_KEY, name.encode()) + field(_VALUE, text.encode())
         kept.append(field(_METADATA_PROPS, pair))

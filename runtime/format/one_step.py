@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from rnncore.runtime.format.protobuf import field, fields
+from rnncore.runtime.format.protobuf import field, fields, whole_fields
 
 # Field numbers of ModelProto, GraphProto, ValueInfoProto and TensorProto.
 _GRAPH, _METADATA_PROPS = 7, 14
@@ -25,29 +25,22 @@ def for_one_step(data: bytes, lengths: str | None, nothing_asked: str | None, ou
         constants[lengths] = _integer(lengths, 1, rank=1)
     if nothing_asked is not None:
         constants[nothing_asked] = _integer(nothing_asked, 0, rank=3)
-    parts: list[bytes | memoryview] = []
-    view, begin = memoryview(data), 0
-    for number, _, start, end in fields(data, 0, len(data)):
-        if number == _GRAPH:
-            parts.append(field(_GRAPH, b"".join(_graph(data, start, end, constants, outputs))))
-        elif number != _METADATA_PROPS:
-            parts.append(view[begin:end])
-        begin = end
-    return b"".join(parts)
+    return b"".join(
+        field(_GRAPH, b"".join(_graph(data, start, end, constants, outputs))) if number == _GRAPH else whole
+        for number, start, end, whole in whole_fields(data, 0, len(data))
+        if number != _METADATA_PROPS
+    )
 
 
 def _graph(
     data: bytes, begin: int, end: int, constants: dict[str, bytes], outputs: Collection[str]
 ) -> Iterable[bytes | memoryview]:
     """The fields of the graph in ``data[begin:end]`` that stay, and the constants."""
-    view = memoryview(data)
-    for number, _, start, after in fields(data, begin, end):
-        left_out = (number == _INPUTS and _name(data, start, after) in constants) or (
-            number == _OUTPUTS and _name(data, start, after) not in outputs
-        )
-        if not left_out:
-            yield view[begin:after]
-        begin = after
+    for number, start, after, whole in whole_fields(data, begin, end):
+        is_constant = number == _INPUTS and _name(data, start, after) in constants
+        is_unasked = number == _OUTPUTS and _name(data, start, after) not in outputs
+        if not is_constant and not is_unasked:
+            yield whole
     for tensor in constants.values():
         yield field(_INITIALIZERS, tensor)
 

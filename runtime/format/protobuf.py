@@ -76,6 +76,14 @@ def fields(data: bytes | mmap, start: int, end: int) -> Iterator[tuple[int, int,
         at += size
 
 
+def whole_fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, memoryview]]:
+    """Number, start and end of the content of each field, and all of the field as it stands there, to be kept."""
+    view, begin = memoryview(data), start
+    for number, _, first, after in fields(data, start, end):
+        yield number, first, after, view[begin:after]
+        begin = after
+
+
 def field(number: int, content: bytes) -> bytes:
     """A field of bytes, as protobuf writes it."""
     head, size = [number << 3 | BYTES], len(content)

@@ -29,8 +29,10 @@ _MOST_BYTES = 1 << 22
 _TRIED_STEPS = 4
 
 
-def may_have_one_step(layout: Layout) -> bool:
-    """Whether a model streams steps of known shapes through a graph that rnncore wrote."""
+def may_have_one_step(layout: Layout, file_bytes: int) -> bool:
+    """Whether a model, in a file of that size, is small, and streams steps of known shapes through a graph that rnncore wrote."""
+    if file_bytes > _MOST_BYTES:
+        return False
     return layout.signature.causal and layout.stride == 1 and layout.adapter is None and layout.fixed
 
 
@@ -38,7 +40,7 @@ def open_one_step(
     layout: Layout, graph: Graph, whole: onnxruntime.InferenceSession, *, threads: int | None, arena: bool
 ) -> onnxruntime.InferenceSession | None:
     """The session for one step on the CPU; None where it cannot be had, or does not give the very bits of ``whole``."""
-    if len(graph.data) > _MOST_BYTES or graph.weights or not graph.foldable:
+    if graph.weights or not graph.foldable:
         return None
     pick = layout.signature.pick
     outputs = [slot.name for slot in layout.outputs] + [state.output for state in layout.states]

@@ -172,6 +172,16 @@ def test_a_large_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert session_of(runtime.load(causal_file(PLAIN))) is not None
 
 
+def test_a_large_file_is_not_read_again_to_find_that_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(causal_file(PLAIN))
+    loaded = runtime.load(path)
+    monkeypatch.setattr(one_step, "_MOST_BYTES", len(causal_file(PLAIN)) - 1)
+    with mock.patch("rnncore.runtime.reopening.read_again") as read:
+        assert session_of(loaded) is None
+    read.assert_not_called()
+
+
 def test_a_file_whose_widths_are_free_has_none() -> None:
     assert session_of(model(Spec(learned=True, open_width=True))) is None
 

@@ -49,8 +49,7 @@ class OwnStep:
         like = arguments[first]
         past = self.start.of(part, self.method, like.shape[row_axis], like)
         for t in range(like.shape[time_axis]):
-            entries = {name: self._entry(arguments[name], time, t) for name, (_, time) in self.axes.items()}
-            y, past = self.method.call(part, self.kind, entries, past, t)
+            y, past = self.method.call(part, self.kind, self.entries(arguments, t), past, t)
             yield [value for _, value in named_tensors(y, "")], past
 
     def entries(self, arguments: Mapping[str, Any], t: int) -> dict[str, Tensor]:
