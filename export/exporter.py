@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from rnncore.export.file import check_size, saving, weights_of, writable, write_entries, write_model
+from rnncore.export.file import check_size, named, saving, weights_of, writable, write_entries, write_model
 from rnncore.export.form_advice import advice
 from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
@@ -135,7 +135,7 @@ def export(
         states=states,
         branches=branches,
     )
-    writable(file := Path(path), external=external_data is True)
+    writable(file := named(path), external=external_data is True)
     with undisturbed(model), Progress(f"export of {file.name}") as progress:
         with suppress(NeedsOtherDevice), asking_for_devices():
             return _best(model, example, options, file, progress)

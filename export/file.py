@@ -35,6 +35,19 @@ _LONGEST_NAME = 255
 _BEFORE_HASHES = ".data"  # what the second file had behind its name before that held a hash
 
 
+def named(path: str | os.PathLike[str]) -> Path:
+    """``path``, as callers write it.
+
+    Raises InputError if it is none, such as the example, which ``torch.onnx.export`` takes in its place.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"path is a {type(path).__name__}, expected the name of the file to write, which comes right after the model: "
+            f'export(model, "model.onnx", example)'
+        )
+    return Path(path)
+
+
 def writable(path: Path, *, external: bool) -> Path:
     """The file that an export to ``path`` writes: ``path``, or what it leads to if it is a link.
 

@@ -120,12 +120,15 @@ _HOME = {
     "repack": "rnncore.weight_layouts",
     "RnncoreError": "rnncore.runtime.errors",
 }
+_FOLDERS = ("cells", "export", "layers", "models", "runtime", "text", "training")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOME and name not in _FOLDERS:
         raise AttributeError(f"module 'rnncore' has no attribute {name!r}")
     try:
+        if name in _FOLDERS:
+            return importlib.import_module(f"rnncore.{name}")
         value = getattr(importlib.import_module(_HOME[name]), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":

@@ -17,7 +17,7 @@ from rnncore.export.decoding.generator_check import check_generator
 from rnncore.export.decoding.generator_graph import generator_graph
 from rnncore.export.decoding.golden import golden_generator
 from rnncore.export.exporter import export
-from rnncore.export.file import saving, writable, write_entries, write_model
+from rnncore.export.file import named, saving, writable, write_entries, write_model
 from rnncore.export.lowering.forms import Form
 from rnncore.export.quantizing import quantize as quantize_file
 from rnncore.export.signature import REPORT_KEY, write_metadata
@@ -134,7 +134,7 @@ def export_generator(
         VerificationError: the file writes other tokens than the model does; no file is left.
     """
     check_choices(form, target, quantize)
-    file = Path(path)
+    file = named(path)
     place = writable(file, external=False)
     data = _streaming(source, vocabulary, {"form": form, "seed": seed, "quantize": quantize, "target": target})
     if external_locations(data):

@@ -14,7 +14,7 @@ from rnncore.export.decoding.golden import golden_translator
 from rnncore.export.decoding.traced_parts import trace_encoder_and_decoder
 from rnncore.export.decoding.translator_check import check_int8, check_translator
 from rnncore.export.decoding.translator_graph import translator_graph
-from rnncore.export.file import saving, writable, write_entries, write_model
+from rnncore.export.file import named, saving, writable, write_entries, write_model
 from rnncore.export.int8.rewriting import quantize_int8
 from rnncore.export.lowering.forms import Form
 from rnncore.export.progress import Progress
@@ -135,7 +135,7 @@ def export_translator(
         VerificationError: the file answers otherwise than the model; no file is left.
     """
     check_choices(form, target, quantize)
-    file = Path(path)
+    file = named(path)
     place = writable(file, external=False)
     _check(model, source_vocabulary, target_vocabulary)
     model = brought_here(copied(model).eval())

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ _REGISTRATION = "torch.onnx._internal.exporter._registration"
 def operators_read_once() -> Iterator[None]:
     """Inside it torch takes the translations of its operators from a table that this process made once.
 
-    torch parses the Python source of five hundred functions at every export, which takes it more than a second.  A torch that
+    torch parses the Python source of five hundred functions at every export, which takes it half a second.  A torch that
     makes its table in another way is left alone.
     """
     try:
@@ -57,7 +58,31 @@ def _loaded() -> bool:
 
 @functools.cache
 def _made(make: Any, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...], loaded: bool) -> Any:
-    return make(*args, **dict(options))
+    with _sources_unread():
+        return make(*args, **dict(options))
+
+
+@contextmanager
+def _sources_unread() -> Iterator[None]:
+    """Inside it a translation is asked for nothing but its domain, for which onnxscript would parse its source."""
+    try:
+        traced: Any = import_module("onnxscript._internal.values").TracedOnnxFunction
+        original = traced.__dict__["function_ir"]
+    except (ImportError, AttributeError, KeyError):
+        yield
+        return
+    if not isinstance(original, property):
+        yield
+        return
+    traced.function_ir = property(_domain_alone)
+    try:
+        yield
+    finally:
+        traced.function_ir = original
+
+
+def _domain_alone(translation: Any) -> Any:
+    return SimpleNamespace(domain=translation._opset.domain)
 
 
 def spare_decompositions(program: ExportedProgram, opset: int) -> None:

@@ -110,6 +110,13 @@ def test_missing_folder(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_arguments_in_the_order_of_torch_onnx_export(folder: Path) -> None:
+    arguments: tuple[Any, ...] = (X, str(folder / "model.onnx"))
+    with pytest.raises(InputError, match=r"path is a Tensor, .*: export\(model, \"model.onnx\", example\)"):
+        export(Words(), *arguments)
+    assert list(folder.iterdir()) == []
+
+
 class NoRecurrence(nn.Module):
     def __init__(self) -> None:
         super().__init__()

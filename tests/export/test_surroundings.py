@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -73,3 +74,35 @@ def test_autocast_of_the_caller_is_off_inside_and_on_again_after() -> None:
         with undisturbed(nn.Linear(2, 2)):
             assert not torch.is_autocast_enabled("cpu")
         assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.fixture
+def thresholds() -> Iterator[tuple[int, int, int]]:
+    before = gc.get_threshold()
+    gc.set_threshold(700, 11, 12)
+    yield gc.get_threshold()
+    gc.set_threshold(*before)
+
+
+def test_garbage_is_seldom_collected_for_a_small_module_and_then_as_before(thresholds: tuple[int, int, int]) -> None:
+    with undisturbed(nn.Linear(2, 2)):
+        with undisturbed(nn.Linear(2, 2)):
+            assert gc.get_threshold() == (10_000, *thresholds[1:])
+        assert gc.get_threshold() == (10_000, *thresholds[1:])
+    assert gc.get_threshold() == thresholds
+    with undisturbed(nn.Linear(1 << 11, 1 << 11, bias=False)):
+        assert gc.get_threshold() == thresholds
+
+
+@pytest.mark.parametrize("own", [(0, 10, 10), (50_000, 3, 3)])
+def test_who_collects_less_or_never_keeps_to_it(own: tuple[int, int, int], thresholds: tuple[int, int, int]) -> None:
+    gc.set_threshold(*own)
+    with undisturbed(nn.Linear(2, 2)):
+        assert gc.get_threshold() == own
+    assert gc.get_threshold() == own
+
+
+def test_what_is_set_in_the_meantime_stays(thresholds: tuple[int, int, int]) -> None:
+    with undisturbed(nn.Linear(2, 2)):
+        gc.set_threshold(900, 9, 9)
+    assert gc.get_threshold() == (900, 9, 9)

@@ -53,6 +53,18 @@ def test_kept_translations_are_torchs_own_and_no_source_is_read_twice() -> None:
         assert _registration.ONNXRegistry.from_torchlib(18).opset_version == 18
 
 
+def test_no_source_of_a_traced_translation_is_read_and_its_domain_is_the_one_that_reading_gives() -> None:
+    names = [found[0].onnx_function for found in registry().functions.values()]
+    traced = [name for name in names if isinstance(name, TracedOnnxFunction)][::25]
+    assert traced
+    before = TracedOnnxFunction.__dict__["function_ir"]
+    domains = [one.function_ir.domain for one in traced]
+    unread = mock.patch("onnxscript._internal.ast_utils.get_src_and_ast", side_effect=AssertionError("read"))
+    with unread, translations._sources_unread():
+        assert [one.function_ir.domain for one in traced] == domains
+    assert TracedOnnxFunction.__dict__["function_ir"] is before
+
+
 class Calls(nn.Module):
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
