@@ -16,6 +16,7 @@ from torch import nn
 from rnncore.cells import Cell
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.graph.simplify import copy_sizes, leave_large_to_softplus, multiply_unreshaped
+from rnncore.export.graph.softplus import branch_softplus
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.forms import PLAIN
@@ -289,6 +290,8 @@ class Built:
             fold_constants(model)
         else:
             leave_large_to_softplus(model.graph)
+            if options.branches:
+                branch_softplus(model.graph)
         spell_out(model)
         clean_up(model, captured.module)
         share_weights(model)
