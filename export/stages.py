@@ -15,6 +15,7 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.export.graph.cleanup import clean_up
+from rnncore.export.graph.run_overlap import PLAIN_RUNS
 from rnncore.export.graph.simplify import copy_sizes, leave_large_to_softplus, multiply_unreshaped
 from rnncore.export.graph.softplus import branch_softplus
 from rnncore.export.int8.quantization import check_form
@@ -51,7 +52,7 @@ from rnncore.export.tracing.unlifted import without_lifted_lengths
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import check_carried, check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS, SHORT_STREAM
-from rnncore.export.verification.structure import stride_of, why_not_causal
+from rnncore.export.verification.structure import runs_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
 from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.format.axes import TIME
@@ -247,7 +248,9 @@ class Planned:
         model = found.model.clone()
         pairs = find_states(model.graph, options.states, found.lengths)
         rows_end = plan.must_lengths or found.example.lengths is not None
-        contexts = carry_context(model, found.calls, pairs, found.lengths, rows_end=rows_end)
+        contexts = carry_context(
+            model, found.calls, pairs, found.lengths, rows_end=rows_end, runs=runs_of(found) or PLAIN_RUNS
+        )
         if contexts.one_length and plan.lift_lengths:
             # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
@@ -297,7 +300,8 @@ class Built:
         share_weights(model)
         because = plan.not_causal_because + (options.step_note if plan.not_causal_because else "")
         signature = signature_of(model.graph, states, found, causal=plan.stream, not_causal_because=because)
-        signature = replace(signature, stride=stride_of(found) if plan.stream else 1, most_steps=planned.most_steps)
+        runs = (runs_of(found) if plan.stream else None) or PLAIN_RUNS
+        signature = replace(signature, stride=runs.stride, overlap=runs.steps, most_steps=planned.most_steps)
         if options.pick:
             signature = replace(signature, pick=add_gather_output(model.graph, {state.output for state in states}))
         chosen = {CHOICES_KEY: choices_json(choices)} if options.form == "auto" else {}

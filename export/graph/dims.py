@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import operator
+from collections.abc import Callable, Mapping
+
 import onnx_ir as ir
+
+_OPERATORS: dict[type[ast.AST], Callable[..., int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+}
+_FUNCTIONS: dict[str, Callable[..., int]] = {"Max": max, "Min": min}
 
 
 def dims_of(value: ir.Value | None) -> list[int | str | None]:
@@ -10,3 +24,28 @@ def dims_of(value: ir.Value | None) -> list[int | str | None]:
     if value is None or value.shape is None:
         return []
     return [d if isinstance(d, int) else d.value for d in value.shape]
+
+
+def size_at(size: int | str | None, sizes: Mapping[str, int]) -> int | None:
+    """The size of an axis, such as ``((time - 3)//2) + 1``, where named ones have ``sizes``; None if nobody can tell."""
+    if size is None or isinstance(size, int):
+        return size
+    try:
+        return _value(ast.parse(size, mode="eval").body, sizes)
+    except (SyntaxError, KeyError, ZeroDivisionError):
+        return None
+
+
+def _value(part: ast.expr, sizes: Mapping[str, int]) -> int:
+    """What a part of an expression comes to; KeyError for what is not known."""
+    if isinstance(part, ast.Constant) and type(part.value) is int:
+        return part.value
+    if isinstance(part, ast.Name):
+        return sizes[part.id]
+    if isinstance(part, ast.BinOp):
+        return _OPERATORS[type(part.op)](_value(part.left, sizes), _value(part.right, sizes))
+    if isinstance(part, ast.UnaryOp):
+        return _OPERATORS[type(part.op)](_value(part.operand, sizes))
+    if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and not part.keywords and part.args:
+        return _FUNCTIONS[part.func.id](*(_value(argument, sizes) for argument in part.args))
+    raise KeyError(ast.unparse(part))

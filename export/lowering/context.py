@@ -26,7 +26,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from rnncore.export.graph.replace import put_in_place
-from rnncore.export.lowering.context_states import LAST, ContextStates, name_of
+from rnncore.export.graph.run_overlap import PLAIN_RUNS, RunOverlap
+from rnncore.export.lowering.context_states import ContextStates, name_of
 from rnncore.export.lowering.first_frames import carry_counts, carry_first_frames, carry_starts
 from rnncore.export.lowering.first_steps import carry_first_steps
 from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of
@@ -42,6 +43,7 @@ def carry_context(
     lengths: str | None = None,
     *,
     rows_end: bool = False,
+    runs: RunOverlap = PLAIN_RUNS,
 ) -> ContextStates:
     """Rewrite ``model``, a main graph with its axes named, in place; returns the states that were made.
 
@@ -50,8 +52,9 @@ def carry_context(
         paired: inputs that are states by themselves.
         lengths: the input that holds the lengths of the rows, if there is one.
         rows_end: rows may end within a chunk whatever is carried: only what that leaves right is.
+        runs: how the runs of a stream lie.
     """
-    states = ContextStates(model, lengths)
+    states = ContextStates(model, lengths, runs)
     if not rows_end:
         carry_first_steps(states)
         RemoveUnusedNodesPass()(model)  # what made the first steps is read by nobody any more
@@ -77,12 +80,17 @@ class _Carrier:
             "CumSum": self._running_sum,
         }
         for node in list(self._graph):
-            if node.domain == "" and node.op_type in handlers:
+            if node.domain == "" and node.op_type in handlers and self._goes_on(node):
                 self._builder.nodes.clear()
                 result = handlers[node.op_type](node)
                 if result is not None:
                     self._states.one_length = True
                     self._replace(node, result)
+
+    def _goes_on(self, node: ir.Node) -> bool:
+        """Whether it is known how much of what ``node`` looks back at the next run has again."""
+        layout = Layout.of(node.inputs[-1 if node.op_type == "Concat" else 0])
+        return layout is not None and self._states.runs.again(layout.dims[layout.time]) is not None
 
     def _replace(self, node: ir.Node, result: ir.Value) -> None:
         old = node.outputs[0]
@@ -164,7 +172,7 @@ class _Carrier:
         state, spec = self._states.state(name_of(node, "sum"), shape, x.dtype, np.zeros(layout.item(1)))
         inner = self._builder.append("CumSum", list(node.inputs), node.attributes.values(), 1)[0]
         y = self._builder.op("Add", inner, state)
-        self._states.end(spec, self._slice(y, layout.time, -1, LAST), x.dtype, shape)
+        self._states.end(spec, self._states.before_next(y, x, layout.time, 1), x.dtype, shape)
         return y
 
     # ----------------------------------------------------------------------------------------------------- writing
@@ -179,7 +187,7 @@ class _Carrier:
         shape = layout.shape(initial.shape[at])
         state, spec = self._states.state(name_of(node, "context"), shape, x.dtype, initial)
         joined = self._builder.op("Concat", state, source, axis=layout.time)
-        last = self._slice(joined, layout.time, -initial.shape[at], LAST)
+        last = self._states.before_next(joined, source, layout.time, initial.shape[at])
         self._states.end(spec, last, x.dtype, shape)
         return joined if cut is None else self._slice(joined, layout.time, 0, -cut[1])
 
@@ -192,7 +200,7 @@ class _Carrier:
         self._states.of_chunks.add(first)
         begin = self._builder.op("Where", is_first, first, before)
         joined = self._builder.op("Concat", begin, x, axis=layout.time)
-        self._states.end(spec, self._slice(joined, layout.time, -steps, LAST), x.dtype, shape)
+        self._states.end(spec, self._states.before_next(joined, x, layout.time, steps), x.dtype, shape)
         return joined
 
     def _slice(self, x: ir.Value, axis: int, start: int, end: int) -> ir.Value:

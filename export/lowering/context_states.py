@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.run_overlap import PLAIN_RUNS, RunOverlap
 from rnncore.export.lowering.layouts import sizes_of
 from rnncore.runtime.format.axes import BATCH, TIME
 from rnncore.runtime.format.signature import StateSpec
@@ -19,12 +20,14 @@ LAST = np.iinfo(np.int64).max
 class ContextStates:
     """New states of a main graph, in the order in which they are made.
 
+    runs: how the runs of a stream lie: what a state holds is what comes before the next run, not before its new steps.
     one_length: the rows of a call must have one length: one that ends within a chunk would leave its context there.
     of_chunks: first steps of a chunk, as which they are read, and not as those of the sequence.
     """
 
-    def __init__(self, model: ir.Model, lengths: str | None = None) -> None:
+    def __init__(self, model: ir.Model, lengths: str | None = None, runs: RunOverlap = PLAIN_RUNS) -> None:
         self.model = model
+        self.runs = runs
         self.lengths = next((value for value in model.graph.inputs if value.name == lengths), None)
         self.graph = model.graph
         self.builder = Builder("context", model.graph)
@@ -76,8 +79,14 @@ class ContextStates:
         """Steps of ``x`` from one to another."""
         return self.builder.op("Slice", x, *(self.builder.constant([n]) for n in (start, end, axis)))
 
+    def before_next(self, joined: ir.Value, x: ir.Value, axis: int, steps: int) -> ir.Value:
+        """The ``steps`` of ``joined``, which ends with x, that come before the next run: it begins with the last of x again."""
+        again = self.runs.again(sizes_of(x)[axis])
+        assert again is not None  # nothing is made to remember where this is not known
+        return self.slice(joined, axis, -steps - again, -again if again else LAST)
+
     def steps_before(self) -> ir.Value:
-        """Steps that a sequence had before this chunk, int64 [batch, 1]: a state, and the same for whoever asks."""
+        """Steps that a sequence had before this run, int64 [batch, 1]: a state, and the same for whoever asks."""
         if self._before is None:
             kind = ir.DataType.INT64
             self._before, spec = self.state("steps", (BATCH, 1), kind, np.zeros(1))
@@ -88,6 +97,8 @@ class ContextStates:
             else:
                 count = self.builder.op("Cast", self.lengths, to=int(kind))
                 count = self.builder.op("Unsqueeze", count, self.builder.constant([1]))
+            if self.runs.steps:  # the next run begins with these
+                count = self.builder.op("Sub", count, self.builder.constant([self.runs.steps]))
             self.end(spec, self.builder.op("Add", self._before, count), kind, (BATCH, 1))
             self.insert_first()
             self.builder.nodes[:] = waiting

@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from rnncore.export.graph.column_ranges import ELEMENTWISE
 from rnncore.export.graph.replace import put_in_place
-from rnncore.export.lowering.context_states import LAST, ContextStates, name_of
+from rnncore.export.lowering.context_states import ContextStates, name_of
 from rnncore.export.lowering.layouts import Layout, cut_at_end, first_steps, numbers_of, sizes_of, steps_more
 from rnncore.export.tracing.states import constant_value
 
@@ -232,7 +232,7 @@ class _Beginning:
         states, shape = self._states, layout.shape(self._steps)
         before, spec = states.state(name_of(self._node, "context"), shape, x.dtype, np.zeros(layout.item(self._steps)))
         joined = self._builder.op("Concat", before, x, axis=layout.time)
-        states.end(spec, states.slice(joined, layout.time, -self._steps, LAST), x.dtype, shape)
+        states.end(spec, states.before_next(joined, x, layout.time, self._steps), x.dtype, shape)
         return joined
 
 

@@ -104,7 +104,7 @@ class GoldenRecorder(Verifier):
         return tensors, outputs, case
 
     def _chunks(self, model: Model) -> tuple[int, ...]:
-        long = chunkings(longest_stream(self, self.sizes))
+        long = chunkings(longest_stream(self, self.sizes, model.signature.overlap))
         chunks = whole_chunks(model, long[0] if long else _CHUNKS)
         timed = all(port.time_axis is not None for port in model.signature.outputs)
         return tuple(size for size in chunks if size or timed)

@@ -19,20 +19,35 @@ CHUNKINGS = ((1,) * SHORT_STREAM, (4, 0, 1, 8), (SHORT_STREAM - 1, 1))
 
 def stream_cases(bench: Bench, model: Model, sizes: Sizes) -> Iterator[Case]:
     """Every chunking, and streams that move in one call."""
-    steps = SHORT_STREAM
+    steps = SHORT_STREAM + model.signature.overlap
     try:
-        yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), CHUNKINGS)
+        yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), short_chunkings(model.signature.overlap))
         yield from _together(bench, model)
-        steps = longest_stream(bench, sizes)
+        steps = longest_stream(bench, sizes, model.signature.overlap)
         yield from _chunked(bench, model, bench.draw(1, _whole(model, steps)), chunkings(steps))
     except InputError as failure:  # what onnxruntime refuses: too few steps for a convolution, say
         yield Question("stream", 1, steps, []).failed(f"a chunk is refused: {first_line(failure)}")
 
 
-def longest_stream(bench: Bench, sizes: Sizes) -> int:
+def short_chunkings(overlap: int) -> list[tuple[int, ...]]:
+    """How short streams are cut whose runs begin with ``overlap`` steps again: before the first answer and after it."""
+    if not overlap:
+        return list(CHUNKINGS)
+    before = (1,) * overlap if overlap <= SHORT_STREAM else (overlap // 2, 0, overlap - overlap // 2)
+    return [
+        (*before, *CHUNKINGS[0]),
+        (overlap, *CHUNKINGS[1]),
+        (overlap + CHUNKINGS[2][0], 1),
+        (overlap - 1, 2, 4, 1, 7),
+    ]
+
+
+def longest_stream(bench: Bench, sizes: Sizes, overlap: int) -> int:
     """Steps of the longest stream that is checked: as many of those in ``sizes`` as the module runs in one piece."""
-    possible = (steps for steps in sizes.streams if not bench.reference.failure(bench.draw(1, steps)))
-    return next(possible, SHORT_STREAM)
+    least = SHORT_STREAM + overlap
+    known = dict.fromkeys(max(steps, least) for steps in sizes.streams)
+    possible = (steps for steps in known if not bench.reference.failure(bench.draw(1, steps)))
+    return next(possible, least)
 
 
 def pushed(bench: Bench, model: Model, tensors: Sequence[Tensor], chunks: Sequence[int]) -> list[Array]:
@@ -55,14 +70,19 @@ def _chunked(bench: Bench, model: Model, tensors: list[Tensor], chunkings: Seque
 
 def _together(bench: Bench, model: Model) -> Iterator[Case]:
     """Streams that move in one call keep apart: a model that mixes or reorders the rows of its batch does not."""
-    steps = _whole(model, SHORT_STREAM)
+    overlap = model.signature.overlap
+    steps = _whole(model, SHORT_STREAM + overlap)
     tensors = bench.draw(len(TOGETHER), steps)
     rows = [bench.cut(tensors, row, steps) for row in range(len(TOGETHER))]
     parts: list[list[list[Array]]] = [[] for _ in TOGETHER]
     streams = [model.stream() for _ in TOGETHER]
     starts = [0] * len(TOGETHER)
     # A file without lengths takes chunks of one size in one call, and others one after the other.
-    together = TOGETHER if model.signature.lengths is not None else TOGETHER[1:] * len(TOGETHER)
+    together: Sequence[tuple[int, ...]] = (
+        TOGETHER if model.signature.lengths is not None else TOGETHER[1:] * len(TOGETHER)
+    )
+    if overlap:  # nothing answers yet, in one stream longer than in the other
+        together = [(overlap - i, chunks[0] + i, *chunks[1:]) for i, chunks in enumerate(together)]
     for turn, sizes in enumerate(zip(*(whole_chunks(model, chunks) for chunks in together), strict=True)):
         chunks = [bench.chunk(row, start, size) for row, start, size in zip(rows, starts, sizes, strict=True)]
         way = -1 if turn % 2 else 1  # a stream is another row the next time: its states are to follow it
@@ -82,7 +102,8 @@ def whole_chunks(model: Model, chunks: Sequence[int]) -> tuple[int, ...]:
 
 
 def _whole(model: Model, steps: int) -> int:
-    return -(-steps // model.signature.stride) * model.signature.stride
+    stride, overlap = model.signature.stride, model.signature.overlap
+    return overlap + -(-max(steps - overlap, 1) // stride) * stride
 
 
 def _short(chunks: Sequence[int]) -> str:

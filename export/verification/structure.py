@@ -6,12 +6,13 @@ import re
 from math import lcm
 
 from rnncore.export.graph.dims import dims_of
+from rnncore.export.graph.run_overlap import RunOverlap
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, STATE_IN, STATE_OUT, Call, StreamingLayerCall
 from rnncore.export.tracing.rows import inner_calls, rows_of_each, starts_anew
 from rnncore.export.tracing.trace import Trace
 from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
-from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of, inner_shape
+from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of, inner_shape, overlap_of
 from rnncore.runtime.format.axes import stride_of as of_outputs
 
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
@@ -26,7 +27,7 @@ def why_not_causal(traced: Trace) -> str:
     for name, axis in traced.example.counts.items():
         if axis == TIME:
             return f"input '{name}' says how many steps a whole sequence has"
-    inner = inner_calls(traced.model)
+    inner, runs = inner_calls(traced.model), runs_of(traced)
     for call in traced.calls.values():
         if call.layer.reverse and call.name not in inner:
             return f"layer '{call.name}' reads backward in time (bidirectional or reverse)"
@@ -45,6 +46,11 @@ def why_not_causal(traced: Trace) -> str:
         if not _follows_time(dims[1:2]):
             because = f" ({'; '.join(traced.time_operators[:2])})" if traced.time_operators else ""
             return f"layer '{name}' runs over {dims[1]} steps, not over the time steps of the inputs{because}"
+        if runs is not None and runs.again(dims[1]) != 0:
+            return (
+                f"layer '{name}' runs over {dims[1]} steps, and an answer wants {runs.steps} input steps "
+                "before its own: a stream would run the layer over those again (put what looks back unpadded before the layer)"
+            )
     if not any(TIME in dims_of(value) for value in traced.model.graph.inputs):
         return "no input has a time axis (of one step, say which inputs are states: states={'h': 'output_1'})"
     return _why_no_strides(traced)
@@ -56,27 +62,35 @@ def stride_of(traced: Trace) -> int:
     return lcm(1 if time is None else time.multiple, of_outputs(traced.example.output_shapes or ()))
 
 
+def runs_of(traced: Trace) -> RunOverlap | None:
+    """How the runs of a stream lie, so that every output goes on where it ended; None if they cannot."""
+    time = traced.example.extents.get(TIME)
+    overlap = overlap_of(traced.example.output_shapes or (), 1 if time is None else time.multiple)
+    return None if overlap is None else RunOverlap(overlap, stride_of(traced))
+
+
 def _why_no_strides(traced: Trace) -> str:
     """Why a module whose outputs do not have one step for each of the input cannot stream; empty if it can."""
-    stride, example = stride_of(traced), traced.example
+    runs, example = runs_of(traced), traced.example
     shapes = [inner_shape(shape) for shape in example.output_shapes or ()]
-    for size in [size for shape in shapes for size in shape if isinstance(size, Steps) and size.of == TIME]:
-        for strides in (1, 2, 5):
-            if size.at(stride * strides) * size.over != stride * strides * size.times:
-                return (
-                    f"an output has {size} steps: some of them answer only after more steps have come than they are for"
-                )
-    if stride == 1:
+    if runs is None:
+        sizes = list(dict.fromkeys(size for shape in shapes for size in shape if base_of(size) == TIME))
+        if len(sizes) > 1:
+            return f"outputs have {' and '.join(map(str, sizes))} steps: one answers to steps for which another waits"
+        return f"an output has {sizes[0]} steps: some of them answer only after more steps have come than they are for"
+    if runs == RunOverlap():
         return ""
-    time = example.extents.get(TIME)
-    if time is not None and time.minimum > stride:
-        return f"it takes at least {time.minimum} steps, and a stream {stride} at a time"
+    time, least = example.extents.get(TIME), runs.steps + runs.stride
+    if time is not None and time.minimum > least:
+        of = f"{runs.stride} at a time" if not runs.steps else f"as soon as there are {least}"
+        return f"it takes at least {time.minimum} steps, and a stream {of}"
     ports = [*(own.axes for own in example.inputs), *shapes]
     names = {base_of(size) for shape in ports for size in shape if size is not None} - {None, BATCH, TIME}
     timeless = [shape for shape in shapes if all(base_of(size) != TIME for size in shape)]
     if names or timeless:
         what = f"axis '{min(map(str, names))}'" if names else "an output for the whole sequence"
-        return f"it takes {stride} steps at a time, and has {what}, which such streams do not know"
+        of = f"{runs.stride} steps at a time" if not runs.steps else f"{runs.steps} steps again with each chunk"
+        return f"it takes {of}, and has {what}, which such streams do not know"
     return ""
 
 

@@ -137,7 +137,7 @@ def _padding_is_harmless(layout: Layout, lengths: NDArray[np.int64]) -> bool:
 
     One that takes strides of several steps does look ahead to the end of the last one.
     """
-    whole = layout.stride == 1 or not (lengths % layout.stride).any()
+    whole = layout.stride == 1 or not ((lengths - layout.overlap) % layout.stride).any()
     return layout.signature.causal and not layout.timeless_outputs and whole
 
 

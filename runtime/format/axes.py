@@ -48,6 +48,21 @@ def stride_of(shapes: Iterable[Iterable[Size]]) -> int:
     return lcm(1, *(size.over // gcd(size.over, size.times) for size in sizes))
 
 
+def overlap_of(shapes: Iterable[Iterable[Size]], multiple: int = 1) -> int | None:
+    """Steps with which a run of a stream begins again, those that the run before ended with, so that its answers go on.
+
+    It is the least number of steps, one of ``multiple``, that no size which is or follows time has a step for yet, and from
+    which on each grows by whole steps with every stride (:func:`stride_of`): 2 behind a window of three steps, 0 where an
+    answer comes with each step.  None if there is no such number: some outputs begin later than others, or are longer than
+    what goes in.
+    """
+    followers = [size for shape in shapes for size in inner_shape(tuple(shape)) if base_of(size) == TIME]
+    sizes = [size if isinstance(size, Steps) else Steps(TIME) for size in followers]
+    least = max([0, *(-(size.plus // size.times) for size in sizes)])
+    least += -least % multiple
+    return least if all(size.times * least + size.plus < size.over for size in sizes) else None
+
+
 class Flat(str):
     """Two axes laid out as one, such as the rows of an output [batch * time, classes]; as a text what messages show."""
 

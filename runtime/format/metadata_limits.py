@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 
 from rnncore.runtime.errors import ModelFileError
 from rnncore.runtime.format.limits import Limits
@@ -34,10 +35,18 @@ def check_states(signature: Signature, limits: Limits) -> None:
                 f"state {state.name!r} in the file has the size {str(state.size)[:40]!r}: export it again"
             )
         total += state.size
+    total += _waiting(signature)
     if total > limits.state_numbers:
         raise ModelFileError(
             f"the states of one sequence have {total} numbers, limits.state_numbers allows {limits.state_numbers}"
         )
+
+
+def _waiting(signature: Signature) -> int:
+    """Numbers that a stream keeps of its inputs for the next run."""
+    steps = max(0, signature.overlap) + max(0, signature.stride - 1) if signature.causal else 0
+    timed = [port for port in signature.inputs if port.time_axis is not None]
+    return sum(steps * prod(abs(size) for size in port.shape if isinstance(size, int)) for port in timed)
 
 
 def _depth(text: str) -> int:

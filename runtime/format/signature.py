@@ -5,7 +5,8 @@ key                    value
 ====================== =================================================================================
 rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`.  1 unless the
                        signature says what only format 2 can: limits of axes, sizes that follow others, a stride, states
-                       of any rank, options, picks, ids that do not begin at 0, streams of so many steps at most
+                       of any rank, options, picks, ids that do not begin at 0, streams of so many steps at most;
+                       3 where the runs of a stream overlap
 rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape, and what may be left out
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
 rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
@@ -45,7 +46,7 @@ from rnncore.runtime.format.options import Option
 
 __all__ = ["BATCH", "TIME", "Axis", "Flat", "Signature", "Size", "StateSpec", "Steps", "TensorSpec"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 PREFIX = "rnncore."
 BLANK_FINGERPRINT = "0" * 64
 PICKS = "picks"
@@ -160,6 +161,8 @@ class Signature:
     pick: how to ask for some numbers of an output, or None when the file cannot be asked.
     axes: every named axis, with the sizes that it may have; empty in files of format 1, which have no limits.
     stride: a stream is run in multiples of so many steps; what is less waits for the next chunk.
+    overlap: each run of a stream begins with so many steps that the run before ended with, before those that make whole
+        strides; the first run has as many more.  What convolutions without padding need.
     options: those of the inputs that may be left out.
     most_steps: so many steps a stream takes in all, because a table of positions ends there; None if there is no end.
     """
@@ -173,6 +176,7 @@ class Signature:
     pick: GatherOutput | None = None
     axes: tuple[Axis, ...] = ()
     stride: int = 1
+    overlap: int = 0
     options: tuple[Option, ...] = ()
     most_steps: int | None = None
 
@@ -183,6 +187,8 @@ class Signature:
     @property
     def format_version(self) -> int:
         """The oldest format that can say all this."""
+        if self.overlap:
+            return 3
         sizes = [size for port in (*self.inputs, *self.outputs) for size in port.shape]
         minima = [port for port in self.inputs if port.minimum is not None]
         newer = self.axes or minima or self.stride > 1 or self.options or self.pick is not None
@@ -202,6 +208,8 @@ class Signature:
                 del port["minimum"]
         if self.most_steps is None:  # as in most files, and in all that were written before there was such an end
             del data["most_steps"]
+        if not self.overlap:  # as in every file before format 3
+            del data["overlap"]
         if self.format_version == 1:
             del data["axes"], data["stride"], data["options"]
         return json.dumps(data, separators=(",", ":"))
@@ -223,6 +231,7 @@ class Signature:
                 pick=None if pick is None else GatherOutput(str(pick["of"]), str(pick["at"]), str(pick["picked"])),
                 axes=tuple(_axis(axis) for axis in data.get("axes", ())),
                 stride=int(data.get("stride", 1)),
+                overlap=int(data.get("overlap", 0)),
                 options=tuple(Option.from_json(option) for option in data.get("options", [])),
                 most_steps=None if data.get("most_steps") is None else int(data["most_steps"]),
             )

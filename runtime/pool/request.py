@@ -71,6 +71,7 @@ class PushRequest:
         the state of the stream only with the last step.
     outputs: the answer, in arrays that may be parts of larger ones.
     deadline: on the clock of ``time.monotonic``.
+    blank: its answer has no step, because all of it waits for the next chunk.
     placed: it had to wait for its place in the queue, and has it now.
     gate, future, deliver: how to tell whoever waits: a thread, a coroutine, or a function to be called.
     """
@@ -82,6 +83,7 @@ class PushRequest:
     carry: tuple[Array, ...] | None = None
     abandoned = False
     placed = False
+    blank = False
     outputs: Sequence[Array] | None = None
     error: BaseException | None = None
     deadline: float | None = None

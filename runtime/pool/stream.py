@@ -268,7 +268,7 @@ class PoolStream(Closing):
             return own_array(whole[0])  # as below, without lists
         outputs = request.result()
         layout = self._scheduler.engine.layout
-        if self._hooks and request.steps:
+        if self._hooks and request.steps and not request.blank:
             outputs = apply_hooks(self._hooks, layout, outputs)
         return one_or_all(layout, outputs)
 

@@ -4,6 +4,8 @@ A cycle takes at most one push of each stream.  It runs them in one or more call
 steps are answered and leave, the rest goes on, until ``slice_steps`` have been run; what is unfinished then joins the
 next cycle, so a long chunk never holds up short ones for longer than that.
 
+Where streams keep steps for the next run, a chunk is run after those, whole, in one call.
+
 States are resident (stacked); a push that takes several calls carries its own state along, and only its last call
 changes that of its stream.
 """
@@ -24,8 +26,10 @@ from rnncore.runtime.pool.books import CANCELLED
 from rnncore.runtime.pool.request import RUNNING, PushRequest, join_parts
 from rnncore.runtime.pool.scheduler import Scheduler
 from rnncore.runtime.pool.slices import plan_slice, plan_whole
-from rnncore.runtime.session.run import item_views, pack_items, run_arrays
+from rnncore.runtime.session.run import Items, item_views, pack_items, run_arrays
+from rnncore.runtime.streaming.chunk import blank_outputs
 from rnncore.runtime.streaming.snapshot import MOST_STEPS, check_count
+from rnncore.runtime.streaming.strides import join_row, keep, waiting_steps
 
 
 class Worker:
@@ -36,7 +40,7 @@ class Worker:
         self._engine = scheduler.engine
         self._slice_steps = slice_steps
         layout = scheduler.engine.layout
-        self._sliceable = not layout.timeless_outputs and layout.stride == 1
+        self._sliceable = not layout.timeless_outputs
         self._most_steps = MOST_STEPS if layout.signature.most_steps is None else layout.signature.most_steps
         self._paddable = scheduler.engine.layout.lengths is not None
         self._gates: list[PushRequest] = []  # over, and the threads that wait for them still wait
@@ -76,6 +80,9 @@ class Worker:
             if request.queue.steps > self._most_steps - request.steps:
                 self._refuse_to_count(request)
         active = [request for request in requests if request.stage is RUNNING]
+        if self._engine.layout.waits:
+            self._run_after_kept(active)
+            return
         while active and (left > 0 or not self._sliceable):
             remaining = [request.steps - request.done for request in active]
             if self._sliceable:
@@ -127,17 +134,7 @@ class Worker:
         else:
             lengths = [min(request.steps - request.done, steps) for request in requests]
             items = [request.slice(layout, length) for request, length in zip(requests, lengths, strict=True)]
-        arrays = pack_items(layout, items, padded)
-        self._open_gates()  # only now, when nothing is left but to run; neither lets go of the interpreter
-        if self._handed_in:
-            self._handed_in = False
-            self._notifier.tell_soon()
-        started = time.monotonic()
-        outputs, finals = run_arrays(self._engine, arrays, np.array(lengths, np.int64), padded, states)
-        took = time.monotonic() - started
-        # All that can fail comes before the first change of a state.
-        columns = [item_views(s, output, lengths, padded) for s, output in zip(layout.outputs, outputs, strict=True)]
-        parts = list(zip(*columns, strict=True))
+        parts, finals, took = self._run_items(items, lengths, padded, states)
         if not whole:
             for request, own, length in zip(requests, parts, lengths, strict=True):
                 if request.done + length == request.steps:
@@ -145,26 +142,91 @@ class Worker:
         with self._scheduler.lock:
             self._scheduler.counters.called(len(requests), padded, sum(lengths), took)
             over = (
-                self._commit_whole(requests, padded, rows, parts, finals)
+                self._commit_whole(requests, rows, parts, finals)
                 if whole
                 else self._commit(requests, lengths, parts, finals)
             )
             self._hand_in(over)
 
+    def _run_items(
+        self, items: Sequence[Items], lengths: Sequence[int], steps: int, states: Sequence[Array]
+    ) -> tuple[list[tuple[Array, ...]], list[Array], float]:
+        """One call of the graph, and the telling of what is over: outputs of each row, final states, seconds.
+
+        All that can fail comes before the first change of a state.
+        """
+        layout = self._engine.layout
+        arrays = pack_items(layout, items, steps)
+        self._open_gates()  # only now, when nothing is left but to run; neither lets go of the interpreter
+        if self._handed_in:
+            self._handed_in = False
+            self._notifier.tell_soon()
+        started = time.monotonic()
+        outputs, finals = run_arrays(self._engine, arrays, np.array(lengths, np.int64), steps, states)
+        took = time.monotonic() - started
+        columns = [item_views(s, output, lengths, steps) for s, output in zip(layout.outputs, outputs, strict=True)]
+        return list(zip(*columns, strict=True)), finals, took
+
+    def _run_after_kept(self, requests: list[PushRequest]) -> None:
+        """Run chunks after the steps that their streams kept, those with equally many in one call; all are over then."""
+        while requests:
+            layout = self._engine.layout
+            counts = waiting_steps(layout, self._gather(requests, fresh=True)[1])
+            runs = [layout.run_of(count + request.steps) for count, request in zip(counts, requests, strict=True)]
+            if 0 in runs:  # what only waits is in no call
+                self._wait_on([request for request, run in zip(requests, runs, strict=True) if not run])
+            else:
+                chosen, steps = plan_whole(runs, paddable=self._paddable)
+                self._run_kept([requests[i] for i in chosen], steps)
+            requests = [request for request in requests if request.stage is RUNNING]
+
+    def _run_kept(self, requests: list[PushRequest], steps: int) -> None:
+        """As :meth:`_run`, padded to ``steps``, those that were kept included."""
+        rows, states = self._gather(requests, fresh=True)
+        layout = self._engine.layout
+        runs = [join_row(layout, states, i, request.items, request.steps) for i, request in enumerate(requests)]
+        lengths = [length for _, length, _ in runs]
+        try:
+            parts, finals, took = self._run_items([items for items, _, _ in runs], lengths, steps, states)
+        except Exception as error:
+            if len(requests) == 1:
+                self._fail(requests[0], error)
+                return
+            logger.info("a batch of %d pushes failed, they are run one by one: %s", len(requests), error)
+            for request, length in zip(requests, lengths, strict=True):
+                self._run_kept([request], length)
+            return
+        for i, (_, _, rest) in enumerate(runs):
+            keep(layout, rest, [final[i : i + 1] for final in finals])
+        with self._scheduler.lock:
+            self._scheduler.counters.called(len(requests), steps, sum(lengths), took)
+            self._hand_in(self._commit_whole(requests, rows, parts, finals))
+
+    def _wait_on(self, requests: list[PushRequest]) -> None:
+        """These chunks wait in their streams, and answer nothing."""
+        layout = self._engine.layout
+        rows, states = self._gather(requests, fresh=True)
+        for i, request in enumerate(requests):
+            request.blank = True
+            _, _, rest = join_row(layout, states, i, request.items, request.steps)
+            keep(layout, rest, [state[i : i + 1] for state in states])
+        with self._scheduler.lock:
+            nothing = [tuple(blank_outputs(layout)) for _ in requests]
+            self._hand_in(self._commit_whole(requests, rows, nothing, states))
+
     def _commit_whole(
         self,
         requests: list[PushRequest],
-        steps: int,
         rows: NDArray[np.intp],
         parts: Sequence[tuple[Array, ...]],
         finals: Sequence[Array],
     ) -> list[PushRequest]:
-        """:meth:`_commit` for requests that are all over now, each after the same ``steps``, one at least."""
+        """:meth:`_commit` for requests that are all over now, after the first call of each."""
         self._scheduler.resident.scatter(rows, finals)
         for request, own in zip(requests, parts, strict=True):
             request.outputs = own
-            request.done = steps
-            request.queue.steps += steps
+            request.done = request.steps
+            request.queue.steps += request.steps
         self._scheduler.finish(requests)
         return requests
 

@@ -33,7 +33,7 @@ def may_have_one_step(layout: Layout, file_bytes: int) -> bool:
     """Whether a model, in a file of that size, is small, and streams steps of known shapes through a graph that rnncore wrote."""
     if file_bytes > _MOST_BYTES:
         return False
-    return layout.signature.causal and layout.stride == 1 and layout.adapter is None and layout.fixed
+    return layout.signature.causal and not layout.waits and layout.adapter is None and layout.fixed
 
 
 def open_one_step(

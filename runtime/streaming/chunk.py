@@ -23,8 +23,7 @@ def read_chunk(engine: Engine, chunks: Sequence[Any], named: Mapping[str, Any]) 
     layout = engine.layout
     problems: list[str] = []
     items, steps = read_item(layout, bind_arguments(layout.inputs, chunks, named), "", problems, whole=False)
-    uneven = stride_problem(layout, steps)
-    raise_all([*problems, *([uneven] if uneven else [])])
+    raise_all(problems)
     if steps == 0 and layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, [0]))
     return {name: array.copy() for name, array in items.items()}, steps
@@ -40,12 +39,3 @@ def empty_outputs(layout: Layout) -> list[Array] | None:
 def blank_outputs(layout: Layout) -> list[Array]:
     """Outputs without a step, of one sequence."""
     return [np.zeros(slot.item_full_shape(0), slot.dtype) for slot in layout.outputs]
-
-
-def stride_problem(layout: Layout, steps: int) -> str | None:
-    """Why a chunk cannot be run at once, where nothing can wait for the next one."""
-    if steps % layout.stride == 0:
-        return None
-    return (
-        f"a chunk has {steps} steps, this model takes multiples of {layout.stride} here: a stream of its own takes any"
-    )

@@ -108,7 +108,7 @@ def _push_held(engine: Engine, streams: Sequence[Stream], chunks: Sequence[Any])
             check_count(stream.steps, steps, most)
     rests: list[Rest] = []
     pushed = list(lengths)
-    if layout.stride > 1:
+    if layout.waits:
         for i, stream in enumerate(streams):
             items[i], lengths[i], later = join_rest(layout, waiting_in(stream), items[i], lengths[i])
             rests.append(later)
@@ -204,7 +204,7 @@ def _groups(layout: Layout, lengths: Sequence[int]) -> list[list[int]]:
     empty = [i for i in rows if lengths[i] == 0]
     if empty and layout.timeless_outputs and layout.lengths is None:
         raise InputError(no_steps_message(layout, empty))
-    if layout.fixed and not layout.timeless_outputs:
+    if layout.waits or (layout.fixed and not layout.timeless_outputs):
         rows = [i for i in rows if lengths[i] > 0]
     if layout.lengths is not None:
         return [rows] if rows else []

@@ -88,7 +88,8 @@ class Stream(Closing):
 
         chunks: one array for each input in the order of the signature, or by name; shape [t, ...] with any t, 0
         included, or [...] for an input without a time axis; lists of ints will do for token ids.  A model that takes
-        strides of several steps answers the whole ones; the rest waits, as part of the state, for the next chunk.
+        strides of several steps answers the whole ones; the rest waits, as part of the state, for the next chunk.  One
+        whose answers need steps before their own, as behind a convolution without padding, has none for the first.
 
         Returns [t, ...] for an output with a time axis, one value for the chunk otherwise; one array, or a dict by name
         if the model has several outputs.  The arrays are the caller's own.  Raises InputError and leaves the state as
@@ -231,8 +232,8 @@ class Stream(Closing):
         most = layout.signature.most_steps
         if most is not None:
             check_count(self.steps, steps, most)
-        if layout.stride > 1:
-            return self._push_strides(items, steps)
+        if layout.waits:
+            return self._push_and_keep(items, steps)
         if steps == 0:
             return self._push_nothing(items)
         if not layout.binds(steps):
@@ -248,8 +249,8 @@ class Stream(Closing):
             return self._finish(step.run(self._reached[0]), 1)
         return self._finish(self._binding.run_chunk(self._reached[0], items, steps), steps)
 
-    def _push_strides(self, items: Items, steps: int) -> Any:
-        """Run the strides that are whole by now; the rest waits."""
+    def _push_and_keep(self, items: Items, steps: int) -> Any:
+        """Run what can be run by now; the rest waits."""
         layout = self._engine.layout
         now, count = self._reached
         before, after = self._sets[now], self._sets[1 - now]
@@ -339,7 +340,7 @@ def rows_of(streams: Sequence[Stream]) -> SelectedRows:
 
 
 def waiting_in(stream: Stream) -> Rest:
-    """The steps that wait in ``stream`` for the rest of their stride."""
+    """The steps that wait in ``stream`` for the next run."""
     return waiting(stream._engine.layout, stream._sets[stream._reached[0]])
 
 

@@ -25,7 +25,7 @@ class FastReader:
     __slots__ = ("_alone", "_count", "_max_steps", "_rows", "_specs")
 
     def __init__(self, layout: Layout) -> None:
-        bounded = layout.stride > 1 or any(axis.bounded for axis in layout.signature.axes)
+        bounded = layout.waits or any(axis.bounded for axis in layout.signature.axes)
         simple = not bounded and not layout.options and layout.fixed and layout.timed
         simple = simple and all(slot.item_time_axis in (None, 0) and not slot.tied for slot in layout.inputs)
         self._max_steps = layout.max_steps

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from rnncore.runtime.format.axes import Flat, Steps, base_of
+from rnncore.runtime.format.axes import Flat, Steps, base_of, overlap_of, stride_of
 from rnncore.runtime.format.signature import BATCH, PICKS, TIME, Signature, Size, StateSpec, TensorSpec
 from rnncore.runtime.tensors.specs import shape_text
 
@@ -109,6 +109,7 @@ def _port_problems(port: TensorSpec) -> list[str]:
 
 def _axis_problems(signature: Signature) -> list[str]:
     problems = [f"stride is {signature.stride}, expected at least 1"] if signature.stride < 1 else []
+    problems += _overlap_problems(signature)
     if signature.most_steps is not None and signature.most_steps < 1:
         problems.append(f"most_steps is {signature.most_steps}, expected at least 1")
     free = [size for port in signature.inputs for size in port.shape if isinstance(size, str)]
@@ -133,6 +134,22 @@ def _axis_problems(signature: Signature) -> list[str]:
                 if name is not None and name not in names
             ]
     return problems
+
+
+def _overlap_problems(signature: Signature) -> list[str]:
+    """Whether the answers of one run of a stream go on where those of the run before ended."""
+    if not signature.overlap:
+        return []
+    if signature.overlap < 0:
+        return [f"overlap is {signature.overlap}, expected at least 0"]
+    shapes = [port.shape for port in signature.outputs]
+    if any(port.time_axis is None for port in signature.outputs):
+        return [f"overlap is {signature.overlap}, but an output has no time axis"]
+    begins = Steps(TIME, 1, -signature.overlap)  # an output that has its first step only after the overlap
+    if signature.stride % stride_of(shapes) or overlap_of([*shapes, (begins,)]) != signature.overlap:
+        sizes = ", ".join(shape_text(shape) for shape in shapes)
+        return [f"overlap is {signature.overlap} and stride {signature.stride}, which fit no outputs of shape {sizes}"]
+    return []
 
 
 def _pick_problems(signature: Signature) -> list[str]:

@@ -220,9 +220,10 @@ class Layout:
     timeless_outputs: names of outputs with one value for the whole sequence.
     max_steps: longest sequence or chunk that is accepted, None for no limit.
     border: how the graph differs from all this, None in a file of rnncore.
-    graph_states: so many of ``states`` are known to the graph; the others hold what waits for the rest of a stride.
+    graph_states: so many of ``states`` are known to the graph; the others hold what waits for the next run.
     plain: states and outputs of the graph are as the runtime handles them.
     stride: a stream runs in multiples of so many steps.
+    overlap: each run of a stream begins with so many steps of the run before.
     """
 
     signature: Signature
@@ -239,6 +240,7 @@ class Layout:
     graph_states: int = 0
     plain: bool = True
     stride: int = 1
+    overlap: int = 0
 
     @classmethod
     def of(cls, signature: Signature, max_steps: int | None = None, adapter: GraphAdapter | None = None) -> Layout:
@@ -249,7 +251,7 @@ class Layout:
         inputs = tuple(Slot.of(port, chunks.get(port.name), names, options.get(port.name)) for port in signature.inputs)
         outputs = tuple(Slot.of(port, names=names) for port in signature.outputs)
         states = tuple(StateSlot.of(state) for state in signature.states)
-        rests = tuple(rest for slot in inputs for rest in _rests(slot, signature.stride)) if signature.causal else ()
+        rests = tuple(rest for slot in inputs for rest in _rests(slot, signature)) if signature.causal else ()
         plain = adapter is not None or (
             not rests
             and all(slot.flat is None for slot in outputs)
@@ -270,18 +272,34 @@ class Layout:
             len(states),
             plain,
             signature.stride,
+            signature.overlap,
         )
+
+    @property
+    def waits(self) -> bool:
+        """Whether a stream keeps steps for the next run."""
+        return self.stride > 1 or self.overlap > 0
+
+    @property
+    def most_waiting(self) -> int:
+        """Steps that a stream keeps at most."""
+        return self.overlap + self.stride - 1
+
+    def run_of(self, steps: int) -> int:
+        """Of so many steps, those kept included, how many the next run takes: the overlap and whole strides, or none."""
+        return steps - (steps - self.overlap) % self.stride if steps > self.most_waiting else 0
 
     def binds(self, steps: int) -> bool:
         """True when buffers can be made and bound before one sequence of so many steps is run."""
         return self.fixed and (self.adapter is None or self.adapter.binds(steps))
 
 
-def _rests(slot: Slot, stride: int) -> list[StateSlot]:
-    """What a stream keeps of an input until a stride is whole: its steps, and how many they are."""
-    if slot.time_axis is None or stride == 1:
+def _rests(slot: Slot, signature: Signature) -> list[StateSlot]:
+    """What a stream keeps of an input for the next run: its steps, and how many they are."""
+    most = signature.overlap + signature.stride - 1
+    if slot.time_axis is None or most == 0:
         return []
-    item = tuple(stride - 1 if axis == slot.item_time_axis else size for axis, size in enumerate(slot.item_shape))
+    item = tuple(most if axis == slot.item_time_axis else size for axis, size in enumerate(slot.item_shape))
     shape = tuple(size for size in item if isinstance(size, int))  # the exporter lets no other axis of a stream be free
     name, count = f"{slot.name}.rest", f"{slot.name}.rest.steps"
     size = prod(shape)

@@ -73,7 +73,24 @@ NOT: dict[str, tuple[Trace, str]] = {
     ),
     "late": (
         trace(shapes=((BATCH, Steps(TIME, 1, 1, 2), 5), (BATCH, Steps(TIME, 1, -1, 1), 5))),
-        "an output has time-1 steps: some of them answer only after more steps have come than they are for",
+        "outputs have (time+1)//2 and time-1 steps: one answers to steps for which another waits",
+    ),
+    "longer": (
+        trace(shapes=((BATCH, Steps(TIME, 1, 1, 1), 5),)),
+        "an output has time+1 steps: some of them answer only after more steps have come than they are for",
+    ),
+    "behind": (
+        trace(shapes=((BATCH, Steps(TIME, 1, -2, 1), 5),)),
+        "layer 'enc.rnn' runs over time steps, and an answer wants 2 input steps before its own: a stream would run the "
+        "layer over those again (put what looks back unpadded before the layer)",
+    ),
+    "too few of an overlap": (
+        trace((BATCH, "((time - 3)//2) + 1", 3), shapes=((BATCH, Steps(TIME, 1, -1, 2), 5),), time=Extent(TIME, 9)),
+        "it takes at least 9 steps, and a stream as soon as there are 3",
+    ),
+    "timeless beside an overlap": (
+        trace((BATCH, "time - 2", 3), shapes=((BATCH, Steps(TIME, 1, -2, 1), 5), (BATCH, 7))),
+        "it takes 2 steps again with each chunk, and has an output for the whole sequence, which such streams do not know",
     ),
     "too few": (
         trace(shapes=((BATCH, HALF, 5),), time=Extent(TIME, 3)),

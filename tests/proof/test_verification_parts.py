@@ -161,8 +161,13 @@ def test_lengths_of_the_modules_own_go_along(tmp_path: Path) -> None:
 def test_streams_in_whole_strides_with_names_for_their_cuts(tmp_path: Path) -> None:
     class Strided:
         class signature:
-            stride = 4
+            stride, overlap = 4, 0
 
+    class Shared:
+        class signature:
+            stride, overlap = 2, 3
+
+    assert whole_chunks(Shared(), (1, 3)) == (1, 3, 1) and whole_chunks(Shared(), (1,)) == (1, 4)  # type: ignore[arg-type]
     assert whole_chunks(Strided(), (3, 2)) == (3, 2, 3) and whole_chunks(Strided(), (3, 5)) == (3, 5)  # type: ignore[arg-type]
     assert [_short(c) for c in ((2, 2, 2, 2), (2, 2, 2), (3,) * 6 + (1,), (3,) * 5 + (1,), (1, 3, 3, 3, 3, 3, 3))] == [
         "4 of 2",
@@ -179,8 +184,9 @@ def test_streams_in_whole_strides_with_names_for_their_cuts(tmp_path: Path) -> N
             return super().forward(x)
 
     sizes = Sizes((), (90, 40, 13), (), "")
-    assert longest_stream(recorder(Short()), sizes) == 40 and longest_stream(recorder(Sum()), sizes) == 90
-    assert longest_stream(recorder(Short()), Sizes((), (90,), (), "")) == 13
+    assert longest_stream(recorder(Short()), sizes, 0) == 40 and longest_stream(recorder(Sum()), sizes, 0) == 90
+    assert longest_stream(recorder(Short()), Sizes((), (90,), (), ""), 0) == 13
+    assert longest_stream(recorder(Short()), sizes, 30) == 43
 
 
 def test_numbers_that_are_none_are_told_apart_and_put_where_they_are_looked_for() -> None:

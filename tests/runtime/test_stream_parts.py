@@ -17,7 +17,7 @@ import pytest
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, StreamBusyError
 from rnncore.runtime.streaming import io_binding
 from rnncore.runtime.streaming.callbacks import apply_hooks
-from rnncore.runtime.streaming.chunk import blank_outputs, empty_outputs, read_chunk, stride_problem
+from rnncore.runtime.streaming.chunk import blank_outputs, empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
 from rnncore.runtime.streaming.given_state import read_state, read_steps
 from rnncore.runtime.streaming.holding import Held, Holder, hold
@@ -26,7 +26,6 @@ from rnncore.runtime.streaming.state_rows import StateBlocks
 from rnncore.runtime.streaming.stream import Stream, check_streamable
 from tests.runtime.data import model
 from tests.runtime.files import FEATURES, LAST, OUT, C, H, Spec
-from tests.runtime.test_strides import model as strided
 
 PLAIN, BOTH = Spec(), Spec(lengths=True, learned=True, last=True, speaker=True)
 TIMELESS = Spec(last=True, time_major=True)
@@ -56,18 +55,8 @@ def test_a_chunk_is_read_into_arrays_of_its_own() -> None:
             (np.ones((0, FEATURES), "f"),),
             r"^sequence 0 has no steps, but output 'last' needs",
         ),
-        (
-            lambda: strided(3).engine,
-            (np.ones((4, 2), "f"), np.ones(4, int)),
-            r"^a chunk has 4 steps, this model takes multiples of 3 here: a stream of its own takes any$",
-        ),
-        (
-            lambda: strided(3).engine,
-            (np.ones((4, 5), "f"), np.ones(4, int)),
-            r"^2 problems:\n  - input 'x' has 5 features, the model expects 2\n  - a chunk has 4 steps",
-        ),
     ],
-    ids=["features", "no steps", "stride", "both"],
+    ids=["features", "no steps"],
 )
 def test_a_chunk_that_cannot_be_run_is_refused(
     found: Callable[[], Any], chunks: tuple[np.ndarray, ...], says: str
@@ -84,7 +73,6 @@ def test_chunks_without_steps_have_a_known_answer_or_none() -> None:
     assert [array.shape for array in blank_outputs(engine(BOTH).layout)] == [(0, OUT), (LAST,)]
     for spec in (BOTH, TIMELESS, Spec(learned=True, open_width=True)):
         assert empty_outputs(engine(spec).layout) is None
-    assert stride_problem(strided(3).engine.layout, 6) is None and stride_problem(engine(PLAIN).layout, 5) is None
 
 
 # ---------------------------------------------------------------------------------------------------------- callbacks

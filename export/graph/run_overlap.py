@@ -1,0 +1,33 @@
+"""Of which values the runs of a stream compute some steps again, and how many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rnncore.export.graph.dims import size_at
+from rnncore.runtime.format.axes import TIME
+
+
+@dataclass(frozen=True)
+class RunOverlap:
+    """How the runs of a stream lie: each begins with ``steps`` input steps of the run before, then come whole strides."""
+
+    steps: int = 0
+    stride: int = 1
+
+    def again(self, size: int | str | None) -> int | None:
+        """Steps of a value, ``size`` long, that the run before computed as well; None if they are not always as many.
+
+        Behind a window of three steps there are two less than before it.
+        """
+        if self.steps == 0:
+            return 0
+        found = [size_at(size, {TIME: self.steps + n * self.stride}) for n in range(5)]
+        known = [each for each in found if each is not None]
+        grown = {after - before for before, after in pairwise(known)}
+        return max(0, known[0]) if len(known) == len(found) and len(grown) == 1 and grown != {0} else None
+
+
+PLAIN_RUNS = RunOverlap()
+"""Each run begins where the one before ended."""

@@ -1,0 +1,231 @@
+"""Convolutions without padding, in front of loops and among what looks back: streams give the whole, or are refused."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from rnncore import runtime
+from rnncore.export import export
+from tests.strategies import randomize
+from tests.tolerances import fixed
+
+WIDTH = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way: what it is, and its sizes as far as it has them."""
+
+    kind: str
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+
+    @property
+    def cuts(self) -> bool:
+        """Whether it answers fewer steps than it gets, because nothing stands before the first."""
+        return self.kind in ("conv", "bands", "pool", "windows", "skip", "gated", "late") and self.kernel > 1
+
+    @property
+    def loops(self) -> bool:
+        return self.kind in ("gru", "lstm")
+
+
+class Way(nn.Module):
+    """[batch, time, 4] through the stages, one after the other."""
+
+    def __init__(self, stages: tuple[Stage, ...]) -> None:
+        super().__init__()
+        self.stages = stages
+        self.parts = nn.ModuleList(self._part(stage) for stage in stages)
+
+    def _part(self, stage: Stage) -> nn.Module:
+        sizes: dict[str, Any] = {"stride": stage.stride, "dilation": stage.dilation}
+        if stage.kind == "bands":
+            return nn.Conv2d(1, 2, (stage.kernel, 2), stride=(stage.stride, 2), dilation=(stage.dilation, 1))
+        if stage.kind in ("conv", "padded", "skip"):
+            return nn.Conv1d(WIDTH, WIDTH, stage.kernel, **sizes)
+        if stage.kind == "gated":
+            return nn.Conv1d(WIDTH, 2 * WIDTH, stage.kernel, dilation=stage.dilation)
+        if stage.loops:
+            return (nn.GRU if stage.kind == "gru" else nn.LSTM)(WIDTH, WIDTH, batch_first=True)
+        return nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage, part in zip(self.stages, self.parts, strict=True):
+            x = self._run(stage, part, x)
+        return x
+
+    def _run(self, stage: Stage, part: nn.Module, x: Tensor) -> Tensor:
+        reach = (stage.kernel - 1) * stage.dilation
+        if stage.kind == "bands":  # [batch, channels, time, bands]
+            return part(x.unsqueeze(1)).transpose(1, 2).flatten(2)
+        if stage.kind == "conv":
+            return part(x.mT).mT
+        if stage.kind == "padded":
+            return torch.tanh(part(F.pad(x.mT, (reach, 0))).mT)
+        if stage.kind == "skip":
+            return part(x.mT).mT + x[:, reach:]
+        if stage.kind == "gated":  # as in WaveNet: the skip is cut to what the gates leave
+            gates, values = part(x.mT).chunk(2, 1)
+            y = (torch.sigmoid(gates) * torch.tanh(values)).mT
+            return y + x[:, -y.shape[1] :]
+        if stage.kind == "pool":
+            return F.avg_pool1d(x.mT, stage.kernel, stage.stride).mT
+        if stage.kind == "windows":
+            return x.unfold(1, stage.kernel, stage.stride).amax(-1)
+        if stage.kind == "late":  # steps of their own in front are read by nobody
+            return x[:, stage.kernel - 1 :]
+        if stage.kind == "sum":
+            return torch.tanh(x.cumsum(1) / 8)
+        if stage.kind == "shift":
+            return x - F.pad(x[:, :-1], (0, 0, 1, 0))
+        return part(x)[0] if stage.loops else x
+
+
+def streams(stages: tuple[Stage, ...]) -> bool:
+    """Whether no loop comes before a stage that cuts: it would read the steps twice that a run begins with again."""
+    cutting = [place for place, stage in enumerate(stages) if stage.cuts and (stage.kernel - 1) * stage.dilation >= stage.stride]
+    loops = [place for place, stage in enumerate(stages) if stage.loops]
+    return not cutting or not loops or min(loops) > max(cutting)
+
+
+def own(kind: str, kernel: int = 1, stride: int = 1, dilation: int = 1) -> Stage:
+    return Stage(kind, kernel, stride, dilation)
+
+
+KERNELS = st.integers(2, 4)
+CUTTING = st.one_of(
+    st.builds(own, st.sampled_from(["conv", "bands"]), KERNELS, st.integers(1, 3), st.integers(1, 3)),
+    st.builds(own, st.sampled_from(["pool", "windows"]), KERNELS, st.integers(1, 2)),
+    st.builds(own, st.sampled_from(["skip", "gated"]), KERNELS, st.just(1), st.integers(1, 4)),
+    st.builds(own, st.just("late"), KERNELS),
+)
+KEEPING = st.one_of(
+    st.builds(own, st.just("padded"), KERNELS, st.just(1), st.integers(1, 2)),
+    st.builds(own, st.sampled_from(["sum", "shift", "gru", "lstm"])),
+)
+WAYS = st.lists(st.one_of(CUTTING, CUTTING, KEEPING), min_size=1, max_size=4).map(tuple)
+
+
+def chunked(stream: Any, x: np.ndarray, sizes: list[int]) -> np.ndarray:
+    parts, start = [], 0
+    for size in [*sizes, len(x)]:
+        parts.append(stream.push(x[start : start + size]))
+        start += size
+    return np.concatenate(parts)
+
+
+# Not shrunk: an export takes seconds, and a way prints as one line anyway.
+@pytest.mark.slow
+@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
+@given(WAYS, st.sampled_from(["gru", "lstm", ""]), st.lists(st.integers(0, 9), max_size=8), st.integers(0, 1 << 16))
+@example((own("conv", 3, 2), own("conv", 3, 2)), "gru", [1, 1, 9, 4, 0, 6], 1)
+@example((own("bands", 3, 2), own("conv", 3, 1, 2)), "lstm", [9, 1], 2)
+@example((own("gated", 2, 1, 1), own("gated", 2, 1, 2), own("gated", 2, 1, 4)), "", [1] * 9, 3)
+@example((own("padded", 3), own("conv", 4), own("sum"), own("conv", 2)), "gru", [3, 3, 1, 1, 5], 4)
+@example((own("shift"), own("conv", 5, 3), own("padded", 2)), "lstm", [2, 7, 1], 5)
+def test_ways_of_every_kind(stages: tuple[Stage, ...], last: str, sizes: list[int], seed: int) -> None:
+    """Streams of any chunks, alone, together at different places, and of a pool, answer as PyTorch does to the whole."""
+    stages = (*stages, own(last)) if last else stages
+    module = Way(stages).eval()
+    randomize(module, seed)
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        report = export(module, Path(folder) / "m.onnx", torch.randn(2, 61, WIDTH))
+        model = runtime.load(report.path)
+    assert report.causal == streams(stages), report.signature.not_causal_because
+    if not report.causal:
+        return
+    signature = model.signature
+    xs = torch.randn(3, 83, WIDTH)
+    with torch.no_grad():
+        wanted = module(xs).numpy()
+    count = (83 - signature.overlap) // signature.stride * wanted_steps(signature)
+    wanted, rows = wanted[:, :count], xs.numpy()
+    with model.stream() as stream:
+        np.testing.assert_allclose(chunked(stream, rows[0], sizes), wanted[0], atol=fixed("float32"))
+        twin = model.restore(stream.save())
+        stream.reset()
+        twin.reset()
+        starts = [signature.overlap + 1, 0]
+        first = model.push_many([stream, twin], [rows[1, : starts[0]], rows[2, :0]])
+        second = model.push_many([twin, stream], [rows[2], rows[1, starts[0] :]])
+        np.testing.assert_allclose(np.concatenate([first[0], second[1]]), wanted[1], atol=fixed("float32"))
+        np.testing.assert_allclose(np.concatenate([first[1], second[0]]), wanted[2], atol=fixed("float32"))
+    with model.pool(max_wait_ms=1) as pool:
+        pooled = [pool.open() for _ in rows]
+        futures = [(pooled[i].submit(rows[i, : 7 * i]), pooled[i].submit(rows[i, 7 * i :])) for i in range(3)]
+        for i, (one, two) in enumerate(futures):
+            answer = np.concatenate([one.result(), two.result()])
+            np.testing.assert_allclose(answer, wanted[i], atol=fixed("float32"))
+
+
+def wanted_steps(signature: Any) -> int:
+    """Answers to one stride."""
+    (output,) = signature.outputs
+    size = output.shape[output.time_axis]
+    over, times = getattr(size, "over", 1), getattr(size, "times", 1)
+    return signature.stride * times // over
+
+
+def test_a_loop_before_a_convolution_is_named() -> None:
+    module = Way((own("gru"), own("conv", 3)))
+    with tempfile.TemporaryDirectory() as folder:
+        report = export(module, Path(folder) / "m.onnx", torch.randn(2, 31, WIDTH))
+    assert not report.causal
+    assert "runs over time steps, and an answer wants 2 input steps before its own" in report.signature.not_causal_because
+
+
+class OwnLengths(nn.Module):
+    """Two convolutions that halve, and packed rows of the lengths that they leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(WIDTH, 6, 3, 2), nn.Conv1d(6, 6, 3, 2)
+        self.rnn = nn.LSTM(6, 5, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        y = self.second(self.first(x.mT).relu()).relu().mT
+        left = (((lengths - 3) // 2 + 1) - 3) // 2 + 1
+        packed = nn.utils.rnn.pack_padded_sequence(y, left.cpu(), batch_first=True, enforce_sorted=False)
+        found = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=y.shape[1])
+        return found[0]
+
+
+@pytest.mark.parametrize("chunks", [[7, 4, 4], [1] * 12, [30], [6, 2, 9, 0, 3]])
+def test_rows_of_their_own_lengths(chunks: list[int], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    module = OwnLengths().eval()
+    report = export(module, tmp_path / "m.onnx", (torch.randn(2, 31, WIDTH), torch.tensor([31, 24])))
+    assert report.causal, report.signature.not_causal_because
+    model = runtime.load(report.path)
+    assert (model.signature.stride, model.signature.overlap, model.signature.format_version) == (4, 3, 3)
+    xs = torch.randn(2, 43, WIDTH)
+    with torch.no_grad():
+        wanted = module(xs, torch.tensor([43, 43])).numpy()
+    with model.stream() as stream, model.stream() as other:
+        np.testing.assert_allclose(chunked(stream, xs[0].numpy(), chunks), wanted[0], atol=fixed("float32"))
+        stream.reset()
+        parts: list[list[np.ndarray]] = [[], []]
+        for start in range(0, 43, 5):  # the other is always two steps behind
+            ends = (start + 5, max(start + 3, 0))
+            begins = (start, max(start - 2, 0))
+            given_now = [xs[i, begins[i] : ends[i]].numpy() for i in (0, 1)]
+            for own_parts, answer in zip(parts, model.push_many([stream, other], given_now), strict=True):
+                own_parts.append(answer)
+        for i, own_parts in enumerate(parts):
+            found = np.concatenate(own_parts)
+            np.testing.assert_allclose(found, wanted[i, : len(found)], atol=fixed("float32"))
+            assert len(found) >= 9
