@@ -96,7 +96,11 @@ class Way(nn.Module):
 
 def streams(stages: tuple[Stage, ...]) -> bool:
     """Whether no loop comes before a stage that cuts: it would read the steps twice that a run begins with again."""
-    cutting = [place for place, stage in enumerate(stages) if stage.cuts and (stage.kernel - 1) * stage.dilation >= stage.stride]
+    cutting = [
+        place
+        for place, stage in enumerate(stages)
+        if stage.cuts and (stage.kernel - 1) * stage.dilation >= stage.stride
+    ]
     loops = [place for place, stage in enumerate(stages) if stage.loops]
     return not cutting or not loops or min(loops) > max(cutting)
 
@@ -185,7 +189,9 @@ def test_a_loop_before_a_convolution_is_named() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = export(module, Path(folder) / "m.onnx", torch.randn(2, 31, WIDTH))
     assert not report.causal
-    assert "runs over time steps, and an answer wants 2 input steps before its own" in report.signature.not_causal_because
+    assert (
+        "runs over time steps, and an answer wants 2 input steps before its own" in report.signature.not_causal_because
+    )
 
 
 class OwnLengths(nn.Module):

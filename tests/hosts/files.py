@@ -60,7 +60,7 @@ class Spotter(nn.Module):
 
 
 class Strided(nn.Module):
-    """Every second frame, as acoustic models do it: each answer wants frames to come, so it does not stream."""
+    """Every second frame, as acoustic models do it, without padding: a stream keeps two frames, or three, for the next run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def write_files(folder: Path) -> dict[str, list[str]]:
     export(Tagger(size=32).eval(), folder / "int8.onnx", ids, quantize="int8")
     export(spread(BothWays()), folder / "both_ways.onnx", (ids + 1, torch.randn(2, 8, 3)), lengths=True)
     export(spread(Spotter()), folder / "causal_convolution.onnx", x, streaming=True)
-    export(spread(Strided()), folder / "strided.onnx", x)
+    export(spread(Strided()), folder / "strided.onnx", x, streaming=True)
     export(spread(Placed()), folder / "places.onnx", x, streaming=True)
     export(spread(Normed()), folder / "layer_norm.onnx", x.half(), form="scan")
     cells = (CellConfig.named("gru", 11),)
@@ -192,12 +192,13 @@ def read(vocabulary: Vocabulary, text: str) -> dict[str, Any]:
 
 
 def saved(folder: Path) -> dict[str, dict[str, Any]]:
-    """Streams that Python saved after a first chunk, and what it answers to the next; of the convolution a step waits."""
+    """Streams that Python saved after a first chunk, and what it answers to the next; of the convolutions steps wait."""
     rows = [[((3 * t + i) % 7 - 3) / 4 for i in range(5)] for t in range(7)]
     chunks = {
         "tagger.onnx": ([3, 1, 4], [1, 5]),
         "layer_norm.onnx": (rows[:3], rows[3:]),
         "causal_convolution.onnx": (rows[:3], rows[3:]),
+        "strided.onnx": (rows[:3], rows[3:]),
     }
     found = {}
     for name, (first, then) in chunks.items():

@@ -872,7 +872,7 @@ inline Array from_bytes(const Bytes& bytes, const std::string& type, const std::
 
 // ----------------------------------------------------------------------------------------------------------- metadata
 
-constexpr int format_version = 2;
+constexpr int format_version = 3;
 
 /// The fields of one protobuf message: number, begin and end of the content.
 class Fields {
@@ -959,10 +959,10 @@ inline std::map<std::string, std::string> read_metadata(const Bytes& bytes) {
   if (found.empty()) throw ForeignModelError("this ONNX model was not written by rnncore: export it with rnncore.export, or load it with a Reading");
   const std::string& version = found["format_version"];
   if (version.empty() || version.size() > 6 || version.find_first_not_of("0123456789") != std::string::npos || version == "0") {
-    throw ModelFileError("rnncore.format_version in the file is '" + version + "', expected 1 or 2");
+    throw ModelFileError("rnncore.format_version in the file is '" + version + "', expected 1 to " + std::to_string(format_version));
   }
   if (std::stoi(version) > format_version) {
-    throw FormatVersionError("the file has format " + version + ", this header reads formats up to 2: take a newer one");
+    throw FormatVersionError("the file has format " + version + ", this header reads formats up to " + std::to_string(format_version) + ": take a newer one");
   }
   const std::string& own = found["fingerprint"];
   if (marks != 1 || own.size() != 64) {
@@ -1175,7 +1175,7 @@ struct Signature {
   std::vector<State> states;
   std::map<std::string, Axis> axes;
   bool causal = false, timed = false;
-  std::int64_t stride = 1;
+  std::int64_t stride = 1, overlap = 0;
   std::int64_t most_steps = std::numeric_limits<std::int64_t>::max();
   std::string timeless;  // the first output without time
 
@@ -1197,10 +1197,17 @@ struct Signature {
     if (data.has("not_causal_because")) not_causal_because = data["not_causal_because"].string();
     causal = data["causal"].truth();
     if (data.has("stride")) stride = data["stride"].integer();
+    if (data.has("overlap")) overlap = data["overlap"].integer();
     if (data.has("most_steps")) most_steps = data["most_steps"].integer();
     for (const Port& port : inputs) timed = timed || port.timed();
     for (const Port& port : outputs) if (!port.timed() && timeless.empty()) timeless = port.name;
   }
+
+  /// Steps that a stream keeps at most for its next run.
+  std::int64_t most_waiting() const { return overlap + stride - 1; }
+
+  /// Of so many steps, those kept included, how many the next run takes: the overlap and whole strides, or none.
+  std::int64_t run_of(std::int64_t steps) const { return steps > most_waiting() ? steps - (steps - overlap) % stride : 0; }
 
   /// Adds to `problems` the axes of whole arrays whose sizes are not what follows from those of other inputs.
   void check_followers(const std::map<std::string, Array>& arrays, const Sizes& sizes, std::vector<std::string>& problems) const {
@@ -2024,7 +2031,7 @@ class Engine {
     return found;
   }
 
-  /// Outputs for no step at all.  onnxruntime's loops lose an axis there, so a blank stride is run and cut away.
+  /// Outputs for no step at all.  onnxruntime's loops lose an axis there, so as few blank steps as it takes are run and cut away.
   Arrays without_steps(const Arrays& arrays, const Arrays& states, Sizes sizes) const {
     if (!signature.timeless.empty() && signature.lengths.empty()) {
       throw InputError("a sequence without steps has no answer: output '" + signature.timeless + "' needs at least one");
@@ -2033,10 +2040,10 @@ class Engine {
     for (const Port& port : signature.inputs) {
       if (!port.timed() || blank.count(port.name) == 0) continue;
       std::vector<std::int64_t> dims = blank[port.name].dims();
-      dims[port.time()] = port.steps(signature.stride);
+      dims[port.time()] = port.steps(signature.most_waiting() + 1);
       blank[port.name] = filled(port.type, dims, port.blank());
     }
-    sizes["time"] = signature.stride;
+    sizes["time"] = signature.most_waiting() + 1;
     Arrays outputs = outputs_of(call(blank, states, std::vector<std::int64_t>(static_cast<std::size_t>(sizes["batch"]), 0), sizes));
     for (const Port& port : signature.outputs) {
       if (port.timed()) outputs[port.name] = slice(outputs[port.name], port.time(), 0, 0);
@@ -2049,7 +2056,7 @@ class Engine {
     const std::int64_t batch = sizes["batch"], steps = find(sizes, "time", 1);
     if (signature.timed && steps == 0) return without_steps(arrays, starts(batch), sizes);
     bool harmless = signature.causal && signature.timeless.empty();
-    for (const std::int64_t length : lengths) harmless = harmless && length % signature.stride == 0;
+    for (const std::int64_t length : lengths) harmless = harmless && (length - signature.overlap) % signature.stride == 0;
     if (!lengths.empty() && signature.lengths.empty() && !harmless) return row_by_row(arrays, sizes, lengths);
     Arrays outputs = outputs_of(call(arrays, starts(batch), lengths, sizes));
     for (const Port& port : signature.outputs) {
@@ -2130,9 +2137,10 @@ class Stream {
         const auto waiting = rest_.find(port.name);
         const Array all = waiting == rest_.end() ? found->second : concat({waiting->second, found->second}, port.item_time());
         const std::int64_t steps = all.dims()[port.item_time()];
-        run = steps - steps % signature.stride;
+        run = signature.run_of(steps);
+        const std::int64_t from = std::max<std::int64_t>(0, run - signature.overlap);
         found->second = slice(all, port.item_time(), 0, run);
-        if (run != steps) rest[port.name] = slice(all, port.item_time(), run, steps);
+        if (from != steps) rest[port.name] = slice(all, port.item_time(), from, steps);
       }
       found->second = with_axis(found->second, port.batch_axis);
     }
@@ -2207,8 +2215,8 @@ class Stream {
     std::vector<std::pair<std::string, Array>> found;
     for (const State& state : signature.states) found.emplace_back(state.name, states_.at(state.name));
     for (const Port& port : signature.inputs) {
-      if (signature.stride == 1 || !port.timed()) continue;
-      std::vector<std::int64_t> dims = waiting_dims(port, signature.stride - 1);
+      if (signature.most_waiting() == 0 || !port.timed()) continue;
+      std::vector<std::int64_t> dims = waiting_dims(port, signature.most_waiting());
       Array kept(port.type, dims);
       std::int64_t count = 0;
       const auto waiting = rest_.find(port.name);
@@ -2271,9 +2279,9 @@ class Stream {
     Arrays states, rest;
     for (const State& state : engine_->signature.states) states[state.name] = found.at(state.name);
     for (const Port& port : engine_->signature.inputs) {
-      if (engine_->signature.stride == 1 || !port.timed()) continue;
+      if (engine_->signature.most_waiting() == 0 || !port.timed()) continue;
       const std::int64_t count = found.at(port.name + ".rest.steps").data<std::int64_t>()[0];
-      if (count < 0 || count >= engine_->signature.stride) throw SnapshotError("the saved state has more waiting steps than a stride: it was not made by rnncore");
+      if (count < 0 || count > engine_->signature.most_waiting()) throw SnapshotError("the saved state has more waiting steps than a stream keeps: it was not made by rnncore");
       if (count != 0) rest[port.name] = slice(found.at(port.name + ".rest"), port.item_time(), 0, count);
     }
     states_ = std::move(states);

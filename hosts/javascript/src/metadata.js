@@ -3,7 +3,7 @@
 import { ForeignModelError, FormatVersionError, InputError, ModelFileError, NotOnnxError, TamperedModelError } from "./errors.js";
 import { sha256 } from "./sha256.js";
 
-export const FORMAT_VERSION = 2;
+export const FORMAT_VERSION = 3;
 export const DOCUMENT_VERSION = 1;
 const PREFIX = "rnncore.";
 const [IR_VERSION, GRAPH, METADATA_PROPS] = [1, 7, 14];

@@ -217,11 +217,11 @@ export class Model {
         .filter((port) => port.name in arrays)
         .map((port) => {
           const array = arrays[port.name];
-          const dims = array.dims.map((size, axis) => (axis === port.timeAxis ? port.steps(signature.stride) : size));
+          const dims = array.dims.map((size, axis) => (axis === port.timeAxis ? port.steps(signature.mostWaiting + 1) : size));
           return [port.name, port.timed ? filled(array.type, dims, port.blank) : array];
         })
     );
-    const values = await this.call(blank, states, Array(batch).fill(0), batch, signature.stride, sizes);
+    const values = await this.call(blank, states, Array(batch).fill(0), batch, signature.mostWaiting + 1, { ...sizes, [TIME]: signature.mostWaiting + 1 });
     const outputs = this.outputsOf(values);
     for (const port of signature.outputs) {
       if (port.timed) outputs[port.name] = slice(outputs[port.name], port.timeAxis, 0, 0);
@@ -234,7 +234,7 @@ export class Model {
     const batch = sizes[BATCH] ?? 1;
     const steps = sizes[TIME] ?? 1;
     if (signature.timed && steps === 0) return this.withoutSteps(arrays, this.starts(batch), batch, sizes);
-    const aligned = lengths === null || lengths.every((length) => length % signature.stride === 0);
+    const aligned = lengths === null || lengths.every((length) => (length - signature.overlap) % signature.stride === 0);
     const harmless = signature.causal && !signature.timelessOutputs.length && aligned;
     if (lengths !== null && !signature.lengths && !harmless) return this.#rowByRow(arrays, sizes, lengths);
     const outputs = this.outputsOf(await this.call(arrays, this.starts(batch), lengths, batch, steps, sizes));

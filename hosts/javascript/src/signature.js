@@ -142,6 +142,7 @@ export class Signature {
       this.pick = data.pick ?? null;
       this.axes = new Map((data.axes ?? []).map((axis) => [axis.name, axis]));
       this.stride = data.stride ?? 1;
+      this.overlap = data.overlap ?? 0;
       this.mostSteps = data.most_steps ?? Infinity;
     } catch (error) {
       if (error instanceof ModelFileError || error instanceof InputError) throw error;
@@ -149,6 +150,16 @@ export class Signature {
     }
     this.timed = this.inputs.some((port) => port.timed);
     this.timelessOutputs = this.outputs.filter((port) => !port.timed).map((port) => port.name);
+  }
+
+  /** Steps that a stream keeps at most for its next run. */
+  get mostWaiting() {
+    return this.overlap + this.stride - 1;
+  }
+
+  /** Of so many steps, those kept included, how many the next run takes: the overlap and whole strides, or none. */
+  runOf(steps) {
+    return steps > this.mostWaiting ? steps - ((steps - this.overlap) % this.stride) : 0;
   }
 
   /** Adds to `problems` the axes of whole arrays whose sizes are not what follows from those of other inputs. */

@@ -11,9 +11,9 @@ const VERSION = 1;
 function parts(stream) {
   const { signature } = stream.model;
   const states = signature.states.map((state) => [state.name, state.type, stream.states[state.name]]);
-  if (signature.stride === 1) return states;
+  if (signature.mostWaiting === 0) return states;
   for (const port of signature.inputs.filter((one) => one.timed)) {
-    const dims = port.itemShape.map((size, axis) => (axis === port.itemTimeAxis ? signature.stride - 1 : size));
+    const dims = port.itemShape.map((size, axis) => (axis === port.itemTimeAxis ? signature.mostWaiting : size));
     const waiting = stream.rest[port.name];
     const kept = zeros(port.type, dims);
     const count = waiting ? waiting.dims[port.itemTimeAxis] : 0;
@@ -94,10 +94,13 @@ export function restored(stream, blob) {
   stream.states = Object.fromEntries(
     signature.states.map((state) => [state.name, { ...stream.states[state.name], data: values[state.name] }])
   );
-  if (signature.stride > 1) {
+  if (signature.mostWaiting > 0) {
     for (const port of signature.inputs.filter((one) => one.timed)) {
-      const dims = port.itemShape.map((size, axis) => (axis === port.itemTimeAxis ? signature.stride - 1 : size));
+      const dims = port.itemShape.map((size, axis) => (axis === port.itemTimeAxis ? signature.mostWaiting : size));
       const count = Number(values[`${port.name}.rest.steps`][0]);
+      if (!(count >= 0 && count <= signature.mostWaiting)) {
+        throw new SnapshotError("the saved state has more waiting steps than a stream keeps: it was not made by rnncore");
+      }
       const kept = { type: port.type, dims, data: values[`${port.name}.rest`] };
       stream.rest[port.name] = count ? slice(kept, port.itemTimeAxis, 0, count) : null;
     }

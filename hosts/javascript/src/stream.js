@@ -1,4 +1,4 @@
-/** One stream: its states, and what waits until a stride is whole.  Arrays are never changed once made, so a fork is a copy of references. */
+/** One stream: its states, and what waits for the next run: less than a stride, and what runs share.  Arrays are never changed once made, so a fork is a copy of references. */
 
 import { concat, readArray, row, slice, withAxis } from "./arrays.js";
 import { InputError, StateError, StreamBusyError, raiseAll } from "./errors.js";
@@ -85,8 +85,9 @@ export class Stream {
         const waiting = this.rest[port.name];
         if (waiting) whole = concat([waiting, whole], port.itemTimeAxis);
         const steps = whole.dims[port.itemTimeAxis];
-        run = steps - (steps % signature.stride);
-        rest[port.name] = run === steps ? null : slice(whole, port.itemTimeAxis, run, steps);
+        run = signature.runOf(steps);
+        const from = Math.max(0, run - signature.overlap);
+        rest[port.name] = from === steps ? null : slice(whole, port.itemTimeAxis, from, steps);
         whole = slice(whole, port.itemTimeAxis, 0, run);
       }
       arrays[port.name] = withAxis(whole, port.batchAxis);

@@ -81,6 +81,27 @@ export async function check(ort, rnncore, read, place) {
     if (!same(before, streams.map((stream) => stream.save().join()))) return "a refused push moved a stream";
     if (streams.some((stream, i) => stream.steps !== 2 * chunks[i].length)) return "other numbers of steps";
   });
+  await test("streams of a convolution without padding keep apart what waits in each, and give the whole", async () => {
+    const model = await opened("strided.onnx");
+    const frames = (row, from, to) => Array.from({ length: to - from }, (_, t) => Array.from({ length: 5 }, (_, i) => Math.sin(row + 3 * (from + t) + i)));
+    const cuts = [[0, 1, 2, 9, 13], [0, 4, 4, 5, 13], [0, 13, 13, 13, 13]];
+    const streams = cuts.map(() => model.stream());
+    const found = cuts.map(() => []);
+    for (let i = 0; i < 4; i++) {
+      const together = await model.pushMany(streams, cuts.map((own, row) => ({ x: { dims: [own[i + 1] - own[i], 5], data: Float32Array.from(frames(row, own[i], own[i + 1]).flat()) } })));
+      for (const [row, { output }] of together.entries()) {
+        const steps = Math.max(0, Math.floor((cuts[row][i + 1] - 2) / 2)) - Math.max(0, Math.floor((cuts[row][i] - 2) / 2));
+        if (!same(output.dims, [steps, 3])) return `row ${row}, chunk ${i}: an answer of [${output.dims}], expected ${steps} steps`;
+        found[row].push(...output.data);
+      }
+    }
+    for (const [row, own] of found.entries()) {
+      const { output } = await model.run({ x: [frames(row, 0, 13)] });
+      if (!close(own, [...output.data])) return `row ${row} differs from the whole`;
+    }
+    const { output } = await model.run({ x: [frames(0, 0, 13), frames(1, 0, 13)] }, { lengths: [13, 7] });
+    if (!close([...output.data], [...found[0], ...found[1].slice(0, 6), ...Array(9).fill(0)])) return "a padded row is not as alone";
+  });
   await test("where places end, a stream ends, and stays where it was", async () => {
     const stream = (await opened("places.onnx")).stream();
     const steps = (count) => ({ x: { dims: [count, 5], data: new Float32Array(5 * count) } });
