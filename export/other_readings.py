@@ -11,12 +11,14 @@ from torch import nn
 
 from rnncore.export.options import Options
 from rnncore.export.remembering_steps import step_that_remembers, with_rows_of_inputs
-from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.axes import NoBatchAxis, find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.flat_packing import packs
 from rnncore.export.tracing.full_rows import lengths_of, of_full_rows
 from rnncore.export.tracing.held_sizes import with_sizes_held
+from rnncore.export.tracing.one_sequence import RowByRow, Rows, row_by_row
+from rnncore.export.tracing.one_step import over_time, states_from_zeros
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
@@ -44,7 +46,45 @@ def _of_full_rows(
 ) -> Reading:
     rows, drawn = of_full_rows(module, call, held, flat=flat)
     own = {name: axes for name, axes in (options.axes or {}).items() if name in drawn}
-    return rows, drawn, replace(options, axes=own or None, remarks=(what,))
+    return rows, drawn, replace(options, axes=own or None, remarks=(*options.remarks, what))
+
+
+def _row_by_row(model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
+    """``model``, which takes one sequence, as one that takes several."""
+    module = copied(model).eval()
+    if options.axes is not None:
+        return
+    with unchanged(module):
+        call = Example.of(module, example, None, options.lengths)
+    with unchanged(module):
+        rows = Rows.of(module, call, options.seed)
+    if rows is None:
+        return
+    stepped = None
+    with left_out():
+        stepped = _one_row_over_time(module, call, rows, options)
+    if stepped is not None:
+        module, call, rows = stepped
+    batches, drawn, what = row_by_row(module, call, rows)
+    given = replace(options, states=None if stepped else options.states, remarks=(*options.remarks, what))
+    yield batches, drawn, given
+    if stepped is None:
+        yield from other_readings(ExportError(), batches, drawn, given)
+
+
+def _one_row_over_time(
+    step: nn.Module, call: Example, rows: Rows, options: Options
+) -> tuple[nn.Module, Example, Rows] | None:
+    """One step of one sequence, with states, as a module of one sequence over time; None if it is none."""
+    call = rows.as_batch(call)
+    with unchanged(step):
+        states = options.states or states_from_zeros(step, call)
+    if not states or options.states == {}:
+        return None
+    module, drawn = over_time(step, call, states, options.output_names)
+    example = Example.of(module, drawn, None, False)
+    found = Rows.of(module, example, options.seed)
+    return None if found is None else (module, example, found)
 
 
 def _packs(module: nn.Module, call: Example) -> bool:
@@ -72,10 +112,12 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
         return  # what was asked for is wrong
     if options.accuracy_data is not None:
         return
+    if isinstance(why, NoBatchAxis):
+        yield from _row_by_row(model, example, options)
     begun = with_rows_of_inputs(model, example) if options.axes is None else None
     if begun is not None and _has_time(begun[0], example, options):
         what = f"forward keeps its state in '{next(iter(begun[1]))}': every sequence begins with zeros"
-        yield begun[0], example, replace(options, remarks=(what,))
+        yield begun[0], example, replace(options, remarks=(*options.remarks, what))
         return
     remembers = step_that_remembers(model, example, options)
     if remembers is not None:
@@ -105,7 +147,13 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
         yield (
             model,
             example,
-            replace(options, axes=axes, remarks=(f"forward goes other ways at other sizes; held: {what}",)),
+            replace(
+                options,
+                axes=axes,
+                remarks=(*options.remarks, f"forward goes other ways at other sizes; held: {what}"),
+            ),
         )
+    if not isinstance(model, RowByRow):  # one that only seems to have a batch: words and the letters of each
+        yield from _row_by_row(model, example, options)
     if by_hand and not isinstance(why, ExportError):
         raise ExportError(_BY_HAND.format(type(model).__name__, line_of_exception(why), why)) from why

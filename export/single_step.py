@@ -10,7 +10,7 @@ from torch import nn
 
 from rnncore.export.options import Options
 from rnncore.export.own_steps import with_own_steps
-from rnncore.export.tracing.axes import find_axes
+from rnncore.export.tracing.axes import NoBatchAxis, find_axes
 from rnncore.export.tracing.chosen_outputs import with_chosen_outputs
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example, check_runs
@@ -26,7 +26,10 @@ def ways_to_read(model: nn.Module, example: Any, options: Options) -> list[tuple
     """
     model, names = with_chosen_outputs(model, options.output_names)
     options = replace(options, output_names=names)
-    stepped = as_over_time(model, example, options)
+    try:
+        stepped = as_over_time(model, example, options)
+    except NoBatchAxis:  # one step of one sequence, say: how else it may be read is tried after this has failed again
+        return [(model, example, options)]
     if stepped is None:
         return with_own_steps(model, example, options)
     return [stepped] if options.states is not None else [stepped, (model, example, options)]

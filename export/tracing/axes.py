@@ -12,11 +12,16 @@ from torch import nn
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import fitted_shapes
 from rnncore.export.tracing.groups import Group, find_groups, find_limits
+from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.export.tracing.squeezes import dropping_line
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
 from rnncore.runtime.format.step_fitting import Unfitting
+
+
+class NoBatchAxis(ExportError):
+    """No axis of the inputs can be the batch."""
 
 
 def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int = 0) -> Example:
@@ -31,6 +36,7 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     if prober.run({}) is None:  # on random inputs of the example's own sizes: nothing can be learnt
         return example
     fixed, tied, said = _given(example, given or {})
+    said |= dict.fromkeys(rows_of_inputs(module), BATCH)
     found = find_groups(prober, fixed, [tied[name] for name in tied])
     idle = [group for group in found if group.places[0] not in said and _is_idle(example, group)]
     groups = [g for g in found if g not in idle and (g.places[0] in said or not _by_accident(example, g))]
@@ -202,11 +208,13 @@ def _batch_and_time(
     if pairs:
         best = max(pairs, key=lambda pair: (pairs.count(pair), pair[1] in followed, -pair[0] - pair[1]))
         return best
+    stepped = [t for t in open_groups if any(steps.get(t, ()))]
+    perhaps_rows = [k for k in open_groups if k in usual[BATCH] or set(stepped) - {k}]
     looped = [
-        k for k in open_groups if _operations_grow(groups[k]) and not _loops_over_rows(prober, groups, k, usual[BATCH])
+        k for k in open_groups if _operations_grow(groups[k]) and not _loops_over_rows(prober, groups, k, perhaps_rows)
     ]
     looped.sort(key=lambda k: k in usual[BATCH])  # code may count the rows as well
-    timed = [t for t in open_groups if any(steps.get(t, ()))] + looped
+    timed = stepped + looped
     time = next((k for k in timed if k in followed), timed[0] if timed else None)
     if time is None:
         time = next((k for k in usual[TIME] if k not in usual[BATCH]), None)
@@ -228,9 +236,12 @@ def _batch_and_time(
     return batch, time
 
 
-def _loops_over_rows(prober: Prober, groups: Sequence[Group], k: int, usual: Sequence[int]) -> bool:
-    """Whether code that turns once for each entry of an axis does so for rows: where they usually are, in any order."""
-    return k in usual and len(groups) > 1 and _rows_apart(prober, groups[k])
+def _loops_over_rows(prober: Prober, groups: Sequence[Group], k: int, perhaps: Sequence[int]) -> bool:
+    """Whether code that turns once for each entry of an axis does so for rows: in any order.
+
+    perhaps: axes where rows usually are, or that have beside them another one along which layers run.
+    """
+    return k in perhaps and _rows_apart(prober, groups[k])
 
 
 def _followed(prober: Prober, groups: Sequence[Group]) -> tuple[dict[int, list[bool]], dict[int, list[bool]]]:
@@ -283,7 +294,7 @@ def _check(
     what = type(module).__name__
     if BATCH not in names.values():
         shapes = ", ".join(f"'{own.name}' {list(own.value.shape)}" for own in example.inputs)
-        raise ExportError(
+        raise NoBatchAxis(
             f"{what} takes no other size along any axis that could be the batch: inputs {shapes}; a file needs one.  "
             f"If forward takes one sequence, add an axis for several; {_how(example)}"
         )

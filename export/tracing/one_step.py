@@ -99,7 +99,7 @@ def states_from_zeros(step: nn.Module, example: Example) -> dict[str, str]:
             straight = list(named_tensors(example.call(step, [i.value for i in example.inputs]), ""))
         moved = list(named_tensors(example.call(step, other), ""))
     notice = [k for k, (_, value) in enumerate(straight) if not torch.equal(value, moved[k][1])]
-    names = _names([name for name, _ in straight], example.names)
+    names = names_of_outputs([name for name, _ in straight], example.names)
     pairs: dict[str, str] = {}
     for kind in dict.fromkeys((own.value.shape, own.value.dtype) for own in zeros):
         alike = [own for own in zeros if (own.value.shape, own.value.dtype) == kind]
@@ -171,7 +171,7 @@ def over_time(
     """
     with torch.no_grad():
         results = list(named_tensors(example.call(step, [own.value for own in example.inputs]), ""))
-    names = [*map(str, output_names or _names([name for name, _ in results], example.names))]
+    names = [*map(str, output_names or names_of_outputs([name for name, _ in results], example.names))]
     for name, output in states.items():
         if name not in example.names or output not in names:
             raise InputError(
@@ -202,7 +202,7 @@ def over_time(
     return made(step, example, pairs, names).eval(), drawn
 
 
-def _names(found: Sequence[str], inputs: Sequence[str]) -> list[str]:
+def names_of_outputs(found: Sequence[str], inputs: Sequence[str]) -> list[str]:
     """Names of outputs as files have them."""
     named = [("output" if len(found) == 1 else f"output_{n}") if not n or n[0].isdigit() else n for n in found]
     return [f"{name}_out" if name in inputs else name for name in named]

@@ -74,7 +74,7 @@ class _Watch(TorchFunctionMode):
             _check_packed(*args[:4])
             self.calls.append((int(args[1][0]) if args[1].numel() else 0, args[1].numel()))
         elif name in _CELLS and isinstance(args[0], Tensor):
-            self.calls.append((args[0].shape[0], 1))
+            self.calls.append((args[0].shape[0] if args[0].dim() > 1 else 1, 1))
 
 
 def _check_packed(data: Tensor, batch_sizes: Tensor, states: Any, weights: Sequence[Tensor]) -> None:

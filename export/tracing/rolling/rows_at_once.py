@@ -34,6 +34,7 @@ from rnncore.export.tracing.rolling.row_values import (
     steps_of,
 )
 from rnncore.export.tracing.rolling.spread import over_all
+from rnncore.export.tracing.rolling.unread import without_unread
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.format.axes import BATCH
 
@@ -49,7 +50,7 @@ def with_rows_at_once(logs: Sequence[Log]) -> Sequence[Log] | None:
         return None
     writers = [_AtOnce(log, loops) for log, loops in zip(logs, found, strict=True)]
     try:
-        written = [writer.at_once() for writer in writers]
+        written = without_unread([writer.at_once() for writer in writers])
     except Exception as error:  # it stays as it is
         pass_on_interruption(error)
         return None
@@ -80,7 +81,7 @@ class _AtOnce(LogWriter):
                     self._outside(i)
                 i += 1
         self.log.outputs = [(name, self._moved(value)) for name, value in self._old.outputs]
-        return self.log.used()
+        return self.log
 
     # Values outside of row loops.
 
