@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from rnncore.export.tracing.counted_numbers import CountedNumbers
 from rnncore.export.tracing.counted_sizes import EachRow, one_by_one
+from rnncore.export.tracing.data_reads import DataReads
 from rnncore.export.tracing.dense_products import DenseProducts
 from rnncore.export.tracing.fixed_sizes import FixedSizes
 from rnncore.export.tracing.free_parts import slice_free_parts
@@ -98,6 +99,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
         CountedNumbers(),
         PoolsAnySize(),
         DenseProducts(),
+        DataReads(),
         fixed,
         torch.no_grad(),
     ):
