@@ -14,6 +14,7 @@ from rnncore.export.verification.structure import why_chunks_differ
 from rnncore.runtime.errors import ExportError, NotStreamableError, VerificationError
 from rnncore.runtime.format.signature import BATCH, TIME
 
+_MOST = 1 << 30
 ONE_WAY = (
     "a file goes one way at every size, that of the sizes it was traced at; write this with tensor operations that hold for "
     "all sizes, or export a module for each way"
@@ -93,6 +94,25 @@ class Plan:
             # Streams that moved together were padded too: how the file without lengths streams is for the next round.
             return replace(self, lift_lengths=False)
         return self.batch_only(why_chunks_differ(trace, streams[0])) if streams else self
+
+
+def far_end(trace: Trace, sizes: Sizes) -> tuple[int, str] | None:
+    """Most steps before ``forward`` goes another way than ``trace``, far beyond all that is checked, and what to say of it.
+
+    Such as ``assert x.shape[1] <= 10_000`` of a table of positions.  Up to there the program is the same as at the ``sizes``
+    that are checked, and a file that takes no more is right.  None if it goes one way for ever.
+    """
+    ends = [
+        (turn - 1, guard)
+        for guard in sizes.unchecked
+        if guard.axes == (TIME,)
+        for turn in guard.turns(TIME, {}, _MOST)
+        if turn > max(MOST_STEPS, trace.sizes[TIME])
+    ]
+    if not ends:
+        return None
+    most, guard = min(ends, key=lambda end: end[0])
+    return most, f"{_asks(guard)}, and a file goes one way at every size: it takes at most {most} steps"
 
 
 def refuse_unchecked(sizes: Sizes) -> None:

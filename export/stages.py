@@ -31,7 +31,7 @@ from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
 from rnncore.export.lowering.unique_names import make_names_unique
 from rnncore.export.options import Options
-from rnncore.export.plan import Plan
+from rnncore.export.plan import Plan, far_end, refuse_unchecked
 from rnncore.export.signature import precision_of, signature_of, write_metadata
 from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_forms, form_text
 from rnncore.export.tracing.axes import find_axes
@@ -210,7 +210,7 @@ class Planned:
     """What the file shall offer, and the graph to make it of, in which what looks back without a loop carries ``contexts``.
 
     known: all traces that were made on the way, ``traced`` among them.  most_steps: so many a sequence has at most, because
-    a table of positions ends there; None if none does.
+    a table of positions ends there, or what was traced; None if neither does.  remarks: what to say of it.
     """
 
     plan: Plan
@@ -219,6 +219,7 @@ class Planned:
     contexts: Sequence[StateSpec]
     known: Sequence[Traced]
     most_steps: int | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, captured: Captured, options: Options, plan: Plan, known: Sequence[Traced]) -> Planned:
@@ -226,6 +227,7 @@ class Planned:
 
         Raises:
             NotStreamableError: it does not stream, and must.
+            ExportError: it goes another way for batches so large that nobody can check them.
         """
         traced = next((one for one in known if one.trace.lengths_lifted == plan.lift_lengths), None)
         if traced is None:
@@ -233,7 +235,14 @@ class Planned:
             traced = without or Traced.of(captured, options, lift_lengths=plan.lift_lengths)
             known = [*known, traced]
         most = most_steps(traced.trace.model)
+        remarks: tuple[str, ...] = ()
         traced = traced.with_most_steps(most)
+        far = far_end(traced.trace, sizes_of(traced.trace.example, traced.trace.limits))
+        if far is not None:
+            most, remarks = far[0], (far[1],)
+            traced = traced.with_most_steps(most)
+        if options.verify:
+            refuse_unchecked(sizes_of(traced.trace.example, traced.trace.limits))
         found = traced.trace
         plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
         why_not = (why_not_causal(found) or sizes_of(found.example, found.limits).too_far) if plan.stream else ""
@@ -244,7 +253,7 @@ class Planned:
         if why_not:
             plan = plan.batch_only(why_not)
         if not plan.stream:
-            return cls(plan, traced, found.model, [], known)
+            return cls(plan, traced, found.model, [], known, remarks=remarks)
         model = found.model.clone()
         pairs = find_states(model.graph, options.states, found.lengths)
         rows_end = plan.must_lengths or found.example.lengths is not None
@@ -255,7 +264,7 @@ class Planned:
             # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
         plan = replace(plan, rewritten=bool(contexts.specs))
-        return cls(plan, traced, model, contexts.specs, known, most)
+        return cls(plan, traced, model, contexts.specs, known, most, remarks)
 
 
 @dataclass(frozen=True)

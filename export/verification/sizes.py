@@ -43,15 +43,19 @@ class Sizes:
         example_steps: int,
         axes: Iterable[str] = (BATCH, TIME),
         least: Mapping[str, int] | None = None,
+        most: Mapping[str, int] | None = None,
     ) -> Sizes:
-        """Chosen for a program and the number of steps of the user's own example; ``least``: sizes of axes, where not 1."""
+        """Chosen for a program and the number of steps of the user's own example.
+
+        least: sizes of axes, where not 1.  most: the same, where there is an end.
+        """
         free = set(axes)
         sizes: dict[tuple[int, int], None] = {}
         unchecked = []
         for guard in limits.guards:
             found = _sides(guard)
             sizes.update(dict.fromkeys(found))
-            if not found and guard.own and _turns_far(guard, least or {}):
+            if not found and guard.own and _turns_far(guard, least or {}, most or {}):
                 unchecked.append(guard)
         for value in sorted({n.value for n in limits.numbers if n.axis == TIME}):
             sizes.update(dict.fromkeys((1, n) for n in (value - 1, value, value + 1) if n <= MOST_STEPS))
@@ -101,10 +105,12 @@ def _sides(guard: Guard) -> list[tuple[int, int]]:
     return [(rows, steps) for rows, steps in _spread(found, 8) if rows * steps <= MOST_ENTRIES]
 
 
-def _turns_far(guard: Guard, least: Mapping[str, int]) -> bool:
+def _turns_far(guard: Guard, least: Mapping[str, int], most: Mapping[str, int]) -> bool:
     """Whether a guard turns at sizes that the axes take and memory may hold."""
     others = {axis: least.get(axis, 1) for axis in guard.axes}
-    return any(size > others[axis] for axis in guard.axes for size in guard.turns(axis, others, 1 << 30))
+    return any(
+        size > others[axis] for axis in guard.axes for size in guard.turns(axis, others, most.get(axis, 1 << 30))
+    )
 
 
 def _spread(items: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:

@@ -151,7 +151,8 @@ def sizes_of(example: Example, limits: SizeLimits) -> Sizes:
     """The sizes of verification for a module with these limits and this example."""
     axes = {axis for i in example.inputs for axis in i.axes if axis}
     least = {name: extent.minimum for name, extent in example.extents.items()}
-    return Sizes.of(limits, size_of(example, TIME), axes, least)
+    most = {name: extent.maximum for name, extent in example.extents.items() if extent.maximum is not None}
+    return Sizes.of(limits, size_of(example, TIME), axes, least, most)
 
 
 def size_of(example: Example, axis: str) -> int:

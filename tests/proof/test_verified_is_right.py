@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,11 +200,21 @@ def test_ways_by_the_batch_are_refused_by_their_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_way_that_cannot_be_checked_is_refused(tmp_path: Path) -> None:
+def test_a_way_that_turns_beyond_what_is_checked_is_where_the_file_ends(tmp_path: Path) -> None:
+    module = Branch(100_000)
+    report, file = exported(module, tmp_path)
+    assert re.search(r"asks at modules\.py:\d+, in before whether time <= 100000, .* at most 100000 steps", str(report))
+    assert report.causal and file.signature.most_steps == 100_000
+    whole_is_right(file, module, 2, 40)
+    with pytest.raises(InputError, match="at most 100000"):
+        file.run(np.zeros((1, 100_001, FEATURES), np.float32))
+
+
+def test_a_batch_that_turns_beyond_what_is_checked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ExportError, match=r"asks at modules\.py:\d+, in before whether time <= 100000, which turns beyond"
+        ExportError, match=r"asks at modules\.py:\d+, in before whether batch <= 100000, which turns beyond"
     ):
-        exported(Branch(100_000), tmp_path)
+        exported(Branch(100_000, 0), tmp_path)
 
 
 def test_tables_end_where_pytorch_ends(tmp_path: Path) -> None:
