@@ -14,6 +14,7 @@ from rnncore.export.tracing.probing import Outcome, Place, Prober
 _MOST_TIES = 64  # combinations of axes that are tried together for one size
 _MOST_MULTIPLE = 4096
 _FAR = (2, 3)  # times the size of the example
+_FEWEST_BELOW = 4  # steps of the example, of which fewer are tried
 _NEAR = 4  # a largest size this near the example's is common
 
 
@@ -53,7 +54,7 @@ def find_groups(prober: Prober, fixed: Sequence[Place], tied: Sequence[tuple[Pla
     tied = [_with_partners(prober, places, open_places) for places in tied]
     open_places = [place for place in open_places if not any(place in places for places in tied)]
     groups = [Group(places, prober.base[places[0]]) for places in tied]
-    alone = [place for place in open_places if _free(prober, (place,))]
+    alone = [place for place in open_places if _free(prober, (place,)) or _free_below(prober, place)]
     # torch packs the first rows where there are more rows than lengths: that an axis may grow does not make it free.
     doubtful = [p for p in alone if prober.base[p] > 1 and prober.run({p: prober.base[p] - 1}) is None]
     if len({index for index, _ in alone}) > 1:  # one may be a little longer than another, as labels than steps
@@ -101,6 +102,15 @@ def _leave_size_one(prober: Prober, ones: Sequence[Place]) -> None:
 def _free(prober: Prober, places: Sequence[Place]) -> bool:
     size = prober.base[places[0]]
     return any(prober.run(dict.fromkeys(places, other)) is not None for other in (size + 1, 2 * size, size + 2))
+
+
+def _free_below(prober: Prober, place: Place) -> bool:
+    """Whether an axis that lengths count along may be smaller, though no larger: there is room for so many steps."""
+    size, base = prober.base[place], prober.run({})
+    if size < _FEWEST_BELOW or base is None or not any(prober.is_lengths(index) for index in prober.counting):
+        return False
+    fewer = [prober.run({place: less}) for less in (size - 1, size - 2, (size + 1) // 2)]
+    return all(one is not None and [n for _, n in one.calls] != [n for _, n in base.calls] for one in fewer)
 
 
 def _free_far(prober: Prober, places: Sequence[Place]) -> bool:
@@ -192,7 +202,7 @@ def find_limits(prober: Prober, group: Group) -> None:
         return outcome is not None and _same_ranks(outcome, prober.run({}))
 
     works(size)
-    if not works(size + 1):
+    if not works(size + 1) and not works(size - 1):
         steps = [d for d in range(2, min(size, _MOST_MULTIPLE) + 1) if size % d == 0]
         group.multiple = next((d for d in steps if works(size + d)), size)
     far = [n for n in _FAR if works(n * size)]

@@ -210,16 +210,17 @@ class PaddedPacker:
     def pad(
         self, sequence: PackedSequence, batch_first: bool, padding_value: float, total_length: Any
     ) -> tuple[Tensor, Tensor]:
-        """Data with ``padding_value`` past each length, as long as what was packed: the longest row may be shorter."""
+        """Data with ``padding_value`` past each length: ``total_length`` steps, else as many as were packed.
+
+        The longest row may be shorter than these.
+        """
         data, lengths = sequence.data, sequence.batch_sizes
         time = data.shape[1]
-        if total_length is not None and str(total_length) != str(time):
-            raise ExportError(
-                f"pad_packed_sequence(total_length={total_length}) fixes the time axis; leave it out, or pass the size of "
-                "what was packed, such as x.shape[1]"
-            )
         padding = ~valid_steps(lengths.to(data.device), time)
         y = data.masked_fill(padding.reshape(*padding.shape[:2], *[1] * (data.dim() - 2)), padding_value)
+        if total_length is not None and str(total_length) != str(time):
+            more = (y.shape[0], total_length - time, *y.shape[2:])
+            y = torch.cat([y, y.new_full(more, padding_value)], 1)
         return (y if batch_first else y.transpose(0, 1).contiguous()), lengths
 
     def forward(self, layer: nn.RNNBase, sequence: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:

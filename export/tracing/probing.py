@@ -167,7 +167,7 @@ class Prober:
         options = {index: self._counted(index, every) for index in self.counting}
         for k in range(max(map(len, options.values()), default=1)):
             yield self._drawn(every, {index: found[min(k, len(found) - 1)] for index, found in options.items()})
-        lengths = {index: found[0] for index, found in options.items() if self._is_lengths(index)}
+        lengths = {index: found[0] for index, found in options.items() if self.is_lengths(index)}
         if len(lengths) < len(options):  # what looks like counts may be anything else
             yield self._drawn(every, lengths)
 
@@ -185,7 +185,8 @@ class Prober:
             tensors.append(drawn)
         return tensors
 
-    def _is_lengths(self, index: int) -> bool:
+    def is_lengths(self, index: int) -> bool:
+        """Whether an input is the lengths of the rows."""
         return self._example.names[index] == self._example.lengths
 
     def _may_count(self) -> list[int]:
@@ -194,7 +195,7 @@ class Prober:
         for index, own in enumerate(self._example.inputs):
             sizes = {size for other in self._example.inputs if other is not own for size in other.value.shape[1:]}
             largest = int(own.value.max()) if is_count(own.value) else 0
-            if self._is_lengths(index) or (largest > 1 and largest in sizes):
+            if self.is_lengths(index) or (largest > 1 and largest in sizes):
                 found.append(index)
         return found
 

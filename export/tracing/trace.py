@@ -20,7 +20,7 @@ from rnncore.export.tracing.call_counter import CallCounter
 from rnncore.export.tracing.chosen_outputs import chosen_names
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.counted_sizes import counts_as_sizes
-from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.example import Example, Extent
 from rnncore.export.tracing.free_parts import count_ends_forwards
 from rnncore.export.tracing.id_limits import limit_ids
 from rnncore.export.tracing.nesting import named_tensors
@@ -139,7 +139,10 @@ def trace(
     generator = torch.Generator().manual_seed(seed)
     others = [name for name in example.axis_names if name not in TRACE_SIZES]
     sizes = example.fit({**TRACE_SIZES, **dict(zip(others, _OTHER_SIZES, strict=False))})
-    sizes = sizes if example.trace_steps is None else {**sizes, TIME: example.trace_steps}
+    if example.trace_steps is not None:
+        sizes = {**sizes, TIME: example.trace_steps}
+    elif TIME in sizes:
+        sizes = {**sizes, TIME: _below_most(example.extents.get(TIME, Extent(TIME)), sizes)}
     tensors = example.draw(sizes, generator)
     axes = [i.axes for i in example.inputs]
     names = example.names
@@ -200,6 +203,15 @@ def trace(
     return Trace(
         model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids, sizes
     )
+
+
+def _below_most(time: Extent, sizes: Mapping[str, int]) -> int:
+    """Steps at which what is missing up to the most that there may be is neither nothing nor one, as torch asks for both."""
+    if sizes[TIME] != time.maximum:
+        return sizes[TIME]
+    others = {size for axis, size in sizes.items() if axis != TIME}
+    fewer = (sizes[TIME] - k * time.multiple for k in (2, 3, 4, 5))
+    return next((n for n in fewer if time.takes(n) and n > 1 and n not in others), sizes[TIME])
 
 
 def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:

@@ -85,8 +85,8 @@ def test_padded_rows_stand_in_for_packed_ones() -> None:
     assert listed.pack(X, [2, 5, 4], True, True).batch_sizes.tolist() == [2, 5, 4]
     with pytest.raises(ExportError, match=r"pack_padded_sequence got its lengths as a list, which would be frozen"):
         packer.pack(X, [2, 5, 4], True, True)
-    with pytest.raises(ExportError, match=r"pad_packed_sequence\(total_length=6\) fixes the time axis"):
-        packer.pad(packer.pack(X, LENGTHS, True, True), True, 0.0, 6)
+    y, _ = packer.pad(packer.pack(X, LENGTHS, True, True), True, -1.0, 7)
+    assert torch.equal(y, pad_packed_sequence(pack(), True, -1.0, 7)[0])
     assert pack().data.shape == (11, 4)
 
 

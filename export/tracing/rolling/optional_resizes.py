@@ -104,6 +104,8 @@ def _parts(log: Log, op: Op, start: int) -> tuple[Any, int, float | None]:
 def _with_resizes(logs: Sequence[Log], at: Sequence[int], found: dict[int, _Resize], same: Same) -> list[Log] | None:
     first, one = next(iter(found.items()))
     most = max(r.size - logs[s].shape(r.base)[r.dim] for s, r in found.items())
+    if len({r.size for r in found.values()}) == 1:  # up to one size, however little there is
+        most = max(most, one.size)
     made = []
     for s, log in enumerate(logs):
         base = found[s].base if s in found else same(first, one.base, s)
