@@ -50,6 +50,18 @@ def line_of_exception(error: BaseException) -> str:
     return found
 
 
+def line_of_now() -> str:
+    """The innermost line of the user's module that runs now; empty if none does."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
+    while frame is not None and not _is_ours(frame):  # beyond it stands who called the exporter
+        if is_users(frame.f_code.co_filename):
+            return _text(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return ""
+
+
 def line_of_node(node: Node) -> str:
     """The innermost line of the user's code that made ``node``; else the innermost at all, of a layer of torch."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
@@ -78,6 +90,10 @@ def _text(file: str, line: int, function: str) -> str:
 def _is_calling(frame: FrameType) -> bool:
     """Whether a frame is of the code that called the exporter, not of the module."""
     return frame.f_code.co_name == "<module>"
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(Path(frame.f_code.co_filename)).startswith(_packages())
 
 
 def _packages() -> tuple[str, ...]:

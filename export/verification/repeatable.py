@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.nesting import named_tensors, with_tensors
+from rnncore.export.verification.drawn_lines import line_that_draws
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError
 
 TWICE = "forward is random (called twice, it answers differently)"
+_OF_TORCH = {name for part in (nn.Module(), nn.LSTM(1, 1)) for name in vars(part) if name.startswith("_")}
+"""Attributes of torch's own: what it registers, hooks, weights in a list."""
 ROUNDING = 64.0
 """Most units in the last place, of the largest number, between two answers to one question: what a processor that adds in
 another order gives.  Dropout and noise are off by thousands.
@@ -92,7 +95,7 @@ def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> tu
         with unchanged(module):
             answers.append(_answer(module, arguments))
     if not same_answers(*answers):
-        raise ExportError(f"{TWICE}: a file answers equal questions equally; leave out what draws random numbers")
+        raise _random(module, arguments)
     return moved
 
 
@@ -142,7 +145,15 @@ def _check_answers(module: nn.Module, arguments: inspect.BoundArguments, before:
     moved = before.moved_attributes(module)
     if moved:
         raise Remembers(moved)
-    raise ExportError(f"{TWICE}: a file answers equal questions equally; leave out what draws random numbers")
+    raise _random(module, arguments)
+
+
+def _random(module: nn.Module, arguments: inspect.BoundArguments) -> ExportError:
+    where = line_that_draws(lambda: _answer(module, arguments))
+    return ExportError(
+        f"{TWICE}: a file answers equal questions equally; leave out what draws random numbers{where}, or hand them in as an "
+        "argument"
+    )
 
 
 def _begins_anew(
@@ -232,7 +243,7 @@ def _attribute_values(module: nn.Module) -> dict[str, Any]:
         f"{path}.{name}" if path else name: value
         for path, part in module.named_modules()
         for name, value in vars(part).items()
-        if not name.startswith("_")
+        if name not in _OF_TORCH
     }
 
 

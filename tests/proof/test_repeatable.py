@@ -37,6 +37,33 @@ def test_random_modules_are_refused_before_they_are_traced(options: dict[str, bo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("draw", "line"),
+    [
+        (torch.rand_like, True),
+        (lambda x: random.random(), True),
+        (nn.Dropout(0.5).train(), True),
+        (lambda x: torch.from_numpy(np.random.rand(1)), False),
+    ],
+    ids=["torch", "python", "a layer of torch", "numpy"],
+)
+def test_what_draws_is_named_by_its_line(draw: Callable[[Tensor], Any], line: bool) -> None:
+    class Draws(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + draw(x)
+
+    where = r" at test_repeatable\.py:\d+, in \S+" if line else ""
+    with pytest.raises(ExportError, match=f"numbers{where}, or hand"):
+        check(Draws())
+
+
+def test_no_line_of_the_caller_is_taken_for_one_that_draws() -> None:
+    noisy = nn.Sequential(nn.Dropout(0.5))
+    noisy.eval = lambda: noisy.train()  # type: ignore[method-assign]
+    with pytest.raises(ExportError, match="random numbers, or hand them in"):
+        check(noisy)
+
+
 def test_moved_buffers_are_refused_by_name() -> None:
     with pytest.raises(ExportError, match="forward moves buffer 'calls': a second call would start"):
         check(Counter(buffer=True))
@@ -310,7 +337,8 @@ MOVES: dict[str, tuple[Callable[[Any], object], list[str], list[str]]] = {
     "its dtype": (lambda m: setattr(m, "seen", m.seen.double()), [], ["seen"]),
     "a new one": (lambda m: setattr(m, "more", 1), [], ["more"]),
     "of a part": (lambda m: setattr(m.part, "count", 1), [], ["part.count"]),
-    "one's own": (lambda m: setattr(m, "_own", 2), [], []),
+    "one's own": (lambda m: setattr(m, "_own", 2), [], ["_own"]),
+    "torch's own": (lambda m: setattr(m, "_is_full_backward_hook", True), [], []),
     "no plain data": (lambda m: setattr(m, "anything", object()), [], []),
 }
 
