@@ -94,6 +94,8 @@ def _convolution(name: str, node: torch.fx.Node, axes: TimeAxes) -> str:
 
 
 def _pooling(name: str, node: torch.fx.Node, axes: TimeAxes) -> str:
+    if name == "im2col":  # nn.Unfold and functional.unfold
+        return "takes windows over the time axis" if set(_last(node.args[0], 2)) & set(axes.of(node.args[0])) else ""
     if "_pool" not in name:
         return ""
     spatial = int(next(c for c in name if c.isdigit()))

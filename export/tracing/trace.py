@@ -34,7 +34,7 @@ from rnncore.export.tracing.time_operators import find_time_operators
 from rnncore.export.tracing.torch_onnx import FIXES_AXIS, to_model, to_program
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.format.signature import BATCH, TIME, Steps
+from rnncore.runtime.format.axes import BATCH, TIME, Steps, inner_shape
 
 # Sizes of the traced call: different from each other, so that no two free axes are taken for one, and neither 0 nor 1,
 # not even after a convolution over time that shortens it.  Axes beside batch and time have others.
@@ -179,7 +179,8 @@ def trace(
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
     model = to_model(program, what=what)
     mend_operators(model.graph)
-    if not recorder.calls and not recorder.carried and not counter.has_cells and not time_operators:
+    recurs = recorder.calls or recorder.carried or counter.has_cells
+    if not recurs and not time_operators and not _has_steps_of_its_own(example):
         raise ExportError(
             f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's), and nothing in it "
             "looks along time: torch.onnx.export alone is enough for it"
@@ -232,6 +233,12 @@ def _roles(axes: Sequence[str | None], dims: Sequence[int | str]) -> tuple[str |
     return tuple(
         axis if isinstance(axis, Steps) or axis is None else str(dim) for axis, dim in zip(free, dims, strict=True)
     )
+
+
+def _has_steps_of_its_own(example: Example) -> bool:
+    """Whether an output has another number of steps than goes in: ``torch.maximum(x[:, 1:], x[:, :-1])``."""
+    sizes = [size for shape in example.output_shapes or () for size in inner_shape(shape)]
+    return any(isinstance(size, Steps) and size.of == TIME for size in sizes)
 
 
 def _name_outputs(graph: ir.Graph, names: list[str], taken: set[str]) -> None:

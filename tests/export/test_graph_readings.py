@@ -74,6 +74,10 @@ LINES: dict[str, tuple[Build, str]] = {
     "flip beside": (lambda g: g.add(aten.flip.default, g.x, [0, 2]), ""),
     "roll": (lambda g: g.add(aten.roll.default, g.x, [1], [1]), "computes roll over the time axis"),
     "windows": (lambda g: g.add(aten.unfold.default, g.x, 1, 2, 1), "computes unfold over the time axis"),
+    "frames": (
+        lambda g: g.add(aten.im2col.default, g.add(aten.unsqueeze.default, g.x, 1), [3, 4], [1, 1], [0, 0], [1, 4]),
+        "takes windows over the time axis",
+    ),
     "all": (lambda g: g.add(aten.any.default, g.add(aten.gt.Scalar, g.x, 0)), "computes any over the time axis"),
     "layer norm": (lambda g: g.add(aten.layer_norm.default, g.x, [4]), ""),
     "norm of two": (
