@@ -44,6 +44,7 @@ from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.own_layers import with_own_layers
 from rnncore.export.tracing.own_steps.search import by_own_steps
 from rnncore.export.tracing.rolling.program import roll
+from rnncore.export.tracing.rows import any_runs_on
 from rnncore.export.tracing.squeezes import keeping_axes
 from rnncore.export.tracing.starting_states import starts_of
 from rnncore.export.tracing.states import find_states, states_of, with_starts
@@ -260,8 +261,10 @@ class Planned:
         contexts = carry_context(
             model, found.calls, pairs, found.lengths, rows_end=rows_end, runs=runs_of(found) or PLAIN_RUNS
         )
-        if contexts.one_length and plan.lift_lengths:
-            # A row that ends within a chunk would leave its context there: rows of one length share a call instead.
+        unmeasured = not plan.must_lengths and any_runs_on(found.model)
+        if (contexts.one_length or unmeasured) and plan.lift_lengths:
+            # A row that ends within a chunk would leave its context there, or the state of a loop that knows no lengths: rows of
+            # one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
         plan = replace(plan, rewritten=bool(contexts.specs))
         return cls(plan, traced, model, contexts.specs, known, most, remarks)

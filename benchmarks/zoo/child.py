@@ -180,7 +180,13 @@ def _stream(subject: Subject, model: Model) -> list[str]:
             if axis is not None:
                 axis -= slot.batch_axis < axis
                 joined = np.concatenate([piece[spec.name] for piece in pieces], axis)
-                row = np.take(row, range(joined.shape[axis]), axis)
+                # Less than a stride may wait for more steps.
+                signature, answered = model.signature, joined.shape[axis]
+                missing = row.shape[axis] - answered
+                if not 0 <= missing < max(1, slot.steps(signature.overlap + signature.stride)):
+                    problems.append(f"streamed: {spec.name} has {answered} steps, {row.shape[axis]} whole")
+                    continue
+                row = np.take(row, range(answered), axis)
             if not _far(joined, row) <= RELATIVE:
                 problems.append(f"streamed: {spec.name} {list(joined.shape)} differs by {_far(joined, row):.2g}")
     return problems

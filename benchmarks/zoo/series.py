@@ -87,7 +87,7 @@ def _tsai_tcn() -> Subject:
     return Subject(TemporalConvNet(4, [6, 6], ks=3), lambda b, t: torch.randn(b, 4, t), causal=True)
 
 
-@entry("neuralforecast", "DilatedRNN's AttentiveLSTM")
+@entry("neuralforecast", "DilatedRNN's DRNN (LSTM)")
 def _dilated() -> Subject:
     from neuralforecast.models.dilated_rnn import DRNN
 

@@ -16,7 +16,13 @@ _OPERATORS: dict[type[ast.AST], Callable[..., int]] = {
     ast.Mod: operator.mod,
     ast.USub: operator.neg,
 }
-_FUNCTIONS: dict[str, Callable[..., int]] = {"Max": max, "Min": min}
+_FUNCTIONS: dict[str, Callable[..., int]] = {
+    "Max": max,
+    "Min": min,
+    "Mod": operator.mod,
+    "PythonMod": operator.mod,
+    "FloorDiv": operator.floordiv,
+}
 
 
 def dims_of(value: ir.Value | None) -> list[int | str | None]:
@@ -32,7 +38,7 @@ def size_at(size: int | str | None, sizes: Mapping[str, int]) -> int | None:
         return size
     try:
         return _value(ast.parse(size, mode="eval").body, sizes)
-    except (SyntaxError, KeyError, ZeroDivisionError):
+    except (SyntaxError, KeyError, TypeError, ZeroDivisionError):
         return None
 
 

@@ -21,7 +21,7 @@ from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.steps import StepGraph
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, Call
 from rnncore.export.tracing.rolling.cell import RolledCell
-from rnncore.export.tracing.rows import inner_calls, rows_of_each, starts_anew
+from rnncore.export.tracing.rows import inner_calls, rows_lie_apart, rows_of_each, starts_anew
 from rnncore.runtime.format.signature import BATCH, StateSpec
 
 
@@ -87,7 +87,8 @@ def splice(
         each = rows_of_each(dims_of(z)) or 1
         ports = _lift(graph, call, dtype, each) if lift and free else []
         if ports:
-            recurrence.states = [_as_rows(builder, port, each) for port, _ in ports]
+            apart = each > 1 and rows_lie_apart(node)
+            recurrence.states = [_as_rows(builder, port, each, apart=apart) for port, _ in ports]
             lifted.extend(port[1] for port in ports)
         # Named free axes are equal where their names are, so one extent serves all layers over the axis.
         axes = (
@@ -106,8 +107,7 @@ def splice(
             if each == 1:
                 finals[i] = _expose(graph, builder, finals[i], state)
             else:
-                apart = builder.constant([-1, *dims_of(port)[1:]])
-                _expose(graph, builder, builder.op("Reshape", finals[i], apart), state)
+                _expose(graph, builder, _of_each(builder, finals[i], port, apart=apart), state)
         results = [_named_like(old, new, builder) for old, new in zip(node.outputs, (y, *finals), strict=True)]
         graph.insert_before(node, builder.nodes)
         for old, new in zip(node.outputs, results, strict=True):
@@ -118,9 +118,25 @@ def splice(
     return lifted
 
 
-def _as_rows(builder: Builder, port: ir.Value, each: int) -> ir.Value:
-    """A state [batch, each, ...] as [batch * each, ...], as the layer has its rows."""
-    return port if each == 1 else builder.op("Reshape", port, builder.constant([-1, *dims_of(port)[2:]]))
+def _as_rows(builder: Builder, port: ir.Value, each: int, *, apart: bool) -> ir.Value:
+    """A state [batch, each, ...] as the layer has its rows, [batch * each, ...]; ``apart``: as [each * batch, ...]."""
+    if each == 1:
+        return port
+    laid = _first_two_changed(builder, port, len(dims_of(port))) if apart else port
+    return builder.op("Reshape", laid, builder.constant([-1, *dims_of(port)[2:]]))
+
+
+def _of_each(builder: Builder, final: ir.Value, port: ir.Value, *, apart: bool) -> ir.Value:
+    """Inverse of :func:`_as_rows`, for a state like ``port``."""
+    each, *size = dims_of(port)[1:]
+    if not apart:
+        return builder.op("Reshape", final, builder.constant([-1, each, *size]))
+    laid = builder.op("Reshape", final, builder.constant([each, -1, *size]))
+    return _first_two_changed(builder, laid, 2 + len(size))
+
+
+def _first_two_changed(builder: Builder, value: ir.Value, rank: int) -> ir.Value:
+    return builder.op("Transpose", value, perm=[1, 0, *range(2, rank)])
 
 
 def _lift(graph: ir.Graph, call: Call, dtype: ir.DataType, each: int) -> list[tuple[ir.Value, StateSpec]]:

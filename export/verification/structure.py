@@ -6,7 +6,7 @@ import re
 from math import lcm
 
 from rnncore.export.graph.dims import dims_of
-from rnncore.export.graph.run_overlap import RunOverlap
+from rnncore.export.graph.run_overlap import RunOverlap, period_of
 from rnncore.export.graph.zero_values import always_zero
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, STATE_IN, STATE_OUT, Call, StreamingLayerCall
 from rnncore.export.tracing.rows import inner_calls, rows_of_each, starts_anew
@@ -57,16 +57,24 @@ def why_not_causal(traced: Trace) -> str:
 
 
 def stride_of(traced: Trace) -> int:
-    """Steps that a stream takes at once: so many that every output has whole steps of its own."""
+    """Steps after which every output has whole steps of its own, and the module takes them."""
     time = traced.example.extents.get(TIME)
     return lcm(1 if time is None else time.multiple, of_outputs(traced.example.output_shapes or ()))
 
 
 def runs_of(traced: Trace) -> RunOverlap | None:
-    """How the runs of a stream lie, so that every output goes on where it ended; None if they cannot."""
+    """How the runs of a stream lie, so that every output and every loop goes on where it ended; None if they cannot."""
     time = traced.example.extents.get(TIME)
     overlap = overlap_of(traced.example.output_shapes or (), 1 if time is None else time.multiple)
-    return None if overlap is None else RunOverlap(overlap, stride_of(traced))
+    inner = inner_calls(traced.model)
+    loops = [node for node in traced.model.graph if node.domain == DOMAIN and node.op_type == OP_TYPE]
+    apart = [
+        period_of(steps)
+        for node in loops
+        if node.attributes["call"].as_string() not in inner
+        for steps in dims_of(node.inputs[0])[1:2]
+    ]
+    return None if overlap is None else RunOverlap(overlap, lcm(stride_of(traced), *apart))
 
 
 def _why_no_strides(traced: Trace) -> str:

@@ -9,11 +9,12 @@ import pytest
 from onnx import parser
 
 import rnncore
+from rnncore.export.graph.run_overlap import RunOverlap
 from rnncore.export.tracing.example import Example, Extent
 from rnncore.export.tracing.recorder import Call
 from rnncore.export.tracing.trace import Trace
 from rnncore.export.verification.cases import Case
-from rnncore.export.verification.structure import stride_of, why_chunks_differ, why_not_causal
+from rnncore.export.verification.structure import runs_of, stride_of, why_chunks_differ, why_not_causal
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps
 from tests.proof.small_files import Sum, X
 
@@ -141,6 +142,23 @@ def test_a_stream_takes_so_many_steps_that_all_are_whole(
     shapes: tuple[tuple[Size, ...], ...] | None, time: Extent | None, stride: int
 ) -> None:
     assert stride_of(trace(shapes=shapes, time=time)) == stride
+
+
+@pytest.mark.parametrize(
+    ("dims", "shapes", "runs"),
+    [
+        ((BATCH, TIME, 3), None, RunOverlap()),
+        ((BATCH, "((time + 1)//2)", 3), None, RunOverlap(0, 2)),
+        (("3*batch", "((time + 2)//3)", 3), ((BATCH, HALF, 5),), RunOverlap(0, 6)),
+        ((BATCH, "((time - 3)//2) + 1", 3), ((BATCH, Steps(TIME, 1, -1, 2), 5),), RunOverlap(1, 2)),
+        ((TIME, "(bands + 1)//2", 3), None, RunOverlap()),  # over bands, a row for each step
+        ((BATCH, TIME, 3), (WHOLE, (BATCH, Steps(TIME, 1, -1, 1), 5)), None),
+    ],
+)
+def test_how_the_runs_of_a_stream_lie(
+    dims: tuple[int | str, ...], shapes: tuple[tuple[Size, ...], ...] | None, runs: RunOverlap | None
+) -> None:
+    assert runs_of(trace(dims, shapes=shapes)) == runs
 
 
 FAILED = Case("stream", 1, 13, "chunks 13 of 1", 0.5, 0.5, False)
