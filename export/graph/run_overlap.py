@@ -8,7 +8,6 @@ from itertools import pairwise
 from rnncore.export.graph.dims import size_at
 from rnncore.runtime.format.axes import TIME
 
-
 _MOST_APART = 64
 """So many steps a stream waits for at most because of a loop: an answer that comes later is hardly one of a stream."""
 
