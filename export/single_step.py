@@ -47,7 +47,7 @@ def as_over_time(model: nn.Module, example: Any, options: Options) -> tuple[nn.M
         call = Example.of(step, example, options.axes, options.lengths)
     with unchanged(step):
         check_runs(call, step)
-    step, kept_axes = keeping_axes(step, call)
+    step, kept_axes = keeping_axes(step, call, said=options.axes is not None)
     with unchanged(step):
         call = find_axes(step, call, options.axes, options.seed)
         found = states_from_zeros(step, call)

@@ -99,7 +99,7 @@ class Captured:
         check_dtypes(reference, call)
         with unchanged(reference):
             check_runs(call, reference)
-        reference, kept_axes = keeping_axes(reference, call)
+        reference, kept_axes = keeping_axes(reference, call, said=options.axes is not None)
         remarks = [*options.remarks, *kept_axes]
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)

@@ -14,7 +14,7 @@ from rnncore.export.tracing.following import fitted_shapes
 from rnncore.export.tracing.groups import Group, find_groups, find_limits
 from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
-from rnncore.export.tracing.squeezes import dropping_line
+from rnncore.export.tracing.single_rows import held_arrays, why_not_one_row
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
 from rnncore.runtime.format.step_fitting import Unfitting
@@ -296,15 +296,11 @@ def _check(
         shapes = ", ".join(f"'{own.name}' {list(own.value.shape)}" for own in example.inputs)
         raise NoBatchAxis(
             f"{what} takes no other size along any axis that could be the batch: inputs {shapes}; a file needs one.  "
-            f"If forward takes one sequence, add an axis for several; {_how(example)}"
+            f"{held_arrays(prober) or 'If forward takes one sequence, add an axis for several'}; {_how(example)}"
         )
     batch = next(groups[k] for k, name in names.items() if name == BATCH)
     if batch.minimum > 1 or batch.multiple > 1:
-        line = dropping_line(prober, batch)
-        raise ExportError(
-            f"{what} answers in another shape, or fails, for a batch of 1: squeeze() drops that axis, squeeze(-1) does not"
-            f"{line and f':{chr(10)}  {line}'}"
-        )
+        raise ExportError(f"{what} {why_not_one_row(prober, batch, _how(example))}")
 
 
 def _how(example: Example) -> str:

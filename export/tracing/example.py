@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.computed_lengths import lengths_behind
 from rnncore.export.tracing.masks import filling_of
-from rnncore.export.tracing.nesting import named_tensors, with_tensors
+from rnncore.export.tracing.nesting import kinds_of_arrays, named_tensors, with_tensors
 from rnncore.export.tracing.number_kinds import NO_KERNELS
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.row_ends import ends_of
@@ -203,6 +203,11 @@ class Example:
         """Names of the free axes, each once."""
         axes = [axis for own in self.inputs for axis in own.axes if axis is not None and not isinstance(axis, Steps)]
         return list(dict.fromkeys(axes))
+
+    @property
+    def other_arrays(self) -> list[str]:
+        """Kinds of arrays in the arguments that are no tensors, such as ``numpy.ndarray``."""
+        return kinds_of_arrays(self._arguments.arguments)
 
     def fit(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, int]:
         """Sizes that the module takes: the given ones, counted as :meth:`Extent.near` does, and some for other axes.

@@ -38,3 +38,13 @@ def with_tensors(value: Any, tensors: Iterator[Any]) -> Any:
             value, **{field.name: with_tensors(getattr(value, field.name), tensors) for field in fields(value)}
         )
     return value
+
+
+def kinds_of_arrays(value: Any) -> list[str]:
+    """What stands in tuples, lists and dicts that has a shape and is no tensor: its types, each once."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return list(dict.fromkeys(kind for item in value for kind in kinds_of_arrays(item)))
+    kind = type(value)
+    return [f"{kind.__module__}.{kind.__name__}"] if hasattr(value, "shape") and not isinstance(value, Tensor) else []

@@ -151,6 +151,20 @@ class Prober:
                 pass_on_interruption(failure)
                 return None
 
+    def failure(self, sizes: Mapping[Place, int]) -> Exception | None:
+        """What the module raises at these sizes, None if it answers."""
+        with put_back(self._module), torch.no_grad():
+            try:
+                self._example.call(self._module, self.draw(sizes))
+            except Exception as failure:
+                pass_on_interruption(failure)
+                return failure
+        return None
+
+    def held_arrays(self) -> str:
+        """The kinds of arrays in the example that are no tensors, in words; empty if there are none."""
+        return " and ".join(self._example.other_arrays)
+
     def run_under(self, mode: TorchFunctionMode, sizes: Mapping[Place, int]) -> None:
         """Run the module at these sizes under ``mode``, as far as it comes."""
         tensors = self.draw(sizes)

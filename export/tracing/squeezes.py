@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -18,9 +17,7 @@ from torch.overrides import TorchFunctionMode
 from rnncore.export.tracing.callers import Line, user_lines
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
-from rnncore.export.tracing.groups import Group
 from rnncore.export.tracing.nesting import named_tensors
-from rnncore.export.tracing.probing import Prober
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.format.axes import BATCH, TIME
 
@@ -29,7 +26,7 @@ _Dropped = tuple[int, tuple[int, ...]]
 """How many axes there were, and those that went."""
 
 
-class _Squeezes(TorchFunctionMode):
+class Squeezes(TorchFunctionMode):
     """Notes which axes every ``squeeze`` dropped."""
 
     def __init__(self) -> None:
@@ -70,27 +67,51 @@ def _squeezes(func: Any) -> bool:
     return getattr(func, "__name__", "") == "squeeze"
 
 
-def keeping_axes(module: nn.Module, example: Example) -> tuple[nn.Module, list[str]]:
+def keeping_axes(module: nn.Module, example: Example, *, said: bool = False) -> tuple[nn.Module, list[str]]:
     """``module``, a copy, with its batch and time axes kept where ``squeeze()`` drops them at size 1; and remarks on where.
 
-    As it is where that changes nothing, or would give other numbers than its own.
+    As it is where that would give other numbers than its own; but if the caller has ``said`` that the batch is free, one row
+    gives what it gives among others, whatever the module makes of it alone.
     """
     known = _always_one(module, example)
     if not known or "forward" in module.__dict__:
         return module, []
-    changed = [sizes for sizes in _ones(example) if _compared(module, known, example, sizes) is not None]
-    if not changed or not all(_compared(module, known, example, sizes) for sizes in changed):
+    found = [(sizes, _compared(module, known, example, sizes)) for sizes in _ones(example)]
+    other = [sizes for sizes, same in found if same is False]
+    if other and not (said and all(_as_among_others(module, known, example, sizes) for sizes in other)):
         return module, []
-    return _changed(module, known), [
-        f"squeeze() drops the batch or time axis where it is 1; the file keeps it: {lines[-1]}"
-        for lines in {place[-1:]: place for place in known if place}.values()
-    ]
+    what = "squeeze() drops the batch or time axis where it is 1; the file keeps it"
+    if other:
+        what = "of one row alone forward makes other numbers, as squeeze() drops its axis; the file gives what it is among others"
+    remarks = [f"{what}: {lines[-1]}" for lines in {place[-1:]: place for place in known if place}.values()]
+    return _changed(module, known), remarks if any(same is not None for _, same in found) else []
+
+
+def _as_among_others(
+    module: nn.Module, known: Mapping[_Place, _Dropped], example: Example, sizes: Mapping[str, int]
+) -> bool:
+    """Whether one row, with its axis kept, gives the numbers that it gives beside another one; at a time of 1 the same."""
+    if sizes[BATCH] > 1:
+        return False
+    alone = _answer(module, example, sizes, _Keeping(known, 0))
+    twice = _answer(module, example, sizes, _Keeping(known, 0), rows=2)
+    if alone is None or twice is None or len(alone) != len(twice):
+        return False
+    return all(any(_same(a, row, flat=False) for row in _first_rows(b, a)) for a, b in zip(alone, twice, strict=True))
+
+
+def _first_rows(value: Tensor, like: Tensor) -> list[Tensor]:
+    """The first of two rows along each axis that may be the batch, where the other tensor has one."""
+    if value.dim() != like.dim():
+        return []
+    axes = [a for a, (two, one) in enumerate(zip(value.shape, like.shape, strict=True)) if (two, one) == (2, 1)]
+    return [value.narrow(axis, 0, 1) for axis in axes]
 
 
 def _always_one(module: nn.Module, example: Example) -> dict[_Place, _Dropped]:
     """What ``squeeze()`` drops in each line, as far as it is the same each time, where batch and time are more than 1."""
     for sizes in ({BATCH: 3, TIME: 7}, {BATCH: 3}):
-        noted = _Squeezes()
+        noted = Squeezes()
         if _answer(module, example, sizes, noted) is not None:
             break
     else:
@@ -113,7 +134,7 @@ def _compared(
     module: nn.Module, known: Mapping[_Place, _Dropped], example: Example, sizes: Mapping[str, int]
 ) -> bool | None:
     """Whether keeping axes gives the module's numbers at these sizes, or answers where it fails; None if it changes nothing."""
-    own = _answer(module, example, sizes, _Squeezes())
+    own = _answer(module, example, sizes, Squeezes())
     kept = _answer(module, example, sizes, _Keeping(known, 0))
     if own is None or kept is None:
         return None if own is kept else own is None
@@ -129,9 +150,9 @@ def _same(a: Tensor, b: Tensor, *, flat: bool) -> bool:
 
 
 def _answer(
-    module: nn.Module, example: Example, sizes: Mapping[str, int], mode: TorchFunctionMode
+    module: nn.Module, example: Example, sizes: Mapping[str, int], mode: TorchFunctionMode, rows: int = 1
 ) -> Sequence[Tensor] | None:
-    """What the module gives under ``mode``; None if it fails."""
+    """What the module gives under ``mode``, with each of its rows ``rows`` times; None if it fails."""
     own = {
         axis: size
         for one in example.inputs
@@ -141,6 +162,9 @@ def _answer(
     with unchanged(module), torch.no_grad():
         try:
             tensors = example.draw({**own, **sizes}, torch.Generator().manual_seed(0))
+            if rows > 1:
+                named = zip(tensors, example.inputs, strict=True)
+                tensors = [t.repeat([rows if axis == BATCH else 1 for axis in i.axes]) for t, i in named]
             with mode:
                 return [value for _, value in named_tensors(example.call(module, tensors), "")]
         except Exception as failure:
@@ -158,16 +182,3 @@ def _changed(module: nn.Module, known: Mapping[_Place, _Dropped]) -> nn.Module:
 
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
     return module
-
-
-def dropping_line(prober: Prober, batch: Group) -> str:
-    """The line of the first ``squeeze`` that drops more axes of one row than of several; empty if there is none."""
-    one, several = _Squeezes(), _Squeezes()
-    prober.run_under(one, batch.sizes(1))
-    prober.run_under(several, batch.sizes(max(2, batch.size)))
-    for (lines, (_, dropped), _), (_, (_, usual), _) in zip_longest(
-        one.seen, several.seen, fillvalue=((), (0, ()), True)
-    ):
-        if len(dropped) > len(usual):
-            return str((lines or ("",))[-1])
-    return ""

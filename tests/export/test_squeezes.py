@@ -121,6 +121,98 @@ def test_other_numbers_of_one_row_are_refused_by_the_line(tmp_path: Path) -> Non
         export(Normalises().eval(), tmp_path / "model.onnx", torch.randn(2, 6, WIDTH))
 
 
+AXES = {"x": ("batch", "time", None)}
+
+
+class Doubles(Scores):
+    """Other numbers of one row, however many steps there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self.layer(x)[1].squeeze()
+        return 2 * last if last.dim() == 1 else torch.sigmoid(last)
+
+
+def test_one_row_is_what_it_is_among_others_where_the_caller_says_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Doubles().eval(), torch.randn(3, 9, WIDTH)
+    report = export(module, tmp_path / "model.onnx", torch.randn(2, 6, WIDTH), axes=AXES)
+    assert "of one row alone forward makes other numbers" in str(report) and "test_squeezes.py" in str(report)
+    model = load(report.path)
+    with torch.no_grad():
+        whole = module(x).numpy()
+    np.testing.assert_allclose(model.run(x.numpy()), whole, **TOLERANCE)
+    np.testing.assert_allclose(model.run(x[:1].numpy()), whole[:1], **TOLERANCE)
+
+
+class Mixes(Scores):
+    """Its rows know of each other, so that one alone is none of several."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.head(self.layer(x)[0][:, -1]).squeeze()
+        return torch.softmax(scores, 0) if scores.dim() else scores
+
+
+def test_rows_that_know_of_each_other_are_refused_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(ExportError):
+        export(Mixes().eval(), tmp_path / "model.onnx", torch.randn(2, 6, WIDTH), axes=AXES)
+
+
+class Asks(Scores):
+    """Asks whether squeeze() left one axis only, and then drops another one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.head(self.layer(x)[0])
+        return scores.squeeze(2) if scores.squeeze().dim() == 1 else scores.squeeze()
+
+
+def test_a_question_about_what_is_left_is_answered_as_for_several_rows(tmp_path: Path) -> None:
+    module = Asks().eval()
+    model = load(export(module, tmp_path / "model.onnx", torch.randn(2, 6, WIDTH)).path)
+    for rows in (1, 3):
+        x = torch.randn(rows, 9, WIDTH)
+        with torch.no_grad():
+            np.testing.assert_allclose(model.run(x.numpy()), module(x).numpy(), **TOLERANCE)
+
+
+class Sums(Scores):
+    """A batch of 1 is another matter by its own code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(self.layer(x)[0][:, -1])
+        return y.view(-1) if len(x) > 1 else y
+
+
+class Checks(Scores):
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise ValueError("too few rows")
+        return self.head(self.layer(x)[0])
+
+
+class Counts(Scores):
+    """Reads lengths that are no tensor."""
+
+    def forward(self, x: Tensor, lengths: np.ndarray) -> Tensor:
+        return self.head(self.layer(x)[0][torch.arange(len(x)), torch.from_numpy(lengths)])
+
+
+@pytest.mark.parametrize(
+    ("make", "more", "message"),
+    [
+        (Sums, (), "answers in another shape for a batch of 1 than for more"),
+        (Checks, (), r"(?s)fails for a batch of 1.*ValueError: too few rows.*test_squeezes\.py"),
+        (Counts, (np.array([2, 3]),), r"numpy\.ndarray, which stays as it is in every call"),
+    ],
+    ids=["sums", "checks", "counts"],
+)
+def test_other_reasons_are_not_called_squeeze(
+    make: type[nn.Module], more: tuple[np.ndarray, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=message) as caught:
+        export(make().eval(), tmp_path / "model.onnx", (torch.randn(2, 6, WIDTH), *more))
+    assert "squeeze()" not in str(caught.value)
+
+
 class OneStep(nn.Module):
     """A step of a forecaster: one number for each row of [batch, 1], and its states."""
 
