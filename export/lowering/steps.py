@@ -14,6 +14,7 @@ from rnncore.cells import Cell
 from rnncore.cells.base import state_shape
 from rnncore.export.gate_splitting.gate_split import GateSplit, WeightSlices
 from rnncore.export.graph.builder import Builder, initializer
+from rnncore.export.lowering.simpler_steps import simplify_step
 from rnncore.export.tracing.recorder import Call
 from rnncore.export.tracing.rolling.cell import RolledCell
 from rnncore.export.tracing.torch_onnx import to_onnx
@@ -159,6 +160,7 @@ def export_steps(calls: Sequence[Call]) -> dict[Cell, StepGraph]:
     arguments = [_example(cell, first[cell].z_size) for cell in cells]
     dynamic = ([_free_axes(cell) for cell in cells],)
     model = to_onnx(_Steps(cells).eval(), (arguments,), dynamic, what="the steps of the cells")
+    simplify_step(model.graph)
     inputs, outputs = list(model.graph.inputs), list(model.graph.outputs)
     graphs = {}
     for cell, args in zip(cells, arguments, strict=True):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import rnncore
 from rnncore.export import export
-from rnncore.export.lowering import loop_fission
+from rnncore.export.lowering import fission_cut
 from rnncore.runtime import load
 from tests.export.exporting import all_nodes
 from tests.tolerances import fixed
@@ -101,7 +101,7 @@ def test_a_loop_that_is_cut_answers_as_before(
     module = SideBySide(drawn, both_ways=both_ways).eval()
     path = tmp_path_factory.mktemp("fission") / "m.onnx"
     x, lengths = torch.randn(3, 9, WIDTH), torch.tensor([9, 1, 6])
-    with patch.object(loop_fission, "_GROWTH", 100), patch.object(loop_fission, "_LOOP_COST", 2 if pays else -100):
+    with patch.object(fission_cut, "_GROWTH", 100), patch.object(fission_cut, "_LOOP_COST", 2 if pays else -100):
         export(module, path, (x, lengths), streaming=not both_ways)
     model = load(path)
     with torch.no_grad():

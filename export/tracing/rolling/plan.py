@@ -10,11 +10,11 @@ import torch
 
 from rnncore.export.tracing.rolling.log import Input, leaves
 from rnncore.export.tracing.rolling.merging import Block, Program, Run
+from rnncore.export.tracing.rolling.plan_sizes import Sizes
 from rnncore.export.tracing.rolling.relations import Carried, Fixed, Inside, ListItem, LoopItem, Number, Outside, Same
 from rnncore.export.tracing.rolling.writes import Collected, find_collected, with_places
 
 aten = torch.ops.aten
-_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "convolution", "embedding")
 
 
 @dataclass
@@ -99,7 +99,11 @@ def _divide(plan: LoopPlan, wanted: list[tuple[int, int]], program: Program) -> 
     after -= _kept(plan, after, core, program)
     before = {p for p in live if kind[p] == "before"}
     core = {p for p in live if kind[p] == "core"} - after
-    core |= _sunk(plan, before, core)
+    sizes = Sizes(plan.block.statements, plan.needed)
+    shrinking = sizes.shrinking(core, after, before)
+    core, after = core | shrinking, after - shrinking
+    core |= sizes.growing(core, before)
+    core |= sizes.sunk(before - core, core)
     plan.fixed = sorted(p for p in live if kind[p] == "fixed")
     plan.before, plan.core, plan.after = sorted(before - core), sorted(core), sorted(after)
 
@@ -158,30 +162,6 @@ def _comes_from_inputs(value: Any, program: Program) -> bool:
         statement = program.statements[value.op]
         return any(_comes_from_inputs(v, program) for v in leaves(statement.arguments))
     return isinstance(value, Input | Inside | Run)
-
-
-def _sunk(plan: LoopPlan, before: set[int], core: set[int]) -> set[int]:
-    """Cheap operations of ``before`` that only make what the loop reads larger: they go with it into the loop."""
-    sunk: set[int] = set()
-    for place in sorted(before, reverse=True):
-        users = [
-            p for p in (*before, *core) if any(isinstance(r, Same) and r.place == place for r in plan.relations(p))
-        ]
-        if any(p in before and p not in sunk for p in users) or place in {p for p, _ in plan.needed}:
-            continue
-        op = plan.block.statements[place].op
-        given = [plan.block.statements[r.place].op.shapes[r.part] for r in plan.relations(place) if isinstance(r, Same)]
-        # What nothing reads, such as the buffer that a logsigmoid gives beside, is not looked up in the loop.
-        read = {r.part for p in users for r in plan.relations(p) if isinstance(r, Same) and r.place == place}
-        made = [op.shapes[part] for part in sorted(read)]
-        reads_items = any(isinstance(r, Number | ListItem | LoopItem) for r in plan.relations(place))
-        if not reads_items and op.name not in _PRODUCTS and sum(map(_numel, given)) < sum(map(_numel, made)):
-            sunk.add(place)
-    return sunk
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape).numel())
 
 
 Change = Callable[[Any], Any]

@@ -1,0 +1,289 @@
+"""Which loops a loop can be cut into, and what stays in each, see :mod:`rnncore.export.lowering.loop_fission`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, prod
+
+import onnx_ir as ir
+
+from rnncore.export.lowering.recurrence import RowSpec
+from rnncore.export.lowering.steps import StepGraph
+from rnncore.export.lowering.windows import Window
+
+_LOOP_COST = 2
+"""What one more loop costs at every step, in nodes."""
+_GROWTH = 2
+"""So many times what a step reads and gives may be kept of every step, for one of the loops."""
+_WIDE = 1024
+"""What has more numbers for a row than this, and more than what it is made of, is made where it is used: to keep it for
+every step would cost more than its node."""
+_PRODUCTS = ("MatMul", "Gemm", "Conv")
+_NOTHING = frozenset[int]()
+_WORTH = (1024, 1)
+"""A node more in a loop is worth so many numbers that need not be kept of every step; where too many would be, one."""
+
+
+@dataclass
+class Stage:
+    """One of the loops.
+
+    step: what stays in it.  states: which states it carries.  read: dtype and shape of what it reads, for one row.
+    before: the nodes that make what it reads, done for all steps together.
+    results: what others need of it at every step: states behind the step, and what it makes of them.
+    window: if it only remembers the last of what it reads, how; no loop is needed then.
+    """
+
+    step: StepGraph
+    states: list[int]
+    read: list[RowSpec]
+    before: list[ir.Node]
+    results: list[ir.Value]
+    window: Window | None = None
+
+
+@dataclass
+class Stages:
+    """The loops in order, and the nodes that make ``y`` of what all of them give."""
+
+    loops: list[Stage]
+    after: list[ir.Node]
+    y: ir.Value
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Of one of the loops: its ``own`` states, as they are before and behind a step, all that are ``reached`` with them, what
+    ``later`` loops carry, behind a step, and the nodes that earlier ones have ``taken``.
+    """
+
+    own: list[int]
+    states: list[ir.Value]
+    told: list[ir.Value]
+    reached: list[int]
+    later: list[ir.Value]
+    taken: set[ir.Node]
+
+    @classmethod
+    def of(cls, level: int, levels: Sequence[int], cut: Cut, taken: set[ir.Node]) -> _Level:
+        states, told = cut.states, cut.told
+        own = [i for i, at in enumerate(levels) if at == level]
+        return cls(
+            own,
+            [states[i] for i in own],
+            [told[i] for i in own],
+            [i for i, at in enumerate(levels) if at <= level],
+            [told[i] for i, at in enumerate(levels) if at > level],
+            taken,
+        )
+
+
+class Cut:
+    """A step graph, cut by which states follow from which."""
+
+    def __init__(self, step: StepGraph, count: int) -> None:
+        self._step = step
+        self._z, *self.states = step.inputs
+        self._count = count
+        self._maker = {value: node for node in step.nodes for value in node.outputs}
+        self._y, *self.told = self._as_made(step.outputs)
+        self._follows = self._states_behind()
+
+    def stages(self) -> Stages | None:
+        """None if there is one loop only, or nothing is gained, or a size is unknown."""
+        levels = self._levels()
+        if len(set(levels)) < 2:
+            return None
+        for worth in _WORTH:
+            stages = self._at_worth(levels, worth)
+            if stages is None or self._fits(stages):
+                return stages
+        return None
+
+    def _at_worth(self, levels: Sequence[int], worth: int) -> Stages | None:
+        """The loops, with all in them that spares others to keep ``worth`` numbers a node; None if they do not pay."""
+        known, taken = {self._z}, set[ir.Node]()
+        loops: list[Stage] = []
+        for level in sorted(set(levels)):
+            at = _Level.of(level, levels, self, taken)
+            core = self._needed(at.told, known)
+            inside = {node for node in core if not self._follows[node.outputs[0]].isdisjoint(at.own)}
+            inside = self._with_wide(inside, at)
+            known |= {*at.told, *at.states}
+            pulled = self._worth_pulling(inside, at, known, worth)
+            inside = self._with_wide(inside | set(pulled), at)
+            taken = taken | inside
+            made = _made_by(pulled)
+            known.update(made)
+            results = self._wanted_by_others(at, made, known)
+            read = self._read_by(inside, at)
+            specs = [row_spec(value) for value in read]
+            values = [*read, *at.told, *results]
+            if any(row_spec(value) is None for value in values) or not self._are_rows(values):
+                return None
+            before = self._needed(read, known)
+            known.update(_made_by(before))
+            step = StepGraph(
+                self._step.owner,
+                [*read, *at.states],
+                [*results, *at.told],
+                self._step.hoisted,
+                [node for node in self._step.nodes if node in inside],
+                len(read),
+            )
+            window = Window.of(step, len(results)) if results == at.told else None
+            loops.append(Stage(step, at.own, [spec for spec in specs if spec is not None], before, results, window))
+        stages = Stages(loops, self._needed([self._y], known), self._y)
+        return stages if self._pays(stages) else None
+
+    def _are_rows(self, values: Sequence[ir.Value]) -> bool:
+        """Whether each has one entry for a row, not several, such as one for each head."""
+        rows = {str(value.shape.dims[0]) for value in (self._z, *values) if value.shape is not None}
+        return len(rows) == 1
+
+    def _wanted_by_others(self, at: _Level, made: Sequence[ir.Value], known: set[ir.Value]) -> list[ir.Value]:
+        """Which of its states, and of what it ``made`` of them, a loop has to give of every step."""
+        wanted = [self._y, *at.later]
+        used = {*wanted, *(value for node in self._needed(wanted, known) for value in node.inputs)}
+        told = [told for told, state in zip(at.told, at.states, strict=True) if not used.isdisjoint((told, state))]
+        return [*told, *(value for value in made if value in used)]
+
+    def _worth_pulling(self, inside: set[ir.Node], at: _Level, known: set[ir.Value], worth: int) -> list[ir.Node]:
+        """Nodes behind a loop that had better be in it, as they make less of its states.
+
+        The contraction of a matrix memory with a query gives a vector, which can be kept of every step where the memory
+        cannot.
+        """
+
+        def cost(pulled: Sequence[ir.Node]) -> float:
+            made = _made_by(pulled)
+            kept = self._wanted_by_others(at, made, known | set(made))
+            if not self._are_rows(kept):
+                return inf
+            read = self._read_by(self._with_wide(inside | set(pulled), at), at)
+            return sum(map(self._numbers, [*kept, *read])) + worth * _cost(pulled)
+
+        made = {*at.states, *_made_by(inside)}
+        pulled: list[ir.Node] = []
+        best, least = 0, cost(pulled)
+        for node in self._step.nodes:
+            follows = self._follows[node.outputs[0]]
+            if node in inside or follows.isdisjoint(at.own) or not follows.issubset(at.reached):
+                continue
+            behind = {value for value in node.inputs if not self._follows.get(value, _NOTHING).isdisjoint(at.own)}  # type: ignore[arg-type]
+            if behind.issubset(made):
+                pulled.append(node)
+                made.update(node.outputs)
+                if (found := cost(pulled)) < least:
+                    best, least = len(pulled), found
+        return pulled[:best]
+
+    def _as_made(self, outputs: Sequence[ir.Value]) -> list[ir.Value]:
+        """The outputs without the identities that tell them from each other."""
+        found: list[ir.Value] = []
+        for value in outputs:
+            node = self._maker.get(value)
+            source = node.inputs[0] if node is not None and node.op_type == "Identity" else None
+            apart = source is not None and source in self._maker and source not in (*outputs[1:], *found[1:])
+            found.append(source if apart and source is not None else value)
+        return found
+
+    def _states_behind(self) -> dict[ir.Value, frozenset[int]]:
+        """The states from which each value follows within a step."""
+        behind = {value: frozenset([i]) for i, value in enumerate(self.states)}
+        for node in self._step.nodes:
+            found = frozenset[int]().union(*(behind.get(v, frozenset()) for v in node.inputs if v is not None))
+            behind.update(dict.fromkeys(node.outputs, found))
+        return behind
+
+    def _levels(self) -> list[int]:
+        """For each state how many loops must be over before the one that carries it."""
+        reach = [set(self._follows.get(value, frozenset())) | {i} for i, value in enumerate(self.told)]
+        for k in range(self._count):
+            for i in range(self._count):
+                if k in reach[i]:
+                    reach[i] |= reach[k]
+        together = [frozenset(j for j in reach[i] if i in reach[j]) for i in range(self._count)]
+        levels = [0] * self._count
+        for i in sorted(range(self._count), key=lambda i: len(reach[i])):  # whoever follows from less comes first
+            levels[i] = max((levels[j] + 1 for j in reach[i] - together[i]), default=0)
+        return [max(levels[j] for j in together[i]) for i in range(self._count)]
+
+    def _needed(self, wanted: Sequence[ir.Value], known: set[ir.Value]) -> list[ir.Node]:
+        """The nodes that lead from ``known`` values to ``wanted``, in order."""
+        found: set[ir.Node] = set()
+        todo = [value for value in wanted if value not in known]
+        while todo:
+            node = self._maker.get(todo.pop())
+            if node is not None and node not in found:
+                found.add(node)
+                todo.extend(value for value in node.inputs if value is not None and value not in known)
+        return [node for node in self._step.nodes if node in found]
+
+    def _with_wide(self, inside: set[ir.Node], at: _Level) -> set[ir.Node]:
+        """The nodes of a loop, with those that spread what they are given to more numbers than are to be kept, or over rows."""
+        while True:
+            read = [value for value in self._read_by(inside, at) if value in self._maker]
+            spreading = {node for value in read for node in self._spreading_to(value) if node not in at.taken}
+            if not spreading:
+                return inside
+            inside = inside | spreading
+
+    def _spreading_to(self, value: ir.Value) -> list[ir.Node]:
+        """The nodes that make a wide ``value`` of fewer numbers; none if it is not wide, or made of as many."""
+        if not self._are_rows([value]):
+            return [self._maker[value]]
+        found: list[ir.Node] = []
+        given, todo = set[ir.Value](), [value]
+        while todo:
+            wide = todo.pop()
+            node = self._maker.get(wide)
+            if self._numbers(wide) <= _WIDE or node is None or node.op_type in _PRODUCTS:
+                given.add(wide)
+            elif node not in found:
+                found.append(node)
+                todo += [v for v in node.inputs if v is not None and (v in self._maker or v in self._step.inputs)]
+        return found if sum(map(self._numbers, given)) < self._numbers(value) else []
+
+    def _numbers(self, value: ir.Value) -> int:
+        spec = row_spec(value)
+        return 0 if spec is None else prod(spec[1])
+
+    def _read_by(self, inside: set[ir.Node], at: _Level) -> list[ir.Value]:
+        """What a loop of these nodes takes from outside, weights apart."""
+        nodes = [node for node in self._step.nodes if node in inside]
+        made = {*at.states, *_made_by(nodes)}
+        taken = dict.fromkeys([*(value for node in nodes for value in node.inputs if value is not None), *at.told])
+        return [v for v in taken if v not in made and (v in self._maker or v is self._z or v in self.states)]
+
+    def _pays(self, stages: Stages) -> bool:
+        """Whether a step has fewer nodes to run."""
+        loops = [stage for stage in stages.loops if stage.window is None]
+        cost = sum(_cost(stage.step.nodes) + len(stage.results) for stage in loops) + _LOOP_COST * (len(loops) - 1)
+        return cost < _cost(self._step.nodes) + 2
+
+    def _fits(self, stages: Stages) -> bool:
+        """Whether what is kept of every step, for a loop or by it, does not outgrow what goes in and out."""
+        most = max(
+            sum(map(self._numbers, [*stage.step.inputs[: stage.step.reads], *stage.results])) for stage in stages.loops
+        )
+        return most <= _GROWTH * (self._numbers(self._z) + self._numbers(self._y))
+
+
+def _made_by(nodes: Iterable[ir.Node]) -> list[ir.Value]:
+    return [value for node in nodes for value in node.outputs]
+
+
+def _cost(nodes: Iterable[ir.Node]) -> int:
+    """In nodes; a product is two."""
+    return sum(1 + (node.op_type in _PRODUCTS) for node in nodes if node.op_type != "Identity")
+
+
+def row_spec(value: ir.Value) -> RowSpec | None:
+    """Dtype and shape for one row; None where a size is unknown or free."""
+    shape = value.shape
+    if shape is None or value.dtype is None or len(shape) < 1:
+        return None
+    sizes = tuple(size for size in shape.dims[1:] if isinstance(size, int))
+    return (value.dtype, sizes) if len(sizes) == len(shape) - 1 else None
