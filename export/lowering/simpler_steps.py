@@ -46,7 +46,14 @@ def _convolve_once(graph: ir.Graph, node: ir.Node) -> None:
     """One convolution for each channel, of which the last place alone is wanted, as a product and a sum."""
     x, weight, *bias = node.inputs
     sizes, kernel = dims_of(x), dims_of(weight)
-    if x is None or weight is None or weight.const_value is None or len(sizes) != 3 or len(kernel) != 3 or not _is_plain(node):
+    if (
+        x is None
+        or weight is None
+        or weight.const_value is None
+        or len(sizes) != 3
+        or len(kernel) != 3
+        or not _is_plain(node)
+    ):
         return
     channels, places = sizes[1:]
     if kernel[:2] != [channels, 1] or node.attributes["group"].as_int() != channels:
