@@ -14,6 +14,7 @@ from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.layouts import numbers_of
+from rnncore.export.lowering.unspread import unspread
 
 _END = 1 << 31
 """Slices that end here or behind it end with the axis."""
@@ -23,11 +24,13 @@ _PLACES = 2
 
 def simplify_step(graph: ir.Graph) -> None:
     """Write steps of cells simpler, in place; their first axis is that of the rows."""
+    unspread(graph)
+    names = Builder("product", graph)
     for node in list(graph):
         if node.op_type == "Expand":
             _spread_without_asking(graph, node)
         if node.op_type == "Conv":
-            _convolve_once(graph, node)
+            _convolve_once(graph, node, names.nested())
 
 
 def _spread_without_asking(graph: ir.Graph, node: ir.Node) -> None:
@@ -38,11 +41,10 @@ def _spread_without_asking(graph: ir.Graph, node: ir.Node) -> None:
     if not before or len(before) != len(after) or not fixed or isinstance(after[0], int) or after[0] is None:
         return
     if before[0] == after[0] and target is not None and target.const_value is None:
-        builder = Builder(f"{node.name}/rows", graph)
-        node.replace_input_with(1, builder.constant([1, *after[1:]]))
+        node.replace_input_with(1, Builder("rows", graph).constant([1, *after[1:]]))
 
 
-def _convolve_once(graph: ir.Graph, node: ir.Node) -> None:
+def _convolve_once(graph: ir.Graph, node: ir.Node, builder: Builder) -> None:
     """One convolution for each channel, of which the last place alone is wanted, as a product and a sum."""
     x, weight, *bias = node.inputs
     sizes, kernel = dims_of(x), dims_of(weight)
@@ -65,7 +67,6 @@ def _convolve_once(graph: ir.Graph, node: ir.Node) -> None:
     users = [user for user, _ in result.uses()]
     if places > width and (result.is_graph_output() or not users or not all(map(_is_last_place, users))):
         return
-    builder = Builder(f"{node.name}/product", graph)
     seen = x if places == width else _last(builder, x, width)
     product = builder.op("Mul", seen, builder.op("Squeeze", weight, builder.constant([1])))
     found = total = builder.op("ReduceSum", product, builder.constant([-1]), keepdims=1)
