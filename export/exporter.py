@@ -152,7 +152,7 @@ def _best(model: nn.Module, example: Any, options: Options, file: Path, progress
         return _exported(*last, file, progress)
     except Exception as error:
         for given in other_readings(error, *last):
-            with left_out():
+            with left_out(given[0]):
                 return _exported(*given, file, progress)
         raise
 

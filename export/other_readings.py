@@ -15,7 +15,7 @@ from rnncore.export.tracing.axes import NoBatchAxis, find_axes
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.flat_packing import packs
-from rnncore.export.tracing.full_rows import lengths_of, of_full_rows
+from rnncore.export.tracing.full_rows import FullRows, lengths_of, of_full_rows, rows_stand_alone
 from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.one_sequence import RowByRow, Rows, row_by_row
 from rnncore.export.tracing.one_step import over_time, states_from_zeros
@@ -33,17 +33,22 @@ Reading = tuple[nn.Module, Any, Options]
 
 
 @contextmanager
-def left_out() -> Iterator[None]:
-    """A reading that fails, however, is one less: it is the first failure that says what is wrong."""
+def left_out(read: nn.Module | None = None) -> Iterator[None]:
+    """A reading that fails, however, is one less: it is the first failure that says what is wrong.
+
+    read: the module of that reading, which keeps the failure if it is one of full rows.
+    """
     try:
         yield
     except Exception as failure:
         pass_on_interruption(failure)
+        if isinstance(read, FullRows):
+            read.failure = failure
 
 
 def _of_full_rows(
     module: nn.Module, call: Example, held: Mapping[str, str], options: Options, what: str, *, flat: bool
-) -> Reading:
+) -> tuple[FullRows, Any, Options]:
     rows, drawn = of_full_rows(module, call, held, flat=flat)
     own = {name: axes for name, axes in (options.axes or {}).items() if name in drawn}
     return rows, drawn, replace(options, axes=own or None, remarks=(*options.remarks, what))
@@ -85,6 +90,12 @@ def _one_row_over_time(
     example = Example.of(module, drawn, None, False)
     found = Rows.of(module, example, options.seed)
     return None if found is None else (module, example, found)
+
+
+def _rows_stand_alone(module: nn.Module, call: Example, held: Mapping[str, str]) -> bool:
+    with left_out():
+        return rows_stand_alone(module, call, held)
+    return False
 
 
 def _packs(module: nn.Module, call: Example) -> bool:
@@ -132,10 +143,13 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
     except ExportError:
         return
     held = {} if isinstance(why, VerificationError) or options.lengths != "auto" else lengths_of(call)
-    if held:
-        what = f"forward reads {', '.join(held)} as numbers: the file takes full rows, and no lengths"
+    full: FullRows | None = None
+    if held and _rows_stand_alone(module, call, held):
+        what = f"forward reads {', '.join(held)} as numbers: the file takes none of them, and each row is as if it were full"
         with suppress(ExportError):
-            yield _of_full_rows(module, call, held, options, what, flat=False)
+            reading = _of_full_rows(module, call, held, options, what, flat=False)
+            full = reading[0]
+            yield reading
     by_hand = not isinstance(why, VerificationError) and _packs(module, call)
     if by_hand and (held or call.lengths is None):
         what = "forward reads packed rows step by step: it was read as one whose rows are all full"
@@ -155,5 +169,7 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
         )
     if not isinstance(model, RowByRow):  # one that only seems to have a batch: words and the letters of each
         yield from _row_by_row(model, example, options)
+    if full is not None and isinstance(full.failure, ExportError):  # to show full rows is no advice: it shows them
+        raise full.failure from why
     if by_hand and not isinstance(why, ExportError):
         raise ExportError(_BY_HAND.format(type(model).__name__, line_of_exception(why), why)) from why

@@ -20,6 +20,14 @@ _LATER = 3
 """So many of the least sizes that were tried may follow another rule than all others."""
 
 
+class _IsProduct(Unfitting):
+    """An axis of an output is as large as two of the inputs together, such as the height and the width of an image."""
+
+    def __init__(self, axis: int, output: int, names: Sequence[str]) -> None:
+        super().__init__(f"axis {axis} of output {output} is a product of {' and '.join(names)}")
+        self.names = names
+
+
 def fitted_shapes(
     prober: Prober, groups: list[Group], names: dict[int, str], said: Mapping[Place, str]
 ) -> tuple[list[Group], dict[int, str], tuple[tuple[Size, ...], ...]]:
@@ -32,6 +40,10 @@ def fitted_shapes(
         return groups, names, _output_shapes(prober, groups, names)
     except Unfitting as why:
         reason = why
+    if isinstance(reason, _IsProduct):
+        fewer, own = _without(groups, names, [name for name in reason.names if name != BATCH])
+        with suppress(Unfitting):
+            return fewer, own, _output_shapes(prober, fewer, own)
     for group in groups:
         leave_empty(prober, group)  # y[:, 4:] of four steps is nothing
     with suppress(Unfitting):
@@ -61,6 +73,16 @@ def fitted_shapes(
     with suppress(Unfitting):
         return fewer, own, _output_shapes(prober, fewer, own)
     raise reason
+
+
+def _without(groups: list[Group], names: dict[int, str], held: Sequence[str]) -> tuple[list[Group], dict[int, str]]:
+    """The groups but those that are ``held`` at the example's size; if time is, the only other one besides the rows is time."""
+    kept = [k for k in range(len(groups)) if names[k] not in held]
+    own = {i: names[k] for i, k in enumerate(kept)}
+    others = [i for i, name in own.items() if name != BATCH]
+    if TIME in held and len(others) == 1:
+        own[others[0]] = TIME
+    return [groups[k] for k in kept], own
 
 
 def _begun_later(prober: Prober, groups: Sequence[Group], names: dict[int, str]) -> tuple[tuple[Size, ...], ...] | None:
@@ -153,6 +175,10 @@ def _size(prober: Prober, groups: Sequence[Group], names: Names, place: tuple[in
         return fit_steps(names[k], points, lambda n: _asked(prober, groups[k], n, place), groups[k].multiple)
     if len(follows) > 2:
         raise Unfitting(f"axis {axis} of output {output} follows {len(follows)} axes of the inputs")
+    if {names[k] for k, _ in follows} != {BATCH, TIME}:  # places of an image: nobody could tell how to take them apart
+        if found == groups[follows[0][0]].size * groups[follows[1][0]].size:
+            raise _IsProduct(axis, output, [names[k] for k, _ in follows])
+        raise Unfitting(f"axis {axis} of output {output} follows two axes of the inputs, and is not batch times steps")
     # Rows times steps: with one of them as in the example, the size is a multiple of the other.  Rows are asked first: one row
     # alone is as it is in a batch, and one step alone is not where a layer goes backwards.
     (one, points_one), (two, points_two) = sorted(follows, key=lambda own: names[own[0]] != BATCH)
@@ -169,7 +195,7 @@ def _size(prober: Prober, groups: Sequence[Group], names: Names, place: tuple[in
 
                 part = fit_steps(names[k], steps, ask, groups[k].multiple)
                 return _flat(prober, (groups[first[0]], groups[k]), (names[first[0]], part), place)
-    raise Unfitting(f"axis {axis} of output {output} follows two axes of the inputs, and is not their product")
+    raise Unfitting(f"axis {axis} of output {output} follows two axes of the inputs, and is not batch times steps")
 
 
 def _flat(prober: Prober, groups: tuple[Group, Group], parts: tuple[str, Part], place: tuple[int, int]) -> Flat:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example, Input
+from rnncore.export.tracing.nesting import named_tensors
 from rnncore.runtime.format.axes import BATCH, TIME
 
 
@@ -23,6 +25,8 @@ class FullRows(nn.Module):
     example: of the module, with its axes found.  held: those inputs, each with the axis that it counts along.  flat: its code
     reads packed rows by itself, step by step.
     """
+
+    failure: Exception | None = None  # of its export
 
     def __init__(self, module: nn.Module, example: Example, held: Mapping[str, str], *, flat: bool = False) -> None:
         super().__init__()
@@ -52,18 +56,51 @@ class FullRows(nn.Module):
 def lengths_of(example: Example) -> dict[str, str]:
     """Inputs of ``example``, with its axes found, that say how long each row is, with the axis that they count along.
 
-    Empty where one of its rows is shorter: who calls the module so asks for more than full rows.
+    Empty where none says so of the longest row.
     """
-    own = {example.lengths: TIME} if example.lengths is not None else {}
-    columns = [i for i in example.inputs if _is_column_of_lengths(i)]
-    held: dict[str, str] = {**dict.fromkeys((i.name for i in columns), ""), **example.counts, **own}
+    own = {i.name: TIME for i in example.inputs if i.name == example.lengths}
+    columns = {i.name: "" for i in example.inputs if _is_column_of_lengths(i)}
+    held: dict[str, str] = {**columns, **example.counts, **own}
     others = [i for i in example.inputs if i.name not in held]
     sizes = {str(axis): size for i in others for axis, size in zip(i.axes, i.value.shape, strict=True) if axis}
-    for column in columns:
-        alike = [axis for axis, size in sizes.items() if axis != BATCH and size == int(column.value.flatten()[0])]
-        held[column.name] = TIME if TIME in alike else next(iter(alike), "")
-    full = all(bool((i.value == sizes.get(held[i.name], -1)).all()) for i in example.inputs if i.name in held)
+    for one in [i for i in example.inputs if i.name in {**columns, **own}]:
+        alike = [axis for axis, size in sizes.items() if axis != BATCH and size == int(one.value.max())]
+        held[one.name] = TIME if TIME in alike else next(iter(alike), held[one.name])
+    full = all(int(i.value.max()) == sizes.get(held[i.name], -1) for i in example.inputs if i.name in held)
     return held if full and BATCH in sizes else {}
+
+
+def rows_stand_alone(module: nn.Module, example: Example, held: Mapping[str, str]) -> bool:
+    """Whether each row of the example gets what it gets alone, as a full one of so many steps; so do full rows by themselves."""
+    ends = next(i.value.flatten() for i in example.inputs if i.name in held)
+    if bool((ends == ends[0]).all()):
+        return True
+    along, shapes = {BATCH, *held.values()}, example.output_shapes
+    if shapes is None or len({*held.values()}) > 1 or any(BATCH not in shape for shape in shapes):
+        return False
+    with torch.no_grad(), unchanged(module):
+        whole = [value for _, value in named_tensors(example.call(module, [i.value for i in example.inputs]), "")]
+        for row, n in enumerate(ends.tolist()):
+            cuts = {axis: (row, 1) if axis == BATCH else (0, n) for axis in along}
+            tensors = [torch.full_like(i.value[:1], n) if i.name in held else _cut(i, cuts) for i in example.inputs]
+            alone = [value for _, value in named_tensors(example.call(module, tensors), "")]
+            for own, one, shape in zip(whole, alone, shapes, strict=True):
+                place = tuple(
+                    slice(row, row + 1) if s == BATCH else slice(k) for s, k in zip(shape, one.shape, strict=True)
+                )
+                if own[place].shape != one.shape or not torch.allclose(
+                    own[place].double(), one.double(), rtol=1e-4, atol=1e-5
+                ):
+                    return False
+    return True
+
+
+def _cut(own: Input, cuts: Mapping[str, tuple[int, int]]) -> Tensor:
+    value = own.value
+    for axis, name in enumerate(own.axes):
+        if name in cuts:
+            value = value.narrow(axis, *cuts[str(name)])
+    return value
 
 
 def _is_column_of_lengths(own: Input) -> bool:

@@ -159,7 +159,64 @@ def test_a_file_of_full_rows_takes_lists(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, wanted.numpy(), **TOLERANCE)
 
 
-def test_who_shows_shorter_rows_is_refused(tmp_path: Path) -> None:
+def test_shorter_rows_that_get_what_each_gets_alone_are_read_as_full_ones(tmp_path: Path) -> None:
+    module, (x, _) = Captions().eval(), full(2, 8)
+    model = load(export(module, tmp_path / "model.onnx", (x, torch.tensor([8, 6]))).path)
+    rows = [torch.randn(n, WIDTH) for n in (5, 9)]
+    for row, got in zip(rows, model.run([row.numpy() for row in rows]), strict=True):
+        with torch.no_grad():
+            wanted = module(row[None], torch.tensor([len(row)]))[0]
+        np.testing.assert_allclose(got, wanted.numpy(), **TOLERANCE)
+
+
+class Longest(Captions):
+    """What it gives for a row depends on the longest one."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return super().forward(x, lengths) * max(lengths.tolist())
+
+
+def test_shorter_rows_that_notice_the_longest_one_are_refused(tmp_path: Path) -> None:
     x, _ = full(2, 8)
     with pytest.raises(ExportError, match=r"(?s)reads the value of a tensor|one by one"):
-        export(Captions().eval(), tmp_path / "model.onnx", (x, torch.tensor([8, 6])))
+        export(Longest().eval(), tmp_path / "model.onnx", (x, torch.tensor([8, 6])))
+
+
+class Describes(nn.Module):
+    """Captions of images: attends to their places in rows that are sorted by length, as many as are long enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.cell, self.head = nn.Embedding(9, 3), nn.LSTMCell(3 + WIDTH, 5), nn.Linear(5, 9)
+        self.places, self.query, self.score = nn.Linear(WIDTH, 4), nn.Linear(5, 4), nn.Linear(4, 1)
+
+    def forward(self, images: Tensor, words: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.view(images.size(0), -1, images.size(-1))
+        lengths, order = lengths.squeeze(1).sort(dim=0, descending=True)
+        images, words = images[order], self.words(words[order])
+        h = c = images.new_zeros(len(images), 5)
+        rows = (lengths - 1).tolist()
+        found = torch.zeros(len(images), max(rows), 9)
+        weights = torch.zeros(len(images), max(rows), images.size(1))
+        for t in range(max(rows)):
+            n = sum([length > t for length in rows])
+            scores = self.score(torch.relu(self.places(images[:n]) + self.query(h[:n]).unsqueeze(1))).squeeze(2)
+            alpha = torch.softmax(scores, 1)
+            seen = (images[:n] * alpha.unsqueeze(2)).sum(1)
+            h, c = self.cell(torch.cat([words[:n, t], seen], 1), (h[:n], c[:n]))
+            found[:n, t], weights[:n, t] = self.head(h), alpha
+        return found, weights
+
+
+@pytest.mark.parametrize("names", [None, ["words", None]], ids=["weights too", "words alone"])
+def test_captions_of_images(names: list[str | None] | None, tmp_path: Path) -> None:
+    module = Describes().eval()
+    example = (torch.randn(3, 3, 4, WIDTH), torch.randint(9, (3, 8)), torch.full((3, 1), 8))
+    report = export(module, tmp_path / "model.onnx", example, output_names=names)
+    size = (3, 4) if names is None else (2, 5)  # weights of each place: the image is as large as that of the example
+    images, words = torch.randn(2, *size, WIDTH), torch.randint(9, (2, 6))
+    got = load(report.path).run(images.numpy(), words.numpy())
+    with torch.no_grad():
+        wanted = module(images, words, torch.full((2, 1), 6))
+    for one, other in zip(got.values() if names is None else [got], wanted, strict=False):
+        np.testing.assert_allclose(one, other.numpy(), **TOLERANCE)

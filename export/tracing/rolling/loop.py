@@ -25,7 +25,7 @@ from rnncore.export.tracing.rolling.row_floats import floats_of_rows
 from rnncore.export.tracing.rolling.writes import StartPart
 from rnncore.layers import Recurrent
 from rnncore.runtime.errors import ExportError
-from rnncore.runtime.format.signature import BATCH
+from rnncore.runtime.format.signature import BATCH, TIME
 
 
 class RolledLoop:
@@ -38,6 +38,7 @@ class RolledLoop:
         self._weight = weight
         self.reverse = self._places.runs_backward()
         self.layer: Recurrent | None = None
+        self._joined: dict[str, tuple[str, ...]] = {}  # names of sizes that are known together only
         self._reads = self._places.keys_read(plan.core, {*plan.before})
         carried = [(place, part) for place, part, _ in plan.states]
         before = [key for key in carried if key[0] in plan.before]  # an entry of the step before
@@ -74,6 +75,7 @@ class RolledLoop:
             free = tuple(axis for axis, f in enumerate(formulas) if isinstance(f, Formula) and not f.constant)
             captured.append((torch.zeros(shape, dtype=dtype), free))
         self._axes = self._axes_of_captured()
+        self._check_sizes()
         return RolledCell(
             self._step,
             StepLayout(
@@ -91,15 +93,40 @@ class RolledLoop:
         )
 
     def _axes_of_captured(self) -> dict[str, tuple[int, int]]:
-        """Where in captured values the sizes of free axes can be read off."""
+        """Where in captured values the sizes of free axes can be read off.
+
+        Of two that stand in one axis together (the places of an image) the first is as large as both, and the other is 1.
+        """
         found: dict[str, tuple[int, int]] = {}
+        products: dict[tuple[str, ...], tuple[int, int]] = {}
         for i, value in enumerate(self._values.captured):
             for axis, formula in enumerate(self._shapes.shape(value)[1]):
                 if isinstance(formula, Formula) and len(formula.terms) == 1 and formula.divisor == 1:
                     factor, names = formula.terms[0]
                     if factor == 1 and len(names) == 1:
                         found.setdefault(names[0], (i, axis))
+                    elif factor == 1:
+                        products.setdefault(names, (i, axis))
+        for names, where in products.items():
+            if not {BATCH, TIME, *found, *self._joined} & {*names}:
+                found[names[0]] = where
+                self._joined |= dict.fromkeys(names, names)
         return found
+
+    def _check_sizes(self) -> None:
+        """Refuse steps that need sizes which cannot be read off what they have."""
+        known = {BATCH, *self._axes, *self._joined}
+        for place in (*self._values.inside, *self.plan.core):
+            statement = self._places.statement(place)
+            for value in leaves(statement.arguments):
+                terms = [names for _, names in value.terms] if isinstance(value, Formula) else []
+                apart = [n for names in terms for n in names if not {*self._joined.get(n, ())} <= {*names}]
+                unknown = sorted({n for names in terms for n in names if n not in known} | {*apart})
+                if unknown:
+                    raise ExportError(
+                        f"a loop over time cannot be rolled: its step needs the size of '{unknown[0]}', which nothing that it "
+                        f"reads has\n  {(statement.op.lines or ['?'])[-1]}"
+                    )
 
     def _name(self, place: int, taken: Mapping[str, Any]) -> str:
         """The name of the user's variable, if the line of code is an assignment."""
@@ -159,6 +186,7 @@ class RolledLoop:
         paths = {w.path: tensor for w, tensor in table.items() if isinstance(w, Weight)}
         batch = self._state_packings[0].rows_of(states[0])
         sizes: dict[str, Any] = {name: captured[i].shape[axis] for name, (i, axis) in self._axes.items()}
+        sizes |= {name: 1 for name, names in self._joined.items() if name != names[0]}
         sizes |= self._batch_of(batch, sizes)
         evaluation = Evaluation(self.program, [], sizes, paths.__getitem__, {})
         known: dict[Key, Any] = {**table, **dict(zip(self._values.captured, captured, strict=True))}
