@@ -87,5 +87,7 @@ def test_the_module_of_the_caller_stays_at_its_start(tmp_path: Path) -> None:
 def test_one_that_has_begun_is_refused(tmp_path: Path) -> None:
     module = Policy(nn.GRU).eval()
     module(torch.randn(2, 3))
-    with pytest.raises(ExportError, match=r"'hidden' holds the end of an earlier call: put zeros or None there first"):
+    with pytest.raises(
+        ExportError, match=r"'hidden' holds other numbers than zeros: if it is the end of an earlier call"
+    ):
         export(module, tmp_path / "model.onnx", torch.randn(2, 3))

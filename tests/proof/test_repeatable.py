@@ -142,7 +142,7 @@ def test_an_attribute_is_no_state_of_what_reads_backward_or_has_begun() -> None:
     kept = check_repeatable(module, bind(module, X))
     with pytest.raises(ExportError, match="forward moves attribute"):
         check_carried(module, Example.of(module, X, None, "auto").in_parts(module), kept)
-    with pytest.raises(ExportError, match="'hidden' holds the end of an earlier call: put zeros or None there"):
+    with pytest.raises(ExportError, match="'hidden' holds other numbers than zeros: if it is the end of an earlier call"):
         check(Goes(start=0.5))
 
 
@@ -362,3 +362,26 @@ def test_more_than_one_moved_buffer_is_counted() -> None:
     module.register_buffer("other", torch.zeros(1))
     with pytest.raises(ExportError, match=r"^forward moves buffer 'calls' and 1 more: a second call would start"):
         check(module)
+
+
+class CountsAndDraws(nn.Module):
+    """Counts its calls, in a buffer or in an attribute; what makes its answers differ is chance."""
+
+    def __init__(self, *, in_buffer: bool) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.GRU(FEATURES, 4, batch_first=True), 0
+        self.register_buffer("step", torch.zeros(1))
+        self.in_buffer = in_buffer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_buffer:
+            self.step += 1
+        else:
+            self.calls += 1
+        return self.layer(nn.functional.dropout(x, 0.5, training=True))[0]
+
+
+@pytest.mark.parametrize("in_buffer", [True, False])
+def test_chance_is_named_where_something_moves_as_well(in_buffer: bool) -> None:
+    with pytest.raises(ExportError, match=r"forward is random.* draws random numbers at test_repeatable\.py"):
+        check(CountsAndDraws(in_buffer=in_buffer))
