@@ -142,7 +142,9 @@ def test_an_attribute_is_no_state_of_what_reads_backward_or_has_begun() -> None:
     kept = check_repeatable(module, bind(module, X))
     with pytest.raises(ExportError, match="forward moves attribute"):
         check_carried(module, Example.of(module, X, None, "auto").in_parts(module), kept)
-    with pytest.raises(ExportError, match="'hidden' holds other numbers than zeros: if it is the end of an earlier call"):
+    with pytest.raises(
+        ExportError, match="'hidden' holds other numbers than zeros: if it is the end of an earlier call"
+    ):
         check(Goes(start=0.5))
 
 
