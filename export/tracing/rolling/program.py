@@ -22,6 +22,7 @@ from rnncore.export.tracing.rolling.constants_of_sizes import with_sizes_in_cons
 from rnncore.export.tracing.rolling.counters import with_counters
 from rnncore.export.tracing.rolling.evaluation import Evaluation
 from rnncore.export.tracing.rolling.first_steps import with_first_steps
+from rnncore.export.tracing.rolling.lists_once import with_lists_once
 from rnncore.export.tracing.rolling.log import Log, leaves
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Block, Merger, Program
@@ -331,7 +332,7 @@ def _record(
         if not settled:
             raise
         logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True
-    logs = [without_unused_views(log) for log in logs]
+    logs = [without_unused_views(with_lists_once(log)) for log in logs]
     read = without_unread(logs)
     loops_left = (
         len({len(log.ops) for log in read}) > 1
