@@ -22,7 +22,7 @@ from rnncore.runtime.errors import ExportError, InputError, ModelFileError, Veri
 from rnncore.runtime.foreign.description import read_foreign
 from rnncore.runtime.foreign.graph import read_graph
 from rnncore.runtime.format.atomic import target_of
-from rnncore.runtime.format.axes import BATCH, TIME, known_size, stride_of
+from rnncore.runtime.format.axes import BATCH, TIME, known_size, overlap_of, stride_of
 from rnncore.runtime.format.container import FINGERPRINT_KEY, is_ort_format, metadata_of, replace_metadata, stamp
 from rnncore.runtime.format.golden import GOLDEN_KEY, Golden, GoldenCase, StoredArray
 from rnncore.runtime.format.limits import Limits
@@ -237,8 +237,10 @@ def _own_signature(signature: Signature, adapter: Any) -> Signature:
         for state in signature.states
     )
     outputs = own(signature.outputs)
-    stride = stride_of(spec.shape for spec in outputs)
-    return replace(signature, inputs=own(signature.inputs), outputs=outputs, states=states, stride=stride)
+    shapes = [spec.shape for spec in outputs]
+    found = replace(signature, inputs=own(signature.inputs), outputs=outputs, states=states, stride=stride_of(shapes))
+    timed = all(spec.time_axis is not None for spec in outputs)
+    return replace(found, overlap=overlap_of(shapes) or 0 if timed else 0)
 
 
 def _proved(before: bytes, model: Model, path: Path) -> tuple[Golden, float]:
@@ -246,7 +248,7 @@ def _proved(before: bytes, model: Model, path: Path) -> tuple[Golden, float]:
     session = _session(before)
     cases: list[GoldenCase] = []
     for number, (batch, steps) in enumerate(_SIZES):
-        time = -(-steps // model.signature.stride) * model.signature.stride
+        time = model.signature.overlap + -(-steps // model.signature.stride) * model.signature.stride
         chunks = tuple(n for n in (1, time // 2, time - 1 - time // 2) if n)
         for kind, rows in (("whole", batch), ("stream", 1)):
             inputs = _drawn(model.signature, rows, time, number)

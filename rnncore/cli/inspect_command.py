@@ -13,6 +13,7 @@ from rich.table import Table
 from rnncore.cli.console import model_argument, output, printable, reports_errors
 from rnncore.runtime.error_boundary import only_own_errors
 from rnncore.runtime.errors import ModelFileError
+from rnncore.runtime.format.signature import Signature
 from rnncore.runtime.opening import class_of
 from rnncore.runtime.tensors.ports import ports_of
 
@@ -62,13 +63,21 @@ def _summary(model: Model, given: Path | bytes) -> Table:
         "form": model.metadata.get("rnncore.form", "?"),
         **{f"layer {name}": f"{c['form']}, because {c['reason']}" for name, c in _choices(model).items()},
         "precision": model.metadata.get("rnncore.precision", "?"),
-        "streams": "yes" if signature.causal else f"no: {signature.not_causal_because}",
+        "streams": _streams(signature),
         "opens as": class_of(model).__name__,
         "fingerprint": model.fingerprint,
     }
     for name, value in rows.items():
         _add_row(table, name, value)
     return table
+
+
+def _streams(signature: Signature) -> str:
+    if not signature.causal:
+        return f"no: {signature.not_causal_because}"
+    at_a_time = f", {signature.stride} steps at a time" if signature.stride > 1 else ""
+    before = f", the first answer after {signature.overlap + signature.stride} steps" if signature.overlap else ""
+    return f"yes{at_a_time}{before}"
 
 
 def _choices(model: Model) -> dict[str, dict[str, str]]:

@@ -173,7 +173,14 @@ class Worker:
             layout = self._engine.layout
             counts = waiting_steps(layout, self._gather(requests, fresh=True)[1])
             runs = [layout.run_of(count + request.steps) for count, request in zip(counts, requests, strict=True)]
-            if 0 in runs:  # what only waits is in no call
+            if (
+                not layout.overlap
+                and not any(counts)
+                and all([r.steps == n for r, n in zip(requests, runs, strict=True)])
+            ):
+                chosen, steps = plan_whole(runs, paddable=self._paddable)  # nothing to join
+                self._run([requests[i] for i in chosen], steps)
+            elif 0 in runs:  # what only waits is in no call
                 self._wait_on([request for request, run in zip(requests, runs, strict=True) if not run])
             else:
                 chosen, steps = plan_whole(runs, paddable=self._paddable)

@@ -50,6 +50,57 @@ def hidden(kinds: list[str], *, direction: str = "forward", ahead: bool = False,
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
+def windowed(stride: int, *, before: bool) -> onnx.ModelProto:
+    """A window of four steps, ``stride`` apart, before or behind a layer that hides its states."""
+    rng = np.random.default_rng(6)
+    tensors = {
+        "one": np.array([1]),
+        "K": (rng.standard_normal((F, F, 4)) * 0.4).astype(np.float32),
+        "W": (rng.standard_normal((1, 3 * F, F)) * 0.6).astype(np.float32),
+        "R": (rng.standard_normal((1, 3 * F, F)) * 0.6).astype(np.float32),
+    }
+
+    def window(x: str, y: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("Transpose", [x], [f"{y}_last"], perm=[1, 2, 0]),
+            helper.make_node("Conv", [f"{y}_last", "K"], [f"{y}_cut"], strides=[stride]),
+            helper.make_node("Transpose", [f"{y}_cut"], [y], perm=[2, 0, 1]),
+        ]
+
+    def layer(x: str, y: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("GRU", [x, "W", "R"], [f"{y}_4"], hidden_size=F),
+            helper.make_node("Squeeze", [f"{y}_4", "one"], [y]),
+        ]
+
+    first, second = (window, layer) if before else (layer, window)
+    graph = helper.make_graph(
+        [*first("x", "v"), *second("v", "y")],
+        "others",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", "rows", F])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_before_a_layer_stream(stride: int, tmp_path: Path) -> None:
+    source, path = tmp_path / "theirs.onnx", tmp_path / "ours.onnx"
+    onnx.save(windowed(stride, before=True), source)
+    adapt(source, path)
+    model = runtime.load(path)
+    assert (model.signature.stride, model.signature.overlap) == (stride, 4 - stride)
+    x = np.random.default_rng(1).standard_normal((15, F)).astype(np.float32)
+    whole = runtime.load(path).run(x[:, None])[:, 0]
+    with model.stream() as stream:
+        parts = [stream.push(x[start:end]) for start, end in ((0, 2), (2, 3), (3, 9), (9, 9), (9, 15))]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=fixed("float32"))
+    onnx.save(windowed(stride, before=False), source)
+    with pytest.raises(VerificationError, match="whole or in chunks it does not answer as the file did"):
+        adapt(source, tmp_path / "other.onnx")
+
+
 @pytest.mark.parametrize("kinds", [["LSTM"], ["GRU", "LSTM"], ["RNN", "RNN"]], ids="+".join)
 @pytest.mark.parametrize("names", [True, False], ids=["named", "nameless"])
 def test_hidden_states_are_lifted(kinds: list[str], names: bool, tmp_path: Path) -> None:
