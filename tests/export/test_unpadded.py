@@ -260,3 +260,57 @@ def test_windows_by_hand_stream(forward: Any, tmp_path: Path) -> None:
     with runtime.load(report.path).stream() as stream:
         found = chunked(stream, x[0].numpy(), [1, 1, 0, 5])
     np.testing.assert_array_equal(found, forward(x)[0].numpy())
+
+
+class TwoInputs(nn.Module):
+    """Ids [time, batch] through windows, features [batch, 4, time] cut to what they leave; one output is twice the other."""
+
+    def __init__(self, kernel: int, stride: int, *, flat: bool) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.flat = kernel, stride, flat
+        self.embedding = nn.Embedding(9, WIDTH)
+        self.conv = nn.Conv1d(WIDTH, WIDTH, kernel, stride)
+        self.rnn, self.voice = nn.GRU(2 * WIDTH, 5), nn.Linear(3, 1)
+
+    def forward(self, ids: Tensor, x: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.conv(self.embedding(ids).permute(1, 2, 0))
+        seen = torch.cat([y, x[:, :, self.kernel - 1 :: self.stride]], 1) + self.voice(speaker)[:, :, None]
+        found = self.rnn(seen.permute(2, 0, 1))[0]
+        return (found.transpose(0, 1).flatten(0, 1) if self.flat else found), 2 * found
+
+
+@pytest.mark.slow
+@settings(max_examples=3, phases=[Phase.explicit, Phase.generate], deadline=None)
+@given(st.integers(2, 5), st.integers(1, 3), st.booleans(), st.lists(st.integers(0, 7), max_size=6), st.integers(0, 99))
+@example(3, 1, True, [1, 1, 4, 0, 2], 1)
+@example(4, 2, False, [3, 1, 4, 0, 2], 2)
+def test_several_inputs_and_outputs(kernel: int, stride: int, flat: bool, sizes: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    module = TwoInputs(kernel, stride, flat=flat).eval()
+    randomize(module, seed)
+    if kernel < stride:
+        return
+    steps = kernel + 9 * stride
+    ids, x, speaker = torch.randint(0, 9, (steps, 2)), torch.randn(2, WIDTH, steps), torch.randn(2, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        report = export(module, Path(folder) / "m.onnx", (ids, x, speaker))
+        assert report.causal, report.signature.not_causal_because
+        model = runtime.load(report.path)
+    assert (model.signature.stride, model.signature.overlap) == (stride, kernel - stride)
+    with torch.no_grad():
+        wanted = module(ids, x, speaker)[1].numpy()
+    for row in range(2):
+        parts: list[list[np.ndarray]] = [[], []]
+        with model.stream() as stream, model.pool() as pool, pool.open() as pooled:
+            start = 0
+            for size in [*sizes, steps]:
+                end = min(start + size, steps)
+                chunk = (ids[start:end, row].numpy(), x[row, :, start:end].numpy(), speaker[row].numpy())
+                for own_parts, one in zip(parts, (stream, pooled), strict=True):
+                    answer = one.push(*chunk)
+                    first, second = answer.values()
+                    np.testing.assert_array_equal(2 * first, second)
+                    own_parts.append(second)
+                start = end
+            for own_parts in parts:
+                np.testing.assert_allclose(np.concatenate(own_parts), wanted[:, row], atol=fixed("float32"))
