@@ -28,12 +28,13 @@ from rnncore.export.lowering.portable import fold_constants, spell_out
 from rnncore.export.lowering.positions import most_steps
 from rnncore.export.lowering.shared_weights import share_weights
 from rnncore.export.lowering.splice import splice
+from rnncore.export.lowering.split_loops import AGAIN, split_loops
 from rnncore.export.lowering.steps import StepGraph, export_steps
 from rnncore.export.lowering.unique_names import make_names_unique
 from rnncore.export.options import Options
 from rnncore.export.plan import Plan, far_end, refuse_unchecked
 from rnncore.export.signature import precision_of, signature_of, write_metadata
-from rnncore.export.targets import CHOICES_KEY, Choice, choices_json, choose_forms, form_text
+from rnncore.export.targets import ASKED, CHOICES_KEY, Choice, choices_json, choose_forms, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.copying import copied, unchanged
@@ -43,6 +44,7 @@ from rnncore.export.tracing.operators import Operators, find_operators
 from rnncore.export.tracing.other_ways import steps_of_own_way, with_other_ways
 from rnncore.export.tracing.own_layers import with_own_layers
 from rnncore.export.tracing.own_steps.search import by_own_steps
+from rnncore.export.tracing.recorder import Call
 from rnncore.export.tracing.rolling.program import roll
 from rnncore.export.tracing.rows import any_runs_on
 from rnncore.export.tracing.squeezes import keeping_axes
@@ -200,6 +202,12 @@ class Traced:
         extents = {**example.extents, TIME: replace(extent, maximum=most)}
         return replace(self, trace=replace(self.trace, example=replace(example, extents=extents)))
 
+    def with_calls(self, more: Mapping[str, Call]) -> Traced:
+        """The same with second loops of layers, in the form of the first."""
+        choices = {name: Choice(self.choices[name.removesuffix(AGAIN)].form, ASKED) for name in more}
+        found = replace(self.trace, calls={**self.trace.calls, **more})
+        return replace(self, trace=found, choices={**self.choices, **choices}) if more else self
+
     def without_lengths(self, options: Options) -> Traced | None:
         """The same without lengths that were lifted; None if only a trace of its own can tell."""
         found = without_lifted_lengths(self.trace)
@@ -246,7 +254,11 @@ class Planned:
             refuse_unchecked(sizes_of(traced.trace.example, traced.trace.limits))
         found = traced.trace
         plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
-        why_not = (why_not_causal(found) or sizes_of(found.example, found.limits).too_far) if plan.stream else ""
+        why_not = (
+            (why_not_causal(found, must_lengths=plan.must_lengths) or sizes_of(found.example, found.limits).too_far)
+            if plan.stream
+            else ""
+        )
         if plan.stream and most is not None and most < SHORT_STREAM:
             why_not = (
                 why_not or f"its positions end after {most} steps, and a stream of {SHORT_STREAM} cannot be checked"
@@ -258,16 +270,17 @@ class Planned:
         model = found.model.clone()
         pairs = find_states(model.graph, options.states, found.lengths)
         rows_end = plan.must_lengths or found.example.lengths is not None
-        contexts = carry_context(
-            model, found.calls, pairs, found.lengths, rows_end=rows_end, runs=runs_of(found) or PLAIN_RUNS
-        )
-        unmeasured = not plan.must_lengths and any_runs_on(found.model)
+        runs = runs_of(found) or PLAIN_RUNS
+        second = split_loops(model, found.calls, runs)
+        calls = {**found.calls, **second}
+        contexts = carry_context(model, calls, pairs, found.lengths, rows_end=rows_end, runs=runs)
+        unmeasured = bool(second) or (not plan.must_lengths and any_runs_on(found.model))
         if (contexts.one_length or unmeasured) and plan.lift_lengths:
             # A row that ends within a chunk would leave its context there, or the state of a loop that knows no lengths: rows of
             # one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
-        plan = replace(plan, rewritten=bool(contexts.specs))
-        return cls(plan, traced, model, contexts.specs, known, most, remarks)
+        plan = replace(plan, rewritten=bool(contexts.specs or second))
+        return cls(plan, traced.with_calls(second), model, contexts.specs, known, most, remarks)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,11 @@ from rnncore.runtime.format.axes import stride_of as of_outputs
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
 
 
-def why_not_causal(traced: Trace) -> str:
-    """Why the module cannot stream, naming the layer; empty when the structure does not forbid it."""
+def why_not_causal(traced: Trace, *, must_lengths: bool = False) -> str:
+    """Why the module cannot stream, naming the layer; empty when the structure does not forbid it.
+
+    must_lengths: the file must take lengths.
+    """
     for own in traced.example.inputs:
         for axis in own.axes:
             if isinstance(axis, Steps):
@@ -46,10 +49,13 @@ def why_not_causal(traced: Trace) -> str:
         if not _follows_time(dims[1:2]):
             because = f" ({'; '.join(traced.time_operators[:2])})" if traced.time_operators else ""
             return f"layer '{name}' runs over {dims[1]} steps, not over the time steps of the inputs{because}"
-        if runs is not None and runs.again(dims[1]) != 0:
+        again = 0 if runs is None else runs.again(dims[1])
+        # A second loop computes what the next run has again, from a state that is none of a row of its own length.
+        measured = not loop or must_lengths or traced.example.lengths is not None
+        if runs is not None and (again is None or (again and measured)):
             return (
-                f"layer '{name}' runs over {dims[1]} steps, and an answer wants {runs.steps} input steps "
-                "before its own: a stream would run the layer over those again (put what looks back unpadded before the layer)"
+                f"layer '{name}' runs over {dims[1]} steps, and an answer wants {runs.steps} input steps before its own: a "
+                "stream would run it over those again (put what looks back unpadded before the layer, or leave lengths out)"
             )
     if not any(TIME in dims_of(value) for value in traced.model.graph.inputs):
         return "no input has a time axis (of one step, say which inputs are states: states={'h': 'output_1'})"

@@ -80,10 +80,10 @@ NOT: dict[str, tuple[Trace, str]] = {
         trace(shapes=((BATCH, Steps(TIME, 1, 1, 1), 5),)),
         "an output has time+1 steps: some of them answer only after more steps have come than they are for",
     ),
-    "behind": (
-        trace(shapes=((BATCH, Steps(TIME, 1, -2, 1), 5),)),
-        "layer 'enc.rnn' runs over time steps, and an answer wants 2 input steps before its own: a stream would run the "
-        "layer over those again (put what looks back unpadded before the layer)",
+    "behind, at another rate": (
+        trace((BATCH, "Max(3, time)", 3), shapes=((BATCH, Steps(TIME, 1, -2, 1), 5),)),
+        "layer 'enc.rnn' runs over Max(3, time) steps, and an answer wants 2 input steps before its own: a stream would run it "
+        "over those again (put what looks back unpadded before the layer, or leave lengths out)",
     ),
     "too few of an overlap": (
         trace((BATCH, "((time - 3)//2) + 1", 3), shapes=((BATCH, Steps(TIME, 1, -1, 2), 5),), time=Extent(TIME, 9)),
@@ -111,6 +111,15 @@ NOT: dict[str, tuple[Trace, str]] = {
 @pytest.mark.parametrize("name", CAUSAL)
 def test_nothing_forbids_streaming(name: str) -> None:
     assert why_not_causal(CAUSAL[name]) == ""
+
+
+def test_a_loop_is_cut_only_where_rows_have_no_lengths() -> None:
+    traced = trace(shapes=((BATCH, Steps(TIME, 1, -2, 1), 5),))
+    assert why_not_causal(traced) == ""
+    assert why_not_causal(traced, must_lengths=True) == (
+        "layer 'enc.rnn' runs over time steps, and an answer wants 2 input steps before its own: a stream would run it "
+        "over those again (put what looks back unpadded before the layer, or leave lengths out)"
+    )
 
 
 @pytest.mark.parametrize("name", NOT)
