@@ -18,8 +18,9 @@ from rnncore.export.tracing.flat_packing import packs
 from rnncore.export.tracing.full_rows import FullRows, lengths_of, of_full_rows, rows_stand_alone
 from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.one_sequence import RowByRow, Rows, row_by_row
-from rnncore.export.tracing.one_step import over_time, states_from_zeros
+from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.trace import NO_LAYER
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
 from rnncore.runtime.format.axes import TIME
@@ -142,6 +143,11 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
             call = find_axes(module, call, options.axes, options.seed)
     except ExportError:
         return
+    if NO_LAYER in str(why) and options.states is None and (states := unclear_states(module, call)):
+        raise ExportError(
+            f"{why}; if it is one step, and {', '.join(states)} are its states: which output each becomes is not clear of "
+            f"their shapes: states={states!r}, say"
+        ) from why
     held = {} if isinstance(why, VerificationError) or options.lengths != "auto" else lengths_of(call)
     full: FullRows | None = None
     if held and _rows_stand_alone(module, call, held):

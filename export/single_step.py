@@ -11,6 +11,7 @@ from torch import nn
 from rnncore.export.options import Options
 from rnncore.export.own_steps import with_own_steps
 from rnncore.export.tracing.axes import NoBatchAxis, find_axes
+from rnncore.export.tracing.changed_inputs import sparing_inputs
 from rnncore.export.tracing.chosen_outputs import with_chosen_outputs
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example, check_runs
@@ -24,6 +25,7 @@ def ways_to_read(model: nn.Module, example: Any, options: Options) -> list[tuple
 
     Where the caller names the states of a single step, there is no other way.  Parts of others may have steps of their own.
     """
+    model = sparing_inputs(model, example)
     model, names = with_chosen_outputs(model, options.output_names)
     options = replace(options, output_names=names)
     try:

@@ -47,7 +47,9 @@ class OverTime(nn.Module):
         axes = {own.name: _batch(own.axes) for own in self._example.inputs}
         first, like = next((name, value) for name, value in tensors.items() if value is not None)
         rows, steps = like.shape[axes[first]], like.shape[axes[first] + 1]
-        states = {own.name: begun(own, own.value.new_zeros(_shape(own, rows))) for own in self._states}
+        states = {
+            own.name: begun(own, like.new_zeros(_shape(own, rows), dtype=own.value.dtype)) for own in self._states
+        }
         kept: list[list[Tensor]] = [[] for _ in self._names]
         for t in range(steps):
             entries = [
@@ -111,6 +113,24 @@ def states_from_zeros(step: nn.Module, example: Example) -> dict[str, str]:
         if len(fits) != len(alike):
             return {}
         pairs |= {own.name: names[k] for own, k in zip(alike, fits, strict=True)}
+    return {own.name: pairs[own.name] for own in zeros}
+
+
+def unclear_states(step: nn.Module, example: Example) -> dict[str, str]:
+    """Inputs of a step that start from zeros, where it is not clear which output each becomes, with the last it may be."""
+    zeros = [own for own in example.inputs if _starts_from_zeros(own)]
+    if not zeros or not is_one_step(with_fixed_states(example, [own.name for own in zeros])):
+        return {}
+    with torch.no_grad():
+        found = list(named_tensors(example.call(step, [own.value.clone() for own in example.inputs]), ""))
+    names = names_of_outputs([name for name, _ in found], example.names)
+    left = list(zip(names, [value for _, value in found], strict=True))
+    pairs: dict[str, str] = {}
+    for own in reversed(zeros):
+        fits = [k for k, (_, value) in enumerate(left) if value.shape == own.value.shape]
+        if not fits:
+            return {}
+        pairs[own.name] = left.pop(fits[-1])[0]
     return {own.name: pairs[own.name] for own in zeros}
 
 

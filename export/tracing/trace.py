@@ -41,6 +41,7 @@ from rnncore.runtime.format.axes import BATCH, TIME, Steps, inner_shape
 TRACE_SIZES = {BATCH: 19, TIME: 31}
 _OTHER_SIZES = (11, 7, 13, 17, 29, 23)
 LIFTED_LENGTHS = "lengths"
+NO_LAYER = "calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's)"
 
 
 # An axis that only happens to be free may be fixed by torch; batch and time must not.
@@ -182,7 +183,7 @@ def trace(
     recurs = recorder.calls or recorder.carried or counter.has_cells
     if not recurs and not time_operators and not _has_steps_of_its_own(example):
         raise ExportError(
-            f"{type(module).__name__} calls no recurrent layer (torch.nn.RNN/GRU/LSTM or rnncore's), and nothing in it "
+            f"{type(module).__name__} {NO_LAYER}, and nothing in it "
             "looks along time: torch.onnx.export alone is enough for it"
         )
     if len(model.graph.inputs) != len(names):
