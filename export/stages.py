@@ -37,6 +37,7 @@ from rnncore.export.signature import precision_of, signature_of, write_metadata
 from rnncore.export.targets import ASKED, CHOICES_KEY, Choice, choices_json, choose_forms, form_text
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.binding import bind
+from rnncore.export.tracing.both_ways import with_both_ways
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, Extent, check_dtypes, check_runs
 from rnncore.export.tracing.held_sizes import with_another_time, with_sizes_held
@@ -107,7 +108,8 @@ class Captured:
             call = find_axes(reference, call, options.axes, options.seed)
         if kept:
             check_carried(reference, call.in_parts(reference), kept)
-        found = replace(cls._of_call(reference, call, options), remarks=tuple(remarks))
+        found = cls._of_call(reference, call, options)
+        found = replace(found, remarks=(*remarks, *found.remarks))
         if found.why_not_rolled is None:
             return found
         for axes, what in with_another_time(call, options.axes):
@@ -138,10 +140,25 @@ class Captured:
         try:
             rolled = roll(plain, call, operators, options.seed)
         except ExportError as reason:  # matters only if torch cannot trace the loops as they are
-            return cls(reference, plain, plain, call, operators, reason)
+            return cls._of_both_ways(reference, plain, call, options) or cls(
+                reference, plain, plain, call, operators, reason
+            )
         if rolled is None:
             return cls(reference, plain, plain, call, operators)
         return cls(reference, plain, rolled, call, Operators([]))
+
+    @classmethod
+    def _of_both_ways(cls, reference: nn.Module, plain: nn.Module, call: Example, options: Options) -> Captured | None:
+        """With steps that go both ways where their number decides between these; None if they cannot be rolled so either."""
+        both = with_both_ways(plain)
+        if both is None:
+            return None
+        with suppress(ExportError):
+            rolled = roll(both, call, find_operators(both, call, options.seed), options.seed)
+            if rolled is not None:
+                what = "the number of a step decides between ways to go: each step goes both, and chooses"
+                return cls(reference, both, rolled, call, Operators([]), remarks=(what,))
+        return None
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,9 @@ class Cut:
         return stages if self._pays(stages) else None
 
     def _are_rows(self, values: Sequence[ir.Value]) -> bool:
-        """Whether each has one entry for a row, not several, such as one for each head."""
-        rows = {str(value.shape.dims[0]) for value in (self._z, *values) if value.shape is not None}
+        """Whether each has one entry for a row, not several, such as one for each head, nor one for all rows."""
+        shapes = [value.shape.dims for value in (self._z, *values) if value.shape is not None]
+        rows = {str(dims[0]) if dims else "" for dims in shapes}
         return len(rows) == 1
 
     def _wanted_by_others(self, at: _Level, made: Sequence[ir.Value], known: set[ir.Value]) -> list[ir.Value]:
