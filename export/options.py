@@ -40,6 +40,9 @@ class Options:
     """What the report shall say of how the module was read; no argument of ``export``."""
     own_steps: tuple[FoundStep, ...] = ()
     """Parts to be computed by steps of their own in place of their ``forward``; no argument of ``export``."""
+    written_out: bool = False
+    """Write what was recorded even where torch's own trace would do: it has two real numbers for a complex one; no argument of
+    ``export``."""
     step_note: str = ""
     """What is to be said of such steps where the file does not stream; no argument of ``export``."""
 

@@ -20,6 +20,7 @@ from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.one_sequence import RowByRow, Rows, row_by_row
 from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.torch_onnx import WRITES_NOT
 from rnncore.export.tracing.trace import NO_LAYER
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
@@ -124,6 +125,8 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
         return  # what was asked for is wrong
     if options.accuracy_data is not None:
         return
+    if WRITES_NOT in str(why) and "complex" in str(why) and not options.written_out:
+        yield model, example, replace(options, written_out=True)
     if isinstance(why, NoBatchAxis):
         yield from _row_by_row(model, example, options)
     begun = with_rows_of_inputs(model, example) if options.axes is None else None

@@ -138,7 +138,7 @@ class Captured:
         plain = with_own_layers(by_own_steps(reference, options.own_steps), call)
         operators = find_operators(plain, call, options.seed)
         try:
-            rolled = roll(plain, call, operators, options.seed)
+            rolled = roll(plain, call, operators, options.seed, always=options.written_out)
         except ExportError as reason:  # matters only if torch cannot trace the loops as they are
             return cls._of_both_ways(reference, plain, call, options) or cls(
                 reference, plain, plain, call, operators, reason

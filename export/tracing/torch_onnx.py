@@ -37,6 +37,7 @@ OPSET = 20
 _BECAME_A_NUMBER = re.compile(
     r"\[(\d+|'\w+')\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)"
 )
+WRITES_NOT = "torch.onnx cannot write"
 FIXES_AXIS = "The code fixes an axis that must stay free"
 
 
@@ -136,7 +137,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
             )
         except Exception as error:
             pass_on_interruption(error)
-            raise ExportError(f"torch.onnx cannot write {what}: {_first_lines(error)}") from error
+            raise ExportError(f"{WRITES_NOT} {what}: {_first_lines(error)}") from error
     assert result is not None
     keep_wide(result.model, {**numbers_of(result.exported_program), **numbers} if result.exported_program else numbers)
     return result.model

@@ -173,14 +173,16 @@ def _covers(what: Collected, start: Tensor, turns: Any, dim: int, low: Any) -> b
     return str(start.shape[dim]) == str(turns) and str(low) == "0"
 
 
-def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -> RolledProgram | None:
-    """``module`` with its loops over time rolled; None if it has none, or cannot be recorded.
+def roll(
+    module: nn.Module, example: Example, operators: Operators, seed: int, *, always: bool = False
+) -> RolledProgram | None:
+    """``module`` with its loops over time rolled; None if it has none, unless ``always``, or cannot be recorded.
 
     Raises:
         ExportError: it has such loops, but they cannot be rolled; says why, and where.
     """
     try:
-        return _roll(module, example, operators, seed)
+        return _roll(module, example, operators, seed, always=always)
     except ExportError as error:
         # Code may read the lengths one by one: then rows of one length are not all that there is.
         for shorter, least in _SHORTER if example.lengths is not None or example.counts else ():
@@ -194,7 +196,12 @@ def roll(module: nn.Module, example: Example, operators: Operators, seed: int) -
 
 
 def _roll(
-    module: nn.Module, example: Example, operators: Operators, seed: int, steps: Sequence[int] = (6, 12, 24)
+    module: nn.Module,
+    example: Example,
+    operators: Operators,
+    seed: int,
+    steps: Sequence[int] = (6, 12, 24),
+    always: bool = False,
 ) -> RolledProgram | None:
     """The same for lengths that are all full, or differ; an empty ExportError where it cannot be recorded."""
     failure = ExportError("")
@@ -217,7 +224,7 @@ def _roll(
         readings += [logs] if example.shorter is None else []  # else numbers of rows are left in it
         for own in readings:
             try:
-                found = _rolled(module, example, own, layers, seed, is_plain=not asks and own is logs)
+                found = _rolled(module, example, own, layers, seed, is_plain=not always and not asks and own is logs)
                 if found is not None and has_rests(found.program):
                     check_own_way(module, found, example, seed)
                 return found
