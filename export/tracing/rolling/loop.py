@@ -105,7 +105,7 @@ class RolledLoop:
                     factor, names = formula.terms[0]
                     if factor == 1 and len(names) == 1:
                         found.setdefault(names[0], (i, axis))
-                    elif factor == 1:
+                    elif factor == 1 and names:
                         products.setdefault(names, (i, axis))
         for names, where in products.items():
             if not {BATCH, TIME, *found, *self._joined} & {*names}:
