@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -12,10 +12,12 @@ from torch import nn
 from rnncore.export.options import Options
 from rnncore.export.remembering_steps import step_that_remembers, with_rows_of_inputs
 from rnncore.export.tracing.axes import NoBatchAxis, find_axes
+from rnncore.export.tracing.chosen_outputs import with_chosen_outputs
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.flat_packing import packs
 from rnncore.export.tracing.full_rows import FullRows, lengths_of, of_full_rows, rows_stand_alone
+from rnncore.export.tracing.guessed_arguments import guesses
 from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.one_sequence import RowByRow, Rows, row_by_row
 from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
@@ -118,6 +120,20 @@ def _has_time(module: nn.Module, example: Any, options: Options) -> bool:
     return False
 
 
+def _with_guesses(
+    model: nn.Module, example: Any, options: Options, tried: Iterator[tuple[Sequence[str | None] | None, str | None]]
+) -> Iterator[Reading]:
+    for names, lengths in tried:
+        chosen, kept = (model, options.output_names) if names is None else with_chosen_outputs(model, names)
+        remarks = list(options.remarks)
+        if names is not None:
+            remarks.append(f"{names.count(None)} of the outputs are empty, and left out")
+        if lengths is not None:
+            remarks.append(f"'{lengths}' was taken for the lengths of the rows")
+        own = {} if lengths is None else {"lengths": lengths}
+        yield chosen, example, replace(options, output_names=kept, remarks=tuple(remarks), **own)
+
+
 def other_readings(why: Exception, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
     """Modules, examples and options to try after ``why``: with full lengths inside, or with axes held as in the example."""
     pass_on_interruption(why)  # a time limit is no reason to try more
@@ -151,6 +167,9 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
             f"{why}; if it is one step, and {', '.join(states)} are its states: which output each becomes is not clear of "
             f"their shapes: states={states!r}, say"
         ) from why
+    if options.lengths == "auto" and not isinstance(why, VerificationError):
+        tried = guesses(module, call, named=options.output_names is not None)
+        yield from _with_guesses(model, example, options, tried)
     held = {} if isinstance(why, VerificationError) or options.lengths != "auto" else lengths_of(call)
     full: FullRows | None = None
     if held and _rows_stand_alone(module, call, held):
