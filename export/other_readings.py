@@ -130,8 +130,8 @@ def _with_guesses(
             remarks.append(f"{names.count(None)} of the outputs are empty, and left out")
         if lengths is not None:
             remarks.append(f"'{lengths}' was taken for the lengths of the rows")
-        own = {} if lengths is None else {"lengths": lengths}
-        yield chosen, example, replace(options, output_names=kept, remarks=tuple(remarks), **own)
+        own = options.lengths if lengths is None else lengths
+        yield chosen, example, replace(options, output_names=kept, remarks=tuple(remarks), lengths=own)
 
 
 def other_readings(why: Exception, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:

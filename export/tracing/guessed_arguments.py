@@ -11,6 +11,7 @@ from rnncore.export.tracing.chosen_outputs import chosen_names
 from rnncore.export.tracing.copying import unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
+from rnncore.runtime.error_boundary import pass_on_interruption
 
 
 def guesses(
@@ -28,8 +29,12 @@ def guesses(
 
 def _of_filled(module: nn.Module, call: Example) -> Sequence[str | None] | None:
     """Names of the outputs that hold anything, None for each other one; None if all do, or none."""
-    with unchanged(module), torch.no_grad():
-        found = list(named_tensors(call.call(module, [own.value.clone() for own in call.inputs]), ""))
+    try:
+        with unchanged(module), torch.no_grad():
+            found = list(named_tensors(call.call(module, [own.value.clone() for own in call.inputs]), ""))
+    except Exception as failure:  # which is said elsewhere
+        pass_on_interruption(failure)
+        return None
     names: list[str | None] = [
         name if value.numel() else None
         for name, (_, value) in zip(chosen_names([name for name, _ in found]), found, strict=True)
