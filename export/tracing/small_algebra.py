@@ -19,6 +19,8 @@ from rnncore.runtime.errors import ExportError
 
 MOST = 16
 """Rows of a matrix: each takes some fifteen nodes."""
+MOST_TRIANGULAR = 128
+"""Rows of a triangular one: twice as many take one step more."""
 
 
 def refuse_large(program: ExportedProgram) -> None:
@@ -27,12 +29,13 @@ def refuse_large(program: ExportedProgram) -> None:
         if node.target in SMALL_ALGEBRA and node.target is not aten._cdist_forward.default:
             place = 1 if node.target is aten.cholesky_solve.default else 0
             rows = node.args[place].meta["val"].shape[-1]
-            if not isinstance(rows, int) or rows > MOST:
+            most = MOST_TRIANGULAR if node.target is aten.linalg_solve_triangular.default else MOST
+            if not isinstance(rows, int) or rows > most:
                 line = line_of_node(node)
                 what = str(node.target).removeprefix("aten.").partition(".")[0].strip("_")
                 raise ExportError(
                     f"{what} of matrices of {rows} rows{f' at {line}' if line else ''}: ONNX has no operator for it, and it is "
-                    f"written out for up to {MOST} rows of fixed number only"
+                    f"written out for up to {most} rows of fixed number only"
                 )
 
 
@@ -107,9 +110,28 @@ def _triangular(a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular
     n = a.shape[-1]
     beyond = (1 if upper else -1) if unitriangular else 0
     triangle = op.Trilu(a, _constant(beyond), upper=int(upper))
+    if n > MOST:
+        return _by_doubling(triangle, b, n, left=left, unitriangular=unitriangular)
     if unitriangular:
         triangle = op.Add(triangle, _eye(n, a))
     return _solved_from(left, triangle, b, n, len(a.shape))
+
+
+def _by_doubling(triangle: Any, b: Any, n: int, *, left: bool, unitriangular: bool) -> Any:
+    """X of (D + N) X = B with a strict triangle N: (1 + P)(1 + P^2)(1 + P^4)... D^-1 B of P = -D^-1 N, whose nth power is 0.
+
+    ``triangle`` is N alone for ``unitriangular``.  Not ``left``: X of X (D + N) = B.
+    """
+    power = op.Neg(triangle)
+    if not unitriangular:
+        eye = _eye(n, triangle)
+        diagonal = op.ReduceSum(op.Mul(triangle, eye), _constant([-1 if left else -2]), keepdims=1)
+        power = op.Div(op.Neg(op.Sub(triangle, op.Mul(triangle, eye))), diagonal)
+        b = op.Div(b, diagonal)
+    for step in range((n - 1).bit_length()):
+        power = op.MatMul(power, power) if step else power
+        b = op.Add(b, op.MatMul(power, b) if left else op.MatMul(b, power))
+    return b
 
 
 def _cholesky(a: Any, upper: bool = False, check_errors: bool = False) -> tuple[Any, Any]:

@@ -91,6 +91,15 @@ def test_matrices_of_other_sizes_are_as_in_torch(rows: int, columns: int, seed: 
     compare("solution", rows, columns, seed)
 
 
+@pytest.mark.parametrize("rows", [17, 33, 64])
+@pytest.mark.parametrize("name", [name for name in SQUARE if "triangle" in name])
+def test_large_triangles_are_solved_by_doubling(name: str, rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    a = (torch.rand(2, rows, rows, generator=generator) - 0.5) * 0.4
+    expected, found = both(SQUARE[name], a, torch.randn(2, rows, 3, generator=generator))
+    np.testing.assert_allclose(found, expected, **BOUND)
+
+
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
 def test_distances(p: float) -> None:
     a, b = torch.randn(2, 4, 3), torch.randn(2, 5, 3)
