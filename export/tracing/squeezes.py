@@ -21,6 +21,8 @@ from rnncore.export.tracing.nesting import named_tensors
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.format.axes import BATCH, TIME
 
+_ENDED = "ended"
+"""Stands among sizes where the last step of masks is to be none of a row."""
 _Place = tuple[Line, ...]
 _Dropped = tuple[int, tuple[int, ...]]
 """How many axes there were, and those that went."""
@@ -111,13 +113,15 @@ def _first_rows(value: Tensor, like: Tensor) -> list[Tensor]:
 def _always_one(module: nn.Module, example: Example) -> dict[_Place, _Dropped]:
     """What ``squeeze()`` drops in each line, as far as it is the same each time, where batch and time are more than 1."""
     for sizes in ({BATCH: 3, TIME: 7}, {BATCH: 3}):
-        noted = Squeezes()
+        noted, ended = Squeezes(), Squeezes()
         if _answer(module, example, sizes, noted) is not None:
             break
     else:
         return {}
+    if _has_masks(example):  # code may go another way where no row ends
+        _answer(module, example, {**sizes, _ENDED: 1}, ended)
     found: dict[_Place, set[_Dropped]] = {}
-    for place, dropped, every in noted.seen:
+    for place, dropped, every in (*noted.seen, *ended.seen):
         if every:
             found.setdefault(place, set()).add(dropped)
     return {place: next(iter(dropped)) for place, dropped in found.items() if len(dropped) == 1}
@@ -127,7 +131,12 @@ def _ones(example: Example) -> list[dict[str, int]]:
     """Sizes with a batch or a time of 1."""
     if TIME not in example.axis_names:
         return [{BATCH: 1}]
-    return [{BATCH: 1}, {BATCH: 1, TIME: 7}, {BATCH: 3, TIME: 1}, {BATCH: 1, TIME: 1}]
+    ended = [{BATCH: 1, TIME: 7, _ENDED: 1}] if _has_masks(example) else []
+    return [{BATCH: 1}, {BATCH: 1, TIME: 7}, {BATCH: 3, TIME: 1}, {BATCH: 1, TIME: 1}, *ended]
+
+
+def _has_masks(example: Example) -> bool:
+    return any(own.filling is not None and own.value.dim() > 1 for own in example.inputs)
 
 
 def _compared(
@@ -162,6 +171,9 @@ def _answer(
     with unchanged(module), torch.no_grad():
         try:
             tensors = example.draw({**own, **sizes}, torch.Generator().manual_seed(0))
+            for one, tensor in zip(example.inputs, tensors, strict=True):
+                if _ENDED in sizes and one.filling is not None and tensor.dim() > 1:
+                    tensor[..., -1] = 1 - one.filling
             if rows > 1:
                 named = zip(tensors, example.inputs, strict=True)
                 tensors = [t.repeat([rows if axis == BATCH else 1 for axis in i.axes]) for t, i in named]

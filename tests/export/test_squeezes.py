@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnncore.export import export
 from rnncore.export.tracing.example import Example
@@ -172,6 +173,40 @@ def test_a_question_about_what_is_left_is_answered_as_for_several_rows(tmp_path:
         x = torch.randn(rows, 9, WIDTH)
         with torch.no_grad():
             np.testing.assert_allclose(model.run(x.numpy()), module(x).numpy(), **TOLERANCE)
+
+
+class Packs(nn.Module):
+    """Packs only where a row ends early, with lengths from which ``squeeze()`` drops the axis of one row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(WIDTH, 5, bidirectional=True)
+
+    def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
+        if x_mask.data.sum() == 0:
+            return self.layer(x.transpose(0, 1))[0].transpose(0, 1)
+        lengths = x_mask.data.eq(0).long().sum(1).squeeze()
+        _, order = torch.sort(lengths, dim=0, descending=True)
+        _, back = torch.sort(order, dim=0)
+        packed = pack_padded_sequence(x.index_select(0, order).transpose(0, 1), list(lengths[order]))
+        y = pad_packed_sequence(self.layer(packed)[0], total_length=x.size(1))[0]
+        return y.transpose(0, 1).index_select(0, back)
+
+
+def test_a_way_that_is_gone_where_a_row_ends_keeps_axes_too(tmp_path: Path) -> None:
+    module = Packs().eval()
+    example = (torch.randn(2, 6, WIDTH), torch.zeros(2, 6, dtype=torch.bool))
+    model = load(export(module, tmp_path / "model.onnx", example).path)
+    x, ends = torch.randn(3, 8, WIDTH), torch.tensor([[8], [5], [2]])
+    mask = torch.arange(8) >= ends
+    with torch.no_grad():
+        right = module(x, mask).numpy()
+    got = model.run(x.numpy(), mask.numpy())
+    for row in range(3):
+        n = int(ends[row])
+        np.testing.assert_allclose(got[row, :n], right[row, :n], **TOLERANCE)
+        alone = model.run(x[row : row + 1].numpy(), mask[row : row + 1].numpy())
+        np.testing.assert_allclose(alone[0, :n], right[row, :n], **TOLERANCE)
 
 
 class Sums(Scores):
