@@ -54,6 +54,10 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
         if group.maximum is None or names[k] in (BATCH, TIME) or group.places[0] in said
     ]
     groups, names = [groups[k] for k in kept], {place: names[k] for place, k in enumerate(kept)}
+    held = _with_ones_held(example, groups, names, given or {})
+    if held is not None:
+        own = tuple(replace(one, axes=tuple(held.get(one.name, one.axes))) for one in example.inputs)
+        return find_axes(module, replace(example, inputs=own), held, seed)
     _check(module, example, prober, groups, names)
     try:
         groups, names, shapes = fitted_shapes(prober, groups, names, said)
@@ -286,6 +290,28 @@ def _rows_apart(prober: Prober, group: Group) -> bool:
         if not any(same):
             return False
     return True
+
+
+def _with_ones_held(example: Example, groups: Sequence[Group], names: Mapping[int, str], given: Axes) -> Axes | None:
+    """Axes with one that is 1 in the example, and can be nothing else (``state.squeeze(0)``), fixed; None if there is none.
+
+    It was taken for the batch, where several inputs share another axis, of more than one entry.
+    """
+    taken = next((groups[k] for k, name in names.items() if name == BATCH), None)
+    ones = set() if taken is None else {p for p in taken.places if example.inputs[p[0]].value.shape[p[1]] == 1}
+    if taken is None or taken.minimum == 1 or ones != set(taken.places):
+        return None
+    rows = [
+        g for g in groups if g.size > 1 and len({i for i, _ in g.places}) > 1 and all(axis < 2 for _, axis in g.places)
+    ]
+    if len(rows) != 1 or any(example.inputs[i].name in given for i, _ in (*ones, *rows[0].places)):
+        return None
+    roles = {place: name for k, name in names.items() for place in groups[k].places}
+    roles |= {**dict.fromkeys(ones), **dict.fromkeys(rows[0].places, BATCH)}  # type: ignore[arg-type]
+    own = {
+        one.name: tuple(roles.get((i, axis)) for axis in range(one.value.dim())) for i, one in enumerate(example.inputs)
+    }
+    return {**given, **own}
 
 
 def _check(
