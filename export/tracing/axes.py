@@ -306,8 +306,8 @@ def _with_ones_held(example: Example, groups: Sequence[Group], names: Mapping[in
     ]
     if len(rows) != 1 or any(example.inputs[i].name in given for i, _ in (*ones, *rows[0].places)):
         return None
-    roles = {place: name for k, name in names.items() for place in groups[k].places}
-    roles |= {**dict.fromkeys(ones), **dict.fromkeys(rows[0].places, BATCH)}  # type: ignore[arg-type]
+    roles: dict[Place, str | None] = {place: name for k, name in names.items() for place in groups[k].places}
+    roles |= {place: None for place in ones} | {place: BATCH for place in rows[0].places}
     own = {
         one.name: tuple(roles.get((i, axis)) for axis in range(one.value.dim())) for i, one in enumerate(example.inputs)
     }
