@@ -120,6 +120,26 @@ def _has_time(module: nn.Module, example: Any, options: Options) -> bool:
     return False
 
 
+def _keeping_free(call: Example, read: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
+    """A reading of the module of ``call`` as one of one sequence, if what is free in the call is free there as well.
+
+    Else rows were no sequence: they go on from each other, and to take more of them in turn would hide that.
+    """
+    try:
+        with unchanged(read):
+            own = Example.of(read, example, options.axes, options.lengths)
+            found = find_axes(read, own, options.axes, options.seed)
+    except ExportError:
+        return
+    pairs = [
+        pair
+        for one, two in zip(call.inputs, found.inputs, strict=True)
+        for pair in zip(reversed(one.axes), reversed(two.axes), strict=False)
+    ]
+    if all(after is not None for before, after in pairs if before is not None):
+        yield read, example, replace(options, axes={own.name: own.axes for own in found.inputs})
+
+
 def _with_guesses(
     model: nn.Module, example: Any, options: Options, tried: Iterator[tuple[Sequence[str | None] | None, str | None]]
 ) -> Iterator[Reading]:
@@ -196,7 +216,8 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
             ),
         )
     if not isinstance(model, RowByRow):  # one that only seems to have a batch: words and the letters of each
-        yield from _row_by_row(model, example, options)
+        for reading in _row_by_row(model, example, options):
+            yield from _keeping_free(call, *reading)
     if full is not None and isinstance(full.failure, ExportError):  # to show full rows is no advice: it shows them
         raise full.failure from why
     if by_hand and not isinstance(why, ExportError):
