@@ -216,8 +216,8 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
             ),
         )
     if not isinstance(model, RowByRow):  # one that only seems to have a batch: words and the letters of each
-        for reading in _row_by_row(model, example, options):
-            yield from _keeping_free(call, *reading)
+        for of_one in _row_by_row(model, example, options):
+            yield from _keeping_free(call, *of_one)
     if full is not None and isinstance(full.failure, ExportError):  # to show full rows is no advice: it shows them
         raise full.failure from why
     if by_hand and not isinstance(why, ExportError):
