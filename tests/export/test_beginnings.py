@@ -115,7 +115,7 @@ FRONTS = st.one_of(
 )
 
 
-@settings(max_examples=12, phases=set(Phase) - {Phase.shrink})  # an export is slow
+@settings(max_examples=8, phases=set(Phase) - {Phase.shrink})  # an export is slow
 @given(
     front=FRONTS,
     start=st.sampled_from(["", *STARTS]),

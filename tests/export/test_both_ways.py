@@ -85,7 +85,7 @@ class Chooses(Steps):
     first=st.integers(0, 4),
     steps=st.integers(1, 20),
 )
-@settings(max_examples=6)
+@settings(max_examples=3)
 def test_each_goes_both_ways_and_streams(
     make: type[Steps], every: int, first: int, steps: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

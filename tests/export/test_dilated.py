@@ -93,7 +93,7 @@ def checked(module: nn.Module, stride: int, sizes: list[int], lengths: Any = "au
 
 # Not shrunk: an export takes seconds, and a plan prints as one line anyway.
 @pytest.mark.slow
-@settings(max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
+@settings(max_examples=2, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["gru", "lstm", "rnn"]), st.integers(1, 4)), min_size=1, max_size=3),
     st.booleans(),

@@ -87,7 +87,7 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(tuple(shapes), tuple(before), tuple(behind), draw(some), draw(some), draw(some))
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(
     drawn=st.lists(plans(), min_size=6, max_size=6),
     both_ways=st.booleans(),

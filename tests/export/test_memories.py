@@ -124,7 +124,7 @@ def check(plan: Plan, path: Path) -> None:
     np.testing.assert_allclose(np.concatenate(parts), wanted[0], **CLOSE)
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(plan=plans, seed=st.integers(0, 99))
 def test_memories_of_any_shape(plan: Plan, seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.manual_seed(seed)

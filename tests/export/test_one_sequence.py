@@ -62,7 +62,7 @@ class FirstState(nn.Module):
     both=st.booleans(),
     steps=st.integers(1, 12),
 )
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_each_row_is_what_the_module_gives_for_it_alone(
     make: type[nn.Module], kind: str, both: bool, steps: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

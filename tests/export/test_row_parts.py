@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.flat_packing import FlatPacker, Place, packer_of, packs
-from rnncore.export.tracing.full_rows import lengths_of, of_full_rows
+from rnncore.export.tracing.full_rows import lengths_of, of_full_rows, rows_stand_alone
 from rnncore.export.tracing.observing import observing
 from rnncore.export.tracing.one_step import is_one_step, over_time, states_from_zeros, with_fixed_states
 from rnncore.export.tracing.packing import PaddedPacker, packing_by, packing_by_torch
@@ -140,10 +140,24 @@ def test_lengths_of_full_rows_are_left_out() -> None:
         torch.testing.assert_close(rows(X), X.sum(1), **CLOSE)
         torch.testing.assert_close(rows(x=X[:, :2]), X[:, :2].sum(1), **CLOSE)
         assert not of_full_rows(TakesLengths(), example, held)[0].flat
-    assert lengths_of(Example.of(TakesLengths(), {"x": X, "lengths": LENGTHS}, None, "auto")) == {}, (
-        "one row is shorter"
-    )
+    shorter = torch.tensor([4, 3, 2])
+    assert lengths_of(Example.of(TakesLengths(), {"x": X, "lengths": shorter}, None, "auto")) == {}, "none is full"
     assert lengths_of(Example.of(TakesLengths(), {"x": X, "lengths": full[:, None].float()}, None, False)) == {}
+
+
+class OfAllRows(TakesLengths):
+    """What is behind the end of a row counts for the others."""
+
+    def forward(self, x: Tensor, lengths: Tensor, counts: Any = None) -> Tensor:
+        return super().forward(x, lengths) - x.mean((0, 1))
+
+
+@pytest.mark.parametrize(("kind", "alone"), [(TakesLengths, True), (OfAllRows, False)])
+def test_rows_that_end_early_get_what_they_get_alone_or_not(kind: type[TakesLengths], alone: bool) -> None:
+    example = find_axes(kind(), Example.of(kind(), {"x": X, "lengths": LENGTHS}, None, "auto"), None, 0)
+    held = lengths_of(example)
+    assert held == {"lengths": "time"}, "the longest row is full"
+    assert rows_stand_alone(kind(), example, held) == alone
 
 
 # ------------------------------------------------------------------------------------------------------------ one step

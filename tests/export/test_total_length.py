@@ -47,7 +47,7 @@ class Padded(nn.Module):
     flat=st.booleans(),
     steps=st.integers(1, STEPS),
 )
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_each_total_length(
     more: int,
     fixed: bool,

@@ -119,7 +119,7 @@ def chunked(stream: Any, x: np.ndarray, sizes: list[int]) -> np.ndarray:
 
 # Not shrunk: an export takes seconds, and a way prints as one line anyway.
 @pytest.mark.slow
-@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
+@settings(max_examples=6, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
 @given(WAYS, st.sampled_from(["gru", "lstm", ""]), st.lists(st.integers(0, 9), max_size=8), st.integers(0, 1 << 16))
 @example((own("conv", 3, 2), own("conv", 3, 2)), "gru", [1, 1, 9, 4, 0, 6], 1)
 @example((own("bands", 3, 2), own("conv", 3, 1, 2)), "lstm", [9, 1], 2)
@@ -294,7 +294,7 @@ class TwoInputs(nn.Module):
 
 
 @pytest.mark.slow
-@settings(max_examples=3, phases=[Phase.explicit, Phase.generate], deadline=None)
+@settings(max_examples=2, phases=[Phase.explicit, Phase.generate], deadline=None)
 @given(st.integers(2, 5), st.integers(1, 3), st.booleans(), st.lists(st.integers(0, 7), max_size=6), st.integers(0, 99))
 @example(3, 1, True, [1, 1, 4, 0, 2], 1)
 @example(4, 2, False, [3, 1, 4, 0, 2], 2)

@@ -17,7 +17,7 @@ from onnx import helper
 
 from rnncore import runtime
 from rnncore.runtime.format.container import fingerprint_of, metadata_of, stamp
-from rnncore.runtime.format.signature import BLANK_FINGERPRINT, StateSpec, TensorSpec
+from rnncore.runtime.format.signature import BLANK_FINGERPRINT, FORMAT_VERSION, StateSpec, TensorSpec
 from tests.runtime.files import Spec, causal_file, causal_graph, finish, signature
 
 
@@ -104,8 +104,11 @@ def test_an_onnx_file_of_somebody_else() -> None:
 
 
 def test_a_newer_file_asks_for_a_newer_rnncore() -> None:
-    data = finish(causal_graph(Spec()), signature(Spec()), format_version="3", fingerprint=None, stamped=False)
-    with pytest.raises(runtime.FormatVersionError, match="format 3, this rnncore reads formats up to 2: upgrade"):
+    newer = FORMAT_VERSION + 1
+    data = finish(causal_graph(Spec()), signature(Spec()), format_version=str(newer), fingerprint=None, stamped=False)
+    with pytest.raises(
+        runtime.FormatVersionError, match=f"format {newer}, this rnncore reads formats up to {FORMAT_VERSION}: upgrade"
+    ):
         runtime.load(data)
 
 
