@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import onnx_ir as ir
 
@@ -37,9 +38,15 @@ def size_at(size: int | str | None, sizes: Mapping[str, int]) -> int | None:
     if size is None or isinstance(size, int):
         return size
     try:
-        return _value(ast.parse(size, mode="eval").body, sizes)
+        return _value(_parsed(size), sizes)
     except (SyntaxError, KeyError, TypeError, ZeroDivisionError):
         return None
+
+
+@lru_cache(maxsize=1 << 10)
+def _parsed(size: str) -> ast.expr:
+    """Kept, as each is asked at some two hundred sizes; SyntaxError for what is no expression."""
+    return ast.parse(size, mode="eval").body
 
 
 def _value(part: ast.expr, sizes: Mapping[str, int]) -> int:

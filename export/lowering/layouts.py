@@ -58,6 +58,21 @@ def numbers_of(node: ir.Node, place: int) -> list[int] | None:
     return None if tensor is None else tensor.numpy().ravel().tolist()
 
 
+END = 1 << 31
+"""Slices that end here or behind it end with the axis."""
+
+
+def part_of(node: ir.Node | None) -> tuple[int, int | None, int] | None:
+    """(start, end, axis) of a ``Slice`` along one axis, one by one; the end None if it is not constant; None for others."""
+    if node is None or node.op_type != "Slice" or node.inputs[0] is None or len(node.inputs) < 4:
+        return None
+    starts, ends, axes = (numbers_of(node, place) for place in (1, 2, 3))
+    steps = numbers_of(node, 4) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
+    if starts is None or axes is None or len(starts) != 1 or len(axes) != 1 or steps != [1]:
+        return None
+    return starts[0], None if ends is None else ends[0], axes[0]
+
+
 def steps_more(value: ir.Value | None, axis: int) -> int | None:
     """How many steps more than the input a value has along an axis, None if it is not a fixed number."""
     dims = sizes_of(value)
@@ -68,17 +83,14 @@ def steps_more(value: ir.Value | None, axis: int) -> int | None:
 def cut_at_end(x: ir.Value, axis: int) -> tuple[ir.Value, int] | None:
     """What x is without so many of its last steps, if x is that."""
     node = x.producer()
-    if node is None or node.op_type != "Slice" or node.inputs[0] is None or len(node.inputs) < 4:
+    part, source = part_of(node), None if node is None else node.inputs[0]
+    if x.shape is None or part is None or source is None or (part[0], part[2]) != (0, axis):
         return None
-    starts, ends, axes = (numbers_of(node, place) for place in (1, 2, 3))
-    steps = numbers_of(node, 4) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
-    if x.shape is None or starts != [0] or axes is None or axes != [axis] or steps != [1]:
-        return None
-    if ends is None:  # [: x.shape[1]], of something longer by a fixed number of steps
-        longer, shorter = steps_more(node.inputs[0], axis), steps_more(x, axis)
+    if part[1] is None:  # [: x.shape[1]], of something longer by a fixed number of steps
+        longer, shorter = steps_more(source, axis), steps_more(x, axis)
         cut = None if longer is None or shorter is None else longer - shorter
-        return (node.inputs[0], cut) if cut is not None and cut > 0 else None
-    return (node.inputs[0], -ends[0]) if ends[0] < 0 else None
+        return (source, cut) if cut is not None and cut > 0 else None
+    return (source, -part[1]) if part[1] < 0 else None
 
 
 def first_steps(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
@@ -97,10 +109,7 @@ def first_steps(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
         one = axis % len(layout.dims) == layout.time and numbers_of(node, 1) == [0]
         return (x, layout.time, 1) if one and sizes_of(node.inputs[1]) in ((), (1,)) else None
-    if len(node.inputs) < 4:
+    part = part_of(node)
+    if part is None or (part[0], part[2]) != (0, layout.time) or part[1] is None or not 0 < part[1] < END:
         return None
-    starts, ends, axes = (numbers_of(node, place) for place in (1, 2, 3))
-    steps = numbers_of(node, 4) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
-    if starts != [0] or steps != [1] or axes != [layout.time] or ends is None or not 0 < ends[0] < 1 << 31:
-        return None
-    return x, layout.time, ends[0]
+    return x, layout.time, part[1]

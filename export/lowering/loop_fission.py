@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rnncore.cells import Cell
 from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.dims import dims_of
 from rnncore.export.lowering.fission_cut import Cut, Stage, Stages, row_spec
 from rnncore.export.lowering.loops import loop
 from rnncore.export.lowering.recurrence import Recurrence
@@ -98,7 +99,7 @@ def _over_steps(builder: Builder, own: Recurrence, time: ir.Value, stage: Stage,
     """[*results [time, batch, ...], *final states [batch, ...]] of one stage."""
     if stage.window is not None and own.valid is None and not own.reverse:
         (start,), (new,) = own.states, own.along
-        return stage.window.over_time(builder, start, new, 1 + len(stage.step.inputs[-1].shape.dims[1:]))  # type: ignore[union-attr]
+        return stage.window.over_time(builder, start, new, len(dims_of(stage.step.inputs[-1])))
     reads = bool(own.along) or own.valid is not None
     return (run if reads else loop)(builder, own, time)  # a Scan has to read something
 

@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.lowering.context_states import ContextStates
-from rnncore.export.lowering.layouts import Layout, free_axes, numbers_of, sizes_of
+from rnncore.export.lowering.layouts import Layout, free_axes, numbers_of, part_of, sizes_of
 from rnncore.export.tracing.states import depends, evaluated
 from rnncore.runtime.format.axes import BATCH, TIME
 
@@ -97,12 +97,11 @@ def _is_range(node: ir.Node) -> bool:
 
 def _is_start_of_table(node: ir.Node) -> bool:
     """Whether a node takes the first steps of a constant."""
-    if node.op_type != "Slice" or numbers_of(node, 1) != [0] or numbers_of(node, 2) is not None:
+    part = part_of(node)
+    if part is None or part[0] != 0 or part[1] is not None:
         return False
-    steps = numbers_of(node, 4) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
-    table, axes = sizes_of(node.inputs[0]), numbers_of(node, 3)
-    out = sizes_of(node.outputs[0])
-    return steps == [1] and bool(table) and not free_axes(table) and axes is not None and free_axes(out) == [axes[0]]
+    table, out = sizes_of(node.inputs[0]), sizes_of(node.outputs[0])
+    return bool(table) and not free_axes(table) and free_axes(out) == [part[2]]
 
 
 def _meeting(node: ir.Node) -> Layout | None:

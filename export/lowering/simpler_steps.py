@@ -13,11 +13,9 @@ import onnx_ir as ir
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.replace import put_in_place
-from rnncore.export.lowering.layouts import numbers_of
+from rnncore.export.lowering.layouts import END, part_of
 from rnncore.export.lowering.unspread import unspread
 
-_END = 1 << 31
-"""Slices that end here or behind it end with the axis."""
 _PLACES = 2
 """Convolutions of more places than this are left to onnxruntime, as most of them may be wanted."""
 
@@ -98,13 +96,8 @@ def _is_last_place(node: ir.Node) -> bool:
 
 def _slice_of(node: ir.Node) -> tuple[int, int] | None:
     """(start, axis) of a ``Slice`` that goes to the end of one axis, one by one."""
-    if node.op_type != "Slice":
-        return None
-    starts, ends, axes = (numbers_of(node, place) for place in (1, 2, 3))
-    steps = numbers_of(node, 4) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
-    if starts is None or ends is None or axes is None or len(starts) != 1 or steps != [1]:
-        return None
-    return (starts[0], axes[0]) if ends[0] >= _END else None
+    part = part_of(node)
+    return (part[0], part[2]) if part is not None and part[1] is not None and part[1] >= END else None
 
 
 def _last(builder: Builder, x: ir.Value, width: int) -> ir.Value:

@@ -13,16 +13,15 @@ import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder, initializer
+from rnncore.export.graph.column_ranges import ELEMENTWISE
 from rnncore.export.graph.dims import dims_of
 
 _SPARED = 8
 """So many times fewer numbers are worth a change."""
 _LARGE = 512
 """Numbers for a row from which on a value is looked at."""
-_ELEMENTWISE = {
-    *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Div", "Equal", "Erf", "Exp", "Floor", "Greater", "GreaterOrEqual"),
-    *("IsNaN", "Less", "LessOrEqual", "Log", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu"),
-    *("Sigmoid", "Sign", "Softplus", "Sqrt", "Sub", "Tanh", "Where"),
+_ARITHMETIC = ELEMENTWISE | {
+    *("And", "Cast", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Where"),
 }
 Dims = list[int | str | None]
 
@@ -40,7 +39,7 @@ class _Unspread:
 
     def run(self) -> None:
         for node in list(self._graph):
-            if node.op_type in _ELEMENTWISE and not node.domain and None not in node.inputs:
+            if node.op_type in _ARITHMETIC and not node.domain and None not in node.inputs:
                 self._arithmetic(node)
             elif node.op_type == "Expand":
                 self._keep(node.outputs[0], node.inputs[0])

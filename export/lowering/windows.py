@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.dims import dims_of
-from rnncore.export.lowering.layouts import numbers_of
+from rnncore.export.lowering.layouts import part_of
 from rnncore.export.lowering.steps import StepGraph
 
 _LONGEST = 64
@@ -84,10 +84,8 @@ def _without_first(value: ir.Value | None, of: ir.Value | None, axis: int) -> bo
     """Whether ``value`` is all of ``of`` but the first entry along ``axis``."""
     node = value.producer() if value is not None else None
     size = dims_of(of)[axis]
-    if node is None or node.op_type != "Slice" or node.inputs[0] is not of or not isinstance(size, int):
+    part = part_of(node)
+    if node is None or part is None or node.inputs[0] is not of or not isinstance(size, int):
         return False
-    start, end, axes = (numbers_of(node, place) for place in (1, 2, 3))
-    steps = numbers_of(node, 4) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
-    if start is None or end is None or axes is None or len(start) != 1 or steps != [1]:
-        return False
-    return axes[0] % len(dims_of(of)) == axis and start[0] in (1, 1 - size) and end[0] >= size
+    start, end, along = part
+    return along % len(dims_of(of)) == axis and start in (1, 1 - size) and end is not None and end >= size

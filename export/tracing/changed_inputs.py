@@ -35,15 +35,14 @@ def sparing_inputs(model: nn.Module, example: Any) -> nn.Module:
         return model
     if [tensor._version for tensor in given] == before:
         return model
-    sparing = copied(model)
-    kind: Any = type(sparing)
+    kind: Any = type(made)
 
     @functools.wraps(kind.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return kind.forward(self, *map(_copies, args), **{name: _copies(value) for name, value in kwargs.items()})
 
-    sparing.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
-    return sparing
+    made.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    return made
 
 
 def _copies(value: Any) -> Any:
