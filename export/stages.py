@@ -38,6 +38,7 @@ from rnncore.export.targets import ASKED, CHOICES_KEY, Choice, choices_json, cho
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.both_ways import with_both_ways
+from rnncore.export.tracing.chosen_outputs import names_with_gaps
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Axes, Example, Extent, check_dtypes, check_runs
 from rnncore.export.tracing.held_sizes import with_another_time, with_sizes_held
@@ -271,8 +272,12 @@ class Planned:
             refuse_unchecked(sizes_of(traced.trace.example, traced.trace.limits))
         found = traced.trace
         plan = replace(plan, lift_lengths=found.lengths_lifted)  # nothing takes them without a layer over the time axis
+        names = names_with_gaps(captured.reference, [str(value.name) for value in found.model.graph.outputs])
         why_not = (
-            (why_not_causal(found, must_lengths=plan.must_lengths) or sizes_of(found.example, found.limits).too_far)
+            (
+                why_not_causal(found, must_lengths=plan.must_lengths, names=names)
+                or sizes_of(found.example, found.limits).too_far
+            )
             if plan.stream
             else ""
         )

@@ -182,8 +182,9 @@ def _stream(subject: Subject, model: Model) -> list[str]:
                 joined = np.concatenate([piece[spec.name] for piece in pieces], axis)
                 # Less than a stride may wait for more steps.
                 signature, answered = model.signature, joined.shape[axis]
-                missing = row.shape[axis] - answered
-                if not 0 <= missing < max(1, slot.steps(signature.overlap + signature.stride)):
+                total = sizes[0] if sizes else 1
+                run = total - (total - signature.overlap) % signature.stride
+                if answered != (slot.steps(run) if run > signature.overlap else 0):
                     problems.append(f"streamed: {spec.name} has {answered} steps, {row.shape[axis]} whole")
                     continue
                 row = np.take(row, range(answered), axis)

@@ -54,6 +54,12 @@ def with_chosen_outputs(model: nn.Module, names: Sequence[str | None] | None) ->
     return made(model, names).train(model.training), kept
 
 
+def names_with_gaps(module: nn.Module, kept: Sequence[str]) -> list[str | None]:
+    """Names of all outputs of ``module``, of which those in ``kept`` were chosen: None for each that was left out."""
+    chosen = (part._names for part in module.modules() if isinstance(part, ChosenOutputs))
+    return next((names for names in chosen if [n for n in names if n is not None] == list(kept)), list(kept))
+
+
 def check_count(names: Sequence[str | None], count: int) -> None:
     """ExportError unless there are as many names as tensors that the module returns."""
     if len(names) != count:
@@ -80,9 +86,13 @@ def _check_apart(names: Sequence[str | None]) -> None:
         raise InputError(f"output_names is {list(names)}, expected a name of its own for each output")
 
 
-def left_out_by(names: Sequence[str], unwanted: Collection[str]) -> str:
-    """What to call :func:`rnncore.export.export` with to do without some outputs; empty if none would be left, or all."""
+def left_out_by(names: Sequence[str | None], unwanted: Collection[str]) -> str:
+    """What to call :func:`rnncore.export.export` with to do without some outputs; empty if none would be left, or all.
+
+    names: those of all outputs, None for what is left out already.
+    """
     kept = [None if name in unwanted else name for name in names]
-    if not any(kept) or None not in kept:
+    more = kept.count(None) - list(names).count(None)
+    if not any(kept) or not more:
         return ""
-    return f"; output_names={kept} leaves {'it' if kept.count(None) == 1 else 'them'} out"
+    return f"; output_names={kept} leaves {'it' if more == 1 else 'them'} out"

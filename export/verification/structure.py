@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from math import lcm
 
 from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.run_overlap import RunOverlap, period_of
 from rnncore.export.graph.zero_values import always_zero
+from rnncore.export.tracing.chosen_outputs import left_out_by
 from rnncore.export.tracing.recorder import DOMAIN, OP_TYPE, STATE_IN, STATE_OUT, Call, StreamingLayerCall
 from rnncore.export.tracing.rows import inner_calls, rows_of_each, starts_anew
 from rnncore.export.tracing.trace import Trace
@@ -18,10 +21,10 @@ from rnncore.runtime.format.axes import stride_of as of_outputs
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
 
 
-def why_not_causal(traced: Trace, *, must_lengths: bool = False) -> str:
+def why_not_causal(traced: Trace, *, must_lengths: bool = False, names: Sequence[str | None] = ()) -> str:
     """Why the module cannot stream, naming the layer; empty when the structure does not forbid it.
 
-    must_lengths: the file must take lengths.
+    must_lengths: the file must take lengths.  names: of all outputs of the module, None for those that are left out.
     """
     for own in traced.example.inputs:
         for axis in own.axes:
@@ -59,7 +62,7 @@ def why_not_causal(traced: Trace, *, must_lengths: bool = False) -> str:
             )
     if not any(TIME in dims_of(value) for value in traced.model.graph.inputs):
         return "no input has a time axis (of one step, say which inputs are states: states={'h': 'output_1'})"
-    return _why_no_strides(traced)
+    return _why_no_strides(traced, names)
 
 
 def stride_of(traced: Trace) -> int:
@@ -83,8 +86,29 @@ def runs_of(traced: Trace) -> RunOverlap | None:
     return None if overlap is None else RunOverlap(overlap, lcm(stride_of(traced), *apart))
 
 
-def _why_no_strides(traced: Trace) -> str:
+def _why_no_strides(traced: Trace, names: Sequence[str | None]) -> str:
     """Why a module whose outputs do not have one step for each of the input cannot stream; empty if it can."""
+    why = _why_not_these(traced)
+    return f"{why}{_streams_without(traced, names)}" if why else ""
+
+
+def _streams_without(traced: Trace, all_names: Sequence[str | None]) -> str:
+    """How to leave out the fewest outputs, so that nothing speaks against a stream of the others; empty if there is no way."""
+    names = [str(value.name) for value in traced.model.graph.outputs]
+    shapes = traced.example.output_shapes or ()
+    timed = [next((size for size in inner_shape(shape) if base_of(size) == TIME), None) for shape in shapes]
+    if len(names) != len(shapes):
+        return ""
+    ways = [[own is not None for own in timed], *([own == size for own in timed] for size in dict.fromkeys(timed))]
+    for kept in sorted(ways, key=lambda way: -sum(way)):
+        rest = tuple(shape for shape, keeps in zip(shapes, kept, strict=True) if keeps)
+        fewer = replace(traced, example=replace(traced.example, output_shapes=rest))
+        if any(size is not None and keeps for size, keeps in zip(timed, kept, strict=True)) and not _why_not_these(fewer):
+            return left_out_by(all_names or names, {name for name, keeps in zip(names, kept, strict=True) if not keeps})
+    return ""
+
+
+def _why_not_these(traced: Trace) -> str:
     runs, example = runs_of(traced), traced.example
     shapes = [inner_shape(shape) for shape in example.output_shapes or ()]
     if runs is None:
