@@ -103,7 +103,9 @@ def _streams_without(traced: Trace, all_names: Sequence[str | None]) -> str:
     for kept in sorted(ways, key=lambda way: -sum(way)):
         rest = tuple(shape for shape, keeps in zip(shapes, kept, strict=True) if keeps)
         fewer = replace(traced, example=replace(traced.example, output_shapes=rest))
-        if any(size is not None and keeps for size, keeps in zip(timed, kept, strict=True)) and not _why_not_these(fewer):
+        if any(size is not None and keeps for size, keeps in zip(timed, kept, strict=True)) and not _why_not_these(
+            fewer
+        ):
             return left_out_by(all_names or names, {name for name, keeps in zip(names, kept, strict=True) if not keeps})
     return ""
 
