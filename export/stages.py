@@ -20,6 +20,7 @@ from rnncore.export.graph.simplify import copy_sizes, leave_large_to_softplus, m
 from rnncore.export.graph.softplus import branch_softplus
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
+from rnncore.export.lowering.earlier_cuts import cut_earlier
 from rnncore.export.lowering.forms import PLAIN
 from rnncore.export.lowering.fused import check_fusable
 from rnncore.export.lowering.gather_output import add_gather_output
@@ -293,6 +294,7 @@ class Planned:
         pairs = find_states(model.graph, options.states, found.lengths)
         rows_end = plan.must_lengths or found.example.lengths is not None
         runs = runs_of(found) or PLAIN_RUNS
+        moved = cut_earlier(model, found.calls)
         second = split_loops(model, found.calls, runs)
         calls = {**found.calls, **second}
         contexts = carry_context(model, calls, pairs, found.lengths, rows_end=rows_end, runs=runs)
@@ -301,7 +303,7 @@ class Planned:
             # A row that ends within a chunk would leave its context there, or the state of a loop that knows no lengths: rows of
             # one length share a call instead.
             return cls.of(captured, options, replace(plan, lift_lengths=False, dropped_lengths=True), known)
-        plan = replace(plan, rewritten=bool(contexts.specs or second))
+        plan = replace(plan, rewritten=bool(contexts.specs or second or moved))
         return cls(plan, traced.with_calls(second), model, contexts.specs, known, most, remarks)
 
 
