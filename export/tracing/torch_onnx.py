@@ -25,6 +25,7 @@ from rnncore.export.tracing.settled_weights import settle_weights
 from rnncore.export.tracing.silence import silent
 from rnncore.export.tracing.small_algebra import SMALL_ALGEBRA, like, refuse_large
 from rnncore.export.tracing.source_lines import READS_VALUE, line_in_text, line_of_exception
+from rnncore.export.tracing.squeezed_sizes import drop_settled_axes
 from rnncore.export.tracing.torch_versions import drop_guards
 from rnncore.export.tracing.translations import operators_read_once, spare_decompositions
 from rnncore.export.tracing.whole_numbers import sizes_stay_sizes
@@ -131,6 +132,7 @@ def to_model(program: ExportedProgram, *, what: str) -> ir.Model:
             drop_guards(program)
             add_in_pairs(program)
             slice_free_parts(program)
+            drop_settled_axes(program)
             spare_decompositions(program, OPSET)
             result = torch.onnx.export(
                 program, dynamo=True, verbose=False, opset_version=OPSET, custom_translation_table=TRANSLATIONS
