@@ -16,6 +16,7 @@ from rnncore.export.tracing.chosen_outputs import with_chosen_outputs
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.flat_packing import packs
+from rnncore.export.tracing.following_numbers import with_following_numbers
 from rnncore.export.tracing.full_rows import FullRows, lengths_of, of_full_rows, rows_stand_alone
 from rnncore.export.tracing.guessed_arguments import guesses
 from rnncore.export.tracing.held_sizes import with_sizes_held
@@ -163,6 +164,9 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
         return
     if WRITES_NOT in str(why) and "complex" in str(why) and not options.written_out:
         yield model, example, replace(options, written_out=True)
+    following = None if isinstance(why, VerificationError) else with_following_numbers(model, example)
+    if following is not None:
+        yield following[0], example, replace(options, remarks=(*options.remarks, following[1]))
     if isinstance(why, NoBatchAxis):
         yield from _row_by_row(model, example, options)
     begun = with_rows_of_inputs(model, example) if options.axes is None else None

@@ -82,7 +82,10 @@ def sizes_stay_sizes(module: nn.Module) -> Iterator[None]:
 
 def _places(module: nn.Module) -> Iterator[tuple[ModuleType, str]]:
     """Loaded files of the packages of the classes of ``module``, with each name that they call and have not made their own."""
-    packages = {type(part).__module__.partition(".")[0] for part in module.modules()} - _NOT_THEIRS
+    kinds = {
+        kind for part in module.modules() for kind in type(part).__mro__
+    }  # forward may be a base's, of another package
+    packages = {kind.__module__.partition(".")[0] for kind in kinds} - _NOT_THEIRS - sys.stdlib_module_names
     for name, file in list(sys.modules.items()):
         if name.partition(".")[0] in packages and isinstance(file, ModuleType):
             path = file.__dict__.get("__file__")  # asked for as an attribute, a file that is loaded late is loaded

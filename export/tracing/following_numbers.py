@@ -1,0 +1,122 @@
+"""Numbers among the arguments of ``forward`` that are the size of an axis: ``forward(x, batch_size)``, ``feed["batch_size"]``.
+
+A file holds what is no tensor as it is in the example, so such a module is refused as one that takes no other batch.  Where it
+fails at another size as long as the number stays, and runs once the number follows, the number is read off the tensor.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncore.export.tracing.binding import bind
+from rnncore.export.tracing.copying import copied, unchanged
+from rnncore.export.tracing.nesting import named_tensors, with_tensors
+from rnncore.runtime.error_boundary import pass_on_interruption
+
+_AXES = (0, 1)
+"""Axes whose size a number may be: rows and steps are among the first two."""
+Place = tuple[int, int]
+"""(number of a tensor among all arguments, axis of it)."""
+
+
+def with_following_numbers(model: nn.Module, example: Any) -> tuple[nn.Module, str] | None:
+    """A copy of ``model`` in which numbers follow an axis, and what to say of it; None where none has to."""
+    if "forward" in model.__dict__:
+        return None
+    made = copied(model).eval()
+    try:
+        bound = bind(made, example)
+    except Exception as failure:  # which is said elsewhere
+        pass_on_interruption(failure)
+        return None
+    arguments, values = bound.arguments, list(bound.arguments.values())
+
+    def run(given: Sequence[Any]) -> bool:
+        call = inspect.BoundArguments(bound.signature, dict(zip(arguments, given, strict=True)))  # type: ignore[arg-type]
+        return _runs(made, call)
+
+    tensors = [tensor for _, tensor in named_tensors(values, "")]
+    for axis in _AXES:
+        named = [(path, own) for path, own in _numbers([*arguments.items()])]
+        for size in dict.fromkeys(own for _, own in named):
+            places = [(k, axis) for k, one in enumerate(tensors) if one.dim() > axis and one.shape[axis] == size]
+            if size > 1 and places and _has_to_follow(run, values, tensors, places):
+                names = ", ".join(f"'{path}'" for path, own in named if own == size)
+                return _following(made, size, places[0]), f"{names} is the size of axis {axis}, and follows it"
+    return None
+
+
+def _has_to_follow(
+    run: Callable[[Sequence[Any]], bool], values: Sequence[Any], tensors: Sequence[Tensor], places: Sequence[Place]
+) -> bool:
+    """Whether the module fails where an axis has other sizes and the number has not, and runs where it has.
+
+    Of 1 it may make what it likes.  Steps may come in blocks of a number, so that their double runs as well.
+    """
+    (_, axis), own = places[0], tensors[places[0][0]].shape[places[0][1]]
+    along = {k for k, _ in places}
+    for size in (1, own + 1, *([2 * own] if axis else [])):
+        entries = torch.arange(size).clamp(max=own - 1)
+        changed = [one.index_select(axis, entries) if k in along else one for k, one in enumerate(tensors)]
+        if not run(with_tensors(_replaced(values, own, size), iter(changed))):
+            return False
+        if size > 1 and run(with_tensors(list(values), iter(changed))):
+            return False
+    return True
+
+
+def _runs(module: nn.Module, call: inspect.BoundArguments) -> bool:
+    try:
+        with unchanged(module), torch.no_grad():
+            module(*call.args, **call.kwargs)
+    except Exception as failure:  # then it does not
+        pass_on_interruption(failure)
+        return False
+    return True
+
+
+def _following(module: nn.Module, number: int, place: Place) -> nn.Module:
+    """``module``, changed: every ``number`` among its arguments is the size of an axis of one of them."""
+    kind: Any = type(module)
+
+    @functools.wraps(kind.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        tensors = [tensor for _, tensor in named_tensors([*args, *kwargs.values()], "")]
+        size = tensors[place[0]].shape[place[1]]
+        named = {name: _replaced(value, number, size) for name, value in kwargs.items()}
+        return kind.forward(self, *(_replaced(value, number, size) for value in args), **named)
+
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    return module
+
+
+def _replaced(value: Any, number: int, size: Any) -> Any:
+    if type(value) is int:
+        return size if value == number else value
+    return _mapped(value, lambda part: _replaced(part, number, size))
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: change(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        parts = [change(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def _numbers(named: Sequence[tuple[Any, Any]]) -> Iterator[tuple[str, int]]:
+    """Whole numbers in containers, with the name or place that each has in the innermost one."""
+    for name, value in named:
+        if type(value) is int:
+            yield str(name), value
+        elif isinstance(value, Mapping):
+            yield from _numbers([*value.items()])
+        elif isinstance(value, tuple | list):
+            yield from _numbers([*enumerate(value)])
