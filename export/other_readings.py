@@ -13,6 +13,7 @@ from rnncore.export.options import Options
 from rnncore.export.remembering_steps import step_that_remembers, with_rows_of_inputs
 from rnncore.export.tracing.axes import NoBatchAxis, find_axes
 from rnncore.export.tracing.chosen_outputs import with_chosen_outputs
+from rnncore.export.tracing.complex_use import uses_complex_numbers
 from rnncore.export.tracing.copying import copied, unchanged
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.flat_packing import packs
@@ -23,7 +24,6 @@ from rnncore.export.tracing.held_sizes import with_sizes_held
 from rnncore.export.tracing.one_sequence import RowByRow, Rows, row_by_row
 from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
 from rnncore.export.tracing.source_lines import line_of_exception
-from rnncore.export.tracing.torch_onnx import WRITES_NOT
 from rnncore.export.tracing.trace import NO_LAYER
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
@@ -162,7 +162,7 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
         return  # what was asked for is wrong
     if options.accuracy_data is not None:
         return
-    if WRITES_NOT in str(why) and "complex" in str(why) and not options.written_out:
+    if not isinstance(why, VerificationError) and not options.written_out and uses_complex_numbers(model, example):
         yield model, example, replace(options, written_out=True)
     following = None if isinstance(why, VerificationError) else with_following_numbers(model, example)
     if following is not None:

@@ -38,7 +38,7 @@ def with_following_numbers(model: nn.Module, example: Any) -> tuple[nn.Module, s
     arguments, values = bound.arguments, list(bound.arguments.values())
 
     def run(given: Sequence[Any]) -> bool:
-        call = inspect.BoundArguments(bound.signature, dict(zip(arguments, given, strict=True)))  # type: ignore[arg-type]
+        call = inspect.BoundArguments(bound.signature, dict(zip(arguments, given, strict=True)))
         return _runs(made, call)
 
     tensors = [tensor for _, tensor in named_tensors(values, "")]

@@ -28,7 +28,7 @@ class Parts(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Any] = []
-        self.numbers = ComplexNumbers(self._run, lambda tensor: None)
+        self.numbers = ComplexNumbers(self._run, lambda func, *args: func(*args), lambda tensor: None)
 
     def _run(self, func: Any, *args: Any, **named: Any) -> Any:
         flat = [part for value in args for part in (value if isinstance(value, list | tuple) else [value])]
@@ -76,6 +76,13 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "from real": lambda a, b, x: x.to(torch.complex64) * a,
     "zeros": lambda a, b, x: torch.zeros_like(a) + a.new_ones(a.shape) * x + torch.zeros(3, dtype=torch.complex64)[0],
     "where": lambda a, b, x: torch.where(x > 0, a, b),
+    "angle": lambda a, b, x: a.angle(),
+    "phase": lambda a, b, x: torch.exp(1j * x) * a,
+    "nothing": lambda a, b, x: 1j * x * 0 + b,
+    "frequencies": lambda a, b, x: (
+        torch.fft.rfft(torch.cat([x, x], -1)) * torch.fft.fft(torch.cat([a, b], -1))[..., :1]
+    ),
+    "back": lambda a, b, x: torch.fft.irfft(torch.cat([a, b], -1), n=2 * a.shape[-1]) + torch.fft.ifft(a).imag.sum(),
 }
 
 

@@ -6,6 +6,7 @@ its imaginary part.  State spaces carry such states (S4, S4D, DSS, LRU).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ _BY_PARTS = {
 """What does the same to both parts."""
 _FILLED = {"zeros": 0.0, "new_zeros": 0.0, "zeros_like": 0.0, "ones": 1.0, "new_ones": 1.0, "ones_like": 1.0}
 _OF_SIZE = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
-OF_PARTS = (aten.view_as_complex.default, aten.complex.default, aten.polar.default)
+OF_PARTS = (aten.view_as_complex.default, aten.complex.default, aten.polar.default, aten._fft_r2c.default)
 """Operations that make complex numbers of real ones."""
 _CONJUGATES = ("_conj", "conj_physical", "_conj_physical")
 
@@ -54,11 +55,12 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 class ComplexNumbers:
     """Knows the parts of complex tensors.
 
-    run: runs and records an operation on real tensors.  constant: records a real tensor that is no result.
+    run: runs and records an operation on real tensors.  as_it_is: any operation.  constant: records a real tensor that is no
+    result.
     """
 
-    def __init__(self, run: Run, constant: Callable[[Tensor], None]) -> None:
-        self._run, self._constant = run, constant
+    def __init__(self, run: Run, as_it_is: Run, constant: Callable[[Tensor], None]) -> None:
+        self._run, self._as_it_is, self._constant = run, as_it_is, constant
         self._parts: dict[int, tuple[Tensor, Parts]] = {}
 
     def concerns(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -91,6 +93,10 @@ class ComplexNumbers:
             "polar",
             "where",
             "abs",
+            "angle",
+            "_fft_r2c",
+            "_fft_c2r",
+            "_fft_c2c",
         ):
             return getattr(self, f"_of_{name.strip('_')}")(*args, **kwargs)
         if rule is not None and not kwargs.get("alpha"):
@@ -111,8 +117,14 @@ class ComplexNumbers:
         return self._parts[id(value)][1]
 
     def _made(self, parts: Parts) -> Tensor:
-        real, imaginary = self.tensors(parts)
-        made = torch.complex(real, imaginary)
+        """A complex tensor of these parts; a part that is a number stays one, so that no size of it is asked for."""
+        real, imaginary = parts
+        if not isinstance(real, Tensor) and not isinstance(imaginary, Tensor):
+            raise TypeError("a complex number whose parts are both no tensors")
+        like = real if isinstance(real, Tensor) else imaginary
+        made = torch.complex(
+            *(part if isinstance(part, Tensor) else torch.full_like(like, float(part)) for part in (real, imaginary))
+        )
         self._parts[id(made)] = (made, (real, imaginary))
         return made
 
@@ -193,6 +205,28 @@ class ComplexNumbers:
     def _of_abs(self, value: Tensor) -> Tensor:
         return self._run(aten.sqrt.default, self._square(self.parts(value)))
 
+    def _of_angle(self, value: Tensor) -> Tensor:
+        real, imaginary = self.tensors(self.parts(value))
+        return self._run(aten.atan2.default, imaginary, real)
+
+    # Frequencies: torch's exporter knows them, and nothing else of what is done to complex numbers.
+
+    def _of_fft_r2c(self, value: Tensor, *rest: Any) -> Tensor:
+        return self._apart(self._as_it_is(aten._fft_r2c.default, value, *rest))
+
+    def _of_fft_c2c(self, value: Tensor, *rest: Any) -> Tensor:
+        return self._apart(self._as_it_is(aten._fft_c2c.default, self._together(value), *rest))
+
+    def _of_fft_c2r(self, value: Tensor, *rest: Any) -> Tensor:
+        return self._as_it_is(aten._fft_c2r.default, self._together(value), *rest)
+
+    def _together(self, value: Tensor) -> Tensor:
+        return self._as_it_is(aten.complex.default, *self.tensors(self.parts(value)))
+
+    def _apart(self, value: Tensor) -> Tensor:
+        both = self._as_it_is(aten.view_as_real.default, value)
+        return self._made((self._run(aten.select.int, both, -1, 0), self._run(aten.select.int, both, -1, 1)))
+
     # Arithmetic.
 
     def _sum(self, a: Any, b: Any, *, sign: int = 1) -> Any:
@@ -212,6 +246,8 @@ class ComplexNumbers:
             return 0
         if not isinstance(a, Tensor) and not isinstance(b, Tensor):
             return a * b
+        if any(not isinstance(value, Tensor) and value == 1 for value in (a, b)):
+            return a if isinstance(a, Tensor) else b
         return self._run(func, a, b) if isinstance(a, Tensor) else self._run(func, b, a)
 
     def _square(self, parts: Parts) -> Any:
@@ -223,7 +259,11 @@ class ComplexNumbers:
         return real, self._sum(self._product(a[0], b[1], func), self._product(a[1], b[0], func))
 
     def _mul(self, a: Any, b: Any) -> Tensor:
-        return self._made(self._times(self.parts(a), self.parts(b)))
+        own, other = self.parts(a), self.parts(b)
+        real, imaginary = self._times(own, other)
+        if not isinstance(real, Tensor) and not isinstance(imaginary, Tensor):  # by 0
+            real = self._run(aten.mul.Tensor, next(part for part in (*own, *other) if isinstance(part, Tensor)), real)
+        return self._made((real, imaginary))
 
     def _mm(self, a: Tensor, b: Tensor) -> Tensor:
         return self._made(self._times(self.parts(a), self.parts(b), aten.mm.default))
@@ -272,7 +312,10 @@ class ComplexNumbers:
 
     def _exp(self, a: Tensor) -> Tensor:
         real, imaginary = self.parts(a)
-        return self._of_polar(self._run(aten.exp.default, real), imaginary)
+        if isinstance(real, Tensor):
+            return self._of_polar(self._run(aten.exp.default, real), imaginary)
+        cos, sin = self._run(aten.cos.default, imaginary), self._run(aten.sin.default, imaginary)
+        return self._made((self._product(cos, math.exp(real)), self._product(sin, math.exp(real))))
 
     def _pow(self, a: Tensor, power: Any) -> Tensor:
         if not isinstance(power, int) or not 1 <= power <= 8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -14,6 +15,9 @@ from rnncore.runtime.format.signature import TIME
 
 _DIVISORS = (2, 3, 4, 8, 6, 5, 7)
 """Over a dozen sizes the larger ones look alike: eight, as strided layers make it, comes before them."""
+LARGEST_DIVISOR = max(_DIVISORS)
+FRAMES: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("rnncore_frames", default=())
+"""Further (divisor, shift) of time, as windows of the module say them."""
 QUOTIENT = "time //"
 """Stands for (time + shift) // divisor beside time itself, as in what is missing up to a multiple."""
 _ALL_TIMES = range(1, 200)
@@ -76,7 +80,9 @@ def fit(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Formula |
         return Formula(((values[0], ()),))
     whole = all(type(value) is int for value in values)
     wanted = np.array(values, np.float64)
-    for divisor, shift, products, inverse in _tables(tuple(tuple(sorted(point.items())) for point in points)):
+    for divisor, shift, products, inverse in _tables(
+        tuple(tuple(sorted(point.items())) for point in points), FRAMES.get()
+    ):
         if divisor > 1 and not whole:
             continue
         solved = inverse @ wanted
@@ -126,7 +132,7 @@ def _rests(times: tuple[int, ...]) -> tuple[list[tuple[int, int, tuple[int, int]
 
 @lru_cache(maxsize=32)
 def _tables(
-    points: tuple[tuple[tuple[str, int], ...], ...],
+    points: tuple[tuple[tuple[str, int], ...], ...], frames: tuple[tuple[int, int], ...]
 ) -> list[tuple[int, int, list[tuple[str, ...]], np.ndarray]]:
     """For each divisor and shift: them, products of sizes, and what turns values at ``points`` into factors of these."""
     sized = [dict(point) for point in points]
@@ -134,7 +140,7 @@ def _tables(
     # Of those that fit the one that follows the fewest axes is right.
     choices = [some for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
     found = []
-    for divisor, shift in [(1, 0), *((d, k) for d in _DIVISORS for k in range(d))]:
+    for divisor, shift in [(1, 0), *frames, *((d, k) for d in _DIVISORS for k in range(d))]:
         sizes = [{n: (p[n] + shift) // divisor if n == TIME else p[n] for n in axes} for p in sized]
         for some in choices if divisor == 1 else [some for some in choices if TIME in some]:
             found += [(divisor, shift, products, inverse) for products, inverse in _inverses(some, sizes)]

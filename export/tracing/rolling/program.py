@@ -17,29 +17,23 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
-from rnncore.export.tracing.rolling.alignment import Aligner, without_unused_views
+from rnncore.export.tracing.rolling.alignment import Aligner
 from rnncore.export.tracing.rolling.constants_of_sizes import with_sizes_in_constants
 from rnncore.export.tracing.rolling.counters import with_counters
 from rnncore.export.tracing.rolling.evaluation import Evaluation
 from rnncore.export.tracing.rolling.first_steps import with_first_steps
-from rnncore.export.tracing.rolling.lists_once import with_lists_once
+from rnncore.export.tracing.rolling.fitting import FRAMES
+from rnncore.export.tracing.rolling.frames import frame_rules
 from rnncore.export.tracing.rolling.log import Log, leaves
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Block, Merger, Program
 from rnncore.export.tracing.rolling.numbers_of_sizes import has_floats_of_sizes, with_numbers_of_sizes
-from rnncore.export.tracing.rolling.own_way import check_own_way, has_rests, own_steps
+from rnncore.export.tracing.rolling.own_way import check_not_far, check_own_way, has_rests, own_steps
 from rnncore.export.tracing.rolling.plan import LoopPlan, plan_loops
-from rnncore.export.tracing.rolling.questions import (
-    Answers,
-    without_asking,
-    without_constant_questions,
-    without_questions,
-)
-from rnncore.export.tracing.rolling.recording import record
+from rnncore.export.tracing.rolling.recordings import recorded
 from rnncore.export.tracing.rolling.relations import Carried, Same
 from rnncore.export.tracing.rolling.rows_at_once import with_rows_at_once
-from rnncore.export.tracing.rolling.settled import agree, find_settled
-from rnncore.export.tracing.rolling.unread import without_unread
+from rnncore.export.tracing.rolling.settled import agree
 from rnncore.export.tracing.rolling.writes import Collected
 from rnncore.layers import Recurrent
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -209,11 +203,13 @@ def _roll(
     longer = (
         96 if own_steps(example) >= 96 else 25
     )  # where fewer steps go another way, or do not tell rules for sizes apart
-    for least in (*steps, longer) if len(steps) > 1 else steps:
-        if least == longer and (not str(failure) or len(logs[0].ops) > _FEW_OPERATIONS):
+    most = max(longer, own_steps(example))  # of raw audio, even those may be one frame
+    for least in dict.fromkeys((*steps, longer, most)) if len(steps) > 1 else steps:
+        if least >= longer and (not str(failure) or len(logs[0].ops) > _FEW_OPERATIONS):
             break
         try:
-            logs, layers, asks = _record(module, example, operators, seed, least)
+            logs, layers, asks = recorded(module, example, operators, seed, least)
+            FRAMES.set(tuple(frame_rules(logs)))
         except ExportError:
             raise
         except Exception as error:  # not at such sizes
@@ -227,6 +223,8 @@ def _roll(
                 found = _rolled(module, example, own, layers, seed, is_plain=not always and not asks and own is logs)
                 if found is not None and has_rests(found.program):
                     check_own_way(module, found, example, seed)
+                if found is not None and layers:
+                    check_not_far(module, found, example, seed)
                 return found
             except ExportError as error:
                 failure = error
@@ -292,56 +290,3 @@ def _with_joined(
         pass_on_interruption(error)
         return rolled
     return other
-
-
-def _record(
-    module: nn.Module, example: Example, operators: Operators, seed: int, least: int
-) -> tuple[Sequence[Log], dict[str, Recurrent], bool]:
-    extent = example.extents.get(TIME)
-    step = extent.multiple if extent is not None else 1
-    low = max(least, extent.minimum if extent is not None else 0)
-    low = -(-low // step) * step
-    generator = torch.Generator().manual_seed(seed)
-    base = example.fit({BATCH: 3, TIME: low})
-    others = [name for name in base if name not in (BATCH, TIME)]
-    sizes = [
-        (3, low),
-        (3, low + step),
-        (3, low + 2 * step),
-        (3, low + 3 * step),
-        (4, low),
-        (4, low + step),
-        (5, low + 6 * step),
-    ]
-    for more in (11,) if least <= 24 else (11, 23, 38, 54):  # tell divisors from each other
-        if extent is None or extent.takes(low + more * step):
-            sizes.append((3, low + more * step))
-    points: list[dict[str, int]] = [{**base, BATCH: b, TIME: t} for b, t in sizes]
-    for name in others:
-        multiple = example.extents[name].multiple if name in example.extents else 1
-        # Alone, with time, with batch.
-        points += [{**points[k], name: base[name] + (k + 1) * multiple} for k in (0, 1, 4)]
-    if len(others) > 1:  # all at once, to tell sums of sizes from products
-        points.append({**points[5], **{name: max(point[name] for point in points) for name in others}})
-    drawn = [example.draw(point, generator) for point in points]
-    layers: dict[str, Recurrent] = {}
-
-    def log_of(i: int, answers: Answers) -> Log:
-        log, own = record(module, example, operators, drawn[i], points[i], answers)
-        layers.update(own)
-        return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any more
-
-    own, constant = without_constant_questions([log_of(i, {}) for i in range(len(points))])
-    try:
-        logs, asks = without_questions(own, log_of)
-    except ExportError:
-        settled = find_settled(module, example, own, drawn[0], seed)
-        if not settled:
-            raise
-        logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True
-    logs = [without_unused_views(with_lists_once(log)) for log in logs]
-    read = without_unread(logs)
-    loops_left = (
-        len({len(log.ops) for log in read}) > 1
-    )  # else torch would have to trace a loop that nothing is made of
-    return read if loops_left else logs, layers, asks or constant

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -20,58 +19,20 @@ from rnncore.export.tracing.flat_packing import FlatPacker, packer_of
 from rnncore.export.tracing.full_rows import FullRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.operators import Operators
-from rnncore.export.tracing.packing import packing_by, packing_by_torch
-from rnncore.export.tracing.passing_states import PassingStates
+from rnncore.export.tracing.packing import packing_by
 from rnncore.export.tracing.rolling import known_operators as known
 from rnncore.export.tracing.rolling.calls import Calls
 from rnncore.export.tracing.rolling.complex_numbers import OF_PARTS, ComplexNumbers
 from rnncore.export.tracing.rolling.log import Constant, Input, LayerCall, Log, Op, Ref, Weight, leaves
 from rnncore.export.tracing.rolling.own_functions import forward_only
 from rnncore.export.tracing.rolling.questions import Answers, Question, refusal
+from rnncore.export.tracing.rolling.recorded_layers import LAYERS, LayerRecorder
 from rnncore.layers import Recurrent
 from rnncore.placeholder import recording
 from rnncore.runtime.errors import ExportError
 
 aten = torch.ops.aten
 _LARGEST_CONSTANT = 4096
-
-
-_layers: ContextVar[dict[str, Recurrent]] = ContextVar("rnncore_recorded_layers")
-
-
-@torch.library.custom_op("rnncore::recorded_layer", mutates_args=())
-def recorded_layer(name: str, given: bool, tensors: Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
-    """The layer ``name`` of this recording on x and, if ``given``, states: [y, *states]."""
-    x, *states = tensors
-    with recording(None), packing_by_torch():  # type: ignore[arg-type]
-        y, final = _layers.get()[name](x, tuple(states) if given else None, lengths)
-    return [y.clone(), *(state.clone() for state in final)]
-
-
-class _Recorder(PassingStates):
-    """Keeps calls of rnncore's layers together; of one step, as in a loop, it runs the step itself."""
-
-    def __init__(self, module: nn.Module, operators: Operators) -> None:
-        self.layers: dict[str, Recurrent] = {}
-        self._names: dict[int, str] = {}
-        parts = [("", module), *((f"{name}.", layer) for name, layer in operators.layers.items())]
-        for prefix, part in parts:
-            for path, layer in part.named_modules():
-                if isinstance(layer, Recurrent) and id(layer) not in self._names:
-                    self._names[id(layer)] = prefix + path
-                    self.layers[prefix + path] = layer
-
-    def record(
-        self, layer: Recurrent, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See :class:`rnncore.placeholder.Recorder`."""
-        if x.shape[1] == 1 and lengths is None:
-            start = layer.initial_state(x.shape[0], x) if state is None else state
-            y, *final = layer.cell.step(layer.cell.project(x[:, 0]), *start)
-            return y.unsqueeze(1), tuple(final)
-        given = state is not None
-        y, *final = torch.ops.rnncore.recorded_layer(self._names[id(layer)], given, [x, *(state or ())], lengths)
-        return y, tuple(final)
 
 
 class Logger(TorchDispatchMode):
@@ -102,6 +63,7 @@ class Logger(TorchDispatchMode):
         self._kept: list[Tensor] = []  # or an identity would be given to another tensor
         self._complex = ComplexNumbers(
             lambda func, *args, **named: self.__torch_dispatch__(func, (), args, named),
+            self._as_it_is,
             lambda tensor: self.name(tensor, Constant.of(tensor)),
         )
 
@@ -130,6 +92,16 @@ class Logger(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._complex.concerns(args, kwargs) or func in OF_PARTS:
             return self._complex.apply(func, args, kwargs)
+        return self._real(func, args, kwargs)
+
+    def _as_it_is(self, func: Any, *args: Any) -> Any:
+        """Run and record an operation, whatever it is about."""
+        result = func(*args)
+        self._write(func, tuple(self.value(item) for item in args), {}, result)
+        return result
+
+    def _real(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run and record an operation on real numbers."""
         if self._full and func in known.READS and self._is_number(args[0]):
             return func(*args, **kwargs)
         if self._differ and func in known.READS[:2] and self._is_of_counts(args[0]):
@@ -303,7 +275,7 @@ def record(
     Raises:
         ExportError: it reads values of tensors, or changes weights.  Whatever the module itself raises.
     """
-    callers, recorder, log = Callers(module), _Recorder(module, operators), Log(sizes)
+    callers, recorder, log = Callers(module), LayerRecorder(module, operators), Log(sizes)
     counts = [i for i, name in enumerate(example.names) if name in example.counts or name == example.lengths]
     ends = "full" if isinstance(module, FullRows) else "" if example.shorter is None else "differ"
     packer = packer_of(module)
@@ -315,7 +287,7 @@ def record(
     for i, tensor in enumerate(tensors):
         logger.name(tensor, Input(i))
     fast = torch.backends.mha.get_fastpath_enabled()
-    token = _layers.set(recorder.layers)
+    token = LAYERS.set(recorder.layers)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
@@ -340,5 +312,5 @@ def record(
         log.outputs = [(name, logger.value(result)) for name, result in zip(flat.names, results, strict=True)]
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        _layers.reset(token)
+        LAYERS.reset(token)
     return log, recorder.layers

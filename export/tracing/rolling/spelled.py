@@ -13,6 +13,7 @@ from rnncore.export.tracing.rolling.circular_pad import circular
 from rnncore.export.tracing.rolling.group_norm import group_norm
 from rnncore.export.tracing.rolling.one_hot import one_hot
 from rnncore.export.tracing.rolling.pad_sequence import pad_sequence
+from rnncore.export.tracing.rolling.spectra import spectrum
 
 _pad_sequence = torch._C._nn.pad_sequence
 
@@ -25,4 +26,4 @@ def spelled(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | 
         return pad_sequence(*args, **kwargs)
     if func is F.one_hot:
         return one_hot(*args, **kwargs)
-    return circular(func, args, kwargs) if func is F.pad else None
+    return circular(func, args, kwargs) if func is F.pad else spectrum(func, args, kwargs)
