@@ -13,6 +13,8 @@ from rnncore.runtime.errors import InputError
 _COMPILED = "_orig_mod"
 """Where ``torch.compile`` keeps the module that it compiles."""
 _QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.nn.quantized.")
+_FLOATING = ("FloatFunctional", "FXFloatFunctional")
+"""What stands among them and adds and multiplies in floating point, in the layers of ``torch.ao.nn.quantizable``."""
 
 
 def module_of(model: Any) -> nn.Module:
@@ -32,7 +34,7 @@ def module_of(model: Any) -> nn.Module:
             f"'{name}' is TorchScript ({_name_of(part)}), which cannot be exported: put the module there that it was made of; "
             "plain functions under torch.jit.script may stay"
         )
-    quantized = [(name, part) for name, part in model.named_modules() if type(part).__module__.startswith(_QUANTIZED)]
+    quantized = [(name, part) for name, part in model.named_modules() if _is_quantized(type(part))]
     if quantized:
         name, part = quantized[0]
         raise InputError(
@@ -49,6 +51,10 @@ def module_of(model: Any) -> nn.Module:
                 "weights"
             )
     return module
+
+
+def _is_quantized(kind: type) -> bool:
+    return kind.__module__.startswith(_QUANTIZED) and kind.__name__ not in _FLOATING
 
 
 def take_apart(module: nn.Module) -> None:

@@ -20,7 +20,7 @@ def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
         keys = getattr(value, "_fields", range(len(value)))
         for key, item in zip(keys, value, strict=True):
             yield from named_tensors(item, f"{name}_{key}" if name else str(key))
-    elif is_dataclass(value) and not isinstance(value, type):
+    elif not isinstance(value, type) and is_dataclass(value):
         yield from named_tensors({field.name: getattr(value, field.name) for field in fields(value)}, name)
 
 
@@ -33,7 +33,7 @@ def with_tensors(value: Any, tensors: Iterator[Any]) -> Any:
     if isinstance(value, tuple | list):
         items = [with_tensors(item, tensors) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if is_dataclass(value) and not isinstance(value, type):
+    if not isinstance(value, type) and is_dataclass(value):
         return replace(
             value, **{field.name: with_tensors(getattr(value, field.name), tensors) for field in fields(value)}
         )

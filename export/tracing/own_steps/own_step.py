@@ -88,7 +88,7 @@ def rebuilt(value: Any, tensors: Iterator[Tensor]) -> Any:
     """``value`` with every tensor replaced by the next one, in whatever class it came."""
     if isinstance(value, Tensor):
         return next(tensors)
-    if is_dataclass(value) and not isinstance(value, type):
+    if not isinstance(value, type) and is_dataclass(value):
         return replace(value, **{own.name: rebuilt(getattr(value, own.name), tensors) for own in fields(value)})
     if isinstance(value, Mapping):
         return {key: rebuilt(item, tensors) for key, item in value.items()}
