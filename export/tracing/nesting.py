@@ -20,7 +20,7 @@ def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
         keys = getattr(value, "_fields", range(len(value)))
         for key, item in zip(keys, value, strict=True):
             yield from named_tensors(item, f"{name}_{key}" if name else str(key))
-    elif not isinstance(value, type) and is_dataclass(value):
+    elif has_fields(value):
         yield from named_tensors({field.name: getattr(value, field.name) for field in fields(value)}, name)
 
 
@@ -33,11 +33,16 @@ def with_tensors(value: Any, tensors: Iterator[Any]) -> Any:
     if isinstance(value, tuple | list):
         items = [with_tensors(item, tensors) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if not isinstance(value, type) and is_dataclass(value):
+    if has_fields(value):
         return replace(
             value, **{field.name: with_tensors(getattr(value, field.name), tensors) for field in fields(value)}
         )
     return value
+
+
+def has_fields(value: Any) -> bool:
+    """Whether ``value`` is of a dataclass; a type is asked for nothing, as some make their attributes when they are asked."""
+    return not isinstance(value, type) and is_dataclass(value)
 
 
 def kinds_of_arrays(value: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What modules keep and hold besides tensors: layers of torch that only look quantized, and types that answer in their own way."""
+"""What modules hold besides tensors: layers of torch that only look quantized, and types that answer in their own way."""
 
 from __future__ import annotations
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rnncore.export.tracing.nesting import named_tensors
+from rnncore.export.tracing.nesting import has_fields, named_tensors
 from rnncore.export.tracing.own_steps.method import Method, Unlike
 from rnncore.export.tracing.own_steps.seen import by_name
 from rnncore.export.tracing.own_steps.starts import Start
@@ -88,7 +88,7 @@ def rebuilt(value: Any, tensors: Iterator[Tensor]) -> Any:
     """``value`` with every tensor replaced by the next one, in whatever class it came."""
     if isinstance(value, Tensor):
         return next(tensors)
-    if not isinstance(value, type) and is_dataclass(value):
+    if has_fields(value):
         return replace(value, **{own.name: rebuilt(getattr(value, own.name), tensors) for own in fields(value)})
     if isinstance(value, Mapping):
         return {key: rebuilt(item, tensors) for key, item in value.items()}
