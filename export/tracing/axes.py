@@ -11,7 +11,7 @@ from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import fitted_shapes
-from rnncore.export.tracing.groups import Group, find_groups, find_limits
+from rnncore.export.tracing.groups import Group, find_groups, find_limits, take_one_row
 from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.export.tracing.single_rows import held_arrays, why_not_one_row
@@ -318,6 +318,11 @@ def _check(
     module: nn.Module, example: Example, prober: Prober, groups: Sequence[Group], names: Mapping[int, str]
 ) -> None:
     what = type(module).__name__
+    if BATCH not in names.values() and prober.exhausted:
+        raise ExportError(
+            f"{what} computes so much with this example that no more sizes of it were tried, and those that were show no batch: "
+            f"hand in a smaller one (fewer rows, steps or pixels), or say which axes are free: {_how(example)}"
+        )
     if BATCH not in names.values():
         shapes = ", ".join(f"'{own.name}' {list(own.value.shape)}" for own in example.inputs)
         raise NoBatchAxis(
@@ -325,6 +330,8 @@ def _check(
             f"{held_arrays(prober) or 'If forward takes one sequence, add an axis for several'}; {_how(example)}"
         )
     batch = next(groups[k] for k, name in names.items() if name == BATCH)
+    if batch.minimum > 1 and prober.exhausted:  # one row was not tried any more
+        take_one_row(prober, batch)
     if batch.minimum > 1 or batch.multiple > 1:
         raise ExportError(f"{what} {why_not_one_row(prober, batch, _how(example))}")
 

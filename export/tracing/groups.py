@@ -202,7 +202,7 @@ def find_limits(prober: Prober, group: Group) -> None:
         return outcome is not None and _same_ranks(outcome, prober.run({}))
 
     works(size)
-    if not works(size + 1) and not works(size - 1):
+    if not works(size + 1) and not works(size - 1) and not prober.exhausted:
         steps = [d for d in range(2, min(size, _MOST_MULTIPLE) + 1) if size % d == 0]
         group.multiple = next((d for d in steps if works(size + d)), size)
     far = [n for n in _FAR if works(n * size)]
@@ -226,6 +226,14 @@ def find_limits(prober: Prober, group: Group) -> None:
     # Outcomes near each other tell how an output's size follows.
     for n in (group.minimum + one, group.minimum + 2 * one, size + 2 * one, size + 3 * one):
         works(n)
+
+
+def take_one_row(prober: Prober, batch: Group) -> None:
+    """Let ``batch`` begin at 1 if the module takes that, however much was tried before."""
+    outcome = prober.run(batch.sizes(1), needed=True)
+    if outcome is not None and _same_ranks(outcome, prober.run({})):
+        batch.outcomes[1] = outcome
+        batch.minimum = 1
 
 
 def leave_empty(prober: Prober, group: Group) -> None:

@@ -126,12 +126,15 @@ class Prober:
         """Whether enough was tried: nothing more is run.  The same on every machine."""
         return len(self._known) >= MOST_RUNS or self._work > MOST_WORK
 
-    def run(self, sizes: Mapping[Place, int]) -> Outcome | None:
-        """What happens where some axes have other sizes than those of :attr:`base`; None if the module fails."""
+    def run(self, sizes: Mapping[Place, int], *, needed: bool = False) -> Outcome | None:
+        """What happens where some axes have other sizes than those of :attr:`base`; None if the module fails.
+
+        Once enough was tried, that is not known of what was not: None, but where it is ``needed``.
+        """
         every = {**self.base, **sizes}
         key = tuple(sorted(every.items()))
         if key not in self._known:
-            if self.exhausted:
+            if self.exhausted and not needed:
                 return None
             self._known[key], self._met[key] = self._run(every)
         return self._known[key]
