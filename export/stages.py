@@ -36,6 +36,7 @@ from rnncore.export.options import Options
 from rnncore.export.plan import Plan, far_end, refuse_unchecked
 from rnncore.export.signature import precision_of, signature_of, write_metadata
 from rnncore.export.targets import ASKED, CHOICES_KEY, Choice, choices_json, choose_forms, form_text
+from rnncore.export.tracing.array_reads import left_out
 from rnncore.export.tracing.axes import find_axes
 from rnncore.export.tracing.binding import bind
 from rnncore.export.tracing.both_ways import with_both_ways
@@ -103,9 +104,9 @@ class Captured:
             call = Example.of(reference, example, options.axes, options.lengths)
         check_dtypes(reference, call)
         with unchanged(reference):
-            check_runs(call, reference)
+            arrays = left_out(check_runs(call, reference))
         reference, kept_axes = keeping_axes(reference, call, said=options.axes is not None)
-        remarks = [*options.remarks, *kept_axes]
+        remarks = [*options.remarks, *arrays, *kept_axes]
         with unchanged(reference):
             call = find_axes(reference, call, options.axes, options.seed)
         if kept:

@@ -12,6 +12,7 @@ from onnxscript import opset20 as op
 from torch import nn
 from torch.export import ExportedProgram
 
+from rnncore.export.tracing.array_reads import ArrayReads
 from rnncore.export.tracing.counted_numbers import CountedNumbers
 from rnncore.export.tracing.counted_sizes import EachRow, one_by_one
 from rnncore.export.tracing.data_reads import DataReads
@@ -102,6 +103,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
         PoolsAnySize(),
         DenseProducts(),
         DataReads(),
+        ArrayReads(),
         fixed,
         torch.no_grad(),
     ):
