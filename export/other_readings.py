@@ -21,7 +21,7 @@ from rnncore.export.tracing.following_numbers import with_following_numbers
 from rnncore.export.tracing.full_rows import FullRows, lengths_of, of_full_rows, rows_stand_alone
 from rnncore.export.tracing.guessed_arguments import guesses
 from rnncore.export.tracing.held_sizes import with_sizes_held
-from rnncore.export.tracing.one_sequence import RowByRow, Rows, row_by_row
+from rnncore.export.tracing.one_sequence import RowByRow, Rows, has_real_batch, row_by_row
 from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.trace import NO_LAYER
@@ -219,7 +219,7 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
                 remarks=(*options.remarks, f"forward goes other ways at other sizes; held: {what}"),
             ),
         )
-    if not isinstance(model, RowByRow):  # one that only seems to have a batch: words and the letters of each
+    if not isinstance(model, RowByRow) and not has_real_batch(module, call):  # one that only seems to have a batch: words and the letters of each
         for of_one in _row_by_row(model, example, options):
             yield from _keeping_free(call, *of_one)
     if full is not None and isinstance(full.failure, ExportError):  # to show full rows is no advice: it shows them

@@ -19,6 +19,7 @@ from rnncore.export.tracing.known_rows import KnownRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.one_step import names_of_outputs
 from rnncore.export.tracing.probing import Outcome, Place, Prober
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.format.axes import BATCH, Size
 
 _ROWS = 3  # of the example that is made
@@ -90,6 +91,36 @@ class Rows:
             for shape, axis in zip(self.shapes, self.outputs, strict=True)
         ]
         return replace(example, inputs=tuple(inputs), output_shapes=tuple(shapes))
+
+
+def has_real_batch(module: nn.Module, call: Example) -> bool:
+    """Whether rows of the example, its axes named, get what each gets alone: then they are several sequences, not one.
+
+    Words of a sentence, each with its letters, are no such rows: what is behind the letters reads the words in turn.
+    """
+    shapes = call.output_shapes or ()
+    rows = {own.value.shape[own.axes.index(BATCH)] for own in call.inputs if BATCH in own.axes}
+    if not shapes or any(BATCH not in shape for shape in shapes) or len(rows) != 1 or rows == {1}:
+        return False
+    try:
+        with unchanged(module), torch.no_grad():
+            whole = [value for _, value in named_tensors(call.call(module, [own.value for own in call.inputs]), "")]
+        for row in range(min(2, *rows)):
+            given = [
+                own.value.narrow(own.axes.index(BATCH), row, 1) if BATCH in own.axes else own.value for own in call.inputs
+            ]
+            with unchanged(module), torch.no_grad():
+                alone = [value for _, value in named_tensors(call.call(module, given), "")]
+            for all_rows, one, shape in zip(whole, alone, shapes, strict=True):
+                own_row = all_rows.narrow(shape.index(BATCH), row, 1)
+                if own_row.shape != one.shape or not torch.allclose(
+                    own_row.double(), one.double(), rtol=1e-4, atol=1e-5, equal_nan=True
+                ):
+                    return False
+    except Exception as failure:  # as for a batch of 1: whatever the rows are, nothing is known
+        pass_on_interruption(failure)
+        return False
+    return True
 
 
 def row_by_row(module: nn.Module, example: Example, rows: Rows) -> tuple[RowByRow, dict[str, Tensor], str]:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rnncore.export import export
-from rnncore.export.tracing.axes import NoBatchAxis
+from rnncore.export.tracing.axes import NoBatchAxis, find_axes
+from rnncore.export.tracing.example import Example
+from rnncore.export.tracing.one_sequence import has_real_batch
 from rnncore.runtime import load
 from tests.export.rolled import TOLERANCE
 
@@ -178,3 +180,23 @@ class ThreeRows(nn.Module):
 def test_a_batch_of_three_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoBatchAxis, match="no other size along any axis that could be the batch"):
         export(ThreeRows().eval(), tmp_path / "model.onnx", torch.randn(3, 7, 4))
+
+
+class Letters(nn.Module):
+    """[words, letters] as a sentence, or as several sequences of letters."""
+
+    def __init__(self, *, sentence: bool) -> None:
+        super().__init__()
+        self.sentence = sentence
+        self.letters, self.words = nn.GRU(3, 4, batch_first=True), nn.GRU(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, last = self.letters(x)
+        return self.words(last[0])[0] if self.sentence else last[0]
+
+
+@pytest.mark.parametrize("sentence", [True, False])
+def test_rows_that_stand_alone_are_a_batch(sentence: bool) -> None:
+    module = Letters(sentence=sentence).eval()
+    call = find_axes(module, Example.of(module, torch.randn(3, 5, 3), None, "auto"), None)
+    assert has_real_batch(module, call) == (not sentence)
