@@ -21,7 +21,7 @@ from rnncore.export.int8.quantization import Quantization
 from rnncore.export.lowering.forms import Form
 from rnncore.export.narrowing import narrowed_lengths
 from rnncore.export.options import Options
-from rnncore.export.other_readings import left_out, other_readings
+from rnncore.export.other_readings import left_out, other_readings, streaming_readings
 from rnncore.export.plan import Plan
 from rnncore.export.progress import Progress
 from rnncore.export.report import ExportReport
@@ -149,12 +149,18 @@ def _best(model: nn.Module, example: Any, options: Options, file: Path, progress
         with suppress(ExportError, NotStreamableError):
             return _exported(*given, file, progress)
     try:
-        return _exported(*last, file, progress)
+        report = _exported(*last, file, progress)
     except Exception as error:
         for given in other_readings(error, *last):
             with left_out(given[0]):
-                return _exported(*given, file, progress)
-        raise
+                report, last = _exported(*given, file, progress), given
+                break
+        else:
+            raise
+    for given in streaming_readings(report.signature, *last):
+        with left_out():
+            return _exported(*given, file, progress)
+    return report
 
 
 def _exported(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:
@@ -236,14 +242,6 @@ def _written(
         entries[GOLDEN_KEY] = recorder.record(path).to_json()
     write_entries(path, entries)
     weights, choices = weights_of(path), dict(built.planned.traced.choices)
-    return ExportReport(
-        path,
-        sum(file.stat().st_size for file in (path, weights) if file is not None),
-        built.signature,
-        form_text(choices),
-        report,
-        accuracy,
-        choices,
-        weights,
-        branches=options.branches,
-    )
+    size = sum(file.stat().st_size for file in (path, weights) if file is not None)
+    facts = built.signature, form_text(choices), report, accuracy, choices, weights
+    return ExportReport(path, size, *facts, branches=options.branches)

@@ -20,14 +20,16 @@ from rnncore.export.tracing.flat_packing import packs
 from rnncore.export.tracing.following_numbers import with_following_numbers
 from rnncore.export.tracing.full_rows import FullRows, lengths_of, of_full_rows, rows_stand_alone
 from rnncore.export.tracing.guessed_arguments import guesses
-from rnncore.export.tracing.held_sizes import with_sizes_held
+from rnncore.export.tracing.held_sizes import with_ones_held, with_sizes_held
 from rnncore.export.tracing.one_sequence import RowByRow, Rows, has_real_batch, row_by_row
 from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.trace import NO_LAYER
+from rnncore.export.verification.structure import CHUNKS_DIFFER
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
 from rnncore.runtime.format.axes import TIME
+from rnncore.runtime.format.signature import Signature
 
 _BY_HAND = (
     "{} reads packed rows by itself (packed.data, batch_sizes), which is captured where all rows are full in the example and "
@@ -155,6 +157,27 @@ def _with_guesses(
         yield chosen, example, replace(options, output_names=kept, remarks=tuple(remarks), lengths=own)
 
 
+def streaming_readings(signature: Signature, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
+    """How to read a module, of which the file with this ``signature`` answers otherwise in chunks, so that it streams.
+
+    What looks back is kept from chunk to chunk where its sizes are known.  An axis of one entry that may have more, such as
+    the channel of a spectrum that is multiplied by a mask, is held then.
+    """
+    if options.streaming != "auto" or not signature.not_causal_because.startswith(CHUNKS_DIFFER):
+        return
+    module = copied(model).eval()
+    with suppress(ExportError), unchanged(module):
+        call = Example.of(module, example, options.axes, options.lengths)
+        sizes = {own.name: own.value.shape for own in call.inputs}
+        axes = {spec.name: spec.shape for spec in signature.inputs if spec.name in sizes}
+        if any(len(sizes[name]) != len(own) for name, own in axes.items()):
+            return
+        held = with_ones_held(axes, sizes, options.axes or {})
+        if held is not None:
+            remarks = (*options.remarks, f"so that it streams, {held[1]}, as in the example")
+            yield model, example, replace(options, axes=held[0], streaming=True, remarks=remarks)
+
+
 def other_readings(why: Exception, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
     """Modules, examples and options to try after ``why``: with full lengths inside, or with axes held as in the example."""
     pass_on_interruption(why)  # a time limit is no reason to try more
@@ -219,7 +242,9 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
                 remarks=(*options.remarks, f"forward goes other ways at other sizes; held: {what}"),
             ),
         )
-    if not isinstance(model, RowByRow) and not has_real_batch(module, call):  # one that only seems to have a batch: words and the letters of each
+    if not isinstance(model, RowByRow) and not has_real_batch(
+        module, call
+    ):  # one that only seems to have a batch: words and the letters of each
         for of_one in _row_by_row(model, example, options):
             yield from _keeping_free(call, *of_one)
     if full is not None and isinstance(full.failure, ExportError):  # to show full rows is no advice: it shows them

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from rnncore.export.tracing.example import Axes, Example
-from rnncore.runtime.format.axes import BATCH, TIME
+from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps
 
 
 def with_another_time(call: Example, given: Axes | None) -> Iterator[tuple[Axes, str]]:
@@ -47,3 +47,29 @@ def with_sizes_held(call: Example, given: Axes | None) -> tuple[Axes, str] | Non
         given
     )
     return axes, f"{', '.join(held)}, as in the example"
+
+
+def with_ones_held(
+    axes: Mapping[str, Sequence[Size]], sizes: Mapping[str, Sequence[int]], given: Axes
+) -> tuple[Axes, str] | None:
+    """``axes`` of the inputs without those of one entry that are neither batch nor time, and which; None if there are none.
+
+    sizes: of the example.  given: axes of inputs that the caller says, which stay.
+    """
+    held = [
+        f"{name} axis {i} is held to 1"
+        for name, own in axes.items()
+        if name not in given
+        for i, axis in enumerate(own)
+        if sizes[name][i] == 1 and isinstance(axis, str) and axis not in (BATCH, TIME)
+    ]
+    if not held or any(isinstance(axis, Steps) for own in axes.values() for axis in own):
+        return None
+    kept: dict[str, tuple[str | None, ...]] = {
+        name: tuple(
+            str(axis) if isinstance(axis, str) and (sizes[name][i] != 1 or axis in (BATCH, TIME)) else None
+            for i, axis in enumerate(own)
+        )
+        for name, own in axes.items()
+    }
+    return {**kept, **given}, ", ".join(held)

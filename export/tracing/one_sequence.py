@@ -107,7 +107,8 @@ def has_real_batch(module: nn.Module, call: Example) -> bool:
             whole = [value for _, value in named_tensors(call.call(module, [own.value for own in call.inputs]), "")]
         for row in range(min(2, *rows)):
             given = [
-                own.value.narrow(own.axes.index(BATCH), row, 1) if BATCH in own.axes else own.value for own in call.inputs
+                own.value.narrow(own.axes.index(BATCH), row, 1) if BATCH in own.axes else own.value
+                for own in call.inputs
             ]
             with unchanged(module), torch.no_grad():
                 alone = [value for _, value in named_tensors(call.call(module, given), "")]

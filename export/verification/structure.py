@@ -18,6 +18,7 @@ from rnncore.export.verification.cases import TOGETHER_DETAIL, Case
 from rnncore.runtime.format.axes import BATCH, TIME, Steps, base_of, inner_shape, overlap_of
 from rnncore.runtime.format.axes import stride_of as of_outputs
 
+CHUNKS_DIFFER = "fed in chunks the model answers differently"
 LEAVE_OUT = "(leave it out, or make it zeros: the file then carries the state itself)"
 
 
@@ -149,10 +150,7 @@ def why_chunks_differ(traced: Trace, case: Case, most: int = 3) -> str:
     time_operators = [*_started_by_hand(traced), *traced.time_operators]
     more = f"; and {len(time_operators) - most} more" if len(time_operators) > most else ""
     named = f"it looks along the time axis: {'; '.join(time_operators[:most])}{more}"
-    return (
-        f"fed in chunks the model answers differently: {case}; "
-        f"{named if time_operators else 'something in it looks along the time axis'}"
-    )
+    return f"{CHUNKS_DIFFER}: {case}; {named if time_operators else 'something in it looks along the time axis'}"
 
 
 def _started_by_hand(traced: Trace) -> list[str]:
