@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rnncore.export.options import Options
+from rnncore.export.tracing.chosen_outputs import left_out_by
 from rnncore.export.tracing.size_limits import Guard
 from rnncore.export.tracing.trace import LIFTED_LENGTHS, Trace
-from rnncore.export.verification.cases import Case, Verdict
+from rnncore.export.verification.cases import Case, Verdict, wrong_outputs
 from rnncore.export.verification.sizes import MOST_STEPS, Sizes, broken_at
 from rnncore.export.verification.structure import why_chunks_differ
 from rnncore.runtime.errors import ExportError, NotStreamableError, VerificationError
@@ -83,7 +84,11 @@ class Plan:
         _refuse_wrong_numbers(trace, wrong)
         mixed, ragged, streams = (verdict.failures(kind) for kind in ("rows", "ragged", "stream"))
         if mixed:
-            raise VerificationError(_message("a row of a batch differs from the row alone: forward mixes rows", mixed))
+            names = [str(value.name) for value in trace.model.graph.outputs]
+            way_out = left_out_by(names, wrong_outputs(mixed))
+            raise VerificationError(
+                _message(f"a row of a batch differs from the row alone: forward mixes rows{way_out}", mixed)
+            )
         if ragged and not self.lift_lengths:
             own = trace.example.lengths
             way_out = "" if own is None else UNUSED_LENGTHS.format(name=own)

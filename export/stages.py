@@ -148,7 +148,9 @@ class Captured:
             )
         if rolled is None:
             return cls(reference, plain, plain, call, operators)
-        return cls(reference, plain, rolled, call, Operators([]))
+        there = " and ".join(f"'{name}'" for name in rolled.left_out)
+        what = f"output {there} is there at some values only, none of the example, and left out"
+        return cls(reference, plain, rolled, call, Operators([]), remarks=(what,) if there else ())
 
     @classmethod
     def _of_both_ways(cls, reference: nn.Module, plain: nn.Module, call: Example, options: Options) -> Captured | None:

@@ -19,10 +19,21 @@ class ChosenOutputs(nn.Module):
         super().__init__()
         self.module = module
         self._names = list(names)
+        self._paths: list[
+            str
+        ] = []  # of the outputs of the first call; a list, so that it is kept where attributes are put back
 
     def run(self, *args: Any, **named: Any) -> dict[str, Tensor]:
-        """What ``module`` answers, without what has no name; ExportError if it has more or fewer outputs than names."""
-        found = [tensor for _, tensor in named_tensors(self.module(*args, **named), "")]
+        """What ``module`` answers, without what has no name; ExportError if it has more or fewer outputs than names.
+
+        What it has at other values than those of the first call only has no name either.
+        """
+        answers = list(named_tensors(self.module(*args, **named), ""))
+        if len(answers) == len(self._names) and not self._paths:
+            self._paths[:] = [path for path, _ in answers]
+        elif self._paths and {*self._paths} < {path for path, _ in answers}:
+            answers = [(path, tensor) for path, tensor in answers if path in self._paths]
+        found = [tensor for _, tensor in answers]
         check_count(self._names, len(found))
         return {name: value for name, value in zip(self._names, found, strict=True) if name is not None}
 

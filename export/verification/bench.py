@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnncore.export.tracing.example import Example
-from rnncore.export.verification.cases import Case, why_refused
+from rnncore.export.verification.cases import ONLY, Case, why_refused
 from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.reference import Array, Reference, error, first_line
 from rnncore.runtime import Model, ModelFileError, load
@@ -105,6 +105,11 @@ class Bench:
         rounding = self.judge_by.lenient and question.valid is None and np.isfinite(max_rel)
         if rounding and self.reference.excuses(question.tensors, got, expected):
             return question.case(max_abs, max_rel, True, "the model amplifies rounding; float64 confirms the file")
+        wrong = [
+            name for name, one in zip(model.outputs, errors, strict=False) if not one[1] <= self.judge_by.tolerance
+        ]
+        if question.kind == "rows" and 0 < len(wrong) < len(errors) == len(model.outputs):
+            objection = f"{ONLY}{', '.join(map(repr, wrong))}" + (f", {objection}" if objection else "")
         return question.case(max_abs, max_rel, False, objection)
 
     def run(self, model: Model, tensors: Sequence[Tensor], lengths: Tensor | None = None) -> list[Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,8 +13,11 @@ import torch
 from rnncore.runtime.verification import Case as Case  # one comparison, at export as wherever a file is proved again
 
 TOGETHER_DETAIL = "moved together"
+ONLY = "only in "
+"""Before the names of the outputs that are wrong, where others are right."""
 EXAMPLE_DETAIL = "the example itself"
 _FAILED_AT = re.compile(r"running (\w+) node\. Name:'([^']*)'")
+_NAMES = re.compile(r"'([^']+)'")
 _OUTSIDE = re.compile(r"\b(holds|gives) (the|an) id\b")
 
 
@@ -30,6 +34,12 @@ def why_refused(refusal: Exception) -> str:
     while layer.startswith("module."):
         layer = layer.removeprefix("module.")
     return f"the file fails on it, at the {operator} of {f'layer {layer!r}' if layer else repr(name)}"
+
+
+def wrong_outputs(cases: Sequence[Case]) -> set[str]:
+    """Names of the outputs that are wrong in some of ``cases``, where each says that others are right; empty if not."""
+    found = [_NAMES.findall(case.note.removeprefix(ONLY)) if case.note.startswith(ONLY) else [] for case in cases]
+    return {name for names in found for name in names} if all(found) else set()
 
 
 @dataclass

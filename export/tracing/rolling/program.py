@@ -51,8 +51,11 @@ _FEW_OPERATIONS = 2000
 class RolledProgram(nn.Module):
     """What ``module`` computes, written down as a program whose loops are rolled.
 
-    layer_names: how layers are called in the file, by their path in this module.
+    layer_names: how layers are called in the file, by their path in this module.  left_out: outputs of ``module`` that it has at
+    other values than the example's only.
     """
+
+    left_out: tuple[str, ...] = ()
 
     def __init__(
         self, module: nn.Module, program: Program, log: Log, example: Example, layers: dict[str, Recurrent]
@@ -208,7 +211,7 @@ def _roll(
         if least >= longer and (not str(failure) or len(logs[0].ops) > _FEW_OPERATIONS):
             break
         try:
-            logs, layers, asks = recorded(module, example, operators, seed, least)
+            logs, layers, asks, more = recorded(module, example, operators, seed, least)
             FRAMES.set(tuple(frame_rules(logs)))
         except ExportError:
             raise
@@ -225,6 +228,8 @@ def _roll(
                     check_own_way(module, found, example, seed)
                 if found is not None and layers:
                     check_not_far(module, found, example, seed)
+                if found is not None:
+                    found.left_out = tuple(more)
                 return found
             except ExportError as error:
                 failure = error

@@ -27,7 +27,7 @@ _BY_AXIS = {aten.all.default: aten.all.dim, aten.any.default: aten.any.dim}
 _EQUAL = ("eq", "ne", "isnan", "isinf", "isfinite")
 _PASS_FLAGS = (
     *("all", "any", "logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or"),
-    *("reshape", "select", "slice", "transpose", "unsqueeze", "squeeze", "permute", "expand", "view"),
+    *("reshape", "select", "slice", "transpose", "t", "unsqueeze", "squeeze", "permute", "expand", "view", "clone"),
 )
 Answers = Mapping["Question", bool]
 

@@ -35,8 +35,10 @@ _LONG_HOP = 16
 
 def recorded(
     module: nn.Module, example: Example, operators: Operators, seed: int, least: int
-) -> tuple[Sequence[Log], dict[str, Recurrent], bool]:
+) -> tuple[Sequence[Log], dict[str, Recurrent], bool, list[str]]:
     """The logs of ``module`` at sizes of at least so many steps, its layers by name, and whether its code asks for values.
+
+    Last come outputs that are there at other values than the example's only.
 
     Raises:
         ExportError: it asks what no file can know.  Whatever the module itself raises at such sizes.
@@ -95,10 +97,11 @@ def recorded(
         return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any more
 
     own, constant = without_constant_questions([log_of(i, {}) for i in range(len(points))])
+    more: list[str] = []
     try:
         logs, asks = without_questions(own, log_of)
     except ExportError:
-        settled = find_settled(module, example, own, drawn[0], seed)
+        settled, more = find_settled(module, example, own, drawn[0], seed)
         if not settled:
             raise
         logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True
@@ -107,4 +110,4 @@ def recorded(
     loops_left = (
         len({len(log.ops) for log in read}) > 1
     )  # else torch would have to trace a loop that nothing is made of
-    return read if loops_left else logs, layers, asks or constant
+    return read if loops_left else logs, layers, asks or constant, more

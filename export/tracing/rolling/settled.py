@@ -2,7 +2,8 @@
 
 A file goes one way.  Which one is right at all values is seen by trying: the module runs on values of many kinds, once as it
 is and once with the question answered always the same.  An answer counts if that gives the module's own numbers each time,
-and both answers have been its own at some time; or if the module fails with any other, as in a check of its inputs.
+and both answers have been its own at some time; or if the module fails with any other, as in a check of its inputs.  Outputs
+that the example has not, as ``mask if mask.any() else None`` gives them at other values, are left out.
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ class _Runs:
         self._values = list(_of_many_kinds(example, tensors, seed))
         self.own: dict[Question, set[bool]] = {}
         self._right = [self._run(values, {}) for values in self._values]
+        self.names = list(self._right[0] or {})
+        self.more = list(dict.fromkeys(n for own in self._right for n in own or {} if n not in self.names))
 
-    def _run(self, values: Sequence[Tensor], answers: Answers) -> list[Tensor] | None:
+    def _run(self, values: Sequence[Tensor], answers: Answers) -> dict[str, Tensor] | None:
         asked = _Asked(Callers(self._module), answers)
         with unchanged(self._module), torch.no_grad():
             try:
@@ -70,7 +73,13 @@ class _Runs:
         if not answers:
             for question, found in asked.own.items():
                 self.own.setdefault(question, set()).update(found)
-        return [value for _, value in named_tensors(outputs, "")]
+        return dict(named_tensors(outputs, ""))
+
+    def _same(self, got: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+        """Whether two answers have the same outputs, or the first those of the example, and their numbers are the same."""
+        if got.keys() != right.keys() and (list(got) != self.names or not got.keys() <= right.keys()):
+            return False
+        return agree(list(got.values()), [right[name] for name in got])
 
     def compared(self, answers: Answers) -> list[bool | None]:
         """For each of the values whether the answers change nothing; None if the module fails with them, and only then."""
@@ -78,26 +87,26 @@ class _Runs:
         for values, right in zip(self._values, self._right, strict=True):
             if right is not None:
                 got = self._run(values, answers)
-                found.append(None if got is None else agree(got, right))
+                found.append(None if got is None else self._same(got, right))
         return found
 
 
 def find_settled(
     module: nn.Module, example: Example, logs: Sequence[Log], tensors: Sequence[Tensor], seed: int
-) -> dict[Question, bool]:
-    """For each question in ``logs`` of ``module`` the answer that is always right; none at all if one has none.
+) -> tuple[dict[Question, bool], list[str]]:
+    """For each question in ``logs`` of ``module`` the answer that is always right, and outputs that are left out so.
 
-    tensors: inputs of the module.
+    tensors: inputs of the module.  No answers at all if one question has none.
     """
     questions = questions_of(logs)
     if len(questions) > _MOST_QUESTIONS:
-        return {}
+        return {}, []
     runs = _Runs(module, example, tensors, seed)
     answers = {question: _answer(question, runs, may_turn=asks_for_equality(question, logs)) for question in questions}
     settled = {question: answer for question, answer in answers.items() if answer is not None}
     if len(settled) < len(questions) or not all(runs.compared(settled)):
-        return {}
-    return settled
+        return {}, []
+    return settled, runs.more
 
 
 def _answer(question: Question, runs: _Runs, *, may_turn: bool) -> bool | None:
