@@ -1,4 +1,4 @@
-"""Outputs that a module has at some values only, as ``mask if mask.any() else None``, and outputs that mix the rows of a batch."""
+"""Outputs that a module has at some values only, as ``mask if mask.any() else None``, and outputs that mix the rows."""
 
 from __future__ import annotations
 

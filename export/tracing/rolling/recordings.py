@@ -94,14 +94,14 @@ def recorded(
     def log_of(i: int, answers: Answers) -> Log:
         log, own = record(module, example, operators, drawn[i], points[i], answers)
         layers.update(own)
-        return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any more
+        return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any extra
 
     own, constant = without_constant_questions([log_of(i, {}) for i in range(len(points))])
-    more: list[str] = []
+    extra: list[str] = []
     try:
         logs, asks = without_questions(own, log_of)
     except ExportError:
-        settled, more = find_settled(module, example, own, drawn[0], seed)
+        settled, extra = find_settled(module, example, own, drawn[0], seed)
         if not settled:
             raise
         logs, asks = [without_asking(log_of(i, settled)) for i in range(len(points))], True
@@ -110,4 +110,4 @@ def recorded(
     loops_left = (
         len({len(log.ops) for log in read}) > 1
     )  # else torch would have to trace a loop that nothing is made of
-    return read if loops_left else logs, layers, asks or constant, more
+    return read if loops_left else logs, layers, asks or constant, extra
