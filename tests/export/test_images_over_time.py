@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -55,3 +56,41 @@ def test_images_stream_at_the_size_of_the_example(tmp_path: Path) -> None:
     stream = model.stream()
     chunks = [stream.push(part) for part in np.split(x[0].numpy(), [1, 5])]
     np.testing.assert_allclose(np.concatenate(chunks), expected[0], rtol=fixed("float32"), atol=fixed("float32"))
+
+
+class Decodes(nn.Module):
+    """One step of a recurrence of images, and layers of images behind it that have no weights."""
+
+    def __init__(self, behind: nn.Module) -> None:
+        super().__init__()
+        self.convolution, self.behind = nn.Conv2d(2 + 4, 4, 3, padding=1), behind
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.convolution(torch.cat([x, h], 1)))
+        return self.behind(h), h
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "behind",
+    [
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Upsample(scale_factor=2),
+        nn.PixelShuffle(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.ReflectionPad2d(1),
+        nn.ReplicationPad2d(2),
+    ],
+)
+def test_layers_behind_a_step_take_any_number_of_rows(behind: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    step = Decodes(behind).eval()
+    report = export(step, tmp_path / "m.onnx", (torch.randn(2, 2, 6, 5), torch.zeros(2, 4, 6, 5)))
+    assert report.causal
+    x, h, expected = torch.randn(3, 7, 2, 6, 5), torch.zeros(3, 4, 6, 5), []
+    with torch.no_grad():
+        for frame in x.unbind(1):
+            y, h = step(frame, h)
+            expected.append(y)
+    answer = runtime.load(tmp_path / "m.onnx").run(x.numpy())
+    np.testing.assert_allclose(answer, torch.stack(expected, 1).numpy(), rtol=fixed("float32"), atol=fixed("float32"))

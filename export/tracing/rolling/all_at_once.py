@@ -24,7 +24,15 @@ _BY_ROWS = (
     "native_batch_norm_legit_no_training",
     "max_pool2d_with_indices",
     "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "pixel_shuffle",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "reflection_pad2d",
+    "replication_pad2d",
 )
+"""Layers of images, row by row: under vmap torch takes the numbers of rows and of iterations of some of them for constants."""
 
 
 class AllAtOnce:
