@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from rnncore.export.tracing.following import fitted_shapes
 from rnncore.export.tracing.groups import Group, find_groups, find_limits, take_one_row
 from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
+from rnncore.export.tracing.rows_laid_out import tied_by_size
 from rnncore.export.tracing.single_rows import held_arrays, why_not_one_row
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
@@ -62,6 +64,11 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     try:
         groups, names, shapes = fitted_shapes(prober, groups, names, said)
     except Unfitting as why:
+        tied = None if given else tied_by_size(example, groups)
+        if tied is not None:
+            own = tuple(replace(one, axes=tuple(tied[one.name])) for one in example.inputs)
+            with suppress(ExportError):
+                return find_axes(module, replace(example, inputs=own), tied, seed)
         raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
     extents = {names[k]: _extent(names[k], group, shapes) for k, group in enumerate(groups)}
     roles: dict[Place, str] = {place: names[k] for k, group in enumerate(groups) for place in group.places}

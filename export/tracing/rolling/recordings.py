@@ -94,7 +94,7 @@ def recorded(
     def log_of(i: int, answers: Answers) -> Log:
         log, own = record(module, example, operators, drawn[i], points[i], answers)
         layers.update(own)
-        return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any extra
+        return log.used() if isinstance(module, FullRows) else log  # numbers that were read are nobody's any more
 
     own, constant = without_constant_questions([log_of(i, {}) for i in range(len(points))])
     extra: list[str] = []
