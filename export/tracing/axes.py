@@ -12,7 +12,7 @@ from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import fitted_shapes
-from rnncore.export.tracing.groups import Group, find_groups, find_limits, take_one_row
+from rnncore.export.tracing.groups import Group, counted_inputs, find_groups, find_limits, take_one_row
 from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.export.tracing.rows_laid_out import tied_by_size
@@ -61,15 +61,16 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
         own = tuple(replace(one, axes=tuple(held.get(one.name, one.axes))) for one in example.inputs)
         return find_axes(module, replace(example, inputs=own), held, seed)
     _check(module, example, prober, groups, names)
+    timed = TIME in names.values()
     try:
         groups, names, shapes = fitted_shapes(prober, groups, names, said)
     except Unfitting as why:
-        tied = None if given else tied_by_size(example, groups)
-        if tied is not None:
-            own = tuple(replace(one, axes=tuple(tied[one.name])) for one in example.inputs)
-            with suppress(ExportError):
-                return find_axes(module, replace(example, inputs=own), tied, seed)
-        raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
+        tied = _tied(module, example, groups, given, seed)
+        if tied is None:
+            raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
+        return tied
+    if timed and TIME not in names.values() and (tied := _tied(module, example, found, given, seed)) is not None:
+        return tied
     extents = {names[k]: _extent(names[k], group, shapes) for k, group in enumerate(groups)}
     roles: dict[Place, str] = {place: names[k] for k, group in enumerate(groups) for place in group.places}
     roles |= {
@@ -79,24 +80,22 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
         replace(own, axes=tuple(roles.get((i, axis)) for axis in range(own.value.dim())))
         for i, own in enumerate(example.inputs)
     )
-    counts = _counts(prober, example, groups, names) if BATCH in names.values() else {}
+    counts = counted_inputs(prober, example, groups, names) if BATCH in names.values() else {}
     return replace(example, inputs=inputs, extents=extents, output_shapes=shapes, counts=counts)
 
 
-def _counts(prober: Prober, example: Example, groups: Sequence[Group], names: Mapping[int, str]) -> dict[str, str]:
-    """Inputs [batch] that count along an axis of others, beside the lengths, with the name of that axis."""
-    rows = next(group.places for k, group in enumerate(groups) if names[k] == BATCH)
-    counts = {}
-    for index in prober.counting:
-        name = example.names[index]
-        if name == example.lengths or (index, 0) not in rows:
-            continue
-        for k, group in enumerate(groups):
-            sizes = (group.size + group.multiple, group.size - group.multiple)
-            tried = [group.sizes(n) for n in sizes if n >= group.minimum]
-            if names[k] != BATCH and any(prober.counts(index, group.places, own) for own in tried):
-                counts[name] = names[k]
-    return counts
+def _tied(
+    module: nn.Module, example: Example, groups: Sequence[Group], given: Axes | None, seed: int
+) -> Example | None:
+    """``example`` where all axes of one size are one, rows or steps; None where that does not help."""
+    axes = None if given else tied_by_size(example, groups)
+    if axes is None:
+        return None
+    own = tuple(replace(one, axes=tuple(axes[one.name])) for one in example.inputs)
+    with suppress(ExportError):
+        found = find_axes(module, replace(example, inputs=own), axes, seed)
+        return found if TIME in found.axis_names else None
+    return None
 
 
 def _given(example: Example, given: Axes) -> tuple[list[Place], dict[str, tuple[Place, ...]], dict[Place, str]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 import torch
 
 from rnncore.export.tracing.affine_ties import Follower, find_affine_ties
+from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.probing import Outcome, Place, Prober
+from rnncore.runtime.format.axes import BATCH
 
 _MOST_TIES = 64  # combinations of axes that are tried together for one size
 _MOST_MULTIPLE = 4096
@@ -299,3 +301,21 @@ def _has_empty(outcome: Outcome) -> bool:
 def _same_ranks(outcome: Outcome, base: Outcome | None) -> bool:
     """Whether no axis came or went, as with ``squeeze`` at size 1."""
     return base is not None and [len(s) for s in outcome.shapes] == [len(s) for s in base.shapes]
+
+
+def counted_inputs(
+    prober: Prober, example: Example, groups: Sequence[Group], names: Mapping[int, str]
+) -> dict[str, str]:
+    """Inputs [batch] that count along an axis of others, beside the lengths, with the name of that axis."""
+    rows = next(group.places for k, group in enumerate(groups) if names[k] == BATCH)
+    counts = {}
+    for index in prober.counting:
+        name = example.names[index]
+        if name == example.lengths or (index, 0) not in rows:
+            continue
+        for k, group in enumerate(groups):
+            sizes = (group.size + group.multiple, group.size - group.multiple)
+            tried = [group.sizes(n) for n in sizes if n >= group.minimum]
+            if names[k] != BATCH and any(prober.counts(index, group.places, own) for own in tried):
+                counts[name] = names[k]
+    return counts

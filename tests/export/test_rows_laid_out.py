@@ -31,7 +31,7 @@ class Policy(nn.Module):
         found = self.network(frames.flatten(0, 1)).reshape(-1, rows, 4)
         done = ends.flatten().reshape(-1, rows) if self.flat_ends else ends
         answers = []
-        for y, d in zip(found, done, strict=True):
+        for y, d in zip(found, done, strict=False):  # as people write it
             keep = (1.0 - d).view(1, -1, 1)
             y, (h, c) = self.layer(y.unsqueeze(0), (keep * h, keep * c))
             answers.append(y)
