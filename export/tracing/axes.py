@@ -65,12 +65,11 @@ def find_axes(module: nn.Module, example: Example, given: Axes | None, seed: int
     try:
         groups, names, shapes = fitted_shapes(prober, groups, names, said)
     except Unfitting as why:
-        tied = _tied(module, example, groups, given, seed)
-        if tied is None:
-            raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
-        return tied
-    if timed and TIME not in names.values() and (tied := _tied(module, example, found, given, seed)) is not None:
-        return tied
+        if (joint := _tied(module, example, groups, given, seed)) is not None:
+            return joint
+        raise ExportError(f"{type(module).__name__}: {why}; {_how(example)}") from None
+    if timed and TIME not in names.values() and (joint := _tied(module, example, found, given, seed)) is not None:
+        return joint
     extents = {names[k]: _extent(names[k], group, shapes) for k, group in enumerate(groups)}
     roles: dict[Place, str] = {place: names[k] for k, group in enumerate(groups) for place in group.places}
     roles |= {
