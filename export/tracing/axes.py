@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
 from rnncore.export.tracing.following import fitted_shapes
-from rnncore.export.tracing.groups import Group, counted_inputs, find_groups, find_limits, take_one_row
+from rnncore.export.tracing.groups import (
+    Group,
+    counted_inputs,
+    find_groups,
+    find_limits,
+    in_outputs,
+    operations_grow,
+    take_one_row,
+)
 from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.export.tracing.rows_laid_out import tied_by_size
@@ -213,14 +220,14 @@ def _batch_and_time(
         for t in open_groups
         if b != t and rows[b][c] and steps[t][c] and _rows_follow_only(rows, b, c)
     ]
-    followed = _in_outputs(groups)
+    followed = in_outputs(groups)
     if pairs:
         best = max(pairs, key=lambda pair: (pairs.count(pair), pair[1] in followed, -pair[0] - pair[1]))
         return best
     stepped = [t for t in open_groups if any(steps.get(t, ()))]
     perhaps_rows = [k for k in open_groups if k in usual[BATCH] or set(stepped) - {k}]
     looped = [
-        k for k in open_groups if _operations_grow(groups[k]) and not _loops_over_rows(prober, groups, k, perhaps_rows)
+        k for k in open_groups if operations_grow(groups[k]) and not _loops_over_rows(prober, groups, k, perhaps_rows)
     ]
     looped.sort(key=lambda k: k in usual[BATCH])  # code may count the rows as well
     timed = stepped + looped
@@ -268,16 +275,6 @@ def _followed(prober: Prober, groups: Sequence[Group]) -> tuple[dict[int, list[b
 
 def _rows_follow_only(rows: Mapping[int, Sequence[bool]], batch: int, call: int) -> bool:
     return all(k == batch or not follows[call] for k, follows in rows.items())
-
-
-def _operations_grow(group: Group) -> bool:
-    counts = [outcome.operations for _, outcome in sorted(group.outcomes.items())]
-    return len(counts) > 1 and counts[-1] > counts[0] and all(a <= b for a, b in pairwise(counts))
-
-
-def _in_outputs(groups: Sequence[Group]) -> set[int]:
-    """Groups that some output's size follows."""
-    return {k for k, group in enumerate(groups) if len({o.shapes for o in group.outcomes.values()}) > 1}
 
 
 def _rows_apart(prober: Prober, group: Group) -> bool:

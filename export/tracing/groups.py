@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 
@@ -319,3 +319,14 @@ def counted_inputs(
             if names[k] != BATCH and any(prober.counts(index, group.places, own) for own in tried):
                 counts[name] = names[k]
     return counts
+
+
+def operations_grow(group: Group) -> bool:
+    """Whether an axis is one that Python loops over: the more of it, the more operations."""
+    counts = [outcome.operations for _, outcome in sorted(group.outcomes.items())]
+    return len(counts) > 1 and counts[-1] > counts[0] and all(a <= b for a, b in pairwise(counts))
+
+
+def in_outputs(groups: Sequence[Group]) -> set[int]:
+    """Groups that some output's size follows."""
+    return {k for k, group in enumerate(groups) if len({o.shapes for o in group.outcomes.values()}) > 1}
