@@ -23,7 +23,7 @@ from rnncore.export.tracing.groups import (
 from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
 from rnncore.export.tracing.rows_laid_out import tied_by_size
-from rnncore.export.tracing.single_rows import held_arrays, why_not_one_row
+from rnncore.export.tracing.single_rows import as_a_list, listed_axis, why_no_batch, why_not_one_row
 from rnncore.runtime.errors import ExportError
 from rnncore.runtime.format.axes import BATCH, TIME, Size, Steps, base_of, inner_shape
 from rnncore.runtime.format.step_fitting import Unfitting
@@ -320,18 +320,12 @@ def _check(
     module: nn.Module, example: Example, prober: Prober, groups: Sequence[Group], names: Mapping[int, str]
 ) -> None:
     what = type(module).__name__
-    if BATCH not in names.values() and prober.exhausted:
-        raise ExportError(
-            f"{what} computes so much with this example that no more sizes of it were tried, and those that were show no batch: "
-            f"hand in a smaller one (fewer rows, steps or pixels), or say which axes are free: {_how(example)}"
-        )
     if BATCH not in names.values():
-        shapes = ", ".join(f"'{own.name}' {list(own.value.shape)}" for own in example.inputs)
-        raise NoBatchAxis(
-            f"{what} takes no other size along any axis that could be the batch: inputs {shapes}; a file needs one.  "
-            f"{held_arrays(prober) or 'If forward takes one sequence, add an axis for several'}; {_how(example)}"
-        )
+        kind = ExportError if prober.exhausted else NoBatchAxis
+        raise kind(f"{what} {why_no_batch(prober, _how(example))}")
     batch = next(groups[k] for k, name in names.items() if name == BATCH)
+    if batch.minimum > 1 and (listed := listed_axis(prober, batch.places)):
+        raise ExportError(f"{what} {as_a_list(listed)}")
     if batch.minimum > 1 and prober.exhausted:  # one row was not tried any more
         take_one_row(prober, batch)
     if batch.minimum > 1 or batch.multiple > 1:

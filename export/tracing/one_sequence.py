@@ -19,6 +19,7 @@ from rnncore.export.tracing.known_rows import KnownRows
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.one_step import names_of_outputs
 from rnncore.export.tracing.probing import Outcome, Place, Prober
+from rnncore.export.tracing.single_rows import listed_axis
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.format.axes import BATCH, Size
 
@@ -143,7 +144,12 @@ def row_by_row(module: nn.Module, example: Example, rows: Rows) -> tuple[RowByRo
 
 
 def _is_one(prober: Prober, example: Example, base: Outcome) -> bool:
-    """Whether recurrent calls have one row; where there are no calls, whether no axis may be a batch of so many rows."""
+    """Whether recurrent calls have one row; where there are no calls, whether no axis may be a batch of so many rows.
+
+    Rows that come back one by one, in a list, are several.
+    """
+    if listed_axis(prober):
+        return False
     if base.calls:
         return any(rows == 1 for rows, _ in base.calls)
     places = [

@@ -164,6 +164,10 @@ class Prober:
                 return failure
         return None
 
+    def shapes(self) -> str:
+        """The inputs of the example and their shapes, in words."""
+        return ", ".join(f"'{own.name}' {list(own.value.shape)}" for own in self._example.inputs)
+
     def held_arrays(self) -> str:
         """The kinds of arrays in the example that are no tensors, in words; empty if there are none."""
         return " and ".join(self._example.other_arrays)

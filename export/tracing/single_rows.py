@@ -1,15 +1,32 @@
-"""Why a module takes no batch of 1, in words for a refusal."""
+"""Why a module has no batch, or takes none of 1, in words for a refusal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import zip_longest
 
 from rnncore.export.tracing.groups import Group
-from rnncore.export.tracing.probing import Prober
+from rnncore.export.tracing.probing import Place, Prober
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.squeezes import Squeezes
 
 _MOST_WORDS = 200  # characters of what the module itself says
+
+
+def why_no_batch(prober: Prober, how: str) -> str:
+    """Why no axis of the inputs may be the batch."""
+    if prober.exhausted:
+        return (
+            "computes so much with this example that no more sizes of it were tried, and those that were show no batch: hand in "
+            f"a smaller one (fewer rows, steps or pixels), or say which axes are free: {how}"
+        )
+    listed = listed_axis(prober)
+    if listed:
+        return as_a_list(listed)
+    return (
+        f"takes no other size along any axis that could be the batch: inputs {prober.shapes()}; a file needs one.  "
+        f"{held_arrays(prober) or 'If forward takes one sequence, add an axis for several'}; {how}"
+    )
 
 
 def why_not_one_row(prober: Prober, batch: Group, how: str) -> str:
@@ -38,6 +55,24 @@ def held_arrays(prober: Prober) -> str:
     """Words on arrays in the example that are no tensors; empty if there are none."""
     kinds = prober.held_arrays()
     return f"the example holds {kinds}, which stays as it is in every call: hand over a tensor" if kinds else ""
+
+
+def listed_axis(prober: Prober, places: Iterable[Place] | None = None) -> str:
+    """The first of ``places``, or of the leading axes, with whose size the number of outputs grows, in words; else empty."""
+    base = prober.run({})
+    for place in [p for p in prober.base if p[1] < 2] if places is None else places:
+        other = prober.run({place: prober.base[place] + 1})
+        if base is not None and other is not None and len(other.shapes) > len(base.shapes):
+            return prober.name(place)
+    return ""
+
+
+def as_a_list(axis: str) -> str:
+    """What is wrong with outputs whose number grows along ``axis``."""
+    return (
+        f"gives one output more for each entry along {axis}, as a list of rows or steps does, and a file has as many outputs for "
+        "every size: stack them into one tensor"
+    )
 
 
 def _dropping_line(prober: Prober, batch: Group) -> str:

@@ -73,6 +73,12 @@ class Merger:
         statements = [self._statement(ops) for ops in self.aligned.outside]
         blocks = [self._block(loop) for loop in self.aligned.loops]
         outputs = []
+        numbers = [len(log.outputs) for log in self.aligned.logs]
+        if len(set(numbers)) > 1:
+            raise ExportError(
+                f"forward gives {min(numbers)} outputs at one size and {max(numbers)} at another, as a list of steps does, and a "
+                "file has as many for every size: stack them into one tensor"
+            )
         for entries in zip(*(log.outputs for log in self.aligned.logs), strict=True):
             values = [self._address(s, value) for s, (_, value) in enumerate(entries)]
             outputs.append((entries[0][0], self._merge(values, None)))

@@ -238,6 +238,8 @@ def _roll(
 
 def _way_out(logs: Sequence[Log]) -> str:
     """How to leave out the outputs that stay as large as they are whatever there is of anything, such as a loss."""
+    if len({len(log.outputs) for log in logs}) > 1:
+        return ""
     names = chosen_names([name for name, _ in logs[0].outputs])
     shapes = zip(*([log.shape(value) for _, value in log.outputs] for log in logs), strict=True)
     found = left_out_by(names, {name for name, own in zip(names, shapes, strict=True) if len(set(own)) == 1})
