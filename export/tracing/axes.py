@@ -329,13 +329,16 @@ def _check(
     if batch.minimum > 1 and prober.exhausted:  # one row was not tried any more
         take_one_row(prober, batch)
     if batch.minimum > 1 or batch.multiple > 1:
-        raise ExportError(f"{what} {why_not_one_row(prober, batch, _how(example))}")
+        raise ExportError(f"{what} {why_not_one_row(prober, batch, _how(example, groups, names))}")
 
 
-def _how(example: Example) -> str:
-    first = example.inputs[0]
-    words = [("batch" if k == 0 else "time" if k == 1 else None) for k in range(first.value.dim())]
-    return f"axes={{'{first.name}': {tuple(words)}}} says which axes are free, None for a fixed one"
+def _how(example: Example, groups: Sequence[Group] = (), names: Mapping[int, str] | None = None) -> str:
+    roles = {place: own for k, own in (names or {}).items() for place in groups[k].places}
+    index = next((place[0] for place, own in roles.items() if own == BATCH), 0)
+    first = example.inputs[index]
+    usual = {(index, 0): BATCH, (index, 1): TIME}
+    words = tuple((roles or usual).get((index, axis)) for axis in range(first.value.dim()))
+    return f"axes={{'{first.name}': {words}}} says which axes are free, None for a fixed one"
 
 
 def _extent(name: str, group: Group, shapes: Sequence[Sequence[Size]]) -> Extent:

@@ -276,3 +276,20 @@ def test_a_step_keeps_the_batch_axis_and_streams(tmp_path: Path) -> None:
     with model.stream() as stream:
         got = np.concatenate([stream.push(x[0, t : t + 1].numpy()) for t in range(6)])
     np.testing.assert_allclose(got, torch.stack(wanted, 1)[0].numpy(), **TOLERANCE)
+
+
+class TimeFirst(nn.Module):
+    """One row makes another number of it: ``squeeze()`` drops the batch, and the mean is that of something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gru(x)[0].squeeze()
+        return y - y.mean(1, keepdim=True)
+
+
+def test_refusal_says_which_axis_is_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"axes=\{'x': \('time', 'batch', None\)\} says"):
+        export(TimeFirst().eval(), tmp_path / "m.onnx", torch.randn(7, 3, 3))
