@@ -25,8 +25,24 @@ def why_no_batch(prober: Prober, how: str) -> str:
         return as_a_list(listed)
     return (
         f"takes no other size along any axis that could be the batch: inputs {prober.shapes()}; a file needs one.  "
-        f"{held_arrays(prober) or 'If forward takes one sequence, add an axis for several'}; {how}"
+        f"{held_arrays(prober) or 'If forward takes one sequence, add an axis for several'}; {how}{_with_more_rows(prober)}"
     )
+
+
+def _with_more_rows(prober: Prober) -> str:
+    """What the module raises if all inputs of as many entries in front get one more, with its line; empty if it answers."""
+    rows = next((size for (_, axis), size in prober.base.items() if axis == 0), 0)
+    failure = prober.failure({place: rows + 1 for place, size in prober.base.items() if place[1] == 0 and size == rows})
+    if failure is None:
+        return ""
+    where = line_of_exception(failure)
+    return f"\n  with {rows + 1} in place of {rows} along axis 0 it fails: {_said(failure)}" + (
+        where and f"\n  {where}"
+    )
+
+
+def _said(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:_MOST_WORDS]}"
 
 
 def why_not_one_row(prober: Prober, batch: Group, how: str) -> str:
@@ -45,7 +61,7 @@ def why_not_one_row(prober: Prober, batch: Group, how: str) -> str:
     if failure is None:
         return "answers in another shape for a batch of 1 than for more, and a file answers every batch alike"
     where = line_of_exception(failure)
-    said = f"{type(failure).__name__}: {' '.join(str(failure).split())[:_MOST_WORDS]}"
+    said = _said(failure)
     held = held_arrays(prober)
     rest = (f"; {held}" if held else "") + (f":\n  {where}" if where else "")
     return f"fails for a batch of 1, and a file takes any number of rows ({said}){rest}"

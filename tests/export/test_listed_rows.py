@@ -41,3 +41,21 @@ def test_a_list_of_rows_or_steps_is_refused(of: str, why: str, tmp_path: Path) -
 def test_a_list_of_layers_is_not(tmp_path: Path) -> None:
     report = export(Listed("layers").eval(), tmp_path / "model.onnx", torch.randn(6, 3, 4))
     assert report.causal
+
+
+class Held(nn.Module):
+    """Begins from as many rows as it was built for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.rows = nn.GRU(4, 5, batch_first=True), 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, x.new_zeros(1, self.rows, 5))[0]
+
+
+def test_a_batch_that_is_held_is_named_by_the_line_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"(?s)with 3 in place of 2 along axis 0 it fails: RuntimeError.*test_listed_rows"
+    ):
+        export(Held().eval(), tmp_path / "model.onnx", torch.randn(2, 6, 4))
