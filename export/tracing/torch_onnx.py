@@ -63,9 +63,20 @@ def _added_product(x: Any, a: Any, b: Any, beta: float = 1.0, alpha: float = 1.0
     return op.Add(op.Mul(product, by), op.Mul(x, times)) if beta else op.Mul(product, by)
 
 
+def _lerp(start: Any, end: Any, weight: Any) -> Any:
+    """(1 - weight) * start + weight * end: torch chooses between two forms that are exact at one of the ends, this is at both."""
+    return op.Add(op.Mul(op.Sub(like(start, 1.0), weight), start), op.Mul(weight, end))
+
+
+def _lerp_by_number(start: Any, end: Any, weight: float) -> Any:
+    return op.Add(op.Mul(start, like(start, 1.0 - weight)), op.Mul(end, like(start, weight)))
+
+
 TRANSLATIONS: dict[Any, Any] = {
     torch.ops.aten._sparse_mm.default: lambda a, b: op.MatMul(a, b),
     torch.ops.aten._sparse_addmm.default: _added_product,
+    torch.ops.aten.lerp.Scalar: _lerp_by_number,
+    torch.ops.aten.lerp.Tensor: _lerp,
     torch.ops.aten.log_sigmoid.default: _log_sigmoid,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.dims: _squeeze,
