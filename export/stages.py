@@ -16,8 +16,9 @@ from torch import nn
 from rnncore.cells import Cell
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.graph.run_overlap import PLAIN_RUNS
-from rnncore.export.graph.simplify import copy_sizes, leave_large_to_softplus, multiply_unreshaped
+from rnncore.export.graph.simplify import copy_sizes, drop_reshapes, leave_large_to_softplus, multiply_unreshaped
 from rnncore.export.graph.softplus import branch_softplus
+from rnncore.export.graph.turns import drop_turns
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.earlier_cuts import cut_earlier
@@ -334,6 +335,8 @@ class Built:
         starts = starts_of([own for own in found.example.inputs if own.name in pairs])
         states = [*states_of(model.graph, pairs, starts), *planned.contexts]
         states += splice_layer_states(model, found.carried, lift=plan.stream)
+        drop_turns(model.graph)
+        drop_reshapes(model.graph)
         copy_sizes(model.graph)
         multiply_unreshaped(model.graph)
         forms = {

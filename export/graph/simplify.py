@@ -13,6 +13,7 @@ from rnncore.export.graph.replace import put_in_place
 
 _LARGE = {ir.DataType.FLOAT: 17.0, ir.DataType.FLOAT16: 9.0}
 """Of numbers greater than these ``log(1 + exp(x))`` is x, in such floats."""
+_RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 
 
 def copy_sizes(graph: ir.Graph) -> None:
@@ -30,6 +31,21 @@ def copy_sizes(graph: ir.Graph) -> None:
         ]
         if all(isinstance(size, int) for size in copied):
             node.replace_input_with(1, builder.constant(copied))
+
+
+def drop_reshapes(graph: ir.Graph) -> None:
+    """Let values of the sizes that they had before be what they were."""
+    for node in [n for n in graph if n.op_type in _RESHAPES and not n.domain]:
+        value, dims = node.inputs[0], _known(node.outputs[0])
+        while value is not None and dims:
+            if _known(value) == dims:
+                if not node.outputs[0].is_graph_output() or not (value.is_graph_input() or value.is_graph_output()):
+                    put_in_place(node.outputs[0], value)
+                break
+            before = value.producer()
+            value = (
+                before.inputs[0] if before is not None and before.op_type in _RESHAPES and not before.domain else None
+            )
 
 
 def multiply_unreshaped(graph: ir.Graph) -> None:
