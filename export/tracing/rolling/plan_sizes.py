@@ -111,7 +111,15 @@ class Sizes:
         return any(isinstance(relation, Number | ListItem | LoopItem) for relation in self._relations(place))
 
     def _is_product(self, place: int) -> bool:
-        return self.statements[place].op.name in _PRODUCTS
+        return self.statements[place].op.name in _PRODUCTS and not self._is_outer(place)
+
+    def _is_outer(self, place: int) -> bool:
+        """Whether it multiplies columns by rows, which sums up nothing and is no more work than any other operation."""
+        op = self.statements[place].op
+        first = next((r for r in self._relations(place) if isinstance(r, Same)), None)
+        if op.name != "bmm" or first is None:
+            return False
+        return self.statements[first.place].op.shapes[first.part][-1] == 1
 
     def _multiplies_weights(self, place: int) -> bool:
         return self._is_product(place) and any(isinstance(relation, Fixed) for relation in self._relations(place))
