@@ -8,21 +8,35 @@ from math import inf, prod
 
 import onnx_ir as ir
 
+from rnncore.export.lowering.blocks import Blocks
+from rnncore.export.lowering.memories import Memories
 from rnncore.export.lowering.recurrence import RowSpec
 from rnncore.export.lowering.steps import StepGraph
+from rnncore.export.lowering.straight_steps import straighten
 from rnncore.export.lowering.windows import Window
 
 _LOOP_COST = 2
 """What one more loop costs at every step, in nodes."""
 _GROWTH = 2
 """So many times what a step reads and gives may be kept of every step, for one of the loops."""
-_WIDE = 1024
-"""What has more numbers for a row than this, and more than what it is made of, is made where it is used: to keep it for
-every step would cost more than its node."""
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 _NOTHING = frozenset[int]()
-_WORTH = (1024, 1)
-"""A node more in a loop is worth so many numbers that need not be kept of every step; where too many would be, one."""
+
+
+@dataclass(frozen=True)
+class _Price:
+    """What is kept of every step costs more than its node from so many numbers on.
+
+    node: of what others read of a loop.  wide: of what has more numbers for a row than what it is made of: it is made where it
+    is used.
+    """
+
+    node: int
+    wide: int
+
+
+_PRICES = (_Price(1024, 1024), _Price(1, 1024), _Price(1, 64))
+"""The later ones where too much would be kept by the ones before."""
 
 
 @dataclass
@@ -32,7 +46,8 @@ class Stage:
     step: what stays in it.  states: which states it carries.  read: dtype and shape of what it reads, for one row.
     before: the nodes that make what it reads, done for all steps together.
     results: what others need of it at every step: states behind the step, and what it makes of them.
-    window: if it only remembers the last of what it reads, how; no loop is needed then.
+    window: if it only remembers the last of what it reads, how; no loop is needed then.  linear: if its steps can be put
+    together, how.
     """
 
     step: StepGraph
@@ -41,6 +56,7 @@ class Stage:
     before: list[ir.Node]
     results: list[ir.Value]
     window: Window | None = None
+    linear: Blocks | Memories | None = None
 
 
 @dataclass
@@ -64,9 +80,10 @@ class _Level:
     reached: list[int]
     later: list[ir.Value]
     taken: set[ir.Node]
+    price: _Price
 
     @classmethod
-    def of(cls, level: int, levels: Sequence[int], cut: Cut, taken: set[ir.Node]) -> _Level:
+    def of(cls, level: int, levels: Sequence[int], cut: Cut, taken: set[ir.Node], price: _Price) -> _Level:
         states, told = cut.states, cut.told
         own = [i for i, at in enumerate(levels) if at == level]
         return cls(
@@ -76,6 +93,7 @@ class _Level:
             [i for i, at in enumerate(levels) if at <= level],
             [told[i] for i, at in enumerate(levels) if at > level],
             taken,
+            price,
         )
 
 
@@ -83,7 +101,7 @@ class Cut:
     """A step graph, cut by which states follow from which."""
 
     def __init__(self, step: StepGraph, count: int) -> None:
-        self._step = step
+        self._step = step = straighten(step)
         self._z, *self.states = step.inputs
         self._count = count
         self._maker = {value: node for node in step.nodes for value in node.outputs}
@@ -91,27 +109,26 @@ class Cut:
         self._follows = self._states_behind()
 
     def stages(self) -> Stages | None:
-        """None if there is one loop only, or nothing is gained, or a size is unknown."""
+        """None if there is one loop only and that is not linear, or nothing is gained, or a size is unknown."""
         levels = self._levels()
-        if len(set(levels)) < 2:
-            return None
-        for worth in _WORTH:
-            stages = self._at_worth(levels, worth)
-            if stages is None or self._fits(stages):
-                return stages
-        return None
+        found = [stages for price in _PRICES if (stages := self._at_price(levels, price)) is not None]
+        fitting = [
+            stages for stages in found if self._fits(stages) and (len(set(levels)) > 1 or stages.loops[0].linear)
+        ]
+        read_in_chunks = [own for own in fitting if any(isinstance(stage.linear, Memories) for stage in own.loops)]
+        return next(iter([*read_in_chunks, *fitting]), None)
 
-    def _at_worth(self, levels: Sequence[int], worth: int) -> Stages | None:
-        """The loops, with all in them that spares others to keep ``worth`` numbers a node; None if they do not pay."""
+    def _at_price(self, levels: Sequence[int], price: _Price) -> Stages | None:
+        """The loops, with all in them that spares others to keep so many numbers; None if they do not pay."""
         known, taken = {self._z}, set[ir.Node]()
         loops: list[Stage] = []
         for level in sorted(set(levels)):
-            at = _Level.of(level, levels, self, taken)
+            at = _Level.of(level, levels, self, taken, price)
             core = self._needed(at.told, known)
             inside = {node for node in core if not self._follows[node.outputs[0]].isdisjoint(at.own)}
             inside = self._with_wide(inside, at)
             known |= {*at.told, *at.states}
-            pulled = self._worth_pulling(inside, at, known, worth)
+            pulled = self._worth_pulling(inside, at, known)
             inside = self._with_wide(inside | set(pulled), at)
             taken = taken | inside
             made = _made_by(pulled)
@@ -133,7 +150,10 @@ class Cut:
                 len(read),
             )
             window = Window.of(step, len(results)) if results == at.told else None
-            loops.append(Stage(step, at.own, [spec for spec in specs if spec is not None], before, results, window))
+            linear = None if window is not None else Blocks.of(step, len(results)) or Memories.of(step, len(results))
+            loops.append(
+                Stage(step, at.own, [spec for spec in specs if spec is not None], before, results, window, linear)
+            )
         stages = Stages(loops, self._needed([self._y], known), self._y)
         return stages if self._pays(stages) else None
 
@@ -150,7 +170,7 @@ class Cut:
         told = [told for told, state in zip(at.told, at.states, strict=True) if not used.isdisjoint((told, state))]
         return [*told, *(value for value in made if value in used)]
 
-    def _worth_pulling(self, inside: set[ir.Node], at: _Level, known: set[ir.Value], worth: int) -> list[ir.Node]:
+    def _worth_pulling(self, inside: set[ir.Node], at: _Level, known: set[ir.Value]) -> list[ir.Node]:
         """Nodes behind a loop that had better be in it, as they make less of its states.
 
         The contraction of a matrix memory with a query gives a vector, which can be kept of every step where the memory
@@ -163,7 +183,7 @@ class Cut:
             if not self._are_rows(kept):
                 return inf
             read = self._read_by(self._with_wide(inside | set(pulled), at), at)
-            return sum(map(self._numbers, [*kept, *read])) + worth * _cost(pulled)
+            return sum(map(self._numbers, [*kept, *read])) + at.price.node * _cost(pulled)
 
         made = {*at.states, *_made_by(inside)}
         pulled: list[ir.Node] = []
@@ -226,13 +246,15 @@ class Cut:
         """The nodes of a loop, with those that spread what they are given to more numbers than are to be kept, or over rows."""
         while True:
             read = [value for value in self._read_by(inside, at) if value in self._maker]
-            spreading = {node for value in read for node in self._spreading_to(value) if node not in at.taken}
+            spreading = {
+                node for value in read for node in self._spreading_to(value, at.price.wide) if node not in at.taken
+            }
             if not spreading:
                 return inside
             inside = inside | spreading
 
-    def _spreading_to(self, value: ir.Value) -> list[ir.Node]:
-        """The nodes that make a wide ``value`` of fewer numbers; none if it is not wide, or made of as many."""
+    def _spreading_to(self, value: ir.Value, most: int) -> list[ir.Node]:
+        """The nodes that make a ``value`` of more than so many numbers of fewer; none if it is not wide, or made of as many."""
         if not self._are_rows([value]):
             return [self._maker[value]]
         found: list[ir.Node] = []
@@ -240,7 +262,7 @@ class Cut:
         while todo:
             wide = todo.pop()
             node = self._maker.get(wide)
-            if self._numbers(wide) <= _WIDE or node is None or node.op_type in _PRODUCTS:
+            if self._numbers(wide) <= most or node is None or node.op_type in _PRODUCTS:
                 given.add(wide)
             elif node not in found:
                 found.append(node)

@@ -22,6 +22,8 @@ from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.dims import dims_of
 from rnncore.export.lowering.fission_cut import Cut, Stage, Stages, row_spec
 from rnncore.export.lowering.loops import loop
+from rnncore.export.lowering.memories import Memories
+from rnncore.export.lowering.memory_chunks import MemoryChunks
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.steps import StepGraph
 
@@ -33,7 +35,7 @@ _ROWS = 3
 def stages_of(rec: Recurrence) -> Stages | None:
     """How the step of ``rec`` can be cut; None if it cannot, or if nothing is gained."""
     step = rec.step
-    if step is None or rec.captured or len(rec.states) < 2 or not rec.lean or None in map(row_spec, step.inputs):
+    if step is None or rec.captured or not rec.states or not rec.lean or None in map(row_spec, step.inputs):
         return None
     stages = Cut(step, len(rec.states)).stages()
     if stages is None:
@@ -101,7 +103,17 @@ def _over_steps(builder: Builder, own: Recurrence, time: ir.Value, stage: Stage,
         (start,), (new,) = own.states, own.along
         return stage.window.over_time(builder, start, new, len(dims_of(stage.step.inputs[-1])))
     reads = bool(own.along) or own.valid is not None
-    return (run if reads else loop)(builder, own, time)  # a Scan has to read something
+    run = run if reads else loop  # a Scan has to read something
+    if stage.linear is None or own.reverse:
+        return run(builder, own, time)
+    together, steps = builder.nested(), builder.nested()
+    if isinstance(stage.linear, Memories):
+        chunks = MemoryChunks(builder, stage.linear, own, time)
+        fit, found = chunks.fit, chunks.write(together)
+    else:
+        fit, found = stage.linear.fit(builder, own, time), stage.linear.write(together, own, time)
+    graphs = together.subgraph([], found, "together"), steps.subgraph([], run(steps, own, time), "steps")
+    return builder.ops("If", [fit], len(found), then_branch=graphs[0], else_branch=graphs[1])
 
 
 def _as_rows(builder: Builder, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
