@@ -22,8 +22,9 @@ Reading = tuple[nn.Module, Any, Options]
 def with_own_steps(model: nn.Module, example: Any, options: Options) -> list[Reading]:
     """The ways to export ``model``, the better one first: its ``forward`` if that may stream, its steps, else its ``forward``.
 
-    Inner steps come first, which leave most of ``forward`` as it is.  Nothing is searched for where no part has a method of
-    such a name, or where a file cannot stream, or not be proved to.
+    Steps come first where ``forward`` itself goes another and shorter way for one step.  Inner steps come first, which leave most
+    of ``forward`` as it is.  Nothing is searched for where no part has a method of such a name, or where a file cannot stream,
+    or not be proved to.
     """
     as_it_is = (model, example, options)
     if options.streaming is False or not options.verify or not parts_with_steps(model):
@@ -34,10 +35,12 @@ def with_own_steps(model: nn.Module, example: Any, options: Options) -> list[Rea
     if not inner:
         return [as_it_is if found else (model, example, replace(options, step_note=_not_understood(model)))]
     must = replace(options, streaming=True)
-    first = [] if all(one.only for one in inner) else [(model, example, must)]
+    as_all = [] if all(one.only for one in inner) else [(model, example, must)]
     stepped = [replace(must, own_steps=choice, remarks=(*options.remarks, _said(choice))) for choice in choices]
     last = replace(options, step_note=f"; {_said_of(choices[0])}, but no file of it could be proved")
-    return [*first, *((model, example, one) for one in stepped), (model, example, last)]
+    by_steps = [(model, example, one) for one in stepped]
+    streaming = [*by_steps, *as_all] if all(one.shorter for one in inner) else [*as_all, *by_steps]
+    return [*streaming, (model, example, last)]
 
 
 def _not_understood(model: nn.Module) -> str:
@@ -96,7 +99,9 @@ def _said_of(steps: Sequence[FoundStep]) -> str:
 
 def _said(steps: Sequence[FoundStep]) -> str:
     them = "that step in a loop" if len(steps) == 1 else "these steps in loops"
+    shorter = all(one.shorter for one in steps)
+    why = f"{_said_of(steps)}, in fewer operations" if shorter else f"forward does not stream; {_said_of(steps)}"
     return (
-        f"forward does not stream; {_said_of(steps)}: the file holds {them} (with streaming=False it holds forward, if that "
-        "can be written, which may be faster over whole sequences)"
+        f"{why}: the file holds {them} (with streaming=False it holds forward, if that can be written, which may be faster "
+        "over whole sequences)"
     )

@@ -17,8 +17,13 @@ METHODS = (
     *("inference_step", "decode_step", "decoding_step", "online_step", "stream_step", "forward_recursive"),
 )
 """Names that people give to a method that computes one step."""
-CACHES = ("cache", "cache_params", "past_key_values", "inference_cache", "state", "states", "h", "hidden_state")
+CACHES = (
+    *("cache", "cache_params", "past_key_values", "inference_cache", "state", "states", "h", "hidden_state"),
+    *("prev_hidden", "prev_hiddens", "prev_state", "prev_states", "prev_memory", "prev_memories", "past_state"),
+)
 """Names of the argument by which a ``forward`` takes what it has computed before."""
+_KEPT = ("hidden", "state", "cache", "memor", "prev", "past")
+"""Part of the name of a flag, such as ``return_next_state``, with which ``forward`` gives that, too."""
 COUNTERS = frozenset(
     ("n", "t", "i", "k", "idx", "index", "pos", "position", "offset", "step", "step_idx", "timestep", "seq_idx")
 )
@@ -149,6 +154,8 @@ def cached_readings(
     """How ``forward`` itself may take one step and a ``cache``."""
     parameters = inspect.signature(part.forward).parameters
     given = {own: value for own, value in others.items() if own != cache and value is not None}
+    asked = [own for own in parameters if own.startswith("return_") and any(part in own for part in _KEPT)]
+    given.update({own: True for own in asked if parameters[own].default is False})
     if "use_cache" in parameters or any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         given["use_cache"] = True
     if not any(_has_tensors(value) for value in given.values()):

@@ -15,7 +15,7 @@ from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.own_steps.method import Method, cache_of, cached_readings, methods_of, readings
 from rnncore.export.tracing.own_steps.own_step import Given, OwnStep, prepare, run_by_step
-from rnncore.export.tracing.own_steps.seen import Calls, Seen, calls_of
+from rnncore.export.tracing.own_steps.seen import Calls, Seen, calls_of, operations_of
 from rnncore.export.tracing.own_steps.starts import Start, past_after_one, starts, zeros_after
 from rnncore.export.tracing.own_steps.values import tensors_in
 from rnncore.runtime.error_boundary import pass_on_interruption
@@ -30,13 +30,15 @@ _REACH = 8  # steps that a convolution may look back
 class FoundStep:
     """The part at ``path`` may be computed by its own step.
 
-    loops: its ``forward`` is a loop over time already.  only: its ``forward`` is of a form that never streams.
+    loops: its ``forward`` is a loop over time already.  only: its ``forward`` is of a form that never streams.  shorter: what
+    ``forward`` does for one step is less than what it does for several at once.
     """
 
     path: str
     step: OwnStep
     loops: bool
     only: bool
+    shorter: bool
 
     @property
     def name(self) -> str:
@@ -69,7 +71,8 @@ def find_own_steps(module: nn.Module, example: Example, seed: int) -> list[Found
             pass_on_interruption(failure)
             continue
         if step is not None:
-            found.append(FoundStep(path, step, calls[path].loops, calls[path].streams_never))
+            seen = calls[path]
+            found.append(FoundStep(path, step, seen.loops, seen.streams_never, _is_shorter(part, step, seen)))
     return found
 
 
@@ -96,6 +99,14 @@ def _remembers(part: nn.Module, calls: Calls) -> bool:
         if time is not None and not torch.equal(a.select(time, -1), b.select(time, -1)):
             return True
     return False
+
+
+def _is_shorter(part: nn.Module, step: OwnStep, calls: Calls) -> bool:
+    """Whether ``forward``, the same for any number of steps, goes another way for one, with two thirds of the operations."""
+    if step.method.name != "forward" or calls.few.work.operations != calls.many.work.operations:
+        return False
+    one = operations_of(lambda: next(step.steps(part, _own(calls.few.arguments))))
+    return 3 * one <= 2 * calls.few.work.operations
 
 
 def _own(arguments: Mapping[str, Any]) -> dict[str, Any]:

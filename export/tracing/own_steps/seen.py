@@ -143,6 +143,14 @@ class _Count(TorchDispatchMode):
         return result
 
 
+def operations_of(call: Callable[[], Any]) -> int:
+    """How many operations torch does in ``call``."""
+    count = _Count(0)
+    with torch.no_grad(), count:
+        call()
+    return count.work.operations
+
+
 def _seen(module: nn.Module, paths: Sequence[str], call: Callable[[], Any], steps: int) -> dict[str, Seen]:
     found: dict[str, Seen] = {}
     count = _Count(steps)
