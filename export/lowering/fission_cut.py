@@ -98,10 +98,11 @@ class _Level:
 
 
 class Cut:
-    """A step graph, cut by which states follow from which."""
+    """A step graph, cut by which states follow from which; ``together``: whether steps may be put together."""
 
-    def __init__(self, step: StepGraph, count: int) -> None:
-        self._step = step = straighten(step)
+    def __init__(self, step: StepGraph, count: int, *, together: bool) -> None:
+        self._step = step = straighten(step) if together else step
+        self._together = together
         self._z, *self.states = step.inputs
         self._count = count
         self._maker = {value: node for node in step.nodes for value in node.outputs}
@@ -150,12 +151,15 @@ class Cut:
                 len(read),
             )
             window = Window.of(step, len(results)) if results == at.told else None
-            linear = None if window is not None else Blocks.of(step, len(results)) or Memories.of(step, len(results))
+            linear = self._linear(step, len(results)) if window is None else None
             loops.append(
                 Stage(step, at.own, [spec for spec in specs if spec is not None], before, results, window, linear)
             )
         stages = Stages(loops, self._needed([self._y], known), self._y)
         return stages if self._pays(stages) else None
+
+    def _linear(self, step: StepGraph, results: int) -> Blocks | Memories | None:
+        return (Blocks.of(step, results) or Memories.of(step, results)) if self._together else None
 
     def _are_rows(self, values: Sequence[ir.Value]) -> bool:
         """Whether each has one entry for a row, not several, such as one for each head, nor one for all rows."""

@@ -26,6 +26,7 @@ from rnncore.export.lowering.memories import Memories
 from rnncore.export.lowering.memory_chunks import MemoryChunks
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.steps import StepGraph
+from rnncore.export.tracing.rolling.cell import RolledCell
 
 Run = Callable[[Builder, Recurrence, ir.Value], list[ir.Value]]
 
@@ -37,7 +38,8 @@ def stages_of(rec: Recurrence) -> Stages | None:
     step = rec.step
     if step is None or rec.captured or not rec.states or not rec.lean or None in map(row_spec, step.inputs):
         return None
-    stages = Cut(step, len(rec.states)).stages()
+    # Layers keep to one form of loop: other programs than onnxruntime run one of them only.
+    stages = Cut(step, len(rec.states), together=isinstance(rec.cell, RolledCell)).stages()
     if stages is None:
         return None
     dtype = torch.from_numpy(np.zeros(0, rec.dtype.numpy())).dtype
