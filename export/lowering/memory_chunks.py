@@ -64,9 +64,9 @@ class MemoryChunks:
         """[*results [time, batch, ...], *final states [batch, ...]]."""
         layout = _Layout.of(builder, self._axes, self._time, self._rec.valid)
         written: list[_Written] = []
-        factors: dict[ir.Value | None, _Factors] = {}
+        factors: dict[tuple[ir.Value | None, int], _Factors] = {}
         for memory, start in zip(self._memories.memories, self._rec.states, strict=True):
-            key = _source(memory.a)
+            key = _source(memory.a), prod(memory.heads)
             if key not in factors:
                 factors[key] = _Factors.of(builder, layout, None if memory.a is None else self._rows[memory.a], memory)
             rows, columns = (self._product(builder, layout, memory, *own) for own in _parts(memory))
