@@ -241,7 +241,7 @@ def _ltc_wired() -> Subject:
 def _mlstm() -> Subject:
     from xlstm.blocks.mlstm.layer import mLSTMLayer, mLSTMLayerConfig
 
-    module = mLSTMLayer(mLSTMLayerConfig(embedding_dim=16, context_length=64, num_heads=2))
+    module = mLSTMLayer(mLSTMLayerConfig(embedding_dim=16, context_length=128, num_heads=2))
     return Subject(module, lambda b, t: torch.randn(b, t, 16), causal=True)
 
 

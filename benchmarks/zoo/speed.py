@@ -28,6 +28,7 @@ KEYS = (
     "transformers.RecurrentGemma RG-LRU",
     "transformers.RecurrentGemmaForCausalLM",
     "transformers.xLSTMForCausalLM",
+    "xlstm.mLSTMLayer",
     "xlstm.sLSTMLayer",
     "transformers.RwkvForCausalLM",
     "transformers.Mamba2ForCausalLM",

@@ -19,7 +19,7 @@ _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 def copy_sizes(graph: ir.Graph) -> None:
     """Let each ``Reshape`` to sizes that its input has at the same place copy them, in place of looking them up."""
     builder = Builder("shapes", graph)
-    for node in [n for n in graph if n.op_type == "Reshape" and not n.domain and "allowzero" not in n.attributes]:
+    for node in [n for n in graph if n.op_type == "Reshape" and not n.domain]:
         value, target = node.inputs
         asked = _sizes(target)
         own = _known(value)
@@ -31,6 +31,7 @@ def copy_sizes(graph: ir.Graph) -> None:
         ]
         if all(isinstance(size, int) for size in copied):
             node.replace_input_with(1, builder.constant(copied))
+            node.attributes.pop("allowzero", None)  # with which 0 copies nothing; none was asked for
 
 
 def drop_reshapes(graph: ir.Graph) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
 import onnx_ir as ir
@@ -73,7 +74,7 @@ class Blocks:
     def fit(self, builder: Builder, rec: Recurrence, time: ir.Value) -> ir.Value:
         """Whether blocks are right and faster, [1]: enough steps of few numbers, and no factor above one that could grow."""
         sizes = [builder.op("Size", self._over_time(line.b, builder, rec)) for line in self.lines]
-        numbers = builder.op("Sum", *sizes) if len(sizes) > 1 else sizes[0]
+        numbers = reduce(lambda one, other: builder.op("Add", one, other), sizes)
         few = builder.op("LessOrEqual", numbers, builder.op("Mul", time, builder.constant([_MOST])))
         fits = builder.op("And", builder.op("GreaterOrEqual", time, builder.constant([_FEWEST])), few)
         for a in self._factors:
@@ -106,17 +107,16 @@ class Blocks:
         return cut.blocks(builder, rows, unit, self._sizes(value))
 
     def _within_blocks(self, builder: Builder, values: dict[ir.Value, ir.Value]) -> dict[ir.Value, ir.Value]:
-        """The factors and terms of all steps of a block up to each.
+        """The factors and terms of all steps of a block up to each, behind those of a step that does nothing.
 
         Of twice as many steps in every round: those up to a step, and those up to the step before them.
         """
-        distance = 1
+        distance, rest = 1, [0] * self._rank
+        pads = builder.constant([0, 1, *rest, 0, 0, *rest])
+        values = {v: builder.op("Pad", own, pads, _constant(builder, self._unit(v), v)) for v, own in values.items()}
         while distance < _STEPS:
-            rest = [0] * self._rank
-            pads = builder.constant([0, distance, *rest, 0, -distance, *rest])
-            earlier = {
-                v: builder.op("Pad", own, pads, _constant(builder, self._unit(v), v)) for v, own in values.items()
-            }
+            places = builder.constant([max(0, step - distance) for step in range(1 + _STEPS)])
+            earlier = {v: builder.op("Gather", own, places, axis=1) for v, own in values.items()}
             terms = {line.b: _step(builder, line, earlier[line.b], values) for line in self.lines}
             factors = {a: builder.op(self._ring[a].times, values[a], earlier[a]) for a in self._factors}
             values, distance = {**factors, **terms}, 2 * distance
@@ -127,7 +127,7 @@ class Blocks:
     ) -> tuple[list[ir.Value], list[ir.Value]]:
         """(final states, the states that each block begins with [blocks, batch, ...])."""
         body = builder.nested()
-        last = builder.constant(_STEPS - 1)
+        last = builder.constant(_STEPS)
         ends = [builder.op("Gather", value, last, axis=1) for value in after.values()]
         states = [body.input("state", _type(v), ("batch", *self._sizes(v))) for v in self._terms]
         read = {value: body.input("z", _type(value), ("batch", *self._sizes(value))) for value in after}
@@ -204,9 +204,10 @@ class _Cut:
         return builder.op("Reshape", builder.op("Pad", rows, pads, unit), shape)
 
     def joined(self, builder: Builder, value: ir.Value, sizes: Sequence[int]) -> ir.Value:
-        """[blocks, steps, batch, *sizes] as [time, batch, *sizes]."""
+        """[blocks, 1 + steps, batch, *sizes] as [time, batch, *sizes]."""
         shape = builder.op("Concat", builder.constant([-1]), self.batch, builder.constant(list(sizes)), axis=0)
-        rows = builder.op("Reshape", value, shape)
+        steps = builder.op("Slice", value, *map(builder.constant, ([1], [1 + _STEPS], [1])))
+        rows = builder.op("Reshape", steps, shape)
         return builder.op("Slice", rows, builder.constant([0]), self.time, builder.constant([0]))
 
 

@@ -65,11 +65,11 @@ CARRIES = (_lerp, _towards, _against, _reset, _highest, _lowest, _summed, _fadin
 
 
 class Carried(nn.Module):
-    """States that are carried one by one, of which others read."""
+    """States that are carried one by one; each reads the one before it, or none does."""
 
-    def __init__(self, carries: list[int], *, late: bool) -> None:
+    def __init__(self, carries: list[int], *, late: bool, apart: bool = False) -> None:
         super().__init__()
-        self.carries, self.late = carries, late
+        self.carries, self.late, self.apart = carries, late, apart
         self.gates = nn.Linear(WIDTH, WIDTH * len(carries))
         self.news = nn.Linear(WIDTH, WIDTH * len(carries))
 
@@ -81,7 +81,7 @@ class Carried(nn.Module):
             before = list(states)
             for i, carry in enumerate(self.carries):
                 part = slice(i * WIDTH, (i + 1) * WIDTH)
-                new = news[:, t, part] + (torch.tanh(states[i - 1]) if i else 0)
+                new = news[:, t, part] + (torch.tanh(states[i - 1]) if i and not self.apart else 0)
                 states[i] = CARRIES[carry](states[i], gates[:, t, part], new)
             given.append(torch.cat([*states, *(before if self.late else [])], -1))
         return torch.stack(given, 1)
@@ -181,13 +181,14 @@ def _compare(got: np.ndarray, wanted: np.ndarray) -> None:
 @given(
     carries=st.lists(st.sampled_from(range(len(CARRIES))), min_size=1, max_size=3),
     late=st.booleans(),
+    apart=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_states_that_are_carried_linearly(
-    tmp_path_factory: pytest.TempPathFactory, carries: list[int], late: bool, seed: int
+    tmp_path_factory: pytest.TempPathFactory, carries: list[int], late: bool, apart: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    module = Carried(carries, late=late).eval()
+    module = Carried(carries, late=late, apart=apart).eval()
     path = tmp_path_factory.mktemp("carried") / "m.onnx"
     export(module, path, torch.randn(2, 7, WIDTH))
     _check(module, load(path), seed, lengths=_takes_lengths(path))
@@ -237,6 +238,13 @@ def test_each_way_of_carrying_is_put_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("spelling", "by_rows"), [("matmul", True), ("matmul", False), ("products", False)])
 def test_memories_are_put_together(tmp_path: Path, spelling: str, by_rows: bool) -> None:
     module = MatrixMemory(Shape(2, 32, 32, "gates", spelling, by_rows, normed=True)).eval()
+    export(module, tmp_path / "m.onnx", torch.randn(2, 7, WIDTH))
+    assert _put_together(tmp_path / "m.onnx")
+    _check(module, load(tmp_path / "m.onnx"), 0, lengths=_takes_lengths(tmp_path / "m.onnx"))
+
+
+def test_states_side_by_side(tmp_path: Path) -> None:
+    module = Carried([1, 6, 3], late=False, apart=True).eval()
     export(module, tmp_path / "m.onnx", torch.randn(2, 7, WIDTH))
     assert _put_together(tmp_path / "m.onnx")
     _check(module, load(tmp_path / "m.onnx"), 0, lengths=_takes_lengths(tmp_path / "m.onnx"))
