@@ -63,7 +63,7 @@ def _write(graph: ir.Graph, node: ir.Node, builder: Builder, *operands: tuple[ir
     graph.insert_before(node, builder.nodes)
     for user, _ in list(old.uses()):
         if _only_reshapes(user):
-            if dims_of(user.outputs[0]) == dims_of(product):
+            if dims_of(user.outputs[0]) == dims_of(product) and not user.outputs[0].is_graph_output():
                 put_in_place(user.outputs[0], product)
             else:
                 user.replace_input_with(0, product)
@@ -75,7 +75,7 @@ def _write(graph: ir.Graph, node: ir.Node, builder: Builder, *operands: tuple[ir
 
 def _only_reshapes(node: ir.Node) -> bool:
     """Whether ``node`` is a ``Reshape`` that takes no size from its input."""
-    if node.op_type != "Reshape" or node.outputs[0].is_graph_output():
+    if node.op_type != "Reshape":
         return False
     shape = node.inputs[1]
     known = None if shape is None or shape.const_value is None else shape.const_value.numpy()
