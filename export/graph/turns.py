@@ -153,7 +153,8 @@ def _writer(node: ir.Node, turned: Sequence[ir.Value] | object) -> Write | None:
         return None
     if kind == "Reshape":
         before, after = dims_of(given[0]), dims_of(node.outputs[0])
-        if before[:2] != after[:2] or None in before[:2] or not all(isinstance(size, int) for size in after[2:]):
+        plain = all(isinstance(size, int) or (size is not None and size.isidentifier()) for size in before[:2])
+        if before[:2] != after[:2] or not plain or not all(isinstance(size, int) for size in after[2:]):
             return None
         if 0 in after:
             return None

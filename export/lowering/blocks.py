@@ -24,7 +24,7 @@ from rnncore.export.lowering.steps import StepGraph
 _FEWEST = 32
 """Steps from which on blocks are faster than one loop."""
 _MOST = 64
-"""Numbers of all rows and states from which on a turn is its numbers, not its nodes: a block reads them three times."""
+"""Numbers of all rows and states up to which a step costs its nodes, not its numbers: every round of doubling passes over all."""
 _STEPS = 32
 """Of a block."""
 

@@ -114,7 +114,11 @@ class Memories:
         states, told = step.inputs[step.reads :], step.outputs[results:]
         memories = [Memory.of(after, state, nodes) for after, state in zip(told, states, strict=True)]
         found = [memory for memory in memories if memory is not None]
-        if len(found) < len(memories) or any(value.dtype != ir.DataType.FLOAT for value in step.inputs):
+        if (
+            not step.reads
+            or len(found) < len(memories)
+            or any(value.dtype != ir.DataType.FLOAT for value in step.inputs)
+        ):
             return None
         readings = [_reading(value, told, found, nodes) for value in step.outputs[:results]]
         known = [reading for reading in readings if reading is not None]

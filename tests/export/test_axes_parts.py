@@ -139,8 +139,9 @@ def test_modules_without_an_axis_for_rows_are_refused() -> None:
 
     says = "Ruled takes no other size along any axis that could be the batch: inputs 'x' [3, 5, 4]; a file needs one.  "
     says += f"If forward takes one sequence, add an axis for several; {HOW}"
-    assert refused(lambda x: [x] if x == (3, 5, 4) else None, R(3, 5, 4)) == says
-    assert refused(lambda x: [x] if x[::2] == (3, 4) else None, R(3, 5, 4)) == says
+    why = "\n  with 4 in place of 3 along axis 0 it fails: ValueError: not of these sizes\n  ruled.py:"
+    assert refused(lambda x: [x] if x == (3, 5, 4) else None, R(3, 5, 4)).startswith(says + why)
+    assert refused(lambda x: [x] if x[::2] == (3, 4) else None, R(3, 5, 4)).startswith(says + why)
     assert refused(lambda x: [x], R(3, 5, 4), given={"x": (None, None, "time")}) == says
     two = refused(lambda x, y: [x] if (x, y) == ((3, 5), (2,)) else None, R(3, 5), R(2))
     assert "inputs 'x' [3, 5], 'y' [2]; a file needs one." in two and "axes={'x': ('batch', 'time')} says" in two

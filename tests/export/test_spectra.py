@@ -51,7 +51,7 @@ class Masked(nn.Module):
 
 def check(way: str, size: int, hop: int) -> None:
     """A file of it answers as PyTorch does, at its own length and others: whole hops, where the answer ends with one."""
-    whole = hop if way == "polar" else 1
+    whole = hop if way in ("polar", "laid") else 1
     module = randomize(Masked(way, size, hop), 0).eval()
     module.window = torch.hann_window(size) + 0.1
     with tempfile.TemporaryDirectory() as folder:
