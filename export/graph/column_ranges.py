@@ -21,6 +21,10 @@ ELEMENTWISE = frozenset(
     ]
 )
 """Operators whose every output is computed from the inputs at its own place."""
+ARITHMETIC = ELEMENTWISE | {
+    *("And", "Cast", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Where"),
+}
+"""The same, with those that take or give other types."""
 
 
 def split(builder: Builder, value: ir.Value, parts: Sequence[ColumnRange], width: int, axis: int) -> list[ir.Value]:

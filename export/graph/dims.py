@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import onnx_ir as ir
@@ -31,6 +31,18 @@ def dims_of(value: ir.Value | None) -> list[int | str | None]:
     if value is None or value.shape is None:
         return []
     return [d if isinstance(d, int) else d.value for d in value.shape]
+
+
+def broadcast(shapes: Sequence[Sequence[int | str | None]]) -> list[int | str | None]:
+    """What values of these sizes give together."""
+    rank = max(map(len, shapes))
+    padded = [[*[1] * (rank - len(dims)), *dims] for dims in shapes]
+    return [next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)]
+
+
+def are_plain(dims: Sequence[int | str | None]) -> bool:
+    """Whether each is a number or the size of an axis; what torch computes of sizes it may leave out ones of."""
+    return all(isinstance(size, int) or (size is not None and size.isidentifier()) for size in dims)
 
 
 def size_at(size: int | str | None, sizes: Mapping[str, int]) -> int | None:

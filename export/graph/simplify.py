@@ -5,12 +5,10 @@ onnxruntime finds none of these by itself: it does not know which sizes of two v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.graph.dims import dims_of
+from rnncore.export.graph.dims import are_plain, dims_of
 from rnncore.export.graph.replace import put_in_place
 
 _LARGE = {ir.DataType.FLOAT: 17.0, ir.DataType.FLOAT16: 9.0}
@@ -27,7 +25,7 @@ def copy_sizes(graph: ir.Graph) -> None:
         own = _known(value)
         if asked is None or not any(isinstance(size, str) for size in asked):
             continue
-        computed = "allowzero" in node.attributes and not _are_plain(asked)
+        computed = "allowzero" in node.attributes and not are_plain(asked)
         copied = [
             0 if isinstance(size, str) and own[place : place + 1] == [size] and not computed else size
             for place, size in enumerate(asked)
@@ -41,7 +39,7 @@ def drop_reshapes(graph: ir.Graph) -> None:
     """Let values of the sizes that they had before be what they were."""
     for node in [n for n in graph if n.op_type in _RESHAPES and not n.domain]:
         value, dims = node.inputs[0], _known(node.outputs[0])
-        while value is not None and dims and _are_plain(dims):
+        while value is not None and dims and are_plain(dims):
             if _known(value) == dims:
                 if not node.outputs[0].is_graph_output() or not (value.is_graph_input() or value.is_graph_output()):
                     put_in_place(node.outputs[0], value)
@@ -93,11 +91,6 @@ def leave_large_to_softplus(graph: ir.Graph) -> None:
             put_in_place(node.outputs[0], soft.outputs[0])
             assert isinstance(node.graph, ir.Graph)
             node.graph.remove(node, safe=True)
-
-
-def _are_plain(dims: Sequence[int | str]) -> bool:
-    """Whether each is a number or the size of an axis; what torch computes of sizes it may leave out ones of."""
-    return all(isinstance(size, int) or size.isidentifier() for size in dims)
 
 
 def _known(value: ir.Value | None) -> list[int | str]:

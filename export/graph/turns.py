@@ -12,13 +12,10 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.graph.column_ranges import ELEMENTWISE
-from rnncore.export.graph.dims import dims_of
+from rnncore.export.graph.column_ranges import ARITHMETIC
+from rnncore.export.graph.dims import are_plain, dims_of
 from rnncore.export.graph.replace import put_in_place
 
-_ANY_PLACE = ELEMENTWISE | {
-    *("And", "Cast", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Where"),
-}
 _REDUCED = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceL2", "ReduceSumSquare")
 _BY_AXES = (*_REDUCED, "Squeeze", "Unsqueeze")
 
@@ -143,7 +140,7 @@ def _writer(node: ir.Node, turned: Sequence[ir.Value] | object) -> Write | None:
     def again(builder: Builder, inputs: list[ir.Value | None]) -> list[ir.Value]:
         return builder.append(node.op_type, inputs, node.attributes.values(), len(node.outputs))
 
-    if kind in _ANY_PLACE:
+    if kind in ARITHMETIC:
         alike = all(len(dims_of(value)) == rank for value in own)
         return again if alike and all(_is_the_same_turned(value, rank) for value in others) else None
     if kind == "MatMul":
@@ -153,8 +150,7 @@ def _writer(node: ir.Node, turned: Sequence[ir.Value] | object) -> Write | None:
         return None
     if kind == "Reshape":
         before, after = dims_of(given[0]), dims_of(node.outputs[0])
-        plain = all(isinstance(size, int) or (size is not None and size.isidentifier()) for size in before[:2])
-        if before[:2] != after[:2] or not plain or not all(isinstance(size, int) for size in after[2:]):
+        if before[:2] != after[:2] or not are_plain(before[:2]) or not all(isinstance(size, int) for size in after[2:]):
             return None
         if 0 in after:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -35,15 +35,21 @@ class Nodes:
     @classmethod
     def of(cls, step: StepGraph) -> Nodes:
         """Of this step."""
-        behind = set(step.inputs[step.reads :])
-        for node in step.nodes:
-            if not behind.isdisjoint(value for value in node.inputs if value is not None):
-                behind.update(node.outputs)
-        return cls({value: node for node in step.nodes for value in node.outputs}, frozenset(behind))
+        maker = {value: node for node in step.nodes for value in node.outputs}
+        return cls(maker, values_behind(step.inputs[step.reads :], step.nodes))
 
     def apart(self, value: ir.Value) -> bool:
         """Whether ``value`` does not follow from a state."""
         return value not in self.behind
+
+
+def values_behind(values: Iterable[ir.Value], nodes: Iterable[ir.Node]) -> frozenset[ir.Value]:
+    """``values`` and what follows from them."""
+    behind = set(values)
+    for node in nodes:
+        if not behind.isdisjoint(value for value in node.inputs if value is not None):
+            behind.update(node.outputs)
+    return frozenset(behind)
 
 
 @dataclass(frozen=True)

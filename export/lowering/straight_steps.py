@@ -6,15 +6,15 @@ and added does not follow from the state: it is made for all steps at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.graph.dims import dims_of
-from rnncore.export.lowering.linear_steps import Line, Nodes
+from rnncore.export.graph.dims import broadcast, dims_of
+from rnncore.export.lowering.linear_steps import Line, Nodes, values_behind
 from rnncore.export.lowering.steps import StepGraph
 
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Neg")
@@ -27,7 +27,7 @@ def straighten(step: StepGraph) -> StepGraph:
     found: dict[ir.Value, _Straight] = {}
     for told, state in zip(step.outputs[-count:], step.inputs[step.reads :], strict=True):
         told = _as_made(told, nodes)
-        apart = _apart_from(state, step.nodes)
+        apart = values_behind([state], step.nodes)
         if told not in found and Line.of(told, state, replace(nodes, behind=apart)) is None:
             straight = _Straight.of(told, state, replace(nodes, behind=apart))
             if straight is not None:
@@ -38,15 +38,6 @@ def straighten(step: StepGraph) -> StepGraph:
 def _as_made(told: ir.Value, nodes: Nodes) -> ir.Value:
     node = nodes.maker.get(told)
     return node.inputs[0] if node is not None and node.op_type == "Identity" and node.inputs[0] in nodes.maker else told  # type: ignore[return-value]
-
-
-def _apart_from(state: ir.Value, nodes: Sequence[ir.Node]) -> frozenset[ir.Value]:
-    """What follows from ``state``."""
-    behind = {state}
-    for node in nodes:
-        if not behind.isdisjoint(value for value in node.inputs if value is not None):
-            behind.update(node.outputs)
-    return frozenset(behind)
 
 
 @dataclass
@@ -63,7 +54,7 @@ class _Straight:
 
         def op(op_type: str, *inputs: ir.Value) -> ir.Value:
             value = maker.op(op_type, *inputs)
-            value.type, value.shape = inputs[-1].type, ir.Shape(_broadcast([dims_of(own) for own in inputs]))
+            value.type, value.shape = inputs[-1].type, ir.Shape(broadcast([dims_of(own) for own in inputs]))
             return value
 
         after = _extreme(told, state, nodes, op)
@@ -155,12 +146,6 @@ def _one(state: ir.Value) -> ir.Value:
 
 def _is_one(value: ir.Value) -> bool:
     return value.name == "one" and value.const_value is not None
-
-
-def _broadcast(shapes: Sequence[Sequence[int | str | None]]) -> list[int | str | None]:
-    rank = max(map(len, shapes))
-    padded = [[*[1] * (rank - len(dims)), *dims] for dims in shapes]
-    return [next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)]
 
 
 def _written(step: StepGraph, found: dict[ir.Value, _Straight]) -> StepGraph:

@@ -6,23 +6,20 @@ and raised to a power, that many times at every step.  Arithmetic on an axis of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder, initializer
-from rnncore.export.graph.column_ranges import ELEMENTWISE
-from rnncore.export.graph.dims import dims_of
+from rnncore.export.graph.column_ranges import ARITHMETIC
+from rnncore.export.graph.dims import broadcast, dims_of
 
 _SPARED = 8
 """So many times fewer numbers are worth a change."""
 _LARGE = 512
 """Numbers for a row from which on a value is looked at."""
-_ARITHMETIC = ELEMENTWISE | {
-    *("And", "Cast", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Where"),
-}
 Dims = list[int | str | None]
 
 
@@ -39,7 +36,7 @@ class _Unspread:
 
     def run(self) -> None:
         for node in list(self._graph):
-            if node.op_type in _ARITHMETIC and not node.domain and None not in node.inputs:
+            if node.op_type in ARITHMETIC and not node.domain and None not in node.inputs:
                 self._arithmetic(node)
             elif node.op_type == "Expand":
                 self._keep(node.outputs[0], node.inputs[0])
@@ -61,7 +58,7 @@ class _Unspread:
         if inputs == list(node.inputs):
             return
         full = dims_of(node.outputs[0])
-        made = _broadcast([dims_of(value) for value in inputs])
+        made = broadcast([dims_of(value) for value in inputs])
         if made == full:
             for place, value in enumerate(inputs):
                 node.replace_input_with(place, value)
@@ -129,13 +126,6 @@ def _is_spared(full: Dims, small: Dims) -> bool:
 def _numbers(dims: Iterable[int | str | None]) -> int | None:
     sizes = list(dims)
     return prod(size for size in sizes if isinstance(size, int)) if all(isinstance(s, int) for s in sizes) else None
-
-
-def _broadcast(shapes: Sequence[Dims]) -> Dims:
-    """What values of these sizes give together."""
-    rank = max(map(len, shapes))
-    padded: list[Dims] = [[*[1] * (rank - len(dims)), *dims] for dims in shapes]
-    return [next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)]
 
 
 def _regrouped(before: Dims, now: Dims, after: Dims) -> Dims | None:
