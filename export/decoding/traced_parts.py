@@ -16,6 +16,7 @@ from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.cleanup import clean_up
 from rnncore.export.graph.replace import put_in_place
 from rnncore.export.lowering.forms import Form
+from rnncore.export.lowering.one_step import emit_step
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.lowering.splice import splice
 from rnncore.export.lowering.steps import StepGraph, export_steps
@@ -164,9 +165,7 @@ def _splice_single_steps(graph: ir.Graph, calls: Mapping[str, Call], steps: Mapp
             dtype=node.outputs[0].dtype or ir.DataType.FLOAT,
             reverse=False,
         )
-        axis = builder.constant([1])
-        y, *new = recurrence.take_step(builder, [recurrence.single_z(builder)], recurrence.states, None)
-        results = [builder.op("Unsqueeze", y, axis), *new]
+        results = emit_step(builder, recurrence)
         graph.insert_before(node, builder.nodes)
         for old, value in zip(node.outputs, results, strict=True):
             put_in_place(old, value)

@@ -54,6 +54,10 @@ class Builder:
         self.nodes.append(node)
         return list(node.outputs)
 
+    def again(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> list[ir.Value]:
+        """Append ``node`` of other inputs."""
+        return self.append(node.op_type, inputs, node.attributes.values(), len(node.outputs), node.domain)
+
     def constant(self, value: Any, dtype: Any = np.int64) -> ir.Value:
         """An initializer of the main graph that holds ``value``; equal constants are one."""
         array = np.asarray(value, dtype)

@@ -13,7 +13,7 @@ from rnncore.export.graph.replace import put_in_place
 
 _LARGE = {ir.DataType.FLOAT: 17.0, ir.DataType.FLOAT16: 9.0}
 """Of numbers greater than these ``log(1 + exp(x))`` is x, in such floats."""
-_RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
+_COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 
 def copy_sizes(graph: ir.Graph) -> None:
@@ -35,19 +35,11 @@ def copy_sizes(graph: ir.Graph) -> None:
             node.attributes.pop("allowzero", None)  # with which 0 copies nothing; none was asked for
 
 
-def drop_reshapes(graph: ir.Graph) -> None:
-    """Let values of the sizes that they had before be what they were."""
-    for node in [n for n in graph if n.op_type in _RESHAPES and not n.domain]:
-        value, dims = node.inputs[0], _known(node.outputs[0])
-        while value is not None and dims and are_plain(dims):
-            if _known(value) == dims:
-                if not node.outputs[0].is_graph_output() or not (value.is_graph_input() or value.is_graph_output()):
-                    put_in_place(node.outputs[0], value)
-                break
-            before = value.producer()
-            value = (
-                before.inputs[0] if before is not None and before.op_type in _RESHAPES and not before.domain else None
-            )
+def drop_unread_results(graph: ir.Graph) -> None:
+    """A ``LayerNormalization`` tells its mean and deviation, too, which nobody reads."""
+    for node in graph:
+        if node.op_type == "LayerNormalization" and not any(value.uses() for value in node.outputs[1:]):
+            node.resize_outputs(1)
 
 
 def multiply_unreshaped(graph: ir.Graph) -> None:
@@ -73,6 +65,34 @@ def multiply_unreshaped(graph: ir.Graph) -> None:
             graph.remove(reshape, safe=True)
 
 
+def multiply_unfolded(graph: ir.Graph) -> None:
+    """Products of matrices for each row, step and head need not fold these into fewer axes before, and unfold them behind."""
+    for node in [n for n in graph if n.op_type == "MatMul" and not n.domain]:
+        sources = [_unfolded(value) for value in node.inputs]
+        if None in sources or node.outputs[0].is_graph_output():
+            continue
+        left, right = (_known(source) for source in sources)
+        wanted = [*left[:-1], right[-1]]
+        users = [user for user, _ in node.outputs[0].uses()]
+        if left[:-2] != right[:-2] or any(n.op_type != "Reshape" or _known(n.outputs[0]) != wanted for n in users):
+            continue
+        product = ir.Node("", "MatMul", sources, num_outputs=1, name=f"{node.name}/unfolded")
+        product.outputs[0].name = f"{product.name}.0"
+        graph.insert_after(node, product)
+        for reshape in users:
+            put_in_place(reshape.outputs[0], product.outputs[0])
+            graph.remove(reshape, safe=True)
+
+
+def _unfolded(value: ir.Value | None) -> ir.Value | None:
+    """[a, b, ..., m, n] where ``value`` is [a * b, ..., m, n] of it or the like; None if it is nothing of that kind."""
+    node = value.producer() if value is not None else None
+    source = node.inputs[0] if node is not None and node.op_type == "Reshape" else None
+    before, after = _known(source), dims_of(value)
+    alike = len(before) > len(after) > 2 and before[-2:] == after[-2:] and are_plain(before)
+    return source if alike else None
+
+
 def leave_large_to_softplus(graph: ir.Graph) -> None:
     """Drop the choice of x itself where ``Softplus(x)`` is x by itself, at any depth.
 
@@ -91,6 +111,38 @@ def leave_large_to_softplus(graph: ir.Graph) -> None:
             put_in_place(node.outputs[0], soft.outputs[0])
             assert isinstance(node.graph, ir.Graph)
             node.graph.remove(node, safe=True)
+
+
+def choose_by_size(graph: ir.Graph) -> None:
+    """``x + 0.5`` where x is not negative and ``Sigmoid(x)`` elsewhere is the larger of both, at any depth.
+
+    The activation of minGRU and minLSTM (Feng et al. 2024, "Were RNNs All We Needed?", appendix B.3).  No sigmoid is steeper
+    than 1/4, so that the line lies above it on the right of 0, where they meet, and below it on the left.
+    """
+    for node in list(ir.traversal.RecursiveGraphIterator(graph)):
+        if node.op_type != "Where" or node.domain or None in node.inputs:
+            continue
+        condition, *chosen = node.inputs
+        asked = condition.producer()  # type: ignore[union-attr]
+        if asked is None or asked.op_type not in _COMPARISONS or not _is_number(asked.inputs[1], 0.0):
+            continue
+        line, curve = chosen if asked.op_type.startswith("Greater") else reversed(chosen)
+        x, own = asked.inputs[0], [value.producer() for value in (line, curve)]  # type: ignore[union-attr]
+        if [None if n is None else n.op_type for n in own] != ["Add", "Sigmoid"] or own[1].inputs[0] is not x:  # type: ignore[union-attr]
+            continue
+        one, other = own[0].inputs  # type: ignore[union-attr]
+        if (one is x and _is_number(other, 0.5)) or (other is x and _is_number(one, 0.5)):
+            larger = ir.Node("", "Max", [line, curve], num_outputs=1, name=f"{node.name}/larger")
+            larger.outputs[0].name = f"{larger.name}.0"
+            assert isinstance(node.graph, ir.Graph)
+            node.graph.insert_after(node, larger)
+            put_in_place(node.outputs[0], larger.outputs[0])
+            node.graph.remove(node, safe=True)
+
+
+def _is_number(value: ir.Value | None, number: float) -> bool:
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return tensor is not None and tensor.size == 1 and tensor.numpy().item() == number
 
 
 def _known(value: ir.Value | None) -> list[int | str]:

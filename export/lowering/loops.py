@@ -1,4 +1,4 @@
-"""The loop around a step, as ``Loop`` or as ``Scan``, and a single step without one."""
+"""The loop around a step, as ``Loop`` or as ``Scan``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from rnncore.export.graph.builder import Builder
 from rnncore.export.lowering.recurrence import Recurrence
 
 INT64_MIN = -(2**63)
-
-
-def emit_step(builder: Builder, rec: Recurrence) -> list[ir.Value]:
-    """The only step of z [batch, 1, size], without a loop: [y [batch, 1, size], *final states]."""
-    y, *finals = rec.take_step(builder, [rec.single_z(builder)], rec.states, None)
-    return [builder.op("Unsqueeze", y, builder.constant([1])), *finals]
 
 
 def emit_loop(builder: Builder, rec: Recurrence, time: ir.Value) -> list[ir.Value]:

@@ -111,11 +111,9 @@ class Recurrence:
         return {} if self.columns is None else self.columns.emit_pieces(builder, self.weights)
 
     def single_z(self, builder: Builder) -> ir.Value:
-        """z [batch, z size] of the only step that there is."""
-        axis = builder.constant([1])
-        if self.projection is None:
-            return builder.op("Squeeze", self.z, axis)
-        return self.projection.emit(builder, builder.op("Squeeze", self.x, axis), [], copy=False)[0]
+        """z [batch, z size] of the only step that there is, by its projection."""
+        assert self.projection is not None
+        return self.projection.emit(builder, builder.op("Squeeze", self.x, builder.constant([1])), [], copy=False)[0]
 
     def take_step(
         self, builder: Builder, z_t: Sequence[ir.Value], states: Sequence[ir.Value], keep: ir.Value | None
@@ -133,14 +131,7 @@ class Recurrence:
             if self.carried is not None:  # whose results are its states, which others start from
                 results = [held[new.index(value)] if value in new else value for value in results]
             new = held
-        # A graph cannot list one value twice among its outputs, nor one that is not its own.  The checker lets the former
-        # pass, and then onnxruntime 1.32 gives other numbers at every run, for some cells.
-        seen: set[ir.Value] = set()
-        given, apart = {*states, *z_t}, []
-        for value in (*new, *results):
-            apart.append(builder.op("Identity", value) if value in seen or value in given else value)
-            seen.add(value)
-        return [*apart[len(new) :], *apart[: len(new)]]
+        return told_apart(builder, results, new)
 
     def state_inputs(self, builder: Builder) -> list[ir.Value]:
         """Typed inputs of a loop body for the states."""
@@ -160,6 +151,20 @@ class Recurrence:
             for axis in free:
                 shape[axis - 1] = None
         return [tuple(shapes[i]) for i in (range(len(shapes)) if self.carried is None else self.carried)]
+
+
+def told_apart(builder: Builder, results: Sequence[ir.Value], states: Sequence[ir.Value]) -> list[ir.Value]:
+    """[*results, *states], each another value that ``builder`` has made.
+
+    A graph cannot list one value twice among its outputs, nor one that is not its own.  The checker lets the former pass, and
+    then onnxruntime 1.32 gives other numbers at every run, for some cells.
+    """
+    free = {value for node in builder.nodes for value in node.outputs}
+    apart = []
+    for value in (*states, *results):
+        apart.append(value if value in free else builder.op("Identity", value))
+        free.discard(value)
+    return [*apart[len(states) :], *apart[: len(states)]]
 
 
 def _as_wide(builder: Builder, keep: ir.Value, axes: int) -> ir.Value:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.replace import put_in_place
+from rnncore.export.graph.simplify import choose_by_size
 from rnncore.export.lowering.heads_apart import keep_heads_apart
 from rnncore.export.lowering.layouts import END, part_of
 from rnncore.export.lowering.unspread import unspread
@@ -31,6 +32,7 @@ def simplify_step(graph: ir.Graph) -> None:
         if node.op_type == "Conv":
             _convolve_once(graph, node, names.nested())
     keep_heads_apart(graph)
+    choose_by_size(graph)
 
 
 def _spread_without_asking(graph: ir.Graph, node: ir.Node) -> None:

@@ -1,9 +1,12 @@
-"""One name for each value of a graph, those of inputs and outputs first: they are the caller's, all others are ours."""
+"""One name for each value of a graph, those of inputs and outputs first: they are the caller's, all others are ours.
+
+Nodes have names of their own, which onnxruntime wants to differ, too.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import onnx_ir as ir
@@ -12,7 +15,7 @@ from rnncore.runtime.errors import ExportError
 
 
 def make_names_unique(graph: ir.Graph) -> None:
-    """Rename, in place, every inner value that is called like an input, an output, or another value.
+    """Rename, in place, every inner value that is called like an input, an output, or another value, and nodes as well.
 
     A module may call its outputs as it likes (``relu``, ``embedding``), while torch names values inside after operators
     and weights after their paths.  Inner graphs count: a name must not hide one of a graph around it.
@@ -28,11 +31,16 @@ def make_names_unique(graph: ir.Graph) -> None:
         )
     taken = {str(value.name) for value in public}
     others = [value for value in dict.fromkeys(_values(graph)) if value not in public]
-    known = taken | {str(value.name) for value in others}
-    for value in others:
-        name = str(value.name)
+    _rename(others, taken)
+    _rename([node for node in ir.traversal.RecursiveGraphIterator(graph) if node.name], set())
+
+
+def _rename(named: Sequence[ir.Value | ir.Node], taken: set[str]) -> None:
+    known = taken | {str(one.name) for one in named}
+    for one in named:
+        name = str(one.name)
         if name in taken:
-            value.name = name = next(new for i in count(1) if (new := f"{name}_{i}") not in known)
+            one.name = name = next(new for i in count(1) if (new := f"{name}_{i}") not in known)
             known.add(name)
         taken.add(name)
 

@@ -21,7 +21,7 @@ from rnncore.runtime.tensors.validation import within
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
 
-FastStep = tuple[np.dtype[Any], tuple[int, ...], Array, Any, tuple[Any, Any], Array, tuple[int, int] | None]
+FastStep = tuple[str, np.dtype[Any], tuple[int, ...], Array, Any, tuple[Any, Any], Array, tuple[int, int] | None]
 """What :attr:`Step.one` holds."""
 
 _Call = tuple[Any, tuple[Any, Any]]
@@ -130,10 +130,10 @@ class Binding:
 class Step:
     """One time step: fixed input and output buffers, and one prepared binding for each direction of the ping-pong.
 
-    one: (dtype, shape, input buffer, call, arguments of the call for each direction, output buffer, bounds) of a model with
-        one output whose one input can only be wrong in dtype and shape, or is one id within bounds, else None.
-        :meth:`Stream.push` then does the rest itself, in as few operations as can be: each of them finds the processor's
-        caches full of weights.
+    one: (name of the input, dtype, shape, input buffer, call, arguments of the call for each direction, output buffer,
+        bounds) of a model with one output whose one input can only be wrong in dtype and shape, or is one id within bounds,
+        else None.  :meth:`Stream.push` then does the rest itself, in as few operations as can be: each of them finds the
+        processor's caches full of weights.
     """
 
     __slots__ = ("_inputs", "_names", "_outputs", "_pair", "_run", "one")
@@ -151,7 +151,7 @@ class Step:
         if len(self._inputs) == len(self._outputs) == 1:
             buffer, shape, dtype, bounds = self._inputs[0]
             if bounds is None or buffer.size == 1:
-                self.one = (dtype, shape, buffer, self._run, self._pair, self._outputs[0], bounds)
+                self.one = (self._names[0], dtype, shape, buffer, self._run, self._pair, self._outputs[0], bounds)
 
     def ordered(self, chunks: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Any]:
         """Arguments by position and by name in the order of the inputs; none if that takes a closer look."""

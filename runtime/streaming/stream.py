@@ -100,9 +100,9 @@ class Stream(Closing):
             hold(holder, _getframe())
         try:
             one = self._one
-            if one is not None and len(chunks) == 1 and not named:
-                dtype, shape, buffer, run, arguments, output, bounds = one
-                chunk = chunks[0]
+            if one is not None and len(chunks) + len(named) == 1:
+                name, dtype, shape, buffer, run, arguments, output, bounds = one
+                chunk = chunks[0] if chunks else named.get(name)
                 if (
                     type(chunk) is _ndarray
                     and chunk.dtype is dtype

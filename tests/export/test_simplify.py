@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rnncore.export import export
 from rnncore.export.graph.builder import Builder
-from rnncore.export.graph.simplify import copy_sizes, leave_large_to_softplus, multiply_unreshaped
+from rnncore.export.graph.simplify import choose_by_size, copy_sizes, leave_large_to_softplus, multiply_unreshaped
 from rnncore.runtime import load
 from tests.export.exporting import all_nodes
 from tests.export.test_graph_parts import graph, main_graph, run, value
@@ -169,3 +169,44 @@ def test_softplus_of_any_number_is_torchs(tmp_path: Path, form: str) -> None:
     np.testing.assert_allclose(
         load(tmp_path / "m.onnx").run(x.numpy()), wanted, rtol=fixed("float32"), atol=fixed("float32 long")
     )
+
+
+def line_or_curve(asked: str, bound: float, height: float, *, turned: bool, flipped: bool) -> ir.Graph:
+    """x + height or Sigmoid(x), as x is on one side of the bound or on the other."""
+    builder = Builder("g", main_graph())
+    x = value("x", "n")
+    number = builder.constant(height, np.float32)
+    line = builder.op("Add", number, x) if flipped else builder.op("Add", x, number)
+    chosen = [line, builder.op("Sigmoid", x)]
+    condition = builder.op(asked, x, builder.constant(bound, np.float32))
+    return graph([x], builder, [builder.op("Where", condition, *(reversed(chosen) if turned else chosen))])
+
+
+@pytest.mark.parametrize("asked", ["Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+@given(
+    x=st.lists(st.floats(width=32) | st.floats(-(2**-10), 2**-10, width=32), min_size=1, max_size=8),
+    flipped=st.booleans(),
+)
+def test_the_activation_of_min_gru_is_the_larger_of_two(asked: str, x: list[float], flipped: bool) -> None:
+    given = np.array(x, np.float32)
+    wanted = run(line_or_curve(asked, 0.0, 0.5, turned=asked.startswith("Less"), flipped=flipped), x=given)[0]
+    made = line_or_curve(asked, 0.0, 0.5, turned=asked.startswith("Less"), flipped=flipped)
+    choose_by_size(made)
+    assert "Where" not in kinds(made)
+    np.testing.assert_allclose(run(made, x=given)[0], wanted, **CLOSE)  # both meet in 0: the last bit may differ
+
+
+@pytest.mark.parametrize(
+    ("asked", "bound", "height", "turned"),
+    [
+        ("Greater", 0.0, 0.5, True),  # the smaller of both
+        ("Less", 0.0, 0.5, False),
+        ("Greater", 0.1, 0.5, False),
+        ("Greater", 0.0, 0.4, False),
+        ("Equal", 0.0, 0.5, False),
+    ],
+)
+def test_other_lines_and_curves_stay(asked: str, bound: float, height: float, turned: bool) -> None:
+    made = line_or_curve(asked, bound, height, turned=turned, flipped=False)
+    choose_by_size(made)
+    assert "Where" in kinds(made)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from rnncore.export.tracing.rolling.fitting import LARGEST_DIVISOR
 from rnncore.export.tracing.rolling.log import Log, Op
 from rnncore.runtime.format.axes import TIME
 
@@ -16,11 +15,16 @@ Rule = tuple[int, int]
 
 
 def frame_rules(logs: Sequence[Log]) -> list[Rule]:
-    """The rules of all windows in ``logs``, of strides that are too long to be found by trying."""
+    """The rules of all windows in ``logs``; of those that are found by trying, others may fit by accident."""
     if any(TIME not in log.sizes for log in logs):
         return []
     found = [set(rule for op in log.ops for rule in _of(op, log)) for log in logs]
     return sorted(set.intersection(*found)) if found else []
+
+
+def are_told(logs: Sequence[Log], rules: Sequence[Rule]) -> bool:
+    """Whether ``logs`` differ in frames by each rule; else it looks as if there were always so many."""
+    return all(len({(log.sizes[TIME] + shift) // divisor for log in logs}) > 1 for divisor, shift in rules)
 
 
 def _of(op: Op, log: Log) -> Iterator[Rule]:
@@ -37,5 +41,5 @@ def _of(op: Op, log: Log) -> Iterator[Rule]:
 
 
 def _rule(log: Log, size: int, reach: int, step: int) -> Iterator[Rule]:
-    if step > LARGEST_DIVISOR:
+    if step > 1:
         yield step, size - log.sizes[TIME] - reach - 1 + step

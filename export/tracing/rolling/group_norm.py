@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -11,8 +12,11 @@ def group_norm(
 ) -> Tensor:
     """What ``F.group_norm`` gives; ``input`` is [batch, channels, ...]."""
     apart = input.unflatten(1, (num_groups, input.shape[1] // num_groups)).flatten(2)
-    centred = apart - apart.mean(2, keepdim=True)
-    normed = centred * torch.rsqrt(centred.square().mean(2, keepdim=True) + eps)
+    if isinstance(apart.shape[2], int):
+        normed = F.layer_norm(apart, apart.shape[2:], eps=eps)
+    else:  # the size of an image, which nobody knows
+        centred = apart - apart.mean(2, keepdim=True)
+        normed = centred * torch.rsqrt(centred.square().mean(2, keepdim=True) + eps)
     result = normed.reshape(input.shape)
     shape = (-1, *(1,) * (input.dim() - 2))
     if weight is not None:

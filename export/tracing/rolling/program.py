@@ -23,7 +23,7 @@ from rnncore.export.tracing.rolling.counters import with_counters
 from rnncore.export.tracing.rolling.evaluation import Evaluation
 from rnncore.export.tracing.rolling.first_steps import with_first_steps
 from rnncore.export.tracing.rolling.fitting import FRAMES
-from rnncore.export.tracing.rolling.frames import frame_rules
+from rnncore.export.tracing.rolling.frames import are_told, frame_rules
 from rnncore.export.tracing.rolling.log import Log, leaves
 from rnncore.export.tracing.rolling.loop import RolledLoop, as_module
 from rnncore.export.tracing.rolling.merging import Block, Merger, Program
@@ -212,7 +212,10 @@ def _roll(
             break
         try:
             logs, layers, asks, more = recorded(module, example, operators, seed, least)
-            FRAMES.set(tuple(frame_rules(logs)))
+            rules = frame_rules(logs)
+            if str(failure) and least < most and not are_told(logs, rules):
+                continue
+            FRAMES.set(tuple(rules))
         except ExportError:
             raise
         except Exception as error:  # not at such sizes

@@ -22,6 +22,9 @@ _ISTFT = (
     "return_complex",
 )
 
+_MOST_PARTS = 7
+"""That are laid over each other one by one: more of them would be taken for a loop."""
+
 
 def spectrum(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     """What a call of torch's own transforms gives; None for another function, or a kind that is left to torch."""
@@ -68,10 +71,11 @@ def _istft(
     weights = overlapped((own * own).expand(1, frames.shape[1], n_fft), hop)
     whole = n_fft + hop * (frames.shape[1] - 1)
     start = n_fft // 2 if more["center"] else 0
-    end = whole - start if length is None else start + length
-    if end > whole:
-        return None
-    return signal[:, start:end] / weights[:, start:end]
+    if length is None:
+        return signal[:, start : whole - start] / weights[:, start : whole - start]
+    # A slice up to there would ask which of the two ends first, and the file would hold where the example does.
+    places = torch.arange(start, start + length).clamp(max=whole)
+    return F.pad(signal, (0, 1))[:, places] / F.pad(weights, (0, 1), value=1)[:, places]
 
 
 def overlapped(frames: Tensor, hop: int) -> Tensor:
@@ -79,5 +83,11 @@ def overlapped(frames: Tensor, hop: int) -> Tensor:
     width = frames.shape[2]
     parts = -(-width // hop)
     apart = F.pad(frames, (0, parts * hop - width)).unflatten(2, (parts, hop))
-    laid = [F.pad(apart[:, :, k], (0, 0, k, parts - 1 - k)) for k in range(parts)]
-    return sum(laid[1:], laid[0]).flatten(1)[:, : width + hop * (frames.shape[1] - 1)]
+    if parts <= _MOST_PARTS:
+        laid = [F.pad(apart[:, :, k], (0, 0, k, parts - 1 - k)) for k in range(parts)]
+        total = sum(laid[1:], laid[0])
+    else:
+        # Rows that are one shorter than what is written into them begin one place later each.
+        longer = F.pad(apart.transpose(1, 2), (0, 0, 0, parts)).flatten(1, 2)
+        total = longer[:, :-parts].unflatten(1, (parts, frames.shape[1] + parts - 1)).sum(1)
+    return total.flatten(1)[:, : width + hop * (frames.shape[1] - 1)]

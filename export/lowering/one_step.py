@@ -1,0 +1,108 @@
+"""A single step without a loop: what a step takes apart, reshapes and puts together again is read as it lies.
+
+Every push of a stream pays for each of these nodes: nine of the twenty of a minGRU did nothing else.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from rnncore.export.graph.builder import Builder
+from rnncore.export.graph.dims import are_plain, dims_of
+from rnncore.export.lowering.recurrence import Recurrence, told_apart
+from rnncore.export.lowering.steps import StepGraph
+
+_TIME = 1  # the axis
+
+
+def emit_step(builder: Builder, rec: Recurrence) -> list[ir.Value]:
+    """The only step of z [batch, 1, size], without a loop: [y [batch, 1, size], *final states]."""
+    assert rec.step is not None
+    step = _OneStep(builder, rec, rec.step)
+    for node in rec.step.nodes:
+        step.write(node)
+    y, *finals = rec.step.outputs
+    return told_apart(builder, [step.read_over_time(y)], [step.read(value) for value in finals])
+
+
+class _OneStep:
+    """Writes the nodes of a step, with values over time, [batch, 1, n], where it asks for such of what has no time."""
+
+    def __init__(self, builder: Builder, rec: Recurrence, step: StepGraph) -> None:
+        self._builder, self._step = builder, step
+        z, *others = step.inputs
+        self._known = {**rec.weights, **dict(zip(others, [*rec.states, *rec.captured], strict=True))}
+        self._lying: dict[ir.Value, ir.Value] = {}  # values of the step over time, as they are outside of it
+        if rec.projection is None:
+            self._lying[z] = rec.z
+        else:
+            self._known[z] = rec.single_z(builder)
+
+    def write(self, node: ir.Node) -> None:
+        """Write ``node`` of the step; nothing, if what it gives is there already."""
+        lying = self._lying.get(node.inputs[0]) if node.inputs else None  # type: ignore[arg-type]
+        if lying is not None and node.op_type == "Split" and (parts := _parts(node, lying)):
+            self._lying.update(zip(node.outputs, parts, strict=True))
+        elif lying is not None and _adds_time(node):
+            self._known[node.outputs[0]] = lying
+        elif lying is not None and node.op_type == "Reshape" and _takes_any_rank(node):
+            inputs = [lying, self.read(node.inputs[1])]  # type: ignore[arg-type]
+            self._known[node.outputs[0]] = self._builder.append("Reshape", inputs, node.attributes.values(), 1)[0]
+        else:
+            for value in node.inputs:
+                if value is not None:
+                    self.read(value)
+            self._step.write([node], self._builder, self._known)
+
+    def read(self, value: ir.Value) -> ir.Value:
+        """What stands for ``value`` of the step."""
+        if value in self._lying and value not in self._known:
+            self._known[value] = self._builder.op("Squeeze", self._lying[value], self._builder.constant([_TIME]))
+        return self._step.found(value, self._builder, self._known)
+
+    def read_over_time(self, y: ir.Value) -> ir.Value:
+        """``y`` [batch, n] as [batch, 1, n]."""
+        if y in self._lying:
+            return self._lying[y]
+        maker = y.producer()
+        if maker in self._step.nodes and _drops_time(maker):
+            return self.read(maker.inputs[0])  # type: ignore[arg-type]
+        return self._builder.op("Unsqueeze", self.read(y), self._builder.constant([_TIME]))
+
+
+def _with_time(dims: list[int | str | None]) -> list[int | str | None]:
+    return [*dims[:_TIME], 1, *dims[_TIME:]]
+
+
+def _adds_time(node: ir.Node) -> bool:
+    """Whether ``node`` makes [batch, 1, n] of [batch, n]."""
+    if node.op_type not in ("Reshape", "Unsqueeze"):
+        return False
+    before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
+    return are_plain(after) and len(before) == _TIME + 1 and _with_time(before) == after
+
+
+def _drops_time(node: ir.Node) -> bool:
+    """The inverse of :func:`_adds_time`."""
+    if node.op_type not in ("Reshape", "Squeeze"):
+        return False
+    before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
+    return are_plain(before) and len(after) == _TIME + 1 and _with_time(after) == before
+
+
+def _takes_any_rank(node: ir.Node) -> bool:
+    """Whether ``Reshape`` gives the same of what has an axis of 1 behind its first: it copies no other size than that."""
+    target = node.inputs[1]
+    sizes = None if target is None or target.const_value is None else target.const_value.numpy().ravel().tolist()
+    return sizes is not None and 0 not in sizes[0 if node.attributes.get_int("allowzero", 0) else 1 :]
+
+
+def _parts(node: ir.Node, lying: ir.Value) -> list[ir.Value]:
+    """What ``lying`` [batch, 1, n] was put together of, if the ``Split`` takes it apart into the same; else nothing."""
+    maker = lying.producer()
+    if maker is None or maker.op_type != "Concat" or None in maker.inputs:
+        return []
+    parts = [value for value in maker.inputs if value is not None]
+    last = maker.attributes["axis"].as_int() % 3 == 2 and node.attributes["axis"].as_int() % 2 == 1
+    widths = [dims_of(value)[-1:] for value in parts]
+    return parts if last and widths == [dims_of(value)[-1:] for value in node.outputs] and [] not in widths else []
