@@ -78,7 +78,7 @@ class _Parts:
                     lying[old] = new
                 self._graph.insert_before(node, builder.nodes)
             elif node in self._returns and worth[self._of(node.inputs[0])]:  # type: ignore[arg-type]
-                self._return(node.outputs[0], lying[node.inputs[0]], names.nested())  # type: ignore[arg-type, index]
+                self._return(node.outputs[0], lying[node.inputs[0]], names.nested())  # type: ignore[index]
         self._change_for_others({old: new for old, new in lying.items() if new is not None and worth[self._of(old)]})
 
     def _return(self, old: ir.Value, new: ir.Value | None, builder: Builder) -> None:
