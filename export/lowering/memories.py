@@ -22,8 +22,10 @@ from rnncore.export.graph.dims import dims_of
 from rnncore.export.lowering.linear_steps import LINEAR, Line, Nodes
 from rnncore.export.lowering.steps import StepGraph
 
-FEWEST_NUMBERS = 16
+FEWEST_NUMBERS = 8
 """In the memory of a head, from which on chunks pay: the factors d of a step are as many as a chunk has steps."""
+_MOST_UNFACTORED = 512
+"""Numbers of a memory that is written to by no product: a chunk multiplies each of them as often as it has steps."""
 _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -32,7 +34,8 @@ class Memory:
     """A state [batch, *heads, *inner] that fades by ``a`` (None: not at all) and is written to.
 
     rows, columns: what is multiplied to u [batch, *heads, n, 1] and w [batch, *heads, 1, m]; no columns for vectors, whose
-    ``inner`` numbers are n.  scales: what both are multiplied by, [batch, *heads, 1, 1].
+    ``inner`` numbers are n, and for small matrices that are taken for such.  scales: what both are multiplied by,
+    [batch, *heads, 1, 1].
     """
 
     a: ir.Value | None
@@ -41,6 +44,11 @@ class Memory:
     rows: list[ir.Value]
     columns: list[ir.Value]
     scales: list[ir.Value]
+
+    @property
+    def unfactored(self) -> bool:
+        """Whether it is a matrix that is written to by no product of a column and a row."""
+        return not self.columns and len([size for size in self.inner if size != 1]) > 1
 
     @classmethod
     def of(cls, told: ir.Value, state: ir.Value, nodes: Nodes) -> Memory | None:
@@ -57,9 +65,11 @@ class Memory:
         if len([size for size in inner if size != 1]) < 2:
             found.rows.append(line.b)
             return found if dims_of(line.b)[1:] == dims else None
-        if len(inner) != 2 or not found._factor(line.b, nodes):
-            return None
-        return found if found.rows and found.columns else None
+        if len(inner) == 2 and found._factor(line.b, nodes) and found.rows and found.columns:
+            return found
+        # All numbers of a head fade alike, whatever is written to them: they may be one vector.
+        whole = dims_of(line.b)[1:] == dims and prod(dims) <= _MOST_UNFACTORED
+        return cls(line.a, dims[:heads], inner, [line.b], [], []) if whole else None
 
     def _factor(self, value: ir.Value, nodes: Nodes) -> bool:
         """Take ``value`` apart into what is multiplied to u, to w, or to both; False if it is more than such a product."""

@@ -16,8 +16,8 @@ from rnncore.export.lowering.recurrence import Recurrence
 
 _CHUNK = 32
 """Steps of a chunk: a step does as much work for the steps of its chunk as it has, and for the memory once."""
-_FEWEST = 16
-"""Steps from which on chunks are faster than one loop."""
+_FEWEST, _FEWEST_UNFACTORED = 16, 32
+"""Steps from which on chunks are faster than one loop; with a memory that is written to by no product."""
 _FORGOTTEN = -1e4
 """A logarithm that stands for that of zero: nothing is left of what came before, and differences keep their digits."""
 _ORDINARY = 1e30
@@ -51,7 +51,9 @@ class MemoryChunks:
         return {value: step.found(value, builder, known) for value in wanted}
 
     def _fits(self, builder: Builder) -> ir.Value:
-        fits = builder.op("GreaterOrEqual", self._time, builder.constant([_FEWEST]))
+        unfactored = any(memory.unfactored for memory in self._memories.memories)
+        fewest = _FEWEST_UNFACTORED if unfactored else _FEWEST
+        fits = builder.op("GreaterOrEqual", self._time, builder.constant([fewest]))
         factors = dict.fromkeys(memory.a for memory in self._memories.memories if memory.a is not None)
         for a in factors:
             least = builder.op("ReduceMin", self._rows[a], keepdims=0)

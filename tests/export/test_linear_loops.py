@@ -260,3 +260,40 @@ def test_what_is_not_a_number_is_not_given_to_steps_before(tmp_path: Path) -> No
     with torch.no_grad():
         _compare(got[:, :20], module(x)[:, :20].numpy())
     assert np.isnan(got[:, 20:]).all()
+
+
+class WholeMemory(nn.Module):
+    """Numbers of heads that fade alike and are written to by anything; all of them are told, with sums that fade as well."""
+
+    def __init__(self, heads: int, rows: int, columns: int, fades: str) -> None:
+        super().__init__()
+        self.sizes, self.fades = (heads, rows, columns), fades
+        self.written, self.summed = nn.Linear(WIDTH, heads * rows * columns), nn.Linear(WIDTH, heads * rows)
+        self.fading = nn.Linear(WIDTH, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads, rows, columns = self.sizes
+        new, more, a = torch.tanh(self.written(x)), self.summed(x), torch.sigmoid(self.fading(x))
+        a = {"gates": a, "resets": (a > 0.4).to(x.dtype), "signs": 2 * a - 1}[self.fades]
+        memory, sums = x.new_zeros(x.shape[0], *self.sizes), x.new_zeros(x.shape[0], heads, rows)
+        given = []
+        for t in range(x.shape[1]):
+            memory = a[:, t, :, None, None] * memory + new[:, t].view(-1, heads, rows, columns)
+            sums = a[:, t, :, None] * sums + more[:, t].view(-1, heads, rows)
+            given.append(torch.cat([memory.flatten(1), sums.flatten(1)], -1))
+        return torch.stack(given, 1)
+
+
+@pytest.mark.parametrize("fades", ["gates", "resets", "signs"])
+def test_memories_that_are_written_to_by_anything(tmp_path: Path, fades: str) -> None:
+    torch.manual_seed(0)
+    module = WholeMemory(2, 8, 16, fades).eval()
+    export(module, tmp_path / "m.onnx", torch.randn(2, 7, WIDTH))
+    assert _put_together(tmp_path / "m.onnx")
+    _check(module, load(tmp_path / "m.onnx"), 0, lengths=_takes_lengths(tmp_path / "m.onnx"))
+
+
+def test_large_memories_that_are_written_to_by_anything_stay_loops(tmp_path: Path) -> None:
+    module = WholeMemory(1, 32, 32, "gates").eval()
+    export(module, tmp_path / "m.onnx", torch.randn(2, 7, WIDTH), verify=False)
+    assert not _put_together(tmp_path / "m.onnx")
