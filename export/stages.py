@@ -15,21 +15,10 @@ from torch import nn
 
 from rnncore.cells import Cell
 from rnncore.export.graph.cleanup import clean_up
-from rnncore.export.graph.lying import drop_changes
 from rnncore.export.graph.run_overlap import PLAIN_RUNS
-from rnncore.export.graph.simplify import (
-    choose_by_size,
-    copy_sizes,
-    drop_unread_results,
-    leave_large_to_softplus,
-    multiply_unfolded,
-    multiply_unreshaped,
-)
-from rnncore.export.graph.sinking import sink_into_branches
+from rnncore.export.graph.shorter import shorten_traced, shorten_with_loops
+from rnncore.export.graph.simplify import leave_large_to_softplus
 from rnncore.export.graph.softplus import branch_softplus
-from rnncore.export.graph.turns import Turns
-from rnncore.export.graph.unit_axes import UnitAxes
-from rnncore.export.graph.views import Views, shorten_views
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
 from rnncore.export.lowering.earlier_cuts import cut_earlier
@@ -346,24 +335,13 @@ class Built:
         starts = starts_of([own for own in found.example.inputs if own.name in pairs])
         states = [*states_of(model.graph, pairs, starts), *planned.contexts]
         states += splice_layer_states(model, found.carried, lift=plan.stream)
-        drop_unread_results(model.graph)
-        multiply_unfolded(model.graph)
-        shorten_views(model.graph)
-        drop_changes(model.graph, Turns())
-        shorten_views(model.graph)
-        for change in (*Views.of(model.graph), UnitAxes()):
-            drop_changes(model.graph, change)
-        shorten_views(model.graph)
-        copy_sizes(model.graph)
-        multiply_unreshaped(model.graph)
-        choose_by_size(model.graph)
+        shorten_traced(model.graph)
         forms = {
             name: choice.form if options.branches else PLAIN.get(choice.form, choice.form)
             for name, choice in choices.items()
         }
         states += splice(model, calls, planned.traced.steps, form=forms, lift=plan.stream, lean=not options.int8)
-        shorten_views(model.graph)
-        sink_into_branches(model.graph)
+        shorten_with_loops(model.graph)
         if "portable" in forms.values():
             fold_constants(model)
         else:

@@ -38,7 +38,8 @@ def copy_sizes(graph: ir.Graph) -> None:
 def drop_unread_results(graph: ir.Graph) -> None:
     """A ``LayerNormalization`` tells its mean and deviation, too, which nobody reads."""
     for node in graph:
-        if node.op_type == "LayerNormalization" and not any(value.uses() for value in node.outputs[1:]):
+        told = [value for value in node.outputs[1:] if value.uses() or value.is_graph_output()]
+        if node.op_type == "LayerNormalization" and not told:
             node.resize_outputs(1)
 
 
