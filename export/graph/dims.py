@@ -45,6 +45,23 @@ def are_plain(dims: Sequence[int | str | None]) -> bool:
     return all(isinstance(size, int) or (size is not None and size.isidentifier()) for size in dims)
 
 
+def copying(before: Sequence[int | str | None], after: Sequence[int | str | None]) -> list[int]:
+    """What a ``Reshape`` of ``before`` is asked for to give ``after``, 0 where it copies; nothing if a size is not known."""
+    asked = [0 if isinstance(size, str) and [*before[k : k + 1]] == [size] else size for k, size in enumerate(after)]
+    known = [size for size in asked if isinstance(size, int)]
+    return known if len(known) == len(asked) else []
+
+
+def adds_one(before: Sequence[int | str | None], after: Sequence[int | str | None], axis: int) -> bool:
+    """Whether ``after`` are the sizes ``before`` with an axis of 1 put in."""
+    return are_plain(after) and [*after] == [*before[:axis], 1, *before[axis:]]
+
+
+def ends_of(node: ir.Node) -> tuple[list[int | str | None], list[int | str | None]]:
+    """The sizes of the first input and of the first output."""
+    return dims_of(node.inputs[0]), dims_of(node.outputs[0])
+
+
 def size_at(size: int | str | None, sizes: Mapping[str, int]) -> int | None:
     """The size of an axis, such as ``((time - 3)//2) + 1``, where named ones have ``sizes``; None if nobody can tell."""
     if size is None or isinstance(size, int):

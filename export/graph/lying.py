@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import onnx_ir as ir
 
@@ -16,8 +16,8 @@ from rnncore.export.graph.dims import dims_of
 from rnncore.export.graph.replace import put_in_place
 
 Dims = list[int | str | None]
-Write = Callable[[Builder, list[ir.Value | None]], list[ir.Value]]
-"""Writes an operator of inputs as they lie."""
+Write = Callable[[Builder, ir.Node, list[ir.Value | None]], list[ir.Value]]
+"""Writes an operator of inputs as they lie, such as :meth:`Builder.again`."""
 
 
 class Change(ABC):
@@ -42,8 +42,8 @@ class Change(ABC):
         """``value``, as it lies, changed; it has ``rank`` axes then."""
 
     @abstractmethod
-    def writer(self, node: ir.Node, changed: Collection[ir.Value]) -> Write | None:
-        """How ``node`` is written of its inputs as they lie, which are those in ``changed``; None if it cannot be."""
+    def writer(self, node: ir.Node, own: list[ir.Value], others: list[ir.Value]) -> Write | None:
+        """How ``node`` is written, of whose inputs ``own`` are taken as they lie; None if it cannot be."""
 
 
 def drop_changes(graph: ir.Graph, change: Change) -> None:
@@ -73,7 +73,7 @@ class _Parts:
             if node in self._writers and worth[self._of(node.outputs[0])]:
                 builder = names.nested()
                 inputs = [lying.get(value, value) if value is not None else None for value in node.inputs]
-                for old, new in zip(node.outputs, self._writers[node](builder, inputs), strict=True):
+                for old, new in zip(node.outputs, self._writers[node](builder, node, inputs), strict=True):
                     new.type, new.shape = old.type, ir.Shape(self._change.lying(dims_of(old)))
                     lying[old] = new
                 self._graph.insert_before(node, builder.nodes)
@@ -89,7 +89,8 @@ class _Parts:
         put_in_place(old, new)
 
     def _look_at(self, node: ir.Node) -> None:
-        changed = [value for value in node.inputs if value in self._part]
+        given = [value for value in node.inputs if value is not None]
+        changed = [value for value in given if value in self._part]
         if changed and self._change.back(node):
             self._returns.append(node)
             return
@@ -97,7 +98,8 @@ class _Parts:
             self._sources.append(node)
             self._part[node.outputs[0]] = node.outputs[0]
             return
-        writer = self._change.writer(node, self._part.keys()) if changed and not node.domain else None
+        others = [value for value in given if value not in self._part]
+        writer = self._change.writer(node, changed, others) if changed and not node.domain else None
         if writer is None:
             return
         self._writers[node] = writer

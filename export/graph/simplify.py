@@ -5,10 +5,12 @@ onnxruntime finds none of these by itself: it does not know which sizes of two v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.graph.dims import are_plain, dims_of
+from rnncore.export.graph.dims import are_plain, copying, dims_of
 from rnncore.export.graph.replace import put_in_place
 
 _LARGE = {ir.DataType.FLOAT: 17.0, ir.DataType.FLOAT16: 9.0}
@@ -22,15 +24,11 @@ def copy_sizes(graph: ir.Graph) -> None:
     for node in [n for n in graph if n.op_type == "Reshape" and not n.domain]:
         value, target = node.inputs
         asked = _sizes(target)
-        own = _known(value)
         if asked is None or not any(isinstance(size, str) for size in asked):
             continue
         computed = "allowzero" in node.attributes and not are_plain(asked)
-        copied = [
-            0 if isinstance(size, str) and own[place : place + 1] == [size] and not computed else size
-            for place, size in enumerate(asked)
-        ]
-        if all(isinstance(size, int) for size in copied):
+        copied = [] if computed else copying(_known(value), asked)
+        if copied:
             node.replace_input_with(1, builder.constant(copied))
             node.attributes.pop("allowzero", None)  # with which 0 copies nothing; none was asked for
 
@@ -58,12 +56,7 @@ def multiply_unreshaped(graph: ir.Graph) -> None:
         back = [n for n in behind if n.op_type == "Reshape" and _sizes(n.inputs[1]) == [*_known(x)[:-1], columns]]
         if not back or node.outputs[0].is_graph_output():
             continue
-        product = ir.Node("", "MatMul", [x, matrix], num_outputs=1, name=f"{node.name}/any_rank")
-        product.outputs[0].name = f"{product.name}.0"
-        graph.insert_after(node, product)
-        for reshape in back:
-            put_in_place(reshape.outputs[0], product.outputs[0])
-            graph.remove(reshape, safe=True)
+        _multiply_instead(node, [x, matrix], back, "any_rank")
 
 
 def multiply_unfolded(graph: ir.Graph) -> None:
@@ -77,12 +70,25 @@ def multiply_unfolded(graph: ir.Graph) -> None:
         users = [user for user, _ in node.outputs[0].uses()]
         if left[:-2] != right[:-2] or any(n.op_type != "Reshape" or _known(n.outputs[0]) != wanted for n in users):
             continue
-        product = ir.Node("", "MatMul", sources, num_outputs=1, name=f"{node.name}/unfolded")
-        product.outputs[0].name = f"{product.name}.0"
-        graph.insert_after(node, product)
-        for reshape in users:
-            put_in_place(reshape.outputs[0], product.outputs[0])
-            graph.remove(reshape, safe=True)
+        _multiply_instead(node, sources, users, "unfolded")
+
+
+def _multiply_instead(node: ir.Node, factors: Sequence[ir.Value | None], views: Sequence[ir.Node], name: str) -> None:
+    """The product of ``factors`` in place of ``views`` of what ``node`` gives."""
+    product = _beside(node, "MatMul", factors, name)
+    for view in views:
+        put_in_place(view.outputs[0], product)
+        assert isinstance(view.graph, ir.Graph)
+        view.graph.remove(view, safe=True)
+
+
+def _beside(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], name: str) -> ir.Value:
+    """What a new node gives, which is put behind ``node`` and named after it."""
+    new = ir.Node("", op_type, inputs, num_outputs=1, name=f"{node.name}/{name}")
+    new.outputs[0].name = f"{new.name}.0"
+    assert isinstance(node.graph, ir.Graph)
+    node.graph.insert_after(node, new)
+    return new.outputs[0]
 
 
 def _unfolded(value: ir.Value | None) -> ir.Value | None:
@@ -133,11 +139,8 @@ def choose_by_size(graph: ir.Graph) -> None:
             continue
         one, other = own[0].inputs  # type: ignore[union-attr]
         if (one is x and _is_number(other, 0.5)) or (other is x and _is_number(one, 0.5)):
-            larger = ir.Node("", "Max", [line, curve], num_outputs=1, name=f"{node.name}/larger")
-            larger.outputs[0].name = f"{larger.name}.0"
+            put_in_place(node.outputs[0], _beside(node, "Max", [line, curve], "larger"))
             assert isinstance(node.graph, ir.Graph)
-            node.graph.insert_after(node, larger)
-            put_in_place(node.outputs[0], larger.outputs[0])
             node.graph.remove(node, safe=True)
 
 

@@ -6,8 +6,6 @@ first axes is which.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
@@ -45,19 +43,13 @@ class Turns(Change):
         """By the same exchange."""
         return builder.op("Transpose", value, perm=[1, 0, *range(2, rank)])
 
-    def writer(self, node: ir.Node, changed: Collection[ir.Value]) -> Write | None:
+    def writer(self, node: ir.Node, own: list[ir.Value], others: list[ir.Value]) -> Write | None:
         """What looks at neither of them, and what is spread over both."""
         if not all(len(dims_of(value)) > 1 for value in node.outputs):
             return None
         given = [value for value in node.inputs if value is not None]
-        own = [value for value in given if value in changed]
-        others = [value for value in given if value not in changed]
         rank = len(dims_of(node.outputs[0]))
-        kind = node.op_type
-
-        def again(builder: Builder, inputs: list[ir.Value | None]) -> list[ir.Value]:
-            return builder.again(node, inputs)
-
+        kind, again = node.op_type, Builder.again
         if kind in ARITHMETIC:
             alike = all(len(dims_of(value)) == rank for value in own)
             return again if alike and all(_is_the_same_turned(value, rank) for value in others) else None
@@ -73,7 +65,7 @@ class Turns(Change):
                 return None
             if 0 in after:
                 return None
-            return lambda builder, inputs: [builder.op("Reshape", inputs[0], builder.constant([0, 0, *after[2:]]))]
+            return lambda builder, _, inputs: [builder.op("Reshape", inputs[0], builder.constant([0, 0, *after[2:]]))]
         if kind in _BY_AXIS:
             axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0 if kind == "Split" else -1
             return again if axis % rank > 1 and (kind != "Concat" or not others) else None

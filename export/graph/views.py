@@ -5,17 +5,18 @@ onnxruntime copies the numbers at every ``Reshape``, ``Squeeze`` and ``Unsqueeze
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.column_ranges import ARITHMETIC
-from rnncore.export.graph.dims import are_plain, dims_of
+from rnncore.export.graph.dims import are_plain, copying, dims_of, ends_of
 from rnncore.export.graph.lying import Change, Dims, Write
 from rnncore.export.graph.replace import put_in_place
 
-_ALWAYS = ("Reshape", "Squeeze", "Unsqueeze")
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze")
+"""Operators that give the same numbers in the same order whatever they are asked for."""
 
 
 def shorten_views(graph: ir.Graph) -> None:
@@ -29,7 +30,7 @@ def shorten_views(graph: ir.Graph) -> None:
 def _is_view(node: ir.Node) -> bool:
     if node.domain or not node.inputs or node.inputs[0] is None:
         return False
-    return node.op_type in _ALWAYS or (node.op_type == "Transpose" and _turns_ones(node))
+    return node.op_type in VIEWS or (node.op_type == "Transpose" and _turns_ones(node))
 
 
 def _turns_ones(node: ir.Node) -> bool:
@@ -41,24 +42,27 @@ def _turns_ones(node: ir.Node) -> bool:
 
 
 def _shorten(node: ir.Node, builder: Builder) -> None:
-    made = node.outputs[0]
     for value in reversed(list(_before(node))):
-        if _is_same(made, value):
-            if not made.is_graph_output():
-                put_in_place(made, value)
-                _remove(node)
-                return
-        elif value is not node.inputs[0] or node.op_type == "Transpose":
-            target = _target(node, value, builder)
-            if target is not None:
-                attributes = {"allowzero": 1} if target is node.inputs[-1] and _allows_zero(node) else {}
-                view = builder.op("Reshape", value, target, **attributes)
-                graph = node.graph
-                assert isinstance(graph, ir.Graph)
-                graph.insert_before(node, builder.nodes)
-                put_in_place(made, view)
-                _remove(node)
-                return
+        shorter = _made_of(value, node, builder)
+        if shorter is not None:
+            assert isinstance(node.graph, ir.Graph)
+            node.graph.insert_before(node, builder.nodes)
+            put_in_place(node.outputs[0], shorter)
+            _remove(node)
+            return
+
+
+def _made_of(value: ir.Value, node: ir.Node, builder: Builder) -> ir.Value | None:
+    """What ``node`` gives, made of ``value`` by one view or none; None if it cannot be, or is made so already."""
+    made = node.outputs[0]
+    if _is_same(made, value):
+        return None if made.is_graph_output() else value
+    already = value is node.inputs[0] and node.op_type != "Transpose"
+    target = None if already else _target(node, value, builder)
+    if target is None:
+        return None
+    attributes = {"allowzero": 1} if target is node.inputs[-1] and _allows_zero(node) else {}
+    return builder.op("Reshape", value, target, **attributes)
 
 
 def _remove(node: ir.Node | None) -> None:
@@ -106,9 +110,7 @@ def _sizes(before: Dims, after: Dims) -> list[int]:
     """What a ``Reshape`` is asked for, 0 where it copies a size; nothing if sizes that nobody knows are not at their places."""
     if not before or not after or not are_plain([*before, *after]) or 0 in after:
         return []
-    asked = [0 if isinstance(size, str) and before[k : k + 1] == [size] else size for k, size in enumerate(after)]
-    known = [size for size in asked if isinstance(size, int)]
-    return known if len(known) == len(asked) else []
+    return copying(before, after)
 
 
 class Views(Change):
@@ -122,7 +124,7 @@ class Views(Change):
     @classmethod
     def of(cls, graph: ir.Graph) -> list[Views]:
         """All that are made and undone in ``graph``."""
-        pairs = [_ends(node) for node in graph if _is_view(node)]
+        pairs = [ends_of(node) for node in graph if _is_view(node)]
         there = [pair for pair in pairs if pair[0] != pair[1] and _sizes(*pair) and _sizes(pair[1], pair[0])]
         distinct: list[tuple[Dims, Dims]] = []
         for before, after in there:
@@ -132,11 +134,11 @@ class Views(Change):
 
     def there(self, node: ir.Node) -> bool:
         """Any view of these sizes."""
-        return _is_view(node) and _ends(node) == (self._before, self._after)
+        return _is_view(node) and ends_of(node) == (self._before, self._after)
 
     def back(self, node: ir.Node) -> bool:
         """The view of the former sizes."""
-        return _is_view(node) and _ends(node) == (self._after, self._before)
+        return _is_view(node) and ends_of(node) == (self._after, self._before)
 
     def lying(self, dims: Dims) -> Dims:
         """The former sizes."""
@@ -146,16 +148,8 @@ class Views(Change):
         """By a ``Reshape`` that copies the sizes that stay where they are."""
         return builder.op("Reshape", value, builder.constant(_sizes(self._before, self._after)))
 
-    def writer(self, node: ir.Node, changed: Collection[ir.Value]) -> Write | None:
+    def writer(self, node: ir.Node, own: list[ir.Value], others: list[ir.Value]) -> Write | None:
         """Arithmetic of such values with each other and with single numbers."""
-        if node.op_type not in ARITHMETIC:
-            return None
-        others = [value for value in node.inputs if value is not None and value not in changed]
-        own = [value for value in (*node.inputs, *node.outputs) if value not in others]
-        alike = all(dims_of(value) == self._after for value in own if value is not None)
+        alike = all(dims_of(value) == self._after for value in (*own, *node.outputs))
         numbers = all(value.shape is not None and len(value.shape) == 0 for value in others)
-        return (lambda builder, inputs: builder.again(node, inputs)) if alike and numbers else None
-
-
-def _ends(node: ir.Node) -> tuple[Dims, Dims]:
-    return dims_of(node.inputs[0]), dims_of(node.outputs[0])
+        return Builder.again if node.op_type in ARITHMETIC and alike and numbers else None

@@ -19,6 +19,7 @@ from math import prod
 import onnx_ir as ir
 
 from rnncore.export.graph.dims import dims_of
+from rnncore.export.graph.views import VIEWS
 from rnncore.export.lowering.linear_steps import LINEAR, Line, Nodes
 from rnncore.export.lowering.steps import StepGraph
 
@@ -26,7 +27,6 @@ FEWEST_NUMBERS = 8
 """In the memory of a head, from which on chunks pay: the factors d of a step are as many as a chunk has steps."""
 _MOST_UNFACTORED = 512
 """Numbers of a memory that is written to by no product: a chunk multiplies each of them as often as it has steps."""
-_RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Memories:
 
 
 def _reading(value: ir.Value, told: Sequence[ir.Value], memories: Sequence[Memory], nodes: Nodes) -> Reading | None:
-    while value not in told and (node := nodes.maker.get(value)) is not None and node.op_type in _RESHAPES:
+    while value not in told and (node := nodes.maker.get(value)) is not None and node.op_type in VIEWS:
         value = node.inputs[0]  # type: ignore[assignment]
     if value in told:
         number = told.index(value)

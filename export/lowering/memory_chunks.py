@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.dims import dims_of
+from rnncore.export.graph.views import VIEWS
 from rnncore.export.lowering.memories import Memories, Memory, Reading
 from rnncore.export.lowering.recurrence import Recurrence
 
@@ -272,6 +273,6 @@ def _parts(memory: Memory) -> list[tuple[list[ir.Value], int]]:
 
 def _source(a: ir.Value | None) -> ir.Value | None:
     """What ``a`` is another shape of."""
-    while a is not None and (node := a.producer()) is not None and node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
+    while a is not None and (node := a.producer()) is not None and node.op_type in VIEWS:
         a = node.inputs[0]
     return a

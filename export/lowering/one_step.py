@@ -8,7 +8,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.graph.dims import are_plain, dims_of
+from rnncore.export.graph.dims import adds_one, dims_of, ends_of
+from rnncore.export.graph.views import VIEWS
+from rnncore.export.lowering.layouts import numbers_of
 from rnncore.export.lowering.recurrence import Recurrence, told_apart
 from rnncore.export.lowering.steps import StepGraph
 
@@ -70,30 +72,23 @@ class _OneStep:
         return self._builder.op("Unsqueeze", self.read(y), self._builder.constant([_TIME]))
 
 
-def _with_time(dims: list[int | str | None]) -> list[int | str | None]:
-    return [*dims[:_TIME], 1, *dims[_TIME:]]
-
-
 def _adds_time(node: ir.Node) -> bool:
     """Whether ``node`` makes [batch, 1, n] of [batch, n]."""
-    if node.op_type not in ("Reshape", "Unsqueeze"):
-        return False
-    before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
-    return are_plain(after) and len(before) == _TIME + 1 and _with_time(before) == after
+    return node.op_type in VIEWS and _gain_time(*ends_of(node))
 
 
 def _drops_time(node: ir.Node) -> bool:
     """The inverse of :func:`_adds_time`."""
-    if node.op_type not in ("Reshape", "Squeeze"):
-        return False
-    before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
-    return are_plain(before) and len(after) == _TIME + 1 and _with_time(after) == before
+    return node.op_type in VIEWS and _gain_time(*reversed(ends_of(node)))
+
+
+def _gain_time(before: list[int | str | None], after: list[int | str | None]) -> bool:
+    return len(before) == _TIME + 1 and adds_one(before, after, _TIME)
 
 
 def _takes_any_rank(node: ir.Node) -> bool:
     """Whether ``Reshape`` gives the same of what has an axis of 1 behind its first: it copies no other size than that."""
-    target = node.inputs[1]
-    sizes = None if target is None or target.const_value is None else target.const_value.numpy().ravel().tolist()
+    sizes = numbers_of(node, 1)
     return sizes is not None and 0 not in sizes[0 if node.attributes.get_int("allowzero", 0) else 1 :]
 
 
@@ -103,6 +98,6 @@ def _parts(node: ir.Node, lying: ir.Value) -> list[ir.Value]:
     if maker is None or maker.op_type != "Concat" or None in maker.inputs:
         return []
     parts = [value for value in maker.inputs if value is not None]
-    last = maker.attributes["axis"].as_int() % 3 == 2 and node.attributes["axis"].as_int() % 2 == 1
+    last = maker.attributes["axis"].as_int() % 3 == 2 and node.attributes.get_int("axis", 0) % 2 == 1
     widths = [dims_of(value)[-1:] for value in parts]
     return parts if last and widths == [dims_of(value)[-1:] for value in node.outputs] and [] not in widths else []

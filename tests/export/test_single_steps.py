@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rnncore.export import export
 from rnncore.runtime import load
-from tests.export.rolled import TOLERANCE, streamed
+from tests.export.rolled import TOLERANCE, exported, streamed
 
 WIDTH = 4
 LAYS = ("Concat", "Reshape", "Squeeze", "Unsqueeze", "Split", "Transpose")
@@ -39,6 +39,10 @@ class Reads(nn.Module):
         return torch.stack(found, 1)
 
 
+def _draw(rows: int, steps: int) -> Tensor:
+    return torch.randn(rows, steps, WIDTH)
+
+
 @given(
     reads=st.integers(1, 3),
     state=st.sampled_from([(WIDTH,), (1, WIDTH), (2, 2), (WIDTH, 1)]),
@@ -49,14 +53,11 @@ def test_one_step_is_what_pytorch_computes(
     tmp_path_factory: pytest.TempPathFactory, reads: int, state: tuple[int, ...], tells: str
 ) -> None:
     torch.manual_seed(0)
-    module, path = Reads(reads, state, tells).eval(), tmp_path_factory.mktemp("single") / "m.onnx"
-    export(module, path, torch.randn(2, 6, WIDTH))
-    model = load(path)
-    for rows, steps in ((1, 1), (3, 1), (3, 5)):
-        x = torch.randn(rows, steps, WIDTH)
-        with torch.no_grad():
-            wanted = module(x).numpy()
-        np.testing.assert_allclose(model.run(x.numpy()), wanted, **TOLERANCE)
+    module, sizes = Reads(reads, state, tells), ((1, 1), (3, 1), (3, 5))
+    model, _ = exported(module, tmp_path_factory.mktemp("single"), torch.randn(2, 6, WIDTH), _draw, sizes)
+    x = _draw(3, 5)
+    with torch.no_grad():
+        wanted = module(x).numpy()
     np.testing.assert_allclose(streamed(model, x[1], (1, 1, 2, 1)), wanted[1], **TOLERANCE)
 
 

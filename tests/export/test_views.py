@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +19,6 @@ from rnncore.export.graph.views import Views, shorten_views
 from tests.export.test_graph_parts import FLOAT, graph, main_graph, run, value
 from tests.tolerances import fixed
 
-Dims = list[int | str]
 LAYS = ("Reshape", "Squeeze", "Unsqueeze", "Transpose")
 LAST: list[list[int]] = [[6], [2, 3], [3, 2, 1], [1, 6], [6, 1, 1], [2, 1, 3]]
 
@@ -145,31 +144,20 @@ def test_a_product_of_other_axes_stays(other: dict[str, list[int | str]]) -> Non
     assert kinds(made) == ["Reshape", "Reshape", "MatMul", "Reshape"]
 
 
-def branched(read: Callable[[Builder, ir.Value], tuple[ir.Value, ir.Value]]) -> ir.Graph:
-    """x put together twice over, and two branches that read it as ``read`` has it."""
+def test_what_one_branch_reads_is_put_together_there() -> None:
     builder = Builder("g", main_graph())
     x, ask = value("x", 2, 3), ir.Value(name="ask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([1]))
     both = builder.op("Concat", x, x, axis=1)
-    inner = builder.nested(), builder.nested()
-    outputs = [read(own, choice) for own, choice in zip(inner, (both, x), strict=True)]
-    graphs = [
-        own.subgraph([], [builder_output[0]], name)
-        for own, builder_output, name in zip(inner, outputs, "ab", strict=True)
-    ]
-    chosen = builder.ops("If", [ask], 1, then_branch=graphs[0], else_branch=graphs[1])[0]
-    return graph([x, ask], builder, [chosen])
-
-
-def test_what_one_branch_reads_is_put_together_there() -> None:
-    def double(builder: Builder, given: ir.Value) -> tuple[ir.Value, ir.Value]:
-        return builder.op("Mul", given, given), given
-
-    made = branched(double)
+    graphs = []
+    for name, read in (("a", both), ("b", x)):
+        inner = builder.nested()
+        graphs.append(inner.subgraph([], [inner.op("Mul", read, read)], name))
+    made = graph([x, ask], builder, builder.ops("If", [ask], 1, then_branch=graphs[0], else_branch=graphs[1]))
     sink_into_branches(made)
     assert [node.op_type for node in made] == ["If"]
-    x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    for ask, wanted in ((True, np.concatenate([x, x], 1) ** 2), (False, x**2)):
-        np.testing.assert_array_equal(run(made, x=x, ask=np.array([ask]))[0], wanted)
+    given = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for answer, wanted in ((True, np.concatenate([given, given], 1) ** 2), (False, given**2)):
+        np.testing.assert_array_equal(run(made, x=given, ask=np.array([answer]))[0], wanted)
 
 
 def test_what_others_read_too_stays() -> None:

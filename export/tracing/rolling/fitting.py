@@ -15,7 +15,6 @@ from rnncore.runtime.format.signature import TIME
 
 _DIVISORS = (2, 3, 4, 8, 6, 5, 7)
 """Over a dozen sizes the larger ones look alike: eight, as strided layers make it, comes before them."""
-LARGEST_DIVISOR = max(_DIVISORS)
 FRAMES: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("rnncore_frames", default=())
 """Further (divisor, shift) of time, as windows of the module say them."""
 QUOTIENT = "time //"
