@@ -19,6 +19,8 @@ _LOOP_COST = 2
 """What one more loop costs at every step, in nodes."""
 _GROWTH = 2
 """So many times what a step reads and gives may be kept of every step, for one of the loops."""
+_FEW = 512
+"""Numbers that may be kept of every step in any case: 2 KiB."""
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 _NOTHING = frozenset[int]()
 
@@ -36,7 +38,7 @@ class _Price:
 
 
 _PRICES = (_Price(1024, 1024), _Price(1, 1024), _Price(1, 64))
-"""The later ones where too much would be kept by the ones before."""
+"""For each loop: the later ones where too much would be kept by the ones before."""
 
 
 @dataclass
@@ -110,53 +112,52 @@ class Cut:
         self._follows = self._states_behind()
 
     def stages(self) -> Stages | None:
-        """None if there is one loop only and that is not linear, or nothing is gained, or a size is unknown."""
+        """None if nothing is gained, or a size is unknown."""
         levels = self._levels()
-        found = [stages for price in _PRICES if (stages := self._at_price(levels, price)) is not None]
-        fitting = [
-            stages for stages in found if self._fits(stages) and (len(set(levels)) > 1 or stages.loops[0].linear)
-        ]
-        read_in_chunks = [own for own in fitting if any(isinstance(stage.linear, Memories) for stage in own.loops)]
-        return next(iter([*read_in_chunks, *fitting]), None)
-
-    def _at_price(self, levels: Sequence[int], price: _Price) -> Stages | None:
-        """The loops, with all in them that spares others to keep so many numbers; None if they do not pay."""
         known, taken = {self._z}, set[ir.Node]()
         loops: list[Stage] = []
         for level in sorted(set(levels)):
-            at = _Level.of(level, levels, self, taken, price)
-            core = self._needed(at.told, known)
-            inside = {node for node in core if not self._follows[node.outputs[0]].isdisjoint(at.own)}
-            inside = self._with_wide(inside, at)
-            known |= {*at.told, *at.states}
-            pulled = self._worth_pulling(inside, at, known)
-            inside = self._with_wide(inside | set(pulled), at)
-            taken = taken | inside
-            made = _made_by(pulled)
-            known.update(made)
-            results = self._wanted_by_others(at, made, known)
-            read = self._read_by(inside, at)
-            specs = [row_spec(value) for value in read]
-            values = [*read, *at.told, *results]
-            if any(row_spec(value) is None for value in values) or not self._are_rows(values):
+            tried = [self._stage(_Level.of(level, levels, self, taken, price), known) for price in _PRICES]
+            fitting = [stage for stage in tried if stage is not None and self._fits(stage)]
+            in_chunks = [stage for stage in fitting if isinstance(stage.linear, Memories)]
+            if not fitting:
                 return None
-            before = self._needed(read, known)
-            known.update(_made_by(before))
-            step = StepGraph(
-                self._step.owner,
-                [*read, *at.states],
-                [*results, *at.told],
-                self._step.hoisted,
-                [node for node in self._step.nodes if node in inside],
-                len(read),
-            )
-            window = Window.of(step, len(results)) if results == at.told else None
-            linear = self._linear(step, len(results)) if window is None else None
-            loops.append(
-                Stage(step, at.own, [spec for spec in specs if spec is not None], before, results, window, linear)
-            )
+            stage = next(iter([*in_chunks, *fitting]))
+            loops.append(stage)
+            taken = taken | set(stage.step.nodes)
+            told = stage.step.outputs[len(stage.results) :]
+            known |= {*told, *(self.states[i] for i in stage.states), *stage.results, *_made_by(stage.before)}
         stages = Stages(loops, self._needed([self._y], known), self._y)
         return stages if self._pays(stages) else None
+
+    def _stage(self, at: _Level, known: set[ir.Value]) -> Stage | None:
+        """One loop, with all in it that spares others to keep so many numbers; None if a size is unknown."""
+        core = self._needed(at.told, known)
+        known = known | {*at.told, *at.states}
+        inside = {node for node in core if not self._follows[node.outputs[0]].isdisjoint(at.own)}
+        inside = self._with_wide(inside, at)
+        pulled = self._worth_pulling(inside, at, known)
+        inside = self._with_wide(inside | set(pulled), at)
+        made = _made_by(pulled)
+        known.update(made)
+        results = self._wanted_by_others(at, made, known)
+        read = self._read_by(inside, at)
+        specs = [row_spec(value) for value in read]
+        values = [*read, *at.told, *results]
+        if any(row_spec(value) is None for value in values) or not self._are_rows(values):
+            return None
+        before = self._needed(read, known)
+        step = StepGraph(
+            self._step.owner,
+            [*read, *at.states],
+            [*results, *at.told],
+            self._step.hoisted,
+            [node for node in self._step.nodes if node in inside],
+            len(read),
+        )
+        window = Window.of(step, len(results)) if results == at.told else None
+        linear = self._linear(step, len(results)) if window is None else None
+        return Stage(step, at.own, [spec for spec in specs if spec is not None], before, results, window, linear)
 
     def _linear(self, step: StepGraph, results: int) -> Blocks | Memories | None:
         return (Blocks.of(step, results) or Memories.of(step, results)) if self._together else None
@@ -285,17 +286,18 @@ class Cut:
         return [v for v in taken if v not in made and (v in self._maker or v is self._z or v in self.states)]
 
     def _pays(self, stages: Stages) -> bool:
-        """Whether a step has fewer nodes to run."""
+        """Whether a step has fewer nodes to run; of a loop that stays one, two fewer."""
+        changed = len(stages.loops) > 1 or stages.loops[0].linear is not None
+        if not changed and not self._together:
+            return False
         loops = [stage for stage in stages.loops if stage.window is None]
         cost = sum(_cost(stage.step.nodes) + len(stage.results) for stage in loops) + _LOOP_COST * (len(loops) - 1)
-        return cost < _cost(self._step.nodes) + 2
+        return cost < _cost(self._step.nodes) + (2 if changed else 0)
 
-    def _fits(self, stages: Stages) -> bool:
+    def _fits(self, stage: Stage) -> bool:
         """Whether what is kept of every step, for a loop or by it, does not outgrow what goes in and out."""
-        most = max(
-            sum(map(self._numbers, [*stage.step.inputs[: stage.step.reads], *stage.results])) for stage in stages.loops
-        )
-        return most <= _GROWTH * (self._numbers(self._z) + self._numbers(self._y))
+        kept = sum(map(self._numbers, [*stage.step.inputs[: stage.step.reads], *stage.results]))
+        return kept <= max(_GROWTH * (self._numbers(self._z) + self._numbers(self._y)), _FEW)
 
 
 def _made_by(nodes: Iterable[ir.Node]) -> list[ir.Value]:

@@ -18,7 +18,7 @@ from rnncore.export.graph.dims import broadcast, dims_of
 
 _SPARED = 8
 """So many times fewer numbers are worth a change."""
-_LARGE = 512
+_LARGE = 32
 """Numbers for a row from which on a value is looked at."""
 Dims = list[int | str | None]
 

@@ -154,3 +154,51 @@ def test_of_a_large_memory_no_step_is_kept_and_no_gate_spread(spelling: str, spr
     full = [kinds for body in bodies(tmp_path / "m.onnx") if "Where" not in (kinds := {n.op_type for n in body.node})]
     assert full, "loops over rows of full length"
     assert not any(kinds & {"Concat", "Slice", "Gemm"} for kinds in full), "windows and projections are outside"
+
+
+def test_a_small_memory_is_done_in_chunks_and_its_window_without_a_loop(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    check(Plan(heads=4, rows=8, columns=8, window=4, spelling=SPELLINGS[0], layers=2, spread=True), tmp_path / "m.onnx")
+    chunks = [node for node in all_nodes(onnx.load(tmp_path / "m.onnx").graph) if node.op_type == "CumSum"]
+    assert len(chunks) >= 2, "running sums of logarithms, for each layer"
+    unmasked = [
+        kinds for body in bodies(tmp_path / "m.onnx") if "Where" not in (kinds := {n.op_type for n in body.node})
+    ]
+    assert not any(kinds & {"Concat", "Slice"} for kinds in unmasked)
+
+
+class Selective(nn.Module):
+    """A state space of each channel, with steps that the input chooses (Gu and Dao 2023, "Mamba", algorithm 2)."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.decay = nn.Parameter(torch.rand(channels, size))
+        self.project = nn.Linear(channels, channels + 2 * size)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        dt, write, read = self.project(x).split([x.shape[2], self.size, self.size], -1)
+        dt = nn.functional.softplus(dt)
+        keep = torch.exp(-dt[..., None] * self.decay)
+        put = (dt * x)[..., None] * write[:, :, None]
+        h, found = torch.zeros_like(put[:, 0]), []
+        for t in range(x.shape[1]):
+            h = keep[:, t] * h + put[:, t]
+            found.append((h @ read[:, t, :, None]).squeeze(-1))
+        return torch.stack(found, 1)
+
+
+def test_a_loop_reads_values_in_their_shapes(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    module = Selective(40, 4).eval()
+    export(module, tmp_path / "m.onnx", torch.randn(2, 7, 40), streaming=True)
+    unmasked = [
+        kinds for body in bodies(tmp_path / "m.onnx") if "Where" not in (kinds := {n.op_type for n in body.node})
+    ]
+    assert any(kinds <= {"Mul", "Add", "MatMul", "Identity"} for kinds in unmasked), unmasked
+    x, model = torch.randn(3, 90, 40), load(tmp_path / "m.onnx")
+    wanted = module(x).detach().numpy()
+    np.testing.assert_allclose(model.run(x.numpy()), wanted, **CLOSE)
+    with model.stream() as stream:
+        parts = [stream.push(x[0, start:end].numpy()) for start, end in pairwise([0, 1, 3, 40, 90])]
+    np.testing.assert_allclose(np.concatenate(parts), wanted[0], **CLOSE)

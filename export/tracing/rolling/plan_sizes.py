@@ -17,8 +17,12 @@ from rnncore.export.tracing.rolling.merging import Statement
 from rnncore.export.tracing.rolling.relations import Fixed, ListItem, LoopItem, Number, Same
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "convolution", "embedding")
-_WORTH = 2048
-"""An operation more in a step is worth so many numbers of the example that need not be kept of every step."""
+_WORTH = 64
+"""An operation more in a step is worth so many numbers of the example that need not be kept of every step.
+
+So few because what needs no state is taken out of the loop again, see :mod:`rnncore.export.lowering.loop_fission`, where it is
+known what it makes.
+"""
 
 Key = tuple[int, int]
 """A place and the part of its result."""
