@@ -41,7 +41,7 @@ class StoredArray:
     @classmethod
     def of(cls, output: Array, budget_bytes: int) -> StoredArray:
         """Keep as much of ``output`` as fits, taken from all places of its last axis."""
-        every = max(1, math.ceil(output.nbytes / max(budget_bytes, output.itemsize)))
+        every = max(1, math.ceil(output.size / max(budget_bytes // output.itemsize, 1)))
         while every > 1 and output.ndim and math.gcd(every, output.shape[-1]) > 1:
             every += 1
         return cls(output.shape, every, output.ravel()[::every].copy())

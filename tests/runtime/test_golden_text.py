@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -47,6 +47,7 @@ def test_what_is_written_is_read_again(
     assert same(one.outputs["y"].values, y.ravel()[:: kept.every])
 
 
+@example(np.zeros(3, np.float32), 6)  # less than two numbers, more than one
 @given(arrays.arrays("float32", shapes, elements=st.floats(-9, 9, width=32)), st.integers(1, 300))
 def test_what_is_kept_fits_and_comes_from_all_places(y: np.ndarray, budget: int) -> None:
     kept = StoredArray.of(y, budget)
