@@ -12,7 +12,7 @@ from typing import Any
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.batching.buckets import BATCH_SIZE, PADDING_BUDGET
 from rnncore.runtime.batching.gather_output import run_picked
-from rnncore.runtime.batching.padded import Batch, read_batch, run_batch
+from rnncore.runtime.batching.padded import read_batch, run_batch
 from rnncore.runtime.batching.ragged import read_ragged, run_ragged
 from rnncore.runtime.batching.windows import Progress, check_windows, read_windows, run_windows
 from rnncore.runtime.error_boundary import only_own_errors
@@ -156,7 +156,8 @@ class Model:
         layout = self.engine.layout
         quick = self.engine.quick.read_batch(inputs) if lengths is None and not named else None
         if quick is not None:
-            batch = Batch(*quick, None)
+            arrays, rows, steps = quick
+            outputs = self.engine.answer(arrays, None, rows, steps)
         else:
             given = bind_arguments(layout.inputs, inputs, named)
             ragged = read_ragged(layout, given, self.engine.quick)
@@ -164,8 +165,7 @@ class Model:
                 if lengths is not None:
                     raise InputError("lengths do not go with a list of sequences: each item brings its own length")
                 return one_or_all(layout, run_ragged(self.engine, ragged))
-            batch = read_batch(layout, given, lengths)
-        outputs = run_batch(self.engine, batch)
+            outputs = run_batch(self.engine, read_batch(layout, given, lengths))
         return one_or_all(layout, [slot.folded(outputs[slot.name]) for slot in layout.outputs])
 
     def run_picked(self, /, *inputs: Any, at: Any, **named: Any) -> Array:

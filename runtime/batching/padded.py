@@ -119,9 +119,7 @@ def run_batch(engine: Engine, batch: Batch) -> dict[str, Array]:
     if batch.steps == 0 and layout.timed:
         return _run_without_steps(engine, batch)
     if batch.lengths is None or layout.lengths is not None or _padding_is_harmless(layout, batch.lengths):
-        states = engine.initial_states(batch.size)
-        values = engine.call(batch.arrays, states, batch.lengths, batch.size, batch.steps)
-        outputs = {slot.name: values[slot.name] for slot in layout.outputs}
+        outputs = engine.answer(batch.arrays, batch.lengths, batch.size, batch.steps)
     else:
         outputs = _run_by_length(engine, batch, batch.lengths)
     if batch.lengths is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.signature import GatherOutput
+from rnncore.runtime.session.bare_calls import Run, run_of
 from rnncore.runtime.session.failures import of_runtime, run_error
 from rnncore.runtime.session.process_fork import abandon, watch
 from rnncore.runtime.session.row_sharing import RowSharing
@@ -47,11 +48,13 @@ class Engine:
     __slots__ = (
         "__weakref__",
         "_full",
+        "_given",
         "_lock",
         "_max_batch_steps",
         "_one_step",
         "_opener",
         "_outputs",
+        "_run_session",
         "_session",
         "_sharing",
         "_starts",
@@ -71,6 +74,7 @@ class Engine:
         sharing: RowSharing | None = None,
     ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
+        self._run_session: tuple[onnxruntime.InferenceSession, Run] | None = None
         self._opener = opener
         self._one_step: tuple[onnxruntime.InferenceSession | None] | None = None  # None until it is asked for
         self._max_batch_steps = max_batch_steps
@@ -81,6 +85,7 @@ class Engine:
         self.quick = FastReader(layout)
         watch(self)
         self._starts: dict[int, dict[str, Array]] = {}  # never changed, so that no lock is needed
+        self._given: tuple[int, dict[str, Array]] = (-1, {})
         self._full: tuple[int, int, Array] = (-1, -1, np.empty(0, np.int64))
         self._unasked: Array = np.empty((0, 0, 1), np.int64)
         self._outputs = [slot.name for slot in layout.outputs] + [
@@ -116,7 +121,8 @@ class Engine:
         """Forget the session of the parent process."""
         abandon(self._session)
         abandon(self._one_step)
-        self._session = self._one_step = None
+        abandon(self._run_session)
+        self._session = self._one_step = self._run_session = None
         self._lock = threading.Lock()
 
     def call(
@@ -140,6 +146,19 @@ class Engine:
             lambda rows: self._part(rows, arrays, states, lengths, steps),
         )
 
+    def answer(self, arrays: dict[str, Array], lengths: Array | None, batch: int, steps: int) -> dict[str, Array]:
+        """The outputs that :meth:`call` gives from the initial states, which are not asked for how they end."""
+        sharing = self._sharing
+        several = self._max_batch_steps is not None or (sharing is not None and len(sharing.parts(batch, steps)) > 1)
+        if several or self.layout.adapter is not None:
+            return self.call(arrays, self.initial_states(batch), lengths, batch, steps)
+        feeds = self._with_others({**self._starting_feeds(batch), **arrays}, lengths, batch, steps)
+        started = time.perf_counter()
+        values = self._run(self._outputs[: len(self.layout.outputs)], feeds)
+        if sharing is not None:
+            sharing.timed(batch * steps, time.perf_counter() - started)
+        return values if self.layout.plain else self._unfolded(values, batch, steps)
+
     def _call_whole(
         self, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, batch: int, steps: int
     ) -> dict[str, Array]:
@@ -149,22 +168,31 @@ class Engine:
             return values | {
                 state.output: states[state.name] for state in self.layout.states[self.layout.graph_states :]
             }
-        feeds = {**arrays, **self._state_feeds(states)}
-        if self.layout.lengths is not None:
-            feeds[self.layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths
-        if self.layout.signature.pick is not None:
-            feeds[self.layout.signature.pick.at] = self._nothing_asked(batch, steps)
-        for slot in self.layout.options:
-            if slot.name not in feeds:
-                feeds[slot.name] = slot.left_out(batch)
+        feeds = self._with_others({**arrays, **self._state_feeds(states)}, lengths, batch, steps)
         values = self._run(self._outputs, feeds)
         if self.layout.plain:
             return values
-        for slot in self.layout.outputs:
-            values[slot.name] = slot.unfolded(values[slot.name], batch, steps)
+        values = self._unfolded(values, batch, steps)
         for state in self.layout.states[: self.layout.graph_states]:
             values[state.output] = state.from_graph(values[state.output])
         return values | {state.output: states[state.name] for state in self.layout.states[self.layout.graph_states :]}
+
+    def _with_others(self, feeds: dict[str, Array], lengths: Array | None, batch: int, steps: int) -> dict[str, Array]:
+        """``feeds``, with what the graph takes beside arrays and states."""
+        layout = self.layout
+        if layout.lengths is not None:
+            feeds[layout.lengths] = self._full_lengths(batch, steps) if lengths is None else lengths
+        if layout.signature.pick is not None:
+            feeds[layout.signature.pick.at] = self._nothing_asked(batch, steps)
+        for slot in layout.options:
+            if slot.name not in feeds:
+                feeds[slot.name] = slot.left_out(batch)
+        return feeds
+
+    def _unfolded(self, values: dict[str, Array], batch: int, steps: int) -> dict[str, Array]:
+        for slot in self.layout.outputs:
+            values[slot.name] = slot.unfolded(values[slot.name], batch, steps)
+        return values
 
     def call_picked(self, arrays: dict[str, Array], states: dict[str, Array], at: Array) -> dict[str, Array]:
         """As :meth:`call` with full lengths, but of the one output only the numbers ``at`` [batch, time, picks].
@@ -232,6 +260,15 @@ class Engine:
         graph = self.layout.states[: self.layout.graph_states]
         return {state.name: state.to_graph(states[state.name]) for state in graph}
 
+    def _starting_feeds(self, batch: int) -> dict[str, Array]:
+        """:meth:`_state_feeds` of the initial states."""
+        for_batch, feeds = self._given
+        if for_batch != batch:
+            feeds = self._state_feeds(self.initial_states(batch))
+            if batch <= _MOST_KEPT:
+                self._given = batch, feeds
+        return feeds
+
     def _part(
         self, rows: slice, arrays: dict[str, Array], states: dict[str, Array], lengths: Array | None, steps: int
     ) -> dict[str, Array]:
@@ -244,9 +281,13 @@ class Engine:
         return self.call_picked(cut(self.layout, arrays, rows), _rows(states, rows), np.ascontiguousarray(at[rows]))
 
     def _run(self, names: list[str], feeds: dict[str, Array]) -> dict[str, Array]:
-        session = self.session
+        session, run = self._run_session or (None, None)
+        if run is None or session is not self._session:
+            session = self.session
+            run = run_of(session)
+            self._run_session = session, run
         try:
-            values = session.run(names, feeds)
+            values = run(names, feeds, None)
         except Exception as error:
             if not of_runtime(error):
                 raise

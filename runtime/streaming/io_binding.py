@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.session.bare_calls import bound_run_of
 from rnncore.runtime.session.failures import enough_memory, of_runtime, run_error
 from rnncore.runtime.session.session import Engine
 from rnncore.runtime.streaming.state_rows import StateSet
@@ -94,7 +95,7 @@ class Binding:
         if one is None:
             for binding in pair:
                 self._bind_constants(binding, 1)
-        return _bare_call(session, pair)
+        return bound_run_of(session, pair)
 
     def _bind(
         self, session: InferenceSession, now: int, inputs: dict[str, Array], outputs: dict[str, Array], steps: int
@@ -183,19 +184,6 @@ class Step:
                 raise
             raise run_error(error) from error
         return [output.copy() for output in self._outputs]
-
-
-def _bare_call(session: InferenceSession, pair: tuple[IOBinding, IOBinding]) -> _Call:
-    """``session.run_with_iobinding`` and its arguments for each direction.
-
-    That method only takes two attributes and calls what they hold, which here costs as much as all the checks of a push.
-    Where they are to be found is no promise of onnxruntime's: without them, it is called itself.
-    """
-    bare = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
-    inner = [getattr(binding, "_iobinding", None) for binding in pair]
-    if bare is None or None in inner:
-        return session.run_with_iobinding, ((pair[0],), (pair[1],))
-    return bare, ((inner[0], None), (inner[1], None))
 
 
 class ChunkStep(Step):

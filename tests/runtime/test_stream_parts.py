@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rnncore.runtime.errors import InputError, NotStreamableError, StateError, StreamBusyError
-from rnncore.runtime.streaming import io_binding
+from rnncore.runtime.session.bare_calls import bound_run_of, run_of
 from rnncore.runtime.streaming.callbacks import apply_hooks
 from rnncore.runtime.streaming.chunk import blank_outputs, empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
@@ -291,7 +291,7 @@ def test_without_the_inner_call_of_onnxruntime_the_outer_one_is_taken() -> None:
     def outer(binding: object) -> None: ...
 
     inner = SimpleNamespace(run_with_iobinding=lambda binding, options: None)
-    bare = getattr(io_binding, "_bare_call")  # noqa: B009 - how a promise that nobody made is taken back
+    bare: Any = bound_run_of
     named = [SimpleNamespace(_iobinding=name) for name in ("a", "b")]
     nameless = [SimpleNamespace(), SimpleNamespace(_iobinding="b")]
     with_inner = SimpleNamespace(_sess=inner, run_with_iobinding=outer)
@@ -299,6 +299,20 @@ def test_without_the_inner_call_of_onnxruntime_the_outer_one_is_taken() -> None:
     assert bare(with_inner, named) == (inner.run_with_iobinding, (("a", None), ("b", None)))
     for session, pair in ((without, named), (with_inner, nameless)):
         assert bare(session, pair) == (outer, ((pair[0],), (pair[1],)))
+
+
+def test_on_other_providers_than_the_processor_onnxruntime_looks_at_a_call_first() -> None:
+    def outer(names: object, feeds: object, options: object) -> None: ...
+
+    def inner(names: object, feeds: object, options: object) -> None: ...
+
+    def session(*providers: str, **found: Any) -> Any:
+        return SimpleNamespace(run=outer, get_providers=lambda: list(providers), **found)
+
+    there = SimpleNamespace(run=inner)
+    assert run_of(session("CPUExecutionProvider", _sess=there)) is inner
+    assert run_of(session("CPUExecutionProvider")) is outer
+    assert run_of(session("CUDAExecutionProvider", "CPUExecutionProvider", _sess=there)) is outer
 
 
 def test_a_stream_is_saved_to_a_file_as_it_is_saved(tmp_path: Path) -> None:
