@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from math import prod
 
 import onnx_ir as ir
@@ -73,9 +72,9 @@ class Blocks:
 
     def fit(self, builder: Builder, rec: Recurrence, time: ir.Value) -> ir.Value:
         """Whether blocks are right and faster, [1]: enough steps of few numbers, and no factor above one that could grow."""
-        sizes = [builder.op("Size", self._over_time(line.b, builder, rec)) for line in self.lines]
-        numbers = reduce(lambda one, other: builder.op("Add", one, other), sizes)
-        few = builder.op("LessOrEqual", numbers, builder.op("Mul", time, builder.constant([_MOST])))
+        rows = builder.op("Shape", self._over_time(self.lines[0].b, builder, rec), start=1, end=2)
+        numbers = sum(prod(self._sizes(line.b)) for line in self.lines)
+        few = builder.op("LessOrEqual", rows, builder.constant([_MOST // max(numbers, 1)]))
         fits = builder.op("And", builder.op("GreaterOrEqual", time, builder.constant([_FEWEST])), few)
         for a in self._factors:
             if self._ring[a] == LINEAR:

@@ -16,6 +16,7 @@ from rnncore.export.lowering.log_sums import emit_log_sums, is_log_sum
 from rnncore.export.lowering.loop_fission import emit_stages, stages_of
 from rnncore.export.lowering.loops import emit_loop, emit_scan, loop, scan
 from rnncore.export.lowering.one_step import emit_step
+from rnncore.export.lowering.put_together import first_part
 from rnncore.export.lowering.recurrence import Recurrence
 from rnncore.export.tracing.rolling.cell import RolledCell
 from rnncore.runtime.format.axes import TIME
@@ -49,18 +50,11 @@ class Extent:
         """Whether x [batch, time, size] is one step and valid in every row, [1]."""
         if self._one_step is None:
             # Few nodes, as every streaming step pays for them: 2 time - shortest is 1 only if both are 1.
-            steps = builder.op("Shape", _first_part(x), start=1, end=2)
+            steps = builder.op("Shape", first_part(x), start=1, end=2)
             if self.shortest is not None:
                 steps = builder.op("Sub", builder.op("Add", steps, steps), self.shortest)
             self._one_step = builder.op("Equal", steps, builder.constant([1]))
         return self._one_step
-
-
-def _first_part(x: ir.Value) -> ir.Value:
-    """What has the rows and steps of ``x``, and is needed anyway: onnxruntime goes on to compute what it only asks for a size."""
-    maker = x.producer()
-    joined = maker is not None and maker.op_type == "Concat" and maker.attributes["axis"].as_int() in (2, -1)
-    return maker.inputs[0] if joined and len(x.shape or ()) == 3 else x  # type: ignore[union-attr, return-value]
 
 
 def write_recurrence(builder: Builder, rec: Recurrence, extent: Extent, form: str, *, streams: bool) -> list[ir.Value]:
@@ -149,9 +143,8 @@ def _fused_or_steps(builder: Builder, rec: Recurrence, extent: Extent, emit: Emi
 
 def _cut_apart(builder: Builder, rec: Recurrence, extent: Extent, emit: Emit, outside: Builder) -> list[ir.Value]:
     """As :func:`_steps`, by several loops, which ``emit`` writes."""
-    time = builder.op("Shape", rec.x, start=1, end=2)
     own = rec.over_time(builder, None, time_first=False)
-    own = replace(own, along=[builder.op("Transpose", *own.along, perm=[1, 0, 2])], time_axis=0)
+    time = builder.op("Shape", first_part(*own.along), start=1, end=2)
     if not rec.matrix_size:
         return _rows(builder, own, extent, emit, time)
     one, rows = (

@@ -20,6 +20,7 @@ from torch import Tensor
 from rnncore.cells import Cell
 from rnncore.export.graph.builder import Builder
 from rnncore.export.graph.dims import dims_of
+from rnncore.export.lowering.all_steps import AllSteps
 from rnncore.export.lowering.fission_cut import Cut, Stage, Stages, row_spec
 from rnncore.export.lowering.loops import loop
 from rnncore.export.lowering.memories import Memories
@@ -70,33 +71,28 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 def emit_stages(builder: Builder, rec: Recurrence, time: ir.Value, *, stages: Stages, run: Run) -> list[ir.Value]:
     """The recurrence as several loops, each written by ``run``: [y [batch, time, size], *final states].
 
-    What is read along is [time, batch, z size].
+    What is read along is [batch, time, z size].
     """
     assert rec.step is not None
-    (z,) = rec.along
-    axes = builder.op("Shape", z, start=0, end=2)
-    known = {**rec.weights, rec.step.inputs[0]: _as_rows(builder, z, rec.read[0][1])}
+    values = AllSteps(builder, rec.step, rec.weights, *rec.along)
+    valid = None if rec.valid is None else builder.op("Transpose", rec.valid, perm=[1, 0, 2])
     finals: dict[int, ir.Value] = {}
     for stage in stages.loops:
-        rec.step.write(stage.before, builder, known)
-        along = [
-            _over_time(builder, known[value], axes, shape)
-            for value, (_, shape) in zip(stage.step.inputs, stage.read, strict=False)
-        ]
+        values.write(stage.before)
+        along = [values.over_time(value) for value in stage.step.inputs[: stage.step.reads]]
         starts = [rec.states[i] for i in stage.states]
         own = replace(rec, step=stage.step, states=starts, along=along, read=stage.read, carried=stage.states)
+        own = replace(own, valid=valid, time_axis=0)
         found = _over_steps(builder, own, time, stage, run)
         finals.update(zip(stage.states, found[len(stage.results) :], strict=True))
         state_of = dict(zip(stage.step.outputs[len(stage.results) :], stage.states, strict=True))
         for value, after in zip(stage.results, found, strict=False):
-            shape = tuple(int(size) for size in value.shape.dims[1:])  # type: ignore[union-attr, arg-type]
-            known[value] = _as_rows(builder, after, shape)
+            values.put(value, after)
             if (i := state_of.get(value)) is not None:
-                before = _one_later(builder, rec.states[i], after, reverse=rec.reverse)
-                known[rec.step.inputs[1 + i]] = _as_rows(builder, before, shape)
-    rec.step.write(stages.after, builder, known)
-    y = _over_time(builder, rec.step.found(stages.y, builder, known), axes, (rec.cell.output_size,))
-    return [builder.op("Transpose", y, perm=[1, 0, 2]), *(finals[i] for i in range(len(rec.states)))]
+                values.put(rec.step.inputs[1 + i], _one_later(builder, rec.states[i], after, reverse=rec.reverse))
+    values.write(stages.after)
+    y = builder.op("Transpose", values.over_time(stages.y), perm=[1, 0, 2])
+    return [y, *(finals[i] for i in range(len(rec.states)))]
 
 
 def _over_steps(builder: Builder, own: Recurrence, time: ir.Value, stage: Stage, run: Run) -> list[ir.Value]:
@@ -116,16 +112,6 @@ def _over_steps(builder: Builder, own: Recurrence, time: ir.Value, stage: Stage,
         fit, found = stage.linear.fit(builder, own, time), stage.linear.write(together, own, time)
     graphs = together.subgraph([], found, "together"), steps.subgraph([], run(steps, own, time), "steps")
     return builder.ops("If", [fit], len(found), then_branch=graphs[0], else_branch=graphs[1])
-
-
-def _as_rows(builder: Builder, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-    """[time, batch, ...] as [time * batch, ...]: every step of a row stands for a row."""
-    return builder.op("Reshape", value, builder.constant([-1, *shape]))
-
-
-def _over_time(builder: Builder, rows: ir.Value, axes: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-    """The inverse of :func:`_as_rows`."""
-    return builder.op("Reshape", rows, builder.op("Concat", axes, builder.constant(list(shape)), axis=0))
 
 
 def _one_later(builder: Builder, start: ir.Value, after: ir.Value, *, reverse: bool) -> ir.Value:

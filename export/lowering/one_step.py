@@ -8,9 +8,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.graph.dims import adds_one, dims_of, ends_of
+from rnncore.export.graph.dims import adds_one, ends_of
 from rnncore.export.graph.views import VIEWS
 from rnncore.export.lowering.layouts import numbers_of
+from rnncore.export.lowering.put_together import parts_of
 from rnncore.export.lowering.recurrence import Recurrence, told_apart
 from rnncore.export.lowering.steps import StepGraph
 
@@ -43,7 +44,7 @@ class _OneStep:
     def write(self, node: ir.Node) -> None:
         """Write ``node`` of the step; nothing, if what it gives is there already."""
         lying = self._lying.get(node.inputs[0]) if node.inputs else None  # type: ignore[arg-type]
-        if lying is not None and node.op_type == "Split" and (parts := _parts(node, lying)):
+        if lying is not None and (parts := parts_of(node, lying)):
             self._lying.update(zip(node.outputs, parts, strict=True))
         elif lying is not None and _adds_time(node):
             self._known[node.outputs[0]] = lying
@@ -90,14 +91,3 @@ def _takes_any_rank(node: ir.Node) -> bool:
     """Whether ``Reshape`` gives the same of what has an axis of 1 behind its first: it copies no other size than that."""
     sizes = numbers_of(node, 1)
     return sizes is not None and 0 not in sizes[0 if node.attributes.get_int("allowzero", 0) else 1 :]
-
-
-def _parts(node: ir.Node, lying: ir.Value) -> list[ir.Value]:
-    """What ``lying`` [batch, 1, n] was put together of, if the ``Split`` takes it apart into the same; else nothing."""
-    maker = lying.producer()
-    if maker is None or maker.op_type != "Concat" or None in maker.inputs:
-        return []
-    parts = [value for value in maker.inputs if value is not None]
-    last = maker.attributes["axis"].as_int() % 3 == 2 and node.attributes.get_int("axis", 0) % 2 == 1
-    widths = [dims_of(value)[-1:] for value in parts]
-    return parts if last and widths == [dims_of(value)[-1:] for value in node.outputs] and [] not in widths else []
