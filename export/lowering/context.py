@@ -5,6 +5,7 @@ in the graph                           in the file                             s
 ====================================== ======================================= =========================================
 ``Pad`` before the first step          ``Concat`` of the state and the chunk   the last steps of the two
 ``Conv`` that pads there               the same, and no padding there          the last steps of its input
+``ConvTranspose``, its end cut off     the same, and its beginning cut off     the last steps of its input
 ``Concat`` of a constant and time      the same                                the last steps; starts as the constant
 ``Pad`` by the first step again, or    ``Concat`` of the first step in the     the last steps
 ``Concat`` of it and time              first chunk, of the state in others
@@ -76,6 +77,7 @@ class _Carrier:
         handlers: dict[str, Callable[[ir.Node], ir.Value | None]] = {
             "Pad": self._pad,
             "Conv": self._conv,
+            "ConvTranspose": self._transposed_conv,
             "Concat": self._concat,
             "CumSum": self._running_sum,
         }
@@ -143,6 +145,23 @@ class _Carrier:
         ):
             return None
         pads[layout.time - 2] = 0
+        node.replace_input_with(0, self._joined(node, x, layout, np.zeros(layout.item(before))))
+        node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+        return node.outputs[0]
+
+    def _transposed_conv(self, node: ir.Node) -> ir.Value | None:
+        """Each step of x adds to those of y that it stands for, and to some behind them, which the next steps add to as well."""
+        x, layout = node.inputs[0], Layout.of(node.inputs[0])
+        if x is None or layout is None or layout.time < 2 or layout.batch != 0 or "kernel_shape" not in node.attributes:
+            return None
+        axis, half = layout.time - 2, len(layout.dims) - 2
+        width, stride, dilation = _windows(node, axis)
+        more = list(node.attributes["output_padding"].as_ints())[axis] if "output_padding" in node.attributes else 0
+        pads = list(node.attributes["pads"].as_ints()) if "pads" in node.attributes else [0] * 2 * half
+        before, behind = (width - 1) * dilation // stride, (width - 1) * dilation + 1 - stride + more
+        if before <= 0 or pads[axis] or not _cut_off(node.outputs[0], layout.time, behind - pads[axis + half]):
+            return None
+        pads[axis] = before * stride
         node.replace_input_with(0, self._joined(node, x, layout, np.zeros(layout.item(before))))
         node.attributes["pads"] = ir.AttrInt64s("pads", pads)
         return node.outputs[0]
@@ -225,15 +244,21 @@ def _widths(node: ir.Node) -> list[int | None] | None:
 
 def _reaches(node: ir.Node, axis: int, before: int, after: int) -> bool:
     """Whether a convolution over whole strides reaches the padding after them."""
-    width, stride, dilation = (
-        list(node.attributes[name].as_ints())[axis] if name in node.attributes else 1
-        for name in ("kernel_shape", "strides", "dilations")
-    )
+    width, stride, dilation = _windows(node, axis)
     spare = before - (width - 1) * dilation - 1
     return (spare + after) // stride != spare // stride
 
 
-def _cut_off(value: ir.Value, axis: int) -> bool:
-    """Whether the last steps of ``value`` are cut off wherever it goes."""
-    users = [user for user, _ in value.uses()]
-    return bool(users) and all(cut_at_end(user.outputs[0], axis) is not None for user in users)
+def _windows(node: ir.Node, axis: int) -> tuple[int, int, int]:
+    """Width, stride and dilation of a convolution along one of its axes, counted without batch and channels."""
+    width, stride, dilation = (
+        list(node.attributes[name].as_ints())[axis] if name in node.attributes else 1
+        for name in ("kernel_shape", "strides", "dilations")
+    )
+    return width, stride, dilation
+
+
+def _cut_off(value: ir.Value, axis: int, steps: int = 1) -> bool:
+    """Whether the last steps of ``value``, so many at least, are cut off wherever it goes."""
+    cuts = [cut_at_end(user.outputs[0], axis) for user, _ in value.uses()]
+    return bool(cuts) and all(cut is not None and cut[1] >= steps for cut in cuts)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from rnncore.export.tracing.example import Axes, Example, Extent, default_axes
@@ -22,6 +21,7 @@ from rnncore.export.tracing.groups import (
 )
 from rnncore.export.tracing.known_rows import rows_of_inputs
 from rnncore.export.tracing.probing import Place, Prober
+from rnncore.export.tracing.rows_apart import loops_over_rows, rows_alone, rows_apart
 from rnncore.export.tracing.rows_laid_out import tied_by_size
 from rnncore.export.tracing.single_rows import as_a_list, listed_axis, why_no_batch, why_not_one_row
 from rnncore.runtime.errors import ExportError
@@ -227,37 +227,30 @@ def _batch_and_time(
     stepped = [t for t in open_groups if any(steps.get(t, ()))]
     perhaps_rows = [k for k in open_groups if k in usual[BATCH] or set(stepped) - {k}]
     looped = [
-        k for k in open_groups if operations_grow(groups[k]) and not _loops_over_rows(prober, groups, k, perhaps_rows)
+        k for k in open_groups if operations_grow(groups[k]) and not loops_over_rows(prober, groups, k, perhaps_rows)
     ]
     looped.sort(key=lambda k: k in usual[BATCH])  # code may count the rows as well
     timed = stepped + looped
     time = next((k for k in timed if k in followed), timed[0] if timed else None)
-    if time is None:
-        time = next((k for k in usual[TIME] if k not in usual[BATCH]), None)
-    if time is None:
-        # No layer says which axis is time: it is the only free one besides the rows that outputs follow, such as the last one
-        # of a stack of convolutions.
+    if time is None and not rows_alone(prober, [groups[k] for k in open_groups]):
+        # No layer says which axis is time: it is in its usual place, or the only free one besides the rows that outputs follow,
+        # such as the last one of a stack of convolutions.
         rest = [k for k in open_groups if k in followed and k not in usual[BATCH]]
-        time = rest[0] if len(rest) == 1 else None
+        usually = (k for k in usual[TIME] if k not in usual[BATCH])
+        time = next(usually, rest[0] if len(rest) == 1 else None)
     others = [k for k in open_groups if k != time]
     by_calls = [b for b in others if any(rows.get(b, ()))]
     batch = next((k for k in by_calls if k in usual[BATCH]), by_calls[0] if by_calls else None)
     if batch is None:
         batch = next((k for k in usual[BATCH] if k != time), None)
+        if batch is not None and batch not in followed:  # an input that nobody reads tells nothing of the others
+            batch = next((k for k in others if k in followed and rows_apart(prober, groups[k])), batch)
         # Of steps that are counted out there are never fewer; of rows there may be one.
         if batch is not None and time in usual[TIME] and groups[batch].minimum > 1 == groups[time].minimum:
-            batch, time = (time, batch) if _rows_apart(prober, groups[time]) else (batch, time)
+            batch, time = (time, batch) if rows_apart(prober, groups[time]) else (batch, time)
     if batch is None:
-        batch = next((k for k in others if _rows_apart(prober, groups[k])), None)
+        batch = next((k for k in others if rows_apart(prober, groups[k])), None)
     return batch, time
-
-
-def _loops_over_rows(prober: Prober, groups: Sequence[Group], k: int, perhaps: Sequence[int]) -> bool:
-    """Whether code that turns once for each entry of an axis does so for rows: in any order.
-
-    perhaps: axes where rows usually are, or that have beside them another one along which layers run.
-    """
-    return k in perhaps and _rows_apart(prober, groups[k])
 
 
 def _followed(prober: Prober, groups: Sequence[Group]) -> tuple[dict[int, list[bool]], dict[int, list[bool]]]:
@@ -275,23 +268,6 @@ def _followed(prober: Prober, groups: Sequence[Group]) -> tuple[dict[int, list[b
 
 def _rows_follow_only(rows: Mapping[int, Sequence[bool]], batch: int, call: int) -> bool:
     return all(k == batch or not follows[call] for k, follows in rows.items())
-
-
-def _rows_apart(prober: Prober, group: Group) -> bool:
-    """Whether to turn the order of the entries along the axis turns that of the answers, and does nothing else."""
-    tensors = prober.draw({})
-    turned = list(tensors)
-    for index, axis in group.places:
-        turned[index] = turned[index].flip(axis)
-    straight, back = prober.answer(tensors), prober.answer(turned)
-    if straight is None or back is None:
-        return False
-    for value, other in zip(straight, back, strict=True):
-        along = [axis for axis, size in enumerate(value.shape) if size == group.size]
-        same = [torch.allclose(value, other.flip(axis), atol=1e-5) for axis in along if value.is_floating_point()]
-        if not any(same):
-            return False
-    return True
 
 
 def _with_ones_held(example: Example, groups: Sequence[Group], names: Mapping[int, str], given: Axes) -> Axes | None:

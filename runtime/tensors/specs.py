@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore.runtime.arrays import Array
+from rnncore.runtime.errors import InputError
 from rnncore.runtime.format.axes import Flat, Size, Steps, base_of, known_size
 from rnncore.runtime.format.options import Option
 from rnncore.runtime.format.signature import BATCH, TIME, Signature, StateSpec, TensorSpec
@@ -94,10 +95,20 @@ class Slot:
         return np.maximum(0, (size.times * times + size.plus) // size.over)
 
     def unfolded(self, array: Array, batch: int, time: int) -> Array:
-        """A whole array as the graph gives it, with an axis for each of the two that are one there."""
+        """A whole array as the graph gives it, with an axis for each of the two that are one there.
+
+        Raises:
+            InputError: the graph left rows or steps out, by the values that it was given.
+        """
         if self.flat is None:
             return array
         first, second = (known_size(size, {BATCH: batch, TIME: time}) for size in self.shape[self.flat : self.flat + 2])
+        if array.shape[self.flat] != first * second:
+            raise InputError(
+                f"output '{self.name}' has {array.shape[self.flat]} entries for {batch} sequences of {time} steps, expected "
+                f"{first * second}: the model leaves some out by what the inputs hold (NaN, say), and then nobody can tell "
+                "whose the others are; hand in sequences without these"
+            )
         return array.reshape(*array.shape[: self.flat], first, second, *array.shape[self.flat + 1 :])
 
     def holds(self, array: Array, batch: int, time: int) -> bool:

@@ -129,6 +129,10 @@ class Logger(TorchDispatchMode):
             self._write(self._functional(func, values), values, named, result)
         elif (same := known.same_as(func, args, result, ends=self._differ)) is not None:
             self.name(result, values[same])
+        elif func is aten.clone.default and isinstance(values[0], Ref):
+            # Nothing is written into what is recorded, and code copies only what lies otherwise: the state that the first step
+            # turns by transpose().contiguous(), and no other.
+            self.name(result, values[0])
         else:
             self._write(func, values, named, result)
         return result
