@@ -13,6 +13,7 @@ from rnncore.export.tracing.following import fitted_shapes
 from rnncore.export.tracing.groups import (
     Group,
     counted_inputs,
+    counts_along,
     find_groups,
     find_limits,
     in_outputs,
@@ -123,6 +124,12 @@ def _names(prober: Prober, example: Example, groups: Sequence[Group], said: Mapp
     """batch, time, or a name of its own for each group."""
     names = {k: said[group.places[0]] for k, group in enumerate(groups) if group.places[0] in said}
     batch, time = _batch_and_time(prober, example, groups, set(names))
+    if time is not None and example.lengths in example.names:
+        own = example.names.index(example.lengths)
+        counted = [k for k, group in enumerate(groups) if k not in (*names, batch) and counts_along(prober, own, group)]
+        time = (
+            time if time in counted or not counted else counted[0]
+        )  # lengths are those of the steps, not of what is told
     for role, k in ((BATCH, batch), (TIME, time)):
         if k is not None and role not in names.values():
             names[k] = role

@@ -314,11 +314,16 @@ def counted_inputs(
         if name == example.lengths or (index, 0) not in rows:
             continue
         for k, group in enumerate(groups):
-            sizes = (group.size + group.multiple, group.size - group.multiple)
-            tried = [group.sizes(n) for n in sizes if n >= group.minimum]
-            if names[k] != BATCH and any(prober.counts(index, group.places, own) for own in tried):
+            if names[k] != BATCH and counts_along(prober, index, group):
                 counts[name] = names[k]
     return counts
+
+
+def counts_along(prober: Prober, index: int, group: Group) -> bool:
+    """Whether input ``index``, [batch], counts along the axis of ``group``."""
+    sizes = (group.size + group.multiple, group.size - group.multiple)
+    tried = [group.sizes(n) for n in sizes if n >= group.minimum]
+    return index in prober.counting and any(prober.counts(index, group.places, own) for own in tried)
 
 
 def operations_grow(group: Group) -> bool:
