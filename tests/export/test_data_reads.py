@@ -1,7 +1,8 @@
-"""Code from before ``detach``: values read and changed by way of ``tensor.data``, beside layers and in loops."""
+"""Code from before ``detach``: values read and changed by way of ``tensor.data`` or a deep copy, beside layers and in loops."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ READS: dict[str, Callable[[Tensor], Tensor]] = {
     "read": lambda y: y.data * 0.5,
     "like it": lambda y: y + torch.ones_like(y.data),
     "new": lambda y: torch.cat([y, y.data.new(*y.shape[:-1], 2).fill_(0.5)], -1),
+    "copied": lambda y: y + copy.deepcopy(y).mul_(0.5),
     "in place": lambda y: _changed(y, lambda data: data.mul_(0.5)),
     "a column": lambda y: _changed(y, lambda data: data[..., 0].fill_(0.25)),
     "idle dropout": lambda y: _changed(y, nn.Dropout(0.5, inplace=True).eval()),

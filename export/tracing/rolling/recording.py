@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnncore.export.tracing.callers import Callers, user_lines
 from rnncore.export.tracing.copying import unchanged
+from rnncore.export.tracing.data_reads import DataReads
 from rnncore.export.tracing.example import Example
 from rnncore.export.tracing.flat_packing import FlatPacker, packer_of
 from rnncore.export.tracing.full_rows import FullRows
@@ -307,6 +308,7 @@ def record(
                     sdpa_kernel(SDPBackend.MATH),
                     operators.answering(callers),
                     Calls(ends),
+                    DataReads(),
                     logger,
                 ),
             ]
