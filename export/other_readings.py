@@ -25,6 +25,7 @@ from rnncore.export.tracing.one_sequence import RowByRow, Rows, has_real_batch, 
 from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
 from rnncore.export.tracing.source_lines import line_of_exception
 from rnncore.export.tracing.trace import NO_LAYER
+from rnncore.export.verification.first_call import after_first_call
 from rnncore.export.verification.structure import CHUNKS_DIFFER
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, RnncoreError, VerificationError
@@ -184,6 +185,12 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
     if isinstance(why, RnncoreError) and not isinstance(why, ExportError):
         return  # what was asked for is wrong
     if options.accuracy_data is not None:
+        return
+    settled = after_first_call(model, example)
+    if settled is not None:
+        own = settled[0], example, replace(options, remarks=(*options.remarks, settled[1]))
+        yield own
+        yield from other_readings(why, *own)
         return
     if not isinstance(why, VerificationError) and not options.written_out and uses_complex_numbers(model, example):
         yield model, example, replace(options, written_out=True)

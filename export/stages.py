@@ -57,6 +57,7 @@ from rnncore.export.tracing.starting_states import starts_of
 from rnncore.export.tracing.states import find_states, states_of, with_starts
 from rnncore.export.tracing.trace import Trace, trace
 from rnncore.export.tracing.unlifted import without_lifted_lengths
+from rnncore.export.verification.first_call import check_weights_stay
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.repeatable import check_carried, check_repeatable
 from rnncore.export.verification.sizes import MOST_STEPS, SHORT_STREAM
@@ -101,6 +102,7 @@ class Captured:
         reference = copied(module).eval()
         with unchanged(reference):
             kept = check_repeatable(reference, bind(reference, example))
+        check_weights_stay(module, reference, bind(reference, example))
         with unchanged(reference):  # each on its own: what one call leaves in an attribute may not fit the next
             call = Example.of(reference, example, options.axes, options.lengths)
         check_dtypes(reference, call)

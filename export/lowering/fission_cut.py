@@ -117,7 +117,11 @@ class Cut:
         known, taken = {self._z}, set[ir.Node]()
         loops: list[Stage] = []
         for level in sorted(set(levels)):
-            tried = [self._stage(_Level.of(level, levels, self, taken, price), known) for price in _PRICES]
+            tried = [
+                self._stage(_Level.of(level, levels, self, taken, price), known, all_that_pays=pull)
+                for price in _PRICES
+                for pull in (True, False)
+            ]
             fitting = [stage for stage in tried if stage is not None and self._fits(stage)]
             in_chunks = [stage for stage in fitting if isinstance(stage.linear, Memories)]
             if not fitting:
@@ -130,23 +134,27 @@ class Cut:
         stages = Stages(loops, self._needed([self._y], known), self._y)
         return stages if self._pays(stages) else None
 
-    def _stage(self, at: _Level, known: set[ir.Value]) -> Stage | None:
-        """One loop, with all in it that spares others to keep so many numbers; None if a size is unknown."""
+    def _stage(self, at: _Level, known: set[ir.Value], *, all_that_pays: bool) -> Stage | None:
+        """One loop, with all in it that spares others to keep so many numbers; None if a size is unknown.
+
+        all_that_pays: else only what reads the largest state, such as a matrix memory, and none of the vectors beside it.
+        """
         core = self._needed(at.told, known)
-        known = known | {*at.told, *at.states}
         inside = {node for node in core if not self._follows[node.outputs[0]].isdisjoint(at.own)}
         inside = self._with_wide(inside, at)
-        pulled = self._worth_pulling(inside, at, known)
+        carried = known | {*at.told, *at.states}
+        large = 0 if all_that_pays else max(map(self._numbers, at.told))
+        pulled = self._worth_pulling(inside, at, carried, large)
         inside = self._with_wide(inside | set(pulled), at)
         made = _made_by(pulled)
-        known.update(made)
-        results = self._wanted_by_others(at, made, known)
+        results = self._wanted_by_others(at, made, carried | set(made))
         read = self._read_by(inside, at)
         specs = [row_spec(value) for value in read]
         values = [*read, *at.told, *results]
         if any(row_spec(value) is None for value in values) or not self._are_rows(values):
             return None
-        before = self._needed(read, known)
+        # What a state becomes may be what is read, and has to be made then.
+        before = self._needed(read, carried.difference(read) | known)
         step = StepGraph(
             self._step.owner,
             [*read, *at.states],
@@ -175,8 +183,8 @@ class Cut:
         told = [told for told, state in zip(at.told, at.states, strict=True) if not used.isdisjoint((told, state))]
         return [*told, *(value for value in made if value in used)]
 
-    def _worth_pulling(self, inside: set[ir.Node], at: _Level, known: set[ir.Value]) -> list[ir.Node]:
-        """Nodes behind a loop that had better be in it, as they make less of its states.
+    def _worth_pulling(self, inside: set[ir.Node], at: _Level, known: set[ir.Value], large: int) -> list[ir.Node]:
+        """Nodes behind a loop that had better be in it, as they make less of its states, or of those of ``large`` numbers.
 
         The contraction of a matrix memory with a query gives a vector, which can be kept of every step where the memory
         cannot.
@@ -197,8 +205,9 @@ class Cut:
             follows = self._follows[node.outputs[0]]
             if node in inside or follows.isdisjoint(at.own) or not follows.issubset(at.reached):
                 continue
-            behind = {value for value in node.inputs if not self._follows.get(value, _NOTHING).isdisjoint(at.own)}  # type: ignore[arg-type]
-            if behind.issubset(made):
+            given = (value for value in node.inputs if value is not None)
+            behind = {value for value in given if not self._follows.get(value, _NOTHING).isdisjoint(at.own)}
+            if behind.issubset(made) and max(map(self._numbers, behind)) >= large:
                 pulled.append(node)
                 made.update(node.outputs)
                 if (found := cost(pulled)) < least:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ MOST_RUNS = 240
 MOST_WORK = 10**11
 """Multiplications of all runs together, some 20 s of one core; never a time, or a busy machine would find other axes."""
 _WORK_OF_A_CALL = 50_000  # what calling one of torch's functions costs, in multiplications
-_PRODUCTS = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "__matmul__", "einsum")
+_PRODUCTS = {"linear": 0, "matmul": 0, "mm": 0, "bmm": 0, "__matmul__": 0, "addmm": 1, "baddbmm": 1}
+"""Which argument of products is summed up along its last axis."""
 _LAYERS = {"lstm": "batch_first", "gru": "batch_first", "rnn_tanh": "batch_first", "rnn_relu": "batch_first"}
 _BATCH_FIRST = 8  # position of that argument of torch's functions over whole sequences
 _CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
@@ -61,7 +63,7 @@ class _Watch(TorchFunctionMode):
         self.operations += 1
         self._note_sizes(name, args)
         result = func(*args, **(kwargs or {}))
-        self.work += _WORK_OF_A_CALL + _multiplications(name, args, result)
+        self.work += _WORK_OF_A_CALL + _multiplications(name, [*args, *(kwargs or {}).values()], result)
         if isinstance(result, Tensor):
             self.sizes.update(result.shape)
         return result
@@ -98,10 +100,26 @@ def _multiplications(name: str, args: Any, result: Any) -> int:
         return rows * sum(weight.numel() for weight in weights if weight.dim() == 2)
     if not isinstance(result, Tensor):
         return 0
-    if name in _PRODUCTS or name.startswith("conv"):
-        factors = [t.numel() // max(1, t.shape[0]) for t in args if isinstance(t, Tensor) and t.dim() > 1]
-        return result.numel() * min(factors, default=1)
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    if name in _PRODUCTS and len(tensors) > _PRODUCTS[name]:
+        return result.numel() * tensors[_PRODUCTS[name]].shape[-1]
+    if name == "einsum" and isinstance(args[0], str):
+        return _of_einsum(args[0], tensors, result)
+    if name.startswith("conv"):
+        return result.numel() * min((t.numel() // max(1, t.shape[0]) for t in tensors if t.dim() > 1), default=1)
     return result.numel()
+
+
+def _of_einsum(equation: str, operands: Sequence[Tensor], result: Tensor) -> int:
+    """As many as all its indices have values together; those that an ellipsis stands for are in the result, too."""
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    sizes = {
+        index: size
+        for term, operand in zip(terms, operands, strict=False)
+        if "." not in term and len(term) == operand.dim()
+        for index, size in zip(term, operand.shape, strict=True)
+    }
+    return max(prod(sizes.values()), result.numel())
 
 
 class Prober:

@@ -96,7 +96,7 @@ def check_repeatable(module: nn.Module, arguments: inspect.BoundArguments) -> tu
     answers = []
     for _ in range(2):
         with unchanged(module):
-            answers.append(_answer(module, arguments))
+            answers.append(answer(module, arguments))
     if not same_answers(*answers):
         raise _random(module, arguments)
     return moved
@@ -125,8 +125,8 @@ def check_carried(module: nn.Module, parts: Sequence[Callable[[], Any]], attribu
 
 def _check_answers(module: nn.Module, arguments: inspect.BoundArguments, before: Snapshot) -> None:
     try:
-        first = _answer(module, arguments)
-        again = _answer(module, arguments)
+        first = answer(module, arguments)
+        again = answer(module, arguments)
     except Exception as failure:
         pass_on_interruption(failure)
         return
@@ -136,12 +136,12 @@ def _check_answers(module: nn.Module, arguments: inspect.BoundArguments, before:
             raise _random(module, arguments)  # it is not the buffers: they begin alike
         _refuse_moved(moving)
     try:
-        _answer(module, arguments, lambda tensor: tensor.flip(tuple(range(tensor.dim()))))
+        answer(module, arguments, lambda tensor: tensor.flip(tuple(range(tensor.dim()))))
     except Exception as failure:
         pass_on_interruption(failure)
         after = again  # the module does not take these values
     else:
-        after = _answer(module, arguments)
+        after = answer(module, arguments)
     later = [name for name in before.moved_buffers(module) if name not in moving]
     if later and not (same_answers(first, after) and _begins_anew(module, arguments, before, first)):
         _refuse_moved(later)
@@ -154,7 +154,7 @@ def _check_answers(module: nn.Module, arguments: inspect.BoundArguments, before:
 
 
 def _random(module: nn.Module, arguments: inspect.BoundArguments) -> ExportError:
-    where = line_that_draws(lambda: _answer(module, arguments))
+    where = line_that_draws(lambda: answer(module, arguments))
     return ExportError(
         f"{TWICE}: a file answers equal questions equally; leave out what draws random numbers{where}, or hand them in as an "
         "argument"
@@ -167,7 +167,7 @@ def _answer_from(module: nn.Module, arguments: inspect.BoundArguments, before: S
         path, _, own = name.rpartition(".")
         module.get_submodule(path)._buffers[own] = value.clone()
     with unchanged(module):
-        return _answer(module, arguments)
+        return answer(module, arguments)
 
 
 def _begins_anew(
@@ -183,7 +183,7 @@ def _begins_anew(
                 return False
             buffers[own] = ~value if value.dtype == torch.bool else value * 3 + 7
         try:
-            found = _answer(module, arguments)
+            found = answer(module, arguments)
         except Exception as failure:  # it reads them
             pass_on_interruption(failure)
             return False
@@ -206,9 +206,10 @@ def same_answers(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
     return len(first) == len(second) and all(_close(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _answer(
+def answer(
     module: nn.Module, arguments: inspect.BoundArguments, change: Callable[[Tensor], Tensor] = torch.clone
 ) -> list[Tensor]:
+    """All tensors that ``module`` gives for copies of ``arguments``, or for what ``change`` makes of them."""
     filled = {}
     for name, value in arguments.arguments.items():
         filled[name] = with_tensors(value, iter([change(tensor) for _, tensor in named_tensors(value, name)]))

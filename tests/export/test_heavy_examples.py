@@ -39,3 +39,21 @@ def test_what_was_not_tried_is_not_said_of_the_module(most: int, monkeypatch: py
         assert "hand in a smaller one" in str(error)
     else:
         assert found.inputs[0].axes[0] == BATCH and found.extents[BATCH].minimum == 1
+
+
+class Chunks(nn.Module):
+    """All pairs of the steps of a chunk, for each head, in one contraction: what Mamba-2 of transformers computes without kernels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = 256
+        filled = nn.functional.pad(x, (0, 0, 0, -x.shape[1] % size))
+        heads = filled.unflatten(1, (-1, size)).unflatten(3, (4, 8))
+        alike = torch.einsum("bclhn,bcshn->bclsh", heads, heads).tril(0)
+        return torch.einsum("bclsh,bcshn->bclhn", alike, heads).flatten(3).flatten(1, 2)[:, : x.shape[1]]
+
+
+def test_a_contraction_is_as_much_work_as_its_indices_have_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "MOST_WORK", 10**9)  # of a run with 9 million
+    module, x = Chunks().eval(), torch.randn(2, 9, 32)
+    found = find_axes(module, Example.of(module, x, None, "auto"), None)
+    assert found.inputs[0].axes[:2] == (BATCH, "time")

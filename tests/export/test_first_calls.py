@@ -1,0 +1,72 @@
+"""Weights that the first call in eval mode changes for good: the file holds what every later call computes with."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnncore.export import export
+from rnncore.export.verification.first_call import after_first_call
+from rnncore.runtime import load
+from rnncore.runtime.errors import ExportError
+from tests.tolerances import fixed
+
+CLOSE = {"rtol": fixed("float32"), "atol": fixed("float32")}
+
+
+class Rescaled(nn.Module):
+    """A loop by hand whose weights are divided once where the module answers, and multiplied where it is trained (as RWKV's)."""
+
+    def __init__(self, by: float, *, once: bool = True) -> None:
+        super().__init__()
+        self.inner, self.back = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.by, self.once = by, once
+        self.is_rescaled = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.once and self.is_rescaled):
+            with torch.no_grad():
+                self.back.weight.div_(self.by)
+            self.is_rescaled = True
+        h, found = torch.zeros_like(x[:, 0]), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.inner(x[:, t]) + self.back(h))
+            found.append(h)
+        return torch.stack(found, 1)
+
+
+@pytest.mark.parametrize("by", [1.0, 4.0])
+def test_the_file_holds_the_weights_of_every_later_call(by: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Rescaled(by).eval()
+    before = copy.deepcopy(module.state_dict())
+    report = export(module, tmp_path / "m.onnx", torch.randn(2, 5, 3), streaming=True)
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items()), "it is the user's"
+    assert "the first call changes 'back.weight'" in str(report)
+    x = torch.randn(2, 11, 3)
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    model = load(tmp_path / "m.onnx")
+    np.testing.assert_allclose(model.run(x.numpy()), wanted, **CLOSE)
+    with model.stream() as stream:
+        parts = [stream.push(x[0, start:end].numpy()) for start, end in pairwise([0, 1, 4, 11])]
+    np.testing.assert_allclose(np.concatenate(parts), wanted[0], **CLOSE)
+
+
+def test_weights_that_every_call_changes_are_refused(tmp_path: Path) -> None:
+    module = Rescaled(4.0, once=False).eval()
+    assert after_first_call(module, torch.randn(2, 5, 3)) is None
+    with pytest.raises(ExportError):
+        export(module, tmp_path / "m.onnx", torch.randn(2, 5, 3))
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_module_that_changes_nothing_or_fails_has_no_first_call() -> None:
+    assert after_first_call(nn.GRU(3, 3), torch.randn(2, 5, 3)) is None
+    assert after_first_call(nn.GRU(3, 3), torch.randn(2, 5, 4)) is None
