@@ -63,6 +63,7 @@ from rnncore.export.verification.repeatable import check_carried, check_repeatab
 from rnncore.export.verification.sizes import MOST_STEPS, SHORT_STREAM
 from rnncore.export.verification.structure import runs_of, why_not_causal
 from rnncore.export.verification.verifier import sizes_of
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError, InputError
 from rnncore.runtime.format.axes import TIME
 from rnncore.runtime.format.signature import Signature, StateSpec
@@ -161,12 +162,15 @@ class Captured:
         both = with_both_ways(plain)
         if both is None:
             return None
-        with suppress(ExportError):
+        try:
             rolled = roll(both, call, find_operators(both, call, options.seed), options.seed)
-            if rolled is not None:
-                what = "the number of a step decides between ways to go: each step goes both, and chooses"
-                return cls(reference, both, rolled, call, Operators([]), remarks=(what,))
-        return None
+        except Exception as failure:  # what a step does not take, the module or a layer may say in words of its own
+            pass_on_interruption(failure)
+            return None
+        if rolled is None:
+            return None
+        what = "the number of a step decides between ways to go: each step goes both, and chooses"
+        return cls(reference, both, rolled, call, Operators([]), remarks=(what,))
 
 
 @dataclass(frozen=True)

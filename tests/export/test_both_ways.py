@@ -149,3 +149,36 @@ def test_the_choice_by_hand_in_a_loop_of_two_layers(tmp_path: Path) -> None:
     assert report.causal and "goes both" not in str(report)
     with torch.no_grad():
         np.testing.assert_allclose(load(report.path).run(x.numpy()), module(x).numpy(), **TOLERANCE)
+
+
+class FeedsBack(nn.Module):
+    """Two loops, of which each reads its sequence once and then its own answer, which only then fits the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.LSTM(3, 4), nn.Linear(4, 3)
+
+    def turn(self, entries: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        answer, found = torch.zeros(entries[0].shape).unsqueeze(0), torch.zeros(entries.shape)
+        for t in range(len(entries)):
+            read = answer.unsqueeze(0) if t > 0 else entries[t].unsqueeze(0)
+            answer, state = self.layer(read, state)
+            answer = self.out(answer).squeeze(0)
+            found[t] = answer
+        return found, state
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        _, state = self.turn(source.transpose(0, 1), None)
+        found, _ = self.turn(target.transpose(0, 1), state)
+        return found.transpose(0, 1)
+
+
+def test_a_way_that_a_step_cannot_go_is_no_reason(tmp_path: Path) -> None:
+    """The layer's words about an input of four axes came out of the export, where one such loop may be rolled."""
+    torch.manual_seed(0)
+    module = FeedsBack().eval()
+    export(module, tmp_path / "m.onnx", (torch.randn(2, 6, 3), torch.randn(2, 7, 3)))
+    source, target = torch.randn(3, 6, 3), torch.randn(3, 11, 3)
+    with torch.no_grad():
+        expected = module(source, target).numpy()
+    np.testing.assert_allclose(load(tmp_path / "m.onnx").run(source.numpy(), target.numpy()), expected, **TOLERANCE)
