@@ -42,7 +42,7 @@ def test_what_was_not_tried_is_not_said_of_the_module(most: int, monkeypatch: py
 
 
 class Chunks(nn.Module):
-    """All pairs of the steps of a chunk, for each head, in one contraction, as Mamba-2 of transformers computes without kernels."""
+    """All pairs of the steps of a chunk, for each head, in one contraction, as Mamba-2 computes without kernels."""
 
     def forward(self, x: Tensor) -> Tensor:
         size = 256
