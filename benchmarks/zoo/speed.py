@@ -16,11 +16,11 @@ import onnxruntime
 import torch
 
 from benchmarks.__main__ import HERE, kind
-from benchmarks.measure import Table, micro, percent, ratio, timings
+from benchmarks.measure import Table, Timing, micro, percent, ratio, timings
 from benchmarks.zoo.stepping import one_step
 from benchmarks.zoo.subject import ENTRIES, Subject
 from rnncore.export import export
-from rnncore.runtime import load
+from rnncore.runtime import Model, load
 
 KEYS = (
     "minGRU-pytorch.minGRU",
@@ -36,10 +36,12 @@ KEYS = (
     "ncps.LTC",
 )
 STEPS = 128
+OTHERS = (16, 512)
 NOTE = (
     "The package's own class with random weights, of the zoo's small sizes, in torch's inference mode, and its exported file; "
     "one row, one thread, µs a step, medians of interleaved runs, equally many calls of each. "
-    f"Whole: {STEPS} steps in one call. Step: `push` of one step by name, against one step in torch, the state "
+    f"Whole: {STEPS} steps in one call, and how many times as long torch takes at {OTHERS[0]} and {OTHERS[1]} steps (the "
+    "mLSTM of xlstm is made for 128). Step: `push` of one step by name, against one step in torch, the state "
     "carried by both; the xLSTM of transformers has none there, as the cache that it makes has other sizes than it wants."
 )
 
@@ -52,14 +54,14 @@ def run(keys: tuple[str, ...]) -> Table:
         torch.manual_seed(0)
         rows.append((key, *_row(key, ENTRIES[key].make())))
         print(*rows[-1], flush=True)
-    header = ("class", "push", "torch step", "torch/push", "run", "torch whole", "torch/run", "largest spread")
+    others = (f"torch/run at {steps}" for steps in OTHERS)
+    header = ("class", "push", "torch step", "torch/push", "run", "torch whole", "torch/run", *others, "largest spread")
     return Table("Modern recurrences", NOTE, header, tuple(rows))
 
 
 def _row(key: str, subject: Subject) -> tuple[str, ...]:
     module = subject.module.eval()
-    drawn = subject.draw(1, STEPS)
-    tensors = drawn if isinstance(drawn, tuple) else (drawn,)
+    tensors = _drawn(subject, STEPS)
     with torch.no_grad():
         module(*tensors)  # RWKV scales its weights in its first call
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -71,11 +73,27 @@ def _row(key: str, subject: Subject) -> tuple[str, ...]:
         chunk = {name: array[0, 1:2] for name, array in zip(model.inputs, arrays, strict=True)}
         stream, step = model.stream(), one_step(key, module, tensors)
         one = timings({"push": lambda: stream.push(**chunk), "torch": step}, cold=False)
-        whole = timings({"run": lambda: model.run(*arrays), "torch": lambda: module(*tensors)}, cold=False)
+        whole = _whole(model, module, tensors)
+        others = [_whole(model, module, _drawn(subject, steps)) for steps in OTHERS]
     found = [micro(one["push"].warm), micro(one["torch"].warm), ratio(one["torch"].warm, one["push"].warm)]
     found += [micro(whole["run"].warm, STEPS), micro(whole["torch"].warm, STEPS)]
-    found.append(ratio(whole["torch"].warm, whole["run"].warm))
-    return (*found, percent(max(timing.spread for timing in (*one.values(), *whole.values()))))
+    found += [ratio(own["torch"].warm, own["run"].warm) if own else "–" for own in (whole, *others)]
+    return (*found, percent(max(timing.spread for own in (one, whole, *others) for timing in own.values())))
+
+
+def _drawn(subject: Subject, steps: int) -> tuple[torch.Tensor, ...]:
+    drawn = subject.draw(1, steps)
+    return drawn if isinstance(drawn, tuple) else (drawn,)
+
+
+def _whole(model: Model, module: torch.nn.Module, tensors: tuple[torch.Tensor, ...]) -> dict[str, Timing]:
+    """The file against the module; nothing if that takes no sequence of this length."""
+    try:
+        module(*tensors)
+    except RuntimeError:
+        return {}
+    arrays = [tensor.numpy() for tensor in tensors]
+    return timings({"run": lambda: model.run(*arrays), "torch": lambda: module(*tensors)}, cold=False)
 
 
 def main(arguments: list[str]) -> int:
