@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,3 +104,38 @@ def test_a_state_that_two_outputs_may_be_is_asked_for_by_name(tmp_path: Path) ->
     with pytest.raises(ExportError, match=r"states=\{'h': 'output_1'\}"):
         export(Unclear(), tmp_path / "model.onnx", example)
     assert export(Unclear(), tmp_path / "model.onnx", example, states={"h": "output_1"}).causal
+
+
+class Replaces(nn.Module):
+    """One step of two layers, which puts their new states where it was given the old ones, and gives back the answer alone."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.cells, self.head, self.kind = nn.ModuleList([nn.GRUCell(3, 5), nn.GRUCell(5, 5)]), nn.Linear(5, 2), kind
+
+    def forward(self, x: Tensor, states: list[Tensor] | dict[int, Tensor]) -> Tensor:
+        for i, cell in enumerate(self.cells):
+            x = cell(x, states[i])
+            if self.kind == "in place":
+                states[i].copy_(x)
+            else:
+                states[i] = x
+        return self.head(x)
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "in place"])
+def test_states_that_are_replaced_where_they_were_given_stream(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    module = Replaces(kind).eval()
+    begin = [torch.zeros(2, 5), torch.zeros(2, 5)]
+    given = dict(enumerate(begin)) if kind == "dict" else begin
+    report = export(module, tmp_path / "model.onnx", (torch.randn(2, 3), given))
+    assert all(not value.any() for value in begin), "the caller's are left alone"
+    x, right = torch.randn(6, 1, 3), []
+    states: Any = [torch.zeros(1, 5), torch.zeros(1, 5)]
+    states = dict(enumerate(states)) if kind == "dict" else states
+    with torch.no_grad():
+        right = [module(entry, states)[0] for entry in x]
+    with load(report.path).stream() as stream:
+        got = np.concatenate([stream.push(part[:, 0].numpy()) for part in (x[:2], x[2:3], x[3:])])
+    np.testing.assert_allclose(got, torch.stack(right), rtol=0, atol=fixed("float32"))
