@@ -18,7 +18,7 @@ from rnncore.export.lowering.layouts import numbers_of
 from rnncore.export.lowering.put_together import first_part, parts_of
 from rnncore.export.lowering.steps import StepGraph
 
-_BY_AXIS = ("Concat", "LogSoftmax", "Softmax", "Split")
+_BY_AXIS = ("Concat", "LayerNormalization", "LogSoftmax", "Softmax", "Split")
 _SUMMED = ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
 _AXES = {**dict.fromkeys(_SUMMED, 1), "Slice": 3}
 """Which input says along which axes."""
@@ -141,6 +141,9 @@ def _behind_an_axis_more(node: ir.Node, told: Sequence[ir.Value]) -> list[ir.Att
     if node.op_type in _AXES:
         axes = _axes_from_behind(node)
         return own if axes and told == given[:1] and -max(ranks) not in axes else None
+    if node.op_type == "Expand":
+        sizes = numbers_of(node, 1) or [0]
+        return own if told == given[:1] and sizes[0] == 1 and len(sizes) == rank else None
     if node.op_type == "Transpose":
         perm = list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else []
         return [ir.AttrInt64s("perm", [0, *(axis + 1 for axis in perm)])] if perm[:1] == [0] else None

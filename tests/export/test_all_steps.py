@@ -29,6 +29,9 @@ FLAT = {
     "probabilities": "{v}[batch,6] = Softmax<axis=1>({u})",
     "a mean": "{v}m[batch,1] = ReduceMean<keepdims=1>({u}, {{-1}})\n{v}[batch,6] = Sub({u}, {v}m)",
     "a mean by its place": "{v}m[batch,1] = ReduceMean<keepdims=1>({u}, {{1}})\n{v}[batch,6] = Sub({u}, {v}m)",
+    "normed": "{v}[batch,6] = LayerNormalization({u}, w)",
+    "spread": "{v}o[batch,6,1] = Unsqueeze({u}, {{2}})\n{v}e[batch,6,3] = Expand({v}o, {{1, 6, 3}})\n"
+    "{v}[batch,6] = ReduceMax<keepdims=0>({v}e, {{2}})",
     "heads": "{v}h[batch,2,3] = Reshape({u}, {{-1, 2, 3}})\n{v}t[batch,3,2] = Transpose<perm=[0, 2, 1]>({v}h)\n"
     "{v}[batch,6] = Reshape({v}t, {{0, 6}})",
     "an outer product": "{v}o[batch,6,1] = Unsqueeze({u}, {{2}})\n{v}p[batch,1,6] = Unsqueeze({u}, {{1}})\n"

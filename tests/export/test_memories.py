@@ -77,9 +77,9 @@ class Mixer(nn.Module):
 
 
 class Mixers(nn.Module):
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, size: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Mixer(plan, INPUT) for _ in range(plan.layers))
+        self.layers = nn.ModuleList(Mixer(plan, size) for _ in range(plan.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         states = [layer.start(x.shape[0]) for layer in self.layers]  # type: ignore[operator]
@@ -106,12 +106,12 @@ plans = st.builds(
 )
 
 
-def check(plan: Plan, path: Path) -> None:
-    module = Mixers(plan).eval()
-    report = export(module, path, torch.randn(2, 6, INPUT))
+def check(plan: Plan, path: Path, size: int = INPUT) -> None:
+    module = Mixers(plan, size).eval()
+    report = export(module, path, torch.randn(2, 6, size))
     assert report.signature.causal
     model = load(path)
-    x = torch.randn(3, 40, INPUT)
+    x = torch.randn(3, 40, size)
     with torch.no_grad():
         wanted = module(x).numpy()
         np.testing.assert_allclose(model.run(x.numpy()), wanted, **CLOSE)
@@ -158,7 +158,8 @@ def test_of_a_large_memory_no_step_is_kept_and_no_gate_spread(spelling: str, spr
 
 def test_a_small_memory_is_done_in_chunks_and_its_window_without_a_loop(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    check(Plan(heads=4, rows=8, columns=8, window=4, spelling=SPELLINGS[0], layers=2, spread=True), tmp_path / "m.onnx")
+    plan = Plan(heads=4, rows=8, columns=8, window=4, spelling=SPELLINGS[0], layers=2, spread=True)
+    check(plan, tmp_path / "m.onnx", size=50)
     chunks = [node for node in all_nodes(onnx.load(tmp_path / "m.onnx").graph) if node.op_type == "CumSum"]
     assert len(chunks) >= 2, "running sums of logarithms, for each layer"
     unmasked = [
