@@ -190,8 +190,12 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
     if settled is not None:
         own = settled[0], example, replace(options, remarks=(*options.remarks, settled[1]))
         yield own
-        yield from other_readings(why, *own)
+        yield from _settled_readings(why, *own)  # once: one that seems to change at every first call would never end
         return
+    yield from _settled_readings(why, model, example, options)
+
+
+def _settled_readings(why: Exception, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
     if not isinstance(why, VerificationError) and not options.written_out and uses_complex_numbers(model, example):
         yield model, example, replace(options, written_out=True)
     following = None if isinstance(why, VerificationError) else with_following_numbers(model, example)

@@ -20,6 +20,7 @@ from rnncore.export.tracing.dense_products import DenseProducts
 from rnncore.export.tracing.fixed_sizes import FixedSizes
 from rnncore.export.tracing.free_parts import slice_free_parts
 from rnncore.export.tracing.id_limits import limit_ids
+from rnncore.export.tracing.plain_types import plain_types
 from rnncore.export.tracing.pooling import PoolsAnySize
 from rnncore.export.tracing.regions import inline_regions
 from rnncore.export.tracing.settled_weights import settle_weights
@@ -110,6 +111,7 @@ def to_program(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: An
         silent(),
         whole_quotients(),
         sizes_stay_sizes(module),
+        plain_types(module),
         CountedNumbers(),
         PoolsAnySize(),
         DenseProducts(),

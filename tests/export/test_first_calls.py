@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rnncore.export.other_readings as readings
 from rnncore.export import export
 from rnncore.export.verification.first_call import after_first_call
 from rnncore.runtime import load
@@ -70,3 +71,16 @@ def test_weights_that_every_call_changes_are_refused(tmp_path: Path) -> None:
 def test_a_module_that_changes_nothing_or_fails_has_no_first_call() -> None:
     assert after_first_call(nn.GRU(3, 3), torch.randn(2, 5, 3)) is None
     assert after_first_call(nn.GRU(3, 3), torch.randn(2, 5, 4)) is None
+
+
+def test_a_module_that_always_seems_to_settle_is_read_so_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def settles(module: nn.Module, example: Tensor) -> tuple[nn.Module, str] | None:
+        seen.append("again")
+        return (module, "the first call changes it") if len(seen) < 5 else None
+
+    monkeypatch.setattr(readings, "after_first_call", settles)
+    with pytest.raises(ExportError, match="no recurrent layer"):
+        export(nn.Linear(3, 3), tmp_path / "m.onnx", torch.randn(2, 5, 3))
+    assert len(seen) == 1
