@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
