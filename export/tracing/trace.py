@@ -172,6 +172,7 @@ def trace(
     refuse_random(program)
     refuse_bfloat16(program)
     time_operators = find_time_operators(program, module, _time_symbols(program, axes), "module")
+    elsewhere = () if time_operators else _along_other_axes(program, module, axes)
     limits = find_size_limits(program, axes_of_symbols(program, axes), TIME)
     lengths = LIFTED_LENGTHS if added else example.lengths
     place = None if lengths is None else names.index(lengths)
@@ -182,10 +183,7 @@ def trace(
     mend_operators(model.graph)
     recurs = recorder.calls or recorder.carried or counter.has_cells
     if not recurs and not time_operators and not _has_steps_of_its_own(example):
-        raise ExportError(
-            f"{type(module).__name__} {NO_LAYER}, and nothing in it "
-            "looks along time: torch.onnx.export alone is enough for it"
-        )
+        raise ExportError(f"{type(module).__name__} {NO_LAYER}, and {_nothing_along_time(example, *elsewhere)}")
     if len(model.graph.inputs) != len(names):
         raise ExportError(f"torch.onnx kept {len(model.graph.inputs)} of the {len(names)} inputs {names}")
     for value, name in zip(model.graph.inputs, names, strict=True):
@@ -219,6 +217,25 @@ def _below_most(time: Extent, sizes: Mapping[str, int]) -> int:
 def _time_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> set[Any]:
     """Symbols of the time axis in sizes of ``program``, whose last inputs are those that have ``axes``."""
     return {symbol for symbol, axis in axes_of_symbols(program, axes).items() if axis == TIME}
+
+
+def _along_other_axes(
+    program: ExportedProgram, module: nn.Module, axes: Sequence[Sequence[str | None]]
+) -> tuple[str, str] | tuple[()]:
+    """(the first free axis beside batch and time that something looks along, what does)."""
+    symbols = {symbol: axis for symbol, axis in axes_of_symbols(program, axes).items() if axis not in (BATCH, TIME)}
+    for symbol, axis in symbols.items():
+        found = find_time_operators(program, module, {symbol}, "module")
+        if found:
+            return axis, found[0].partition(" over the time axis")[0]
+    return ()
+
+
+def _nothing_along_time(example: Example, axis: str = "", what: str = "") -> str:
+    if not axis:
+        return "nothing in it looks along time: torch.onnx.export alone is enough for it"
+    said = {own.name: tuple(TIME if role == axis else role for role in own.axes) for own in example.inputs}
+    return f"no axis is taken for time; {what} looks along '{axis}': if that is time, say axes={said!r}"
 
 
 def axes_of_symbols(program: ExportedProgram, axes: Sequence[Sequence[str | None]]) -> dict[Any, str]:

@@ -247,6 +247,19 @@ def test_traces_that_cannot_be_are_refused() -> None:
         "torch.onnx.export alone is enough for it"
     )
 
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(3, 4, 3, padding=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).amax(2)
+
+    with pytest.raises(ExportError) as caught:
+        traced(Pooled(), torch.randn(2, 3, 9))
+    assert "no axis is taken for time; conv: Conv1d with kernel 3 looks along " in str(caught.value)
+    assert str(caught.value).endswith("if that is time, say axes={'x': ('batch', None, 'time')}")
+
     class Taken(nn.Module):
         def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
             return x.cumsum(1) * lengths.mean()
