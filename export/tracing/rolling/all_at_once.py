@@ -11,6 +11,7 @@ from torch import Tensor
 from rnncore.export.tracing.rolling.evaluation import Evaluation, execute, given, listed, take
 from rnncore.export.tracing.rolling.log import leaves, mapped
 from rnncore.export.tracing.rolling.places import Key, Places
+from rnncore.export.tracing.rolling.questions import refusal
 from rnncore.export.tracing.rolling.relations import Fixed, ListItem, LoopItem, Number, Same
 from rnncore.export.tracing.rolling.spread import PLACED, over_all, placed_over_all
 from rnncore.runtime.errors import ExportError
@@ -18,6 +19,7 @@ from rnncore.runtime.errors import ExportError
 aten = torch.ops.aten
 _LISTS = (aten.cat.default, aten.stack.default)
 _RANGES = (aten.arange.start, aten.arange.start_step)
+_BY_VALUE = (aten.index.Tensor, aten.masked_select.default, aten.nonzero.default)  # the first by a mask
 _BY_ROWS = (
     "convolution",
     "native_batch_norm",
@@ -141,7 +143,15 @@ class AllAtOnce:
         if all(key in spread for key in wanted):
             along.update((key, spread[key]) for key in wanted)
         else:
-            along.update(zip(wanted, torch.vmap(step)(*(along[key] for key in keys)), strict=True))
+            try:
+                answers = torch.vmap(step)(*(along[key] for key in keys))
+            except RuntimeError as error:
+                ops = [self._places.statement(place).op for place in places]
+                reads = next((op for op in ops if op.target in _BY_VALUE), None)
+                if "dynamic shape" not in str(error) or reads is None:
+                    raise
+                raise refusal(aten.nonzero.default, reads.lines) from error
+            along.update(zip(wanted, answers, strict=True))
 
     def _spread(self, places: Sequence[int], known: dict[Key, Any], moving: set[Key]) -> dict[Key, Tensor]:
         """What ``places`` give in all iterations, as far as :func:`over_all` knows; ``moving``: what of ``known`` does."""
