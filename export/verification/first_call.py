@@ -7,6 +7,7 @@ tensor is not: the weights would be divided at each of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import BoundArguments
 from typing import Any
 
@@ -20,9 +21,8 @@ from rnncore.export.verification.repeatable import answer, same_answers
 from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError
 
-_LATER_CALLS = (
-    2  # the first of them shows whether it was for good, the second whether answers are the same from then on
-)
+_LATER_CALLS = 2
+"""The first of them shows whether it was for good, the second whether answers are the same from then on."""
 
 
 def check_weights_stay(module: nn.Module, called: nn.Module, arguments: BoundArguments) -> None:
@@ -52,15 +52,13 @@ def after_first_call(module: nn.Module, example: Any) -> tuple[nn.Module, str] |
     """
     trial = copied(module).eval()
     try:
-        before, first, arguments = _versions(trial), _tensors_of(module), bind(trial, example)
+        begun, arguments = _Held.of(trial), bind(trial, example)
         answers = [answer(trial, arguments)]
-        after = _versions(trial)
-        written = [name for name, version in after.items() if before.get(name, version) != version]
-        changed = list(dict.fromkeys([*_moved(first, _tensors_of(trial)), *written]))
-        held = {name: value.detach().clone() for name, value in _tensors_of(trial).items()} if changed else {}
+        changed = begun.changed(trial)
+        after = _Held.of(trial) if changed else None
         for _ in range(_LATER_CALLS if changed else 0):
             answers.append(answer(trial, arguments))
-        settled = _versions(trial) == after and not _moved(held, _tensors_of(trial))
+        settled = after is not None and not after.changed(trial)
     except Exception as failure:
         pass_on_interruption(failure)
         return None
@@ -68,6 +66,32 @@ def after_first_call(module: nn.Module, example: Any) -> tuple[nn.Module, str] |
         return None
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     return trial, f"the first call changes '{changed[0]}'{more}: the file holds what they are from then on"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The tensors of a module, how often each has been written to, and copies of what they hold."""
+
+    tensors: Mapping[str, Tensor]
+    versions: Mapping[str, int]
+    values: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _Held:
+        """As they are now."""
+        tensors = _tensors_of(module)
+        versions = {name: value._version for name, value in tensors.items()}
+        return cls(tensors, versions, {name: value.detach().clone() for name, value in tensors.items()})
+
+    def changed(self, module: nn.Module) -> list[str]:
+        """Names of those that were written to since, and not made anew, as a weight that follows from others is at each call."""
+        now = _tensors_of(module)
+        same = {name: value for name, value in self.tensors.items() if now.get(name) is value}
+        return [
+            name
+            for name, value in same.items()
+            if value._version != self.versions[name] or _differ(self.values[name], value)
+        ]
 
 
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -83,11 +107,6 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
         for name, value in vars(part).items():
             if name not in TABLES:
                 yield from ((path, own, tensor) for own, tensor in named_tensors(value, name))
-
-
-def _versions(module: nn.Module) -> dict[str, int]:
-    """How often each tensor of ``module`` has been written to."""
-    return {name: value._version for name, value in _tensors_of(module).items()}
 
 
 def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Sequence[str]:

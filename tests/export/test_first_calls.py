@@ -84,3 +84,60 @@ def test_a_module_that_always_seems_to_settle_is_read_so_once(monkeypatch: pytes
     with pytest.raises(ExportError, match="no recurrent layer"):
         export(nn.Linear(3, 3), tmp_path / "m.onnx", torch.randn(2, 5, 3))
     assert len(seen) == 1
+
+
+class Divided(nn.Module):
+    """A layer of torch beside tensors of which one is divided at the first call, in one way or another."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.gru, self.back, self.kind, self.is_done = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 2), kind, False
+        self.scale, self.scales = 1 + torch.rand(4), [1 + torch.rand(4)]
+        self.register_buffer("kept", 1 + torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        named = {"attribute": self.scale, "list": self.scales[0], "buffer": self.kept}
+        if not self.is_done:
+            with torch.no_grad():
+                if self.kind == "data":
+                    self.back.weight.data = self.back.weight.data / 4
+                elif self.kind == "copy_":
+                    self.back.weight.copy_(self.back.weight / 4)
+                elif self.kind == "of the layer":
+                    self.gru.weight_hh_l0.mul_(0.25)
+                elif self.kind == "another parameter":
+                    self.back.weight = nn.Parameter(self.back.weight / 4)
+                else:
+                    named[self.kind].div_(4)  # type: ignore[operator]
+            self.is_done = True
+        return self.back(self.gru(x)[0] * named.get(self.kind, 1.0))
+
+
+@pytest.mark.parametrize("kind", ["data", "copy_", "of the layer", "another parameter", "attribute", "list", "buffer"])
+def test_tensors_that_are_divided_once_beside_a_layer(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    module = Divided(kind).eval()
+    export(module, tmp_path / "m.onnx", torch.randn(2, 5, 3))
+    x = torch.randn(2, 9, 3)
+    with torch.no_grad():
+        np.testing.assert_allclose(load(tmp_path / "m.onnx").run(x.numpy()), module(x).numpy(), **CLOSE)
+
+
+class Normed(nn.Module):
+    """A weight that is made of two others at each call (as ``torch.nn.utils.weight_norm`` does)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length, self.towards, self.gru = nn.Parameter(torch.ones(3)), nn.Parameter(torch.randn(3, 3)), nn.GRU(3, 3)
+        self.weight = self.length * self.towards.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight = self.length * self.towards
+        return self.gru(x @ self.weight)[0]
+
+
+def test_weights_that_follow_from_others_at_each_call_are_no_change() -> None:
+    module = Normed().eval()
+    with torch.no_grad():
+        module.length.mul_(2)  # `weight` is of before, until the next call
+    assert after_first_call(module, torch.randn(2, 5, 3)) is None
