@@ -19,8 +19,9 @@ from rnncore.runtime.error_boundary import pass_on_interruption
 def sparing_inputs(model: nn.Module, example: Any) -> nn.Module:
     """``model``; or a copy that works on copies of its inputs, where it changes them in place.
 
-    A file leaves what it is given alone, and whoever asks a module twice means the same question.  What is zeros in the example
-    and changed, and not given back, is a state: the copy gives back what becomes of it, behind all else.
+    A file leaves what it is given alone, and whoever asks a module twice means the same question.  What is zeros in the example,
+    within a list or dict, and changed there and not given back, is a state: the copy gives back what becomes of it, behind all
+    else.  (An argument by itself that is written to may be features that are scaled.)
     """
     if "forward" in model.__dict__:
         return model
@@ -46,7 +47,10 @@ def sparing_inputs(model: nn.Module, example: Any) -> nn.Module:
     lost = [
         name
         for name in changed
-        if name in after and not begun[name] and not _gives(result, after[name], written=after[name] is given[name])
+        if name in after
+        and name not in bound.arguments
+        and not begun[name]
+        and not _gives(result, after[name], written=after[name] is given[name])
     ]
     kind: Any = type(made)
     signature = inspect.signature(made.forward)

@@ -139,3 +139,19 @@ def test_states_that_are_replaced_where_they_were_given_stream(kind: str, tmp_pa
     with load(report.path).stream() as stream:
         got = np.concatenate([stream.push(part[:, 0].numpy()) for part in (x[:2], x[2:3], x[3:])])
     np.testing.assert_allclose(got, torch.stack(right), rtol=0, atol=fixed("float32"))
+
+
+class Centred(nn.Module):
+    """A layer over features that are shifted where they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x.sub_(0.5))[0]
+
+
+def test_features_that_are_zeros_in_the_example_are_no_state(tmp_path: Path) -> None:
+    report = export(Centred().eval(), tmp_path / "model.onnx", torch.zeros(2, 5, 3))
+    assert [port.name for port in report.signature.outputs] == ["output"] and len(report.signature.states) == 1
