@@ -126,7 +126,7 @@ class Cut:
             in_chunks = [stage for stage in fitting if isinstance(stage.linear, Memories)]
             if not fitting:
                 return None
-            stage = next(iter([*in_chunks, *fitting]))
+            stage = (in_chunks or fitting)[0]
             loops.append(stage)
             taken = taken | set(stage.step.nodes)
             told = stage.step.outputs[len(stage.results) :]

@@ -127,9 +127,8 @@ def _names(prober: Prober, example: Example, groups: Sequence[Group], said: Mapp
     if time is not None and example.lengths in example.names:
         own = example.names.index(example.lengths)
         counted = [k for k, group in enumerate(groups) if k not in (*names, batch) and counts_along(prober, own, group)]
-        time = (
-            time if time in counted or not counted else counted[0]
-        )  # lengths are those of the steps, not of what is told
+        if counted and time not in counted:  # lengths are those of the steps, not of what is told
+            time = counted[0]
     for role, k in ((BATCH, batch), (TIME, time)):
         if k is not None and role not in names.values():
             names[k] = role

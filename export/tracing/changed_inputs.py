@@ -87,6 +87,5 @@ def _with_lost(answer: Any, now: Mapping[str, Tensor], lost: Sequence[str]) -> A
         return answer
     if type(answer) is dict:
         return {**answer, **{f"{name}_next": now[name] for name in lost}}
-    return (
-        (*answer, *(now[name] for name in lost)) if type(answer) is tuple else (answer, *(now[name] for name in lost))
-    )
+    behind = [now[name] for name in lost]
+    return (*answer, *behind) if type(answer) is tuple else (answer, *behind)

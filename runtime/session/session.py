@@ -148,15 +148,23 @@ class Engine:
 
     def answer(self, arrays: dict[str, Array], lengths: Array | None, batch: int, steps: int) -> dict[str, Array]:
         """The outputs that :meth:`call` gives from the initial states, which are not asked for how they end."""
-        sharing = self._sharing
-        several = self._max_batch_steps is not None or (sharing is not None and len(sharing.parts(batch, steps)) > 1)
-        if several or self.layout.adapter is not None:
+        if self._max_batch_steps is not None or self.layout.adapter is not None:
             return self.call(arrays, self.initial_states(batch), lengths, batch, steps)
+        if self._sharing is None:
+            return self._answer_whole(arrays, lengths, batch, steps)
+        return self._call_shared(
+            self._sharing,
+            (batch, steps),
+            lambda: self._answer_whole(arrays, lengths, batch, steps),
+            lambda rows: self._part(rows, arrays, self.initial_states(batch), lengths, steps),
+        )
+
+    def _answer_whole(
+        self, arrays: dict[str, Array], lengths: Array | None, batch: int, steps: int
+    ) -> dict[str, Array]:
+        """:meth:`answer`, in one run of the graph."""
         feeds = self._with_others({**self._starting_feeds(batch), **arrays}, lengths, batch, steps)
-        started = time.perf_counter()
         values = self._run(self._outputs[: len(self.layout.outputs)], feeds)
-        if sharing is not None:
-            sharing.timed(batch * steps, time.perf_counter() - started)
         return values if self.layout.plain else self._unfolded(values, batch, steps)
 
     def _call_whole(

@@ -38,6 +38,13 @@ class Step(nn.Module):
         return self.head(h), h
 
 
+def assert_streams(path: Path, x: Tensor, right: list[Tensor]) -> None:
+    """Steps x [steps, 1, features] pushed in chunks give the answers that are ``right``."""
+    with load(path).stream() as stream:
+        got = np.concatenate([stream.push(part[:, 0].numpy()) for part in (x[:2], x[2:3], x[3:])])
+    np.testing.assert_allclose(got, torch.stack(right), rtol=0, atol=fixed("float32"))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_state_that_is_written_into_streams(change: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
@@ -48,9 +55,7 @@ def test_a_state_that_is_written_into_streams(change: str, tmp_path: Path) -> No
         for entry in x:
             y, h = module(entry, h)
             right.append(y[0])
-    with load(report.path).stream() as stream:
-        got = np.concatenate([stream.push(part[:, 0].numpy()) for part in (x[:2], x[2:3], x[3:])])
-    np.testing.assert_allclose(got, torch.stack(right), rtol=0, atol=fixed("float32"))
+    assert_streams(report.path, x, right)
 
 
 class Scales(nn.Module):
@@ -136,9 +141,7 @@ def test_states_that_are_replaced_where_they_were_given_stream(kind: str, tmp_pa
     states = dict(enumerate(states)) if kind == "dict" else states
     with torch.no_grad():
         right = [module(entry, states)[0] for entry in x]
-    with load(report.path).stream() as stream:
-        got = np.concatenate([stream.push(part[:, 0].numpy()) for part in (x[:2], x[2:3], x[3:])])
-    np.testing.assert_allclose(got, torch.stack(right), rtol=0, atol=fixed("float32"))
+    assert_streams(report.path, x, right)
 
 
 class Centred(nn.Module):

@@ -140,6 +140,12 @@ def bodies(path: Path) -> list[onnx.GraphProto]:
     ]
 
 
+def unmasked(path: Path) -> list[set[str]]:
+    """The kinds of nodes in each loop over rows of full length."""
+    kinds = [{node.op_type for node in body.node} for body in bodies(path)]
+    return [own for own in kinds if "Where" not in own]
+
+
 @pytest.mark.parametrize(("spelling", "spread"), [(SPELLINGS[0], True), (SPELLINGS[1], False)])
 def test_of_a_large_memory_no_step_is_kept_and_no_gate_spread(spelling: str, spread: bool, tmp_path: Path) -> None:
     torch.manual_seed(1)
@@ -151,7 +157,7 @@ def test_of_a_large_memory_no_step_is_kept_and_no_gate_spread(spelling: str, spr
         sizes = [int(np.prod(shape)) for shape in results if shape and all(shape)]
         assert sizes.count(memory) <= 1, "the memory itself, and nothing that is kept of every step"
         assert not any(node.op_type == "Conv" for node in body.node)
-    full = [kinds for body in bodies(tmp_path / "m.onnx") if "Where" not in (kinds := {n.op_type for n in body.node})]
+    full = unmasked(tmp_path / "m.onnx")
     assert full, "loops over rows of full length"
     assert not any(kinds & {"Concat", "Slice", "Gemm"} for kinds in full), "windows and projections are outside"
 
@@ -162,10 +168,8 @@ def test_a_small_memory_is_done_in_chunks_and_its_window_without_a_loop(tmp_path
     check(plan, tmp_path / "m.onnx", size=50)
     chunks = [node for node in all_nodes(onnx.load(tmp_path / "m.onnx").graph) if node.op_type == "CumSum"]
     assert len(chunks) >= 2, "running sums of logarithms, for each layer"
-    unmasked = [
-        kinds for body in bodies(tmp_path / "m.onnx") if "Where" not in (kinds := {n.op_type for n in body.node})
-    ]
-    assert not any(kinds & {"Concat", "Slice"} for kinds in unmasked)
+    full = unmasked(tmp_path / "m.onnx")
+    assert not any(kinds & {"Concat", "Slice"} for kinds in full)
 
 
 class Selective(nn.Module):
@@ -193,10 +197,8 @@ def test_a_loop_reads_values_in_their_shapes(tmp_path: Path) -> None:
     torch.manual_seed(3)
     module = Selective(40, 4).eval()
     export(module, tmp_path / "m.onnx", torch.randn(2, 7, 40), streaming=True)
-    unmasked = [
-        kinds for body in bodies(tmp_path / "m.onnx") if "Where" not in (kinds := {n.op_type for n in body.node})
-    ]
-    assert any(kinds <= {"Mul", "Add", "MatMul", "Identity"} for kinds in unmasked), unmasked
+    full = unmasked(tmp_path / "m.onnx")
+    assert any(kinds <= {"Mul", "Add", "MatMul", "Identity"} for kinds in full), full
     x, model = torch.randn(3, 90, 40), load(tmp_path / "m.onnx")
     wanted = module(x).detach().numpy()
     np.testing.assert_allclose(model.run(x.numpy()), wanted, **CLOSE)
