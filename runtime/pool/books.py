@@ -20,7 +20,7 @@ from rnncore.runtime.errors import PoolClosedError, PoolError, RnncoreError, Sta
 from rnncore.runtime.interrupts import set_together
 from rnncore.runtime.pool.metrics import PoolCounters
 from rnncore.runtime.pool.notifier import Notifier
-from rnncore.runtime.pool.request import OVER, QUEUED, RUNNING, WAITING, PushRequest, StreamQueue
+from rnncore.runtime.pool.request import OVER, QUEUED, RUNNING, WAITING, Owner, PushRequest, StreamQueue
 from rnncore.runtime.session.process_fork import watch
 from rnncore.runtime.streaming.snapshot import Snapshot
 from rnncore.runtime.streaming.state_rows import StateRows
@@ -48,7 +48,7 @@ class Books:
         self.counters = PoolCounters()
         self.queues: dict[str, StreamQueue] = {}
         # Notes of what is still to be done, made by one operation each, from anywhere.
-        self.dropped: deque[StreamQueue] = deque()  # streams that were garbage-collected open
+        self.dropped: deque[Owner] = deque()  # of streams that were garbage-collected open
         self.departed: deque[StreamQueue] = deque()  # streams that on_evict has taken over
         self.withdrawn: deque[PushRequest] = deque()  # pushes that nobody waits for any more
         self.closing = False
@@ -154,7 +154,7 @@ class Books:
         if self._torn:
             self._mend()
         while self.dropped:
-            self._release(self.dropped[0])
+            self._release(self.dropped[0].queue)
             self.dropped.popleft()
         while self.departed:
             queue = self.departed[0]
@@ -238,6 +238,7 @@ class Books:
 
     def _forget(self, queue: StreamQueue) -> None:
         row = queue.row
+        queue.owner = None
         if self.queues.get(queue.key) is queue:
             del self.queues[queue.key]
         set_together((queue, queue), ("row", "parked"), (-1, None))

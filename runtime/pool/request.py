@@ -6,6 +6,7 @@ import asyncio
 import enum
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,13 @@ def is_duration(value: Any) -> bool:
     return is_number(value) and float(value) >= 0
 
 
+class Owner(weakref.ref[Any]):
+    """The PoolStream that somebody holds.  It calls what it is made with, from C code, when nobody holds it any more."""
+
+    __slots__ = ("queue",)
+    queue: StreamQueue
+
+
 class StreamQueue:
     """A stream as the scheduler sees it.
 
@@ -42,9 +50,10 @@ class StreamQueue:
     parked: its state when it is not resident.
     requests: its pushes in the order of their arrival; the first may be running.
     queued: it waits for a batch, or is in one.
+    owner: set until the stream is closed.
     """
 
-    __slots__ = ("closed", "evicted", "key", "last_used", "parked", "queued", "requests", "row", "steps")
+    __slots__ = ("closed", "evicted", "key", "last_used", "owner", "parked", "queued", "requests", "row", "steps")
 
     def __init__(self, key: str, row: int, steps: int) -> None:
         self.key = key
@@ -55,6 +64,7 @@ class StreamQueue:
         self.queued = False
         self.closed = False
         self.evicted = False
+        self.owner: Owner | None = None
         self.last_used = time.monotonic()
 
     @property

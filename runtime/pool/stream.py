@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnncore.runtime.arrays import Array
 from rnncore.runtime.errors import InputError
-from rnncore.runtime.pool.request import OVER, WAITING, PushRequest, StreamQueue, is_duration, own_array
+from rnncore.runtime.pool.request import OVER, WAITING, Owner, PushRequest, StreamQueue, is_duration, own_array
 from rnncore.runtime.streaming.callbacks import Hook, apply_hooks, check_hook
 from rnncore.runtime.streaming.chunk import empty_outputs, read_chunk
 from rnncore.runtime.streaming.closing import Closing
@@ -41,6 +41,10 @@ class PoolStream(Closing):
         self._pool = pool  # an open stream keeps its pool alive
         self._scheduler = pool._scheduler
         self._queue = queue
+        # Not closed at once: the garbage collector may run while this very thread holds the lock.  And no __del__, which
+        # an exception of a signal handler would break off and Python would then forget.
+        queue.owner = Owner(self, pool._scheduler.dropped.append)
+        queue.owner.queue = queue
         self._read = pool._scheduler.engine.quick.read_copies
         self._hooks: tuple[Hook, ...] = ()
 
@@ -211,12 +215,6 @@ class PoolStream(Closing):
     def evicted(self) -> bool:
         """True when the state was handed to ``on_evict``."""
         return self._queue.evicted
-
-    def __del__(self) -> None:
-        queue = getattr(self, "_queue", None)
-        if queue is not None and not queue.closed:
-            # Not closed here: the garbage collector may run while this very thread holds the lock.
-            self._scheduler.dropped.append(queue)
 
     def __repr__(self) -> str:
         if self._queue.closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from rnncore import runtime
 from rnncore.runtime.pool.request import OVER, QUEUED, RUNNING, WAITING, PushRequest, StreamQueue
 from rnncore.runtime.pool.scheduler import Batching, Scheduler
+from rnncore.runtime.pool.stream import PoolStream
 from rnncore.runtime.streaming.snapshot import Snapshot
 from tests.runtime.data import model, sequence
 from tests.runtime.files import Spec
@@ -379,7 +381,8 @@ def test_dropped_and_departed_streams_go_with_the_next_look(make: Make) -> None:
     scheduler = make()
     a, b, c = opened(scheduler, 3)
     lost = pushed(scheduler, a)
-    scheduler.dropped.append(a)
+    pool: Any = SimpleNamespace(_scheduler=scheduler)
+    PoolStream(pool, a)  # which nobody holds
     scheduler.departed.append(b)
     again = StreamQueue(c.key, -1, 0)
     scheduler.departed.append(again)  # of that name there is another one now
