@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from rnncore.export.options import Options
 from rnncore.export.tracing.chosen_outputs import left_out_by
+from rnncore.export.tracing.longest_rows import LongestRow
 from rnncore.export.tracing.size_limits import Guard
 from rnncore.export.tracing.trace import LIFTED_LENGTHS, Trace
 from rnncore.export.verification.cases import Case, Verdict, wrong_outputs
@@ -36,7 +37,8 @@ class Plan:
 
     lift_lengths: recurrent layers take the lengths of the rows.  stream: states become inputs and outputs; if not,
     not_causal_because says why.  must_lengths, must_stream: the caller insists.  dropped_lengths: lengths were given up for
-    the sake of streams.  rewritten: for their sake what looks back was written in another way.
+    the sake of streams.  rewritten: for their sake what looks back was written in another way.  to_longest: batches are cut to
+    their longest row where the module counts its steps itself; where it puts the others back behind them they are not.
     """
 
     lift_lengths: bool
@@ -46,6 +48,7 @@ class Plan:
     must_stream: bool = False
     dropped_lengths: bool = False
     rewritten: bool = False
+    to_longest: bool = True
 
     @classmethod
     def of(cls, options: Options, own_lengths: str | None, inputs: Sequence[str]) -> Plan:
@@ -71,6 +74,10 @@ class Plan:
             self, stream=False, not_causal_because=reason, lift_lengths=lift, dropped_lengths=False, rewritten=False
         )
 
+    def cuts(self, trace: Trace) -> tuple[LongestRow, ...]:
+        """Along what a file of this plan cuts batches to their longest row."""
+        return trace.longest if self.to_longest and not self.stream else ()
+
     def narrowed(self, trace: Trace, verdict: Verdict) -> Plan:
         """Without what ``verdict``, on a file of this plan, disproved; the plan itself if all of it holds.
 
@@ -81,6 +88,8 @@ class Plan:
         wrong = verdict.failures("whole")
         if wrong and self.stream and self.rewritten:
             return self.batch_only(f"what it looks back at could not be written as states: {wrong[0]}")
+        if wrong and self.cuts(trace):
+            return replace(self, to_longest=False)
         _refuse_wrong_numbers(trace, wrong)
         mixed, ragged, streams = (verdict.failures(kind) for kind in ("rows", "ragged", "stream"))
         if mixed:

@@ -21,6 +21,7 @@ from rnncore.export.graph.simplify import leave_large_to_softplus
 from rnncore.export.graph.softplus import branch_softplus
 from rnncore.export.int8.quantization import check_form
 from rnncore.export.lowering.context import carry_context
+from rnncore.export.lowering.cut_to_longest import cut_to_longest, forget_sizes
 from rnncore.export.lowering.earlier_cuts import cut_earlier
 from rnncore.export.lowering.forms import PLAIN
 from rnncore.export.lowering.fused import check_fusable
@@ -339,6 +340,7 @@ class Built:
         pairs = find_states(model.graph, options.states, found.lengths) if plan.stream else {}
         calls = with_starts(found.calls, model) if plan.stream else found.calls
         starts = starts_of([own for own in found.example.inputs if own.name in pairs])
+        cut_to_longest(model.graph, longest := plan.cuts(found))
         states = [*states_of(model.graph, pairs, starts), *planned.contexts]
         states += splice_layer_states(model, found.carried, lift=plan.stream)
         shorten_traced(model.graph)
@@ -360,7 +362,14 @@ class Built:
         because = plan.not_causal_because + (options.step_note if plan.not_causal_because else "")
         signature = signature_of(model.graph, states, found, causal=plan.stream, not_causal_because=because)
         runs = (runs_of(found) if plan.stream else None) or PLAIN_RUNS
-        signature = replace(signature, stride=runs.stride, overlap=runs.steps, most_steps=planned.most_steps)
+        signature = replace(
+            signature,
+            stride=runs.stride,
+            overlap=runs.steps,
+            most_steps=planned.most_steps,
+            rows_together=bool(longest),
+        )
+        forget_sizes(model.graph, longest)
         if options.pick:
             signature = replace(signature, pick=add_gather_output(model.graph, {state.output for state in states}))
         chosen = {CHOICES_KEY: choices_json(choices)} if options.form == "auto" else {}

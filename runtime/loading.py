@@ -91,8 +91,13 @@ def open_model(data: bytes, origin: Origin, signed: Mapping[str, str] | None = N
     signature = Signature.from_json(_entry(metadata, "rnncore.signature"))
     check_states(signature, options.limits)
     raise_all(signature_problems(signature), ModelFileError, "the signature in the file makes no sense")
+    if signature.rows_together and options.max_batch_steps is not None:
+        raise InputError(
+            "the longest row of a batch tells this model where all rows end, so no call can be run in parts: load it without "
+            "max_batch_steps"
+        )
     report = _report(metadata)
-    sharing = _row_sharing(report, options)
+    sharing = None if signature.rows_together else _row_sharing(report, options)
     shared_out = sharing is not None
     session = session_of(graph_of(data, metadata, origin, signed), options, shared_out)
     inputs, outputs = graph_values(session)

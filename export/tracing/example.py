@@ -16,6 +16,7 @@ from rnncore.export.tracing.masks import filling_of
 from rnncore.export.tracing.nesting import kinds_of_arrays, named_tensors, with_tensors
 from rnncore.export.tracing.number_kinds import NO_KERNELS
 from rnncore.export.tracing.observing import observing
+from rnncore.export.tracing.padding import elsewhere, padding_of
 from rnncore.export.tracing.row_ends import ends_of
 from rnncore.export.tracing.starting_states import begun
 from rnncore.export.tracing.whole_floats import with_whole_numbers
@@ -42,13 +43,14 @@ class Input:
     """One tensor the module takes: example value and its free axes (None for a fixed one).
 
     An axis is its name, or :class:`Steps` where its size follows a named one of another input.
-    filling: of a mask, what it holds where a row has steps.
+    filling: of a mask, what it holds where a row has steps.  padding: what says that a row has no step, where the module counts.
     """
 
     name: str
     value: Tensor
     axes: tuple[str | None, ...]
     filling: int | None = None
+    padding: float | None = None
 
     def resized(self, sizes: Mapping[str, int], generator: torch.Generator, vocabulary: int) -> Tensor:
         """A random tensor like the example with ``sizes`` along its free axes.
@@ -56,7 +58,8 @@ class Input:
         Entries are drawn from the example, so that they stay in the range the module is made for; floats get noise of
         the example's spread, or are whole numbers where it has no others, integers any value between the example's extremes
         (below ``vocabulary`` if it is constant).
-        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths) and masks are all full.
+        Shares of the longest row (numbers [batch] up to 1, which some packages take for lengths), masks and rows that the
+        module counts are all full.
         """
         value = self.value.detach().cpu()
         shape = [_size(axis, n, sizes) for axis, n in zip(self.axes, value.shape, strict=True)]
@@ -80,6 +83,8 @@ class Input:
             low, high = int(self.value.min()), int(self.value.max())
             high = max(high, vocabulary - 1) if low == high else high
             value = torch.randint(low, high + 1, value.shape, generator=generator, dtype=value.dtype)
+            if self.padding is not None:
+                value = elsewhere(value, self.padding, low, high)
         return value.to(self.value.device)
 
 
@@ -187,11 +192,18 @@ class Example:
         packed = None if lengths is False else seen.lengths_among(list(named.items()))
         if lengths == "auto" and self.lengths is None and packed is None:
             packed = lengths_behind(seen, module, named, lambda values: self.call(module, values))
+        own = self.lengths or packed
+        may = [] if own else [i.name for i in self.inputs if i.filling is None]
+        padding = padding_of(seen, module, named, may, lambda values: self.call(module, values))
         inputs = tuple(
-            replace(i, axes=(None, BATCH, None)) if i.name not in given_axes and seen.is_state(i.value) else i
+            replace(
+                i,
+                axes=(None, BATCH, None) if i.name not in given_axes and seen.is_state(i.value) else i.axes,
+                padding=padding.get(i.name),
+            )
             for i in self.inputs
         )
-        return replace(self, inputs=inputs, lengths=self.lengths or packed, sorted_lengths=seen.packs.sorted)
+        return replace(self, inputs=inputs, lengths=own, sorted_lengths=seen.packs.sorted)
 
     @property
     def names(self) -> list[str]:

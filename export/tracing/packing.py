@@ -187,11 +187,12 @@ class PackObserver:
 class PaddedPacker:
     """Makes and reads PackedSequences of padded data; see the top of this file.
 
-    listed: lengths may be plain lists, as nothing is kept of this run.
+    listed: lengths may be plain lists, as nothing is kept of this run.  mark: what passes on rows that end with the longest.
     """
 
-    def __init__(self, *, listed: bool = False) -> None:
+    def __init__(self, *, listed: bool = False, mark: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         self._listed = listed
+        self._mark = mark
 
     def pack(self, input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PackedSequence:
         """Padded data and lengths, in the order of the caller, sorted or not; ExportError where a trace would freeze these."""
@@ -212,13 +213,15 @@ class PaddedPacker:
     ) -> tuple[Tensor, Tensor]:
         """Data with ``padding_value`` past each length: ``total_length`` steps, else as many as were packed.
 
-        The longest row may be shorter than these.
+        The longest row may be shorter than these; see :mod:`rnncore.export.tracing.longest_rows`.
         """
         data, lengths = sequence.data, sequence.batch_sizes
         time = data.shape[1]
         padding = ~valid_steps(lengths.to(data.device), time)
         y = data.masked_fill(padding.reshape(*padding.shape[:2], *[1] * (data.dim() - 2)), padding_value)
-        if total_length is not None and str(total_length) != str(time):
+        if total_length is None and self._mark is not None:
+            y = self._mark(y, lengths)
+        elif total_length is not None and str(total_length) != str(time):
             more = (y.shape[0], total_length - time, *y.shape[2:])
             y = torch.cat([y, y.new_full(more, padding_value)], 1)
         return (y if batch_first else y.transpose(0, 1).contiguous()), lengths

@@ -23,6 +23,7 @@ from rnncore.export.tracing.counted_sizes import counts_as_sizes
 from rnncore.export.tracing.example import Example, Extent
 from rnncore.export.tracing.free_parts import count_ends_forwards
 from rnncore.export.tracing.id_limits import limit_ids
+from rnncore.export.tracing.longest_rows import LongestRow, longest_rows, marked, take_marks
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.number_kinds import refuse_bfloat16
 from rnncore.export.tracing.operators import Operators
@@ -55,6 +56,7 @@ class Trace:
     carried: calls of layers that have a state and no loop.  time_operators: what looks along the time axis, one line each.
     limits: what the program says about sizes.
     ids: smallest and largest id of inputs that are looked up in tables.  sizes: of the traced call, by axis.
+    longest: where rows end with the longest of them, whose length the module computes.
     ``example`` has the axes that the graph turned out to have.
     """
 
@@ -68,6 +70,7 @@ class Trace:
     limits: SizeLimits = field(default_factory=SizeLimits)
     ids: dict[str, tuple[int, int]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=lambda: TRACE_SIZES)
+    longest: tuple[LongestRow, ...] = ()
 
 
 class TracedModule(nn.Module):
@@ -158,7 +161,7 @@ def trace(
     traced = TracedModule(module, example, recorder, operators, lift_lengths).eval()
     dynamic = (tuple({i: _DEMANDED.get(a, torch.export.Dim.AUTO) for i, a in enumerate(axis) if a} for axis in axes),)
     what, counter = type(module).__name__, CallCounter(module)
-    standing_in = (recording(recorder), packing_by(PaddedPacker()), operators.answering(), counter.counting())
+    standing_in = (recording(recorder), packing_by(PaddedPacker(mark=marked)), operators.answering(), counter.counting())
     with unchanged(module), ExitStack() as stack:
         for context in standing_in:
             stack.enter_context(context)
@@ -181,6 +184,7 @@ def trace(
     ids = {names[i]: limit for i, limit in limit_ids(program, len(axes), place).items()}
     model = to_model(program, what=what)
     mend_operators(model.graph)
+    marks = take_marks(model.graph)
     recurs = recorder.calls or recorder.carried or counter.has_cells
     if not recurs and not time_operators and not _has_steps_of_its_own(example):
         raise ExportError(f"{type(module).__name__} {NO_LAYER}, and {_nothing_along_time(example, *elsewhere)}")
@@ -200,9 +204,8 @@ def trace(
     found = {str(v.name): _dims(v) for v in model.graph.inputs}
     inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
     example = replace(example, inputs=inputs)
-    return Trace(
-        model, example, dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids, sizes
-    )
+    kept = dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids, sizes
+    return Trace(model, example, *kept, longest_rows(marks))
 
 
 def _below_most(time: Extent, sizes: Mapping[str, int]) -> int:

@@ -63,6 +63,14 @@ def why_not_causal(traced: Trace, *, must_lengths: bool = False, names: Sequence
             )
     if not any(TIME in dims_of(value) for value in traced.model.graph.inputs):
         return "no input has a time axis (of one step, say which inputs are states: states={'h': 'output_1'})"
+    masks = {own.name for own in traced.example.inputs if own.filling is not None}
+    for one in traced.longest:
+        counted = [name for name in one.read if name not in masks]
+        if counted and one.axis == TIME:
+            return (
+                f"rows end with the longest of them, which the module finds in '{counted[0]}'; it streams if it takes their "
+                "lengths as an argument"
+            )
     return _why_no_strides(traced, names)
 
 

@@ -22,6 +22,7 @@ from rnncore.export.verification.bench import Bench, Question, open_file
 from rnncore.export.verification.cases import EXAMPLE_DETAIL, Case, Verdict, why_refused
 from rnncore.export.verification.judging import Judge
 from rnncore.export.verification.not_finite import not_finite_cases
+from rnncore.export.verification.padding import padded_cases
 from rnncore.export.verification.reference import Reference
 from rnncore.export.verification.rows import counted_cases, masked_cases, ragged_cases, row_cases
 from rnncore.export.verification.sizes import Sizes
@@ -62,6 +63,7 @@ class Verifier(Bench):
         verdict.cases.extend(self._both_sides(model))
         verdict.cases.extend(counted_cases(self, model))
         verdict.cases.extend(masked_cases(self, model))
+        verdict.cases.extend(padded_cases(self, model))
         with supposing(avx512=not has_avx512()):
             verdict.cases.append(self._other_processor(open_file(path)))
         if verdict.failures("whole"):

@@ -6,7 +6,7 @@ key                    value
 rnncore.format_version integer; a reader refuses files newer than its own :data:`FORMAT_VERSION`.  1 unless the
                        signature says what only format 2 can: limits of axes, sizes that follow others, a stride, states
                        of any rank, options, picks, ids that do not begin at 0, streams of so many steps at most;
-                       3 where the runs of a stream overlap
+                       3 where the runs of a stream overlap, or rows of a batch are answered together
 rnncore.signature      JSON of :class:`Signature`: every input and output with role, dtype and shape, and what may be left out
 rnncore.form           ``loop`` or ``scan``: how the recurrence is written in the graph
 rnncore.precision      dtype of the weights, such as ``float32``; ``int8`` for a quantized file
@@ -165,6 +165,8 @@ class Signature:
         strides; the first run has as many more.  What convolutions without padding need.
     options: those of the inputs that may be left out.
     most_steps: so many steps a stream takes in all, because a table of positions ends there; None if there is no end.
+    rows_together: what a row is answered depends on the others of its batch, as the longest of them tells where all end: a call
+        must not be run in parts.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -179,6 +181,7 @@ class Signature:
     overlap: int = 0
     options: tuple[Option, ...] = ()
     most_steps: int | None = None
+    rows_together: bool = False
 
     def axis(self, name: str) -> Axis:
         """The limits of a named axis; none, if the file says none."""
@@ -187,7 +190,7 @@ class Signature:
     @property
     def format_version(self) -> int:
         """The oldest format that can say all this."""
-        if self.overlap:
+        if self.overlap or self.rows_together:
             return 3
         sizes = [size for port in (*self.inputs, *self.outputs) for size in port.shape]
         minima = [port for port in self.inputs if port.minimum is not None]
@@ -208,8 +211,9 @@ class Signature:
                 del port["minimum"]
         if self.most_steps is None:  # as in most files, and in all that were written before there was such an end
             del data["most_steps"]
-        if not self.overlap:  # as in every file before format 3
-            del data["overlap"]
+        for name in ("overlap", "rows_together"):
+            if not data[name]:  # as in every file before format 3
+                del data[name]
         if self.format_version == 1:
             del data["axes"], data["stride"], data["options"]
         return json.dumps(data, separators=(",", ":"))
@@ -234,6 +238,7 @@ class Signature:
                 overlap=int(data.get("overlap", 0)),
                 options=tuple(Option.from_json(option) for option in data.get("options", [])),
                 most_steps=None if data.get("most_steps") is None else int(data["most_steps"]),
+                rows_together=bool(data.get("rows_together", False)),
             )
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelFileError(
