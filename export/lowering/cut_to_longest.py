@@ -1,8 +1,9 @@
 """A batch in which no row is full is cut to its longest row, where the module itself counts how long its rows are.
 
 See :mod:`rnncore.export.tracing.longest_rows`.  What PyTorch unpacks has as many steps as the longest row, and so has all that
-follows.  What stands before it is mostly computed step by step, so that the inputs themselves can be cut, at the beginning, by
-lengths that are computed of them as they came in.  Whether that is so, verification sees.
+follows.  So the rows are cut where they are packed, and the inputs at the beginning, for whatever else reads them; the lengths,
+and what is packed, are computed of the inputs as they came in.  Where a layer stands before the packing it is not computed
+twice: what is packed is computed of the inputs that were cut.  Whether that is right, verification sees.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.tracing.longest_rows import LongestRow, along, behind
+from rnncore.export.tracing.longest_rows import LongestRow, along, are_plain, behind
 
 
 def cut_to_longest(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
-    """Cut the inputs of ``graph`` along the axes of ``longest``."""
+    """Cut the rows of ``graph`` along the axes of ``longest``."""
     values = {str(value.name): value for node in graph for value in node.outputs}
     for axis in dict.fromkeys(one.axis for one in longest):
-        _cut(graph, axis, [values[one.lengths] for one in longest if one.axis == axis])
+        own = [one for one in longest if one.axis == axis]
+        packed = dict.fromkeys(values[name] for one in own for name in one.packed if name in values)
+        _cut(graph, axis, [values[one.lengths] for one in own], [x for x in packed if are_plain(behind(x)[0])])
 
 
 def forget_sizes(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
-    """Axes of ``longest`` have their names at inputs only: of two values with equal names onnxruntime thinks that they are as large."""
+    """Leave the names of the axes of ``longest`` to inputs: axes of one name are of one size, by what onnxruntime thinks."""
     axes = {one.axis for one in longest}
     for node in ir.traversal.RecursiveGraphIterator(graph):
         for value in node.outputs:
@@ -31,9 +34,9 @@ def forget_sizes(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
                 value.shape = ir.Shape([None if _name(dim) in axes else dim for dim in value.shape])
 
 
-def _cut(graph: ir.Graph, axis: str, lengths: Sequence[ir.Value]) -> None:
+def _cut(graph: ir.Graph, axis: str, lengths: Sequence[ir.Value], packed: Sequence[ir.Value]) -> None:
     builder = Builder(f"longest {axis}", graph)
-    before = {node for value in lengths for node in behind(value)[0]}
+    before = {node for value in (*lengths, *packed) for node in behind(value)[0]}
     as_they_came: dict[ir.Value, ir.Value] = {}
     for node in [node for node in graph if node in before]:
         given = [None if part is None else as_they_came.get(part, part) for part in node.inputs]
@@ -44,10 +47,11 @@ def _cut(graph: ir.Graph, axis: str, lengths: Sequence[ir.Value]) -> None:
     most = ends[0] if len(ends) == 1 else builder.op("Max", *ends)
     end = builder.op("Reshape", most, builder.constant([1]))
     uncut = set(builder.nodes)
-    for value in graph.inputs:
+    for value in [*packed, *graph.inputs]:
         place = along(value, axis)
         if place is not None:
-            part = builder.op("Slice", value, builder.constant([0]), end, builder.constant([place]))
+            whole = as_they_came.get(value, value)
+            part = builder.op("Slice", whole, builder.constant([0]), end, builder.constant([place]))
             part.type, part.shape = value.type, value.shape
             for user, number in list(value.uses()):
                 if user not in uncut and user is not part.producer():

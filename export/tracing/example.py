@@ -79,6 +79,7 @@ class Input:
             value = with_whole_numbers(value, self.value, generator, by_feature=by_feature)
         elif value.dtype == torch.bool:
             value = torch.rand(value.shape, generator=generator) < 0.5
+            value = value if self.padding is None else elsewhere(value, self.padding, 0, 1)
         elif not value.is_complex():
             low, high = int(self.value.min()), int(self.value.max())
             high = max(high, vocabulary - 1) if low == high else high

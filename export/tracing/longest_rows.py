@@ -1,9 +1,9 @@
-"""Unpacked rows end with the longest of them; a module that counts its own padding knows how long that is, the file's caller not.
+"""Where a module unpacks rows whose lengths it computes: what follows has as many steps as the longest row.
 
-``pad_packed_sequence(packed)`` without a ``total_length`` gives as many steps as the longest row has.  Where lengths come in as an
-input, a file answers for all steps of its input, zeros behind each row.  Where they are computed of what comes in,
-``(ids != 0).sum(1)``, a batch in which no row is full is as right an input as others, and all that follows in the module (a
-maximum over time, the shape of the output) is of fewer steps.  So such places are marked while a module is traced.
+``pad_packed_sequence(packed)`` without a ``total_length`` gives no more.  Where lengths come in as an input, a file answers
+for all steps of its input, zeros behind each row.  Where they are computed of what comes in, ``(ids != 0).sum(1)``, a batch in
+which no row is full is as right an input as others, and all that follows in the module (a maximum over time, the shape of the
+output) is of fewer steps.  So such places are marked while a module is traced.
 """
 
 from __future__ import annotations
@@ -17,54 +17,71 @@ from torch import Tensor
 
 from rnncore.export.tracing.recorder import DOMAIN
 
-_OP_TYPE = "LongestRow"
+_PACKED, _UNPACKED = "PackedRows", "LongestRow"
 
 
 @dataclass(frozen=True)
 class LongestRow:
     """Rows were unpacked: as many steps of ``axis`` are left as the largest of ``lengths``, the name of a value, says.
 
-    read: inputs that these are computed from, all of which have that axis.
+    read: inputs that these are computed from, all of which have that axis.  packed: names of what was packed before.
     """
 
     lengths: str
     axis: str
     read: tuple[str, ...]
+    packed: tuple[str, ...] = ()
 
 
-def marked(y: Tensor, lengths: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Mark:
+    """``rows`` [batch, time, ...] were packed by ``lengths`` [batch], or unpacked."""
+
+    lengths: ir.Value
+    rows: ir.Value
+    packed: bool
+
+
+def mark_packed(x: Tensor, lengths: Tensor) -> Tensor:
+    """``x`` [batch, time, ...] as it is, by a node that says that it is packed by ``lengths`` [batch]."""
+    return _marked(_PACKED, x, lengths)
+
+
+def mark_unpacked(y: Tensor, lengths: Tensor) -> Tensor:
     """``y`` [batch, time, ...] as it is, by a node that says that rows of ``lengths`` [batch] end here."""
-    (same,) = torch.onnx.ops.symbolic_multi_out(
-        f"{DOMAIN}::{_OP_TYPE}", [y, lengths], dtypes=[y.dtype], shapes=[tuple(y.shape)], version=1
-    )
-    return same
+    return _marked(_UNPACKED, y, lengths)
 
 
-def take_marks(graph: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:
-    """(lengths, rows) of every mark in ``graph``, which has none afterwards."""
+def take_marks(graph: ir.Graph) -> list[Mark]:
+    """All marks in ``graph``, which has none afterwards."""
     found = []
     for node in list(graph):
-        if (node.domain, node.op_type) == (DOMAIN, _OP_TYPE):
+        if node.domain == DOMAIN and node.op_type in (_PACKED, _UNPACKED):
             rows, lengths = node.inputs
             assert rows is not None and lengths is not None
             node.outputs[0].replace_all_uses_with(rows, replace_graph_outputs=True)
             graph.remove(node, safe=True)
-            found.append((lengths, rows))
+            found.append(Mark(lengths, rows, node.op_type == _PACKED))
     return found
 
 
-def longest_rows(marks: Iterable[tuple[ir.Value, ir.Value]]) -> tuple[LongestRow, ...]:
+def longest_rows(marks: Sequence[Mark]) -> tuple[LongestRow, ...]:
     """Those whose lengths are computed of values along the axis that they count along; all axes have their names."""
     found: dict[tuple[str, str], LongestRow] = {}
-    for lengths, rows in marks:
-        axis = None if rows.shape is None else rows.shape[1]
-        nodes, read = behind(lengths)
-        name = axis if isinstance(axis, int) or axis is None else axis.value
-        plain = all(not node.domain and node.op_type not in ("If", "Loop", "Scan") for node in nodes)
-        if isinstance(name, str) and read and plain and all(along(value, name) is not None for value in read):
-            one = LongestRow(str(lengths.name), name, tuple(str(value.name) for value in read))
+    for mark in marks:
+        name, (nodes, read) = _steps_axis(mark.rows), behind(mark.lengths)
+        if mark.packed or name is None or not read or not are_plain(nodes):
+            continue
+        if all(along(value, name) is not None for value in read):
+            packed = [str(one.rows.name) for one in marks if one.packed and _steps_axis(one.rows) == name]
+            one = LongestRow(str(mark.lengths.name), name, tuple(str(value.name) for value in read), tuple(packed))
             found[one.lengths, one.axis] = one
     return tuple(found.values())
+
+
+def are_plain(nodes: Iterable[ir.Node]) -> bool:
+    """Whether all are operators of ONNX, none of which has a graph of its own."""
+    return all(not node.domain and node.op_type not in ("If", "Loop", "Scan") for node in nodes)
 
 
 def along(value: ir.Value, axis: str) -> int | None:
@@ -87,3 +104,15 @@ def behind(value: ir.Value) -> tuple[Sequence[ir.Node], Sequence[ir.Value]]:
             nodes[node] = None
             todo += [] if node.op_type == "Shape" else [part for part in node.inputs if part is not None]
     return list(nodes), list(inputs)
+
+
+def _marked(op_type: str, value: Tensor, lengths: Tensor) -> Tensor:
+    (same,) = torch.onnx.ops.symbolic_multi_out(
+        f"{DOMAIN}::{op_type}", [value, lengths], dtypes=[value.dtype], shapes=[tuple(value.shape)], version=1
+    )
+    return same
+
+
+def _steps_axis(rows: ir.Value) -> str | None:
+    axis = None if rows.shape is None else rows.shape[1]
+    return None if axis is None or isinstance(axis, int) else axis.value

@@ -26,6 +26,7 @@ from torch.nn.utils import rnn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnncore.export.tracing.counted_sizes import listed
+from rnncore.export.tracing.longest_rows import mark_packed, mark_unpacked
 from rnncore.layers.base import valid_steps
 from rnncore.runtime.errors import ExportError
 
@@ -187,10 +188,10 @@ class PackObserver:
 class PaddedPacker:
     """Makes and reads PackedSequences of padded data; see the top of this file.
 
-    listed: lengths may be plain lists, as nothing is kept of this run.  mark: what passes on rows that end with the longest.
+    listed: lengths may be plain lists, as nothing is kept of this run.  mark: say where rows are packed and unpacked.
     """
 
-    def __init__(self, *, listed: bool = False, mark: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+    def __init__(self, *, listed: bool = False, mark: bool = False) -> None:
         self._listed = listed
         self._mark = mark
 
@@ -206,7 +207,8 @@ class PaddedPacker:
                 f"pack_padded_sequence got its lengths as a {type(lengths).__name__}, which would be frozen; hand over "
                 "the tensor that came into forward, pack_padded_sequence(x, lengths.cpu(), ...)"
             )
-        return PackedSequence(input if batch_first else input.transpose(0, 1), lengths.to("cpu", torch.int64))
+        data, lengths = input if batch_first else input.transpose(0, 1), lengths.to("cpu", torch.int64)
+        return PackedSequence(mark_packed(data, lengths) if self._mark else data, lengths)
 
     def pad(
         self, sequence: PackedSequence, batch_first: bool, padding_value: float, total_length: Any
@@ -219,8 +221,8 @@ class PaddedPacker:
         time = data.shape[1]
         padding = ~valid_steps(lengths.to(data.device), time)
         y = data.masked_fill(padding.reshape(*padding.shape[:2], *[1] * (data.dim() - 2)), padding_value)
-        if total_length is None and self._mark is not None:
-            y = self._mark(y, lengths)
+        if total_length is None and self._mark:
+            y = mark_unpacked(y, lengths)
         elif total_length is not None and str(total_length) != str(time):
             more = (y.shape[0], total_length - time, *y.shape[2:])
             y = torch.cat([y, y.new_full(more, padding_value)], 1)

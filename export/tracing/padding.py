@@ -1,4 +1,4 @@
-"""What stands behind the last step of a row where a module counts its steps itself: ``(ids != 0).sum(1)``, and packs with that."""
+"""What stands behind the last step of a row, where a module counts the steps itself, ``(ids != 0).sum(1)``, and packs so many."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def padding_of(
     found: dict[str, float] = {}
     for name in may if packed else ():
         value = named[name]
-        if value.dim() < 2 or value.is_complex() or value.dtype == torch.bool:
+        if value.dim() < 2 or value.is_complex():
             continue
         numbers = dict.fromkeys(number for lengths in packed for number in _candidates(module, value, lengths))
         number = next((number for number in numbers if _ends_rows(number, name, module, named, call)), None)
@@ -49,6 +49,8 @@ def padded_behind(value: Tensor, lengths: Sequence[int], number: float, batch_ax
 
 def elsewhere(value: Tensor, number: float, low: int, high: int) -> Tensor:
     """Whole numbers ``value``, drawn from ``low`` to ``high``, without ``number``: another one of them stands in its place."""
+    if value.dtype == torch.bool:
+        return torch.full_like(value, not number)
     other = high if high != number else low if low != number else high + 1
     return torch.where(value == number, other, value)
 
@@ -61,7 +63,7 @@ def _candidates(module: nn.Module, value: Tensor, lengths: Tensor) -> Iterator[f
             if len(behind) and bool((behind == behind[0]).all()):
                 yield behind[0].item()
                 return
-    if value.is_floating_point():
+    if value.is_floating_point() or value.dtype == torch.bool:
         yield 0.0
         return
     tables = [one for one in module.modules() if isinstance(one, nn.Embedding)]
@@ -82,7 +84,8 @@ def _ends_rows(number: float, name: str, module: nn.Module, named: Mapping[str, 
         for batch_axis, steps_axis in _layouts(value, len(lengths)):
             steps = value.shape[steps_axis]
             if steps > 1 and bool((lengths == steps).all()):
-                wanted = [steps] * (len(lengths) - 1) + [steps // 2]  # the last, as some take rows in decreasing order only
+                # The last row, as some take rows in decreasing order only.
+                wanted = [steps] * (len(lengths) - 1) + [steps // 2]
                 short = padded_behind(full, wanted, number, batch_axis, steps_axis)
                 after = _lengths(module, {**named, name: short}, call)
                 if len(after) == len(before) and after[place].tolist() == wanted:

@@ -23,7 +23,7 @@ from rnncore.export.tracing.counted_sizes import counts_as_sizes
 from rnncore.export.tracing.example import Example, Extent
 from rnncore.export.tracing.free_parts import count_ends_forwards
 from rnncore.export.tracing.id_limits import limit_ids
-from rnncore.export.tracing.longest_rows import LongestRow, longest_rows, marked, take_marks
+from rnncore.export.tracing.longest_rows import LongestRow, longest_rows, take_marks
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.number_kinds import refuse_bfloat16
 from rnncore.export.tracing.operators import Operators
@@ -161,7 +161,7 @@ def trace(
     traced = TracedModule(module, example, recorder, operators, lift_lengths).eval()
     dynamic = (tuple({i: _DEMANDED.get(a, torch.export.Dim.AUTO) for i, a in enumerate(axis) if a} for axis in axes),)
     what, counter = type(module).__name__, CallCounter(module)
-    standing_in = (recording(recorder), packing_by(PaddedPacker(mark=marked)), operators.answering(), counter.counting())
+    standing_in = (recording(recorder), packing_by(PaddedPacker(mark=True)), operators.answering(), counter.counting())
     with unchanged(module), ExitStack() as stack:
         for context in standing_in:
             stack.enter_context(context)

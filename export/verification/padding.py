@@ -13,7 +13,7 @@ from rnncore.export.verification.cases import Case
 from rnncore.runtime import Model
 from rnncore.runtime.format.axes import BATCH
 
-SIZES = ((2, 7, 0.7), (1, 9, 0.4), (3, 8, 1.0))  # (batch, time, share of the longest row): batches are longer than that, too
+SIZES = ((2, 7, 0.7), (1, 9, 0.4), (3, 8, 1.0))  # (batch, time, share of the longest row)
 AMONG = 0.3
 
 

@@ -89,7 +89,7 @@ def counted_cases(bench: Bench, model: Model) -> Iterator[Case]:
 def masked_cases(bench: Bench, model: Model) -> Iterator[Case]:
     """Rows of fewer steps than the batch has, as masks say it; what the module does not run is left out.
 
-    The first row is full or, of a file that does not stream, none: there PyTorch may answer for fewer steps, and so must the file.
+    The first row is full or, of a file that does not stream, none: PyTorch may answer for fewer steps then, as must the file.
     """
     masks = [place for place, own in enumerate(bench.example.inputs) if own.filling is not None and BATCH in own.axes]
     sizes = [(4, 11, 1.0), (2, 5, 1.0), *[(3, 9, 0.7)] * (not model.signature.causal)]

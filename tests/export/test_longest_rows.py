@@ -168,6 +168,66 @@ def test_rows_of_features_that_are_zero_and_masks(tmp_path: Path) -> None:
     np.testing.assert_allclose(load(tmp_path / "n.onnx").run(FULL.numpy(), mask.numpy()), wanted.numpy(), **BOUND)
 
 
+class Valid(Masked):
+    """The same, where the mask has no name that says so."""
+
+    def forward(self, ids: Tensor, valid: Tensor) -> Tensor:
+        """The largest of each row."""
+        return super().forward(ids, valid)
+
+
+def test_truth_values_that_say_where_rows_end(tmp_path: Path) -> None:
+    module = Valid().eval()
+    export(module, tmp_path / "m.onnx", (FULL, torch.tensor([[True] * 5, [True] * 3 + [False] * 2])))
+    ids, valid = torch.cat([FULL, FULL], 1), torch.arange(10).expand(2, 10) < torch.tensor([[6], [3]])
+    with torch.no_grad():
+        wanted = module(ids, valid)
+    np.testing.assert_allclose(load(tmp_path / "m.onnx").run(ids.numpy(), valid.numpy()), wanted.numpy(), **BOUND)
+
+
+class Before(Counting):
+    """What is packed looks at the steps behind it, which are no zeros: a table gives them a vector of their own."""
+
+    def __init__(self, layer: bool) -> None:
+        super().__init__(nn.GRU, "!= 0", "steps")
+        self.before = nn.LSTM(3, 3, batch_first=True) if layer else nn.Conv1d(3, 3, 3, padding=1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[batch, longest, 2]."""
+        x = self.table(ids)
+        if isinstance(self.before, nn.LSTM):
+            x = self.before(x)[0]
+        else:
+            x = self.before(x.transpose(1, 2)).transpose(1, 2)
+        packed = pack_padded_sequence(x, (ids != 0).sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        return self.head(pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0])
+
+
+@pytest.mark.parametrize("layer", [False, True])
+def test_what_stands_before_the_packing_sees_all_steps(layer: bool, tmp_path: Path) -> None:
+    module = Before(layer)
+    check(module, exported(module, tmp_path, PADDED), torch.tensor([[2, 3, 0, 0, 0], [4, 5, 6, 0, 0]]))
+
+
+class Pair(Counting):
+    """Two sentences, each counted and packed by itself."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """[batch, longest of a, 2]."""
+        a, b = super().forward(a), super().forward(b)
+        return torch.softmax(a @ b.transpose(1, 2), -1) @ b
+
+
+@pytest.mark.parametrize("example", [FULL, PADDED], ids=["full", "padded"])
+def test_two_sequences_end_each_with_its_own_longest_row(example: Tensor, tmp_path: Path) -> None:
+    module = Pair(nn.LSTM, "ne", "steps", both=True).eval()
+    export(module, tmp_path / "m.onnx", (example, example[:, :4]))
+    a, b = torch.tensor([[2, 3, 0, 0, 0], [4, 5, 6, 0, 0]]), torch.tensor([[4, 1, 1, 8, 0, 0], [5, 0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        wanted = module(a, b)
+    np.testing.assert_allclose(load(tmp_path / "m.onnx").run(a.numpy(), b.numpy()), wanted.numpy(), **BOUND)
+
+
 class PutBack(Counting):
     """Behind the longest row as many zeros as there were steps."""
 
@@ -178,7 +238,7 @@ class PutBack(Counting):
 
 
 def test_what_is_put_back_behind_the_longest_row_is_there(tmp_path: Path) -> None:
-    """The file is as long as its input, which is right of it; behind the head are zeros in PyTorch, so only its rows are alike."""
+    """Without a bias the head gives zeros there, too: so the file that is not cut is right."""
     module = PutBack(nn.GRU, "!= 0", "steps")
     module.head = nn.Linear(4, 2, bias=False)
     model = exported(module, tmp_path, PADDED)
