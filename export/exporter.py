@@ -33,7 +33,7 @@ from rnncore.export.tracing.devices import NeedsOtherDevice, asking_for_devices,
 from rnncore.export.tracing.example import Axes
 from rnncore.export.tracing.packed_input import without_packing
 from rnncore.export.tracing.source_lines import line_of_exception
-from rnncore.export.tracing.surroundings import undisturbed
+from rnncore.export.tracing.surroundings import in_turn, undisturbed
 from rnncore.export.tracing.unscripted import in_python
 from rnncore.export.verification.cases import Verdict
 from rnncore.export.verification.golden import GoldenRecorder
@@ -69,7 +69,7 @@ def export(
     """Write ``model`` as one ONNX file with explicit loops over time, free in batch and time, and verify it.
 
     The module, a copy of it, is exported in eval mode, without autocast, on the CPU, wherever it is and whatever device its
-    ``forward`` asks for.  What takes over two seconds shows progress.
+    ``forward`` asks for.  What takes over two seconds shows progress.  Exports of several threads wait for each other.
 
     Args:
         model: any module that calls recurrent layers.
@@ -116,31 +116,32 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
-    model = in_python(model, example)
-    model, example, accuracy_data = map(brought_here, (*without_packing(model, example), accuracy_data))
-    options = Options(
-        form=form,
-        streaming=streaming,
-        lengths=lengths,
-        verify=verify,
-        axes=axes,
-        output_names=output_names,
-        metadata=metadata,
-        pick=pick,
-        seed=seed,
-        quantize=quantize,
-        accuracy_data=accuracy_data,
-        target=target,
-        external_data=external_data,
-        states=states,
-        branches=branches,
-    )
-    writable(file := named(path), external=external_data is True)
-    with undisturbed(model), Progress(f"export of {file.name}") as progress:
-        with suppress(NeedsOtherDevice), asking_for_devices():
-            return _best(model, example, options, file, progress)
-        with devices_taken_as_cpu():
-            return _best(model, example, options, file, progress)
+    with in_turn():
+        model = in_python(model, example)
+        model, example, accuracy_data = map(brought_here, (*without_packing(model, example), accuracy_data))
+        options = Options(
+            form=form,
+            streaming=streaming,
+            lengths=lengths,
+            verify=verify,
+            axes=axes,
+            output_names=output_names,
+            metadata=metadata,
+            pick=pick,
+            seed=seed,
+            quantize=quantize,
+            accuracy_data=accuracy_data,
+            target=target,
+            external_data=external_data,
+            states=states,
+            branches=branches,
+        )
+        writable(file := named(path), external=external_data is True)
+        with undisturbed(model), Progress(f"export of {file.name}") as progress:
+            with suppress(NeedsOtherDevice), asking_for_devices():
+                return _best(model, example, options, file, progress)
+            with devices_taken_as_cpu():
+                return _best(model, example, options, file, progress)
 
 
 def _best(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:

@@ -1,8 +1,12 @@
-"""What the caller's process has set that an export is not to depend on: autocast, threads, how often garbage is collected."""
+"""What the caller's process has set that an export is not to depend on: autocast, threads, how often garbage is collected.
+
+And what it does beside: torch keeps what it traces in globals, so exports of several threads wait for each other.
+"""
 
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,10 +14,32 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from rnncore.runtime.session.process_fork import watch
+
 _LARGE = 1 << 22
 """Weights from which on a second thread is worth its cost in calls of a few steps."""
 _SELDOM = 10_000
 """New objects between two rounds of the garbage collector; Python begins with 700 (2,000 from 3.13 on)."""
+
+
+class _Turn:
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        watch(self)
+
+    def after_process_fork(self) -> None:
+        """The thread that holds the lock stayed in the parent process."""
+        self.lock = threading.RLock()
+
+
+_turn = _Turn()
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Wait until no other thread is inside; a thread that is may come in again."""
+    with _turn.lock:
+        yield
 
 
 @contextmanager

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncore.export import export
-from rnncore.export.tracing.surroundings import undisturbed
+from rnncore.export.tracing.surroundings import in_turn, undisturbed
 from rnncore.runtime.errors import ExportError
 
 
@@ -106,3 +110,53 @@ def test_what_is_set_in_the_meantime_stays(thresholds: tuple[int, int, int]) -> 
     with undisturbed(nn.Linear(2, 2)):
         gc.set_threshold(900, 9, 9)
     assert gc.get_threshold() == (900, 9, 9)
+
+
+class Spelled(nn.Module):
+    """Asks for the very type of a tensor, which is patched while it is traced; or loops, which are rolled."""
+
+    def __init__(self, loop: bool) -> None:
+        super().__init__()
+        self.cell, self.layer, self.loop = nn.GRUCell(3, 4), nn.GRU(3, 4, batch_first=True), loop
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.loop:
+            return self.layer(2 * x if type(x) is torch.Tensor else x)[0]
+        h, steps = x.new_zeros(len(x), 4), []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+def test_exports_of_several_threads_do_not_meet(tmp_path: Path) -> None:
+    """torch keeps what it traces in globals."""
+
+    def exported(number: int) -> str:
+        return str(export(Spelled(number % 2 == 0), tmp_path / f"{number}.onnx", torch.randn(2, 5, 3)))
+
+    with ThreadPoolExecutor(4) as executor:
+        reports = list(executor.map(exported, range(8)))
+    assert all("streams" in report for report in reports)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_does_not_wait_for_threads_that_it_has_not() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with in_turn():
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert inside.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        with in_turn():
+            os._exit(0)
+    leave.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
