@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from rnncore.export.options import Options
+from rnncore.export.plan import PADDING_SHOWS, PADDING_STAYS
 from rnncore.export.remembering_steps import step_that_remembers, with_rows_of_inputs
 from rnncore.export.tracing.axes import NoBatchAxis, find_axes
 from rnncore.export.tracing.chosen_outputs import with_chosen_outputs
@@ -196,6 +197,9 @@ def other_readings(why: Exception, model: nn.Module, example: Any, options: Opti
 
 
 def _settled_readings(why: Exception, model: nn.Module, example: Any, options: Options) -> Iterator[Reading]:
+    if isinstance(why, VerificationError) and str(why).startswith(PADDING_SHOWS) and options.lengths == "auto":
+        remarks = (*options.remarks, PADDING_STAYS)
+        yield model, example, replace(options, lengths=False, remarks=remarks)
     if not isinstance(why, VerificationError) and not options.written_out and uses_complex_numbers(model, example):
         yield model, example, replace(options, written_out=True)
     following = None if isinstance(why, VerificationError) else with_following_numbers(model, example)

@@ -25,9 +25,9 @@ PADDING_SHOWS = (
     "a padded batch is not what PyTorch answers, or not what each row answers alone (padded steps that are pooled, averaged or "
     "normalised, say: mask them by the lengths)"
 )
-UNUSED_LENGTHS = (
-    "; with lengths=False '{name}' is an input like others, and the file answers a padded batch as PyTorch does, "
-    "whatever that is"
+PADDING_STAYS = (
+    "the lengths of rows are an input like others: a padded batch is answered as PyTorch answers it, "
+    "not each row as it is alone"
 )
 
 
@@ -99,9 +99,7 @@ class Plan:
                 _message(f"a row of a batch differs from the row alone: forward mixes rows{way_out}", mixed)
             )
         if ragged and not self.lift_lengths:
-            own = trace.example.lengths
-            way_out = "" if own is None else UNUSED_LENGTHS.format(name=own)
-            raise VerificationError(_message(PADDING_SHOWS + way_out, ragged))
+            raise VerificationError(_message(PADDING_SHOWS, ragged))
         if ragged and self.must_lengths:
             raise VerificationError(_message("a padded batch differs from each sequence alone", ragged))
         if ragged:

@@ -18,7 +18,7 @@ from rnncore.export.tracing.longest_rows import LongestRow, along, are_plain, be
 
 def cut_to_longest(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
     """Cut the rows of ``graph`` along the axes of ``longest``."""
-    values = {str(value.name): value for node in graph for value in node.outputs}
+    values = {str(value.name): value for value in (*graph.inputs, *(out for node in graph for out in node.outputs))}
     for axis in dict.fromkeys(one.axis for one in longest):
         own = [one for one in longest if one.axis == axis]
         packed = dict.fromkeys(values[name] for one in own for name in one.packed if name in values)
@@ -43,11 +43,11 @@ def _cut(graph: ir.Graph, axis: str, lengths: Sequence[ir.Value], packed: Sequen
         for old, new in zip(node.outputs, builder.again(node, given), strict=True):
             new.type, new.shape = old.type, old.shape
             as_they_came[old] = new
-    ends = [builder.op("ReduceMax", as_they_came[value], keepdims=0) for value in lengths]
+    ends = [builder.op("ReduceMax", as_they_came.get(value, value), keepdims=0) for value in lengths]
     most = ends[0] if len(ends) == 1 else builder.op("Max", *ends)
     end = builder.op("Reshape", most, builder.constant([1]))
     uncut = set(builder.nodes)
-    for value in [*packed, *graph.inputs]:
+    for value in dict.fromkeys([*packed, *graph.inputs]):
         place = along(value, axis)
         if place is not None:
             whole = as_they_came.get(value, value)

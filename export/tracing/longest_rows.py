@@ -1,14 +1,14 @@
 """Where a module unpacks rows whose lengths it computes: what follows has as many steps as the longest row.
 
 ``pad_packed_sequence(packed)`` without a ``total_length`` gives no more.  Where lengths come in as an input, a file answers
-for all steps of its input, zeros behind each row.  Where they are computed of what comes in, ``(ids != 0).sum(1)``, a batch in
-which no row is full is as right an input as others, and all that follows in the module (a maximum over time, the shape of the
-output) is of fewer steps.  So such places are marked while a module is traced.
+for all steps of its input, zeros behind each row.  Where they are computed of what comes in, ``(ids != 0).sum(1)``, or are an
+input like others, a batch in which no row is full is as right an input as others, and all that follows in the module (a maximum
+over time, the shape of the output) is of fewer steps.  So such places are marked while a module is traced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -24,7 +24,7 @@ _PACKED, _UNPACKED = "PackedRows", "LongestRow"
 class LongestRow:
     """Rows were unpacked: as many steps of ``axis`` are left as the largest of ``lengths``, the name of a value, says.
 
-    read: inputs that these are computed from, all of which have that axis.  packed: names of what was packed before.
+    read: inputs that these are computed from.  packed: names of what was packed before.
     """
 
     lengths: str
@@ -65,14 +65,17 @@ def take_marks(graph: ir.Graph) -> list[Mark]:
     return found
 
 
-def longest_rows(marks: Sequence[Mark]) -> tuple[LongestRow, ...]:
-    """Those whose lengths are computed of values along the axis that they count along; all axes have their names."""
+def longest_rows(marks: Sequence[Mark], counts: Mapping[str, str]) -> tuple[LongestRow, ...]:
+    """Those whose lengths are computed of values along the axis that they count along, or of ``counts`` along it.
+
+    All axes have their names.  counts: inputs that say how many entries each row has, each with the name of the axis.
+    """
     found: dict[tuple[str, str], LongestRow] = {}
     for mark in marks:
         name, (nodes, read) = _steps_axis(mark.rows), behind(mark.lengths)
         if mark.packed or name is None or not read or not are_plain(nodes):
             continue
-        if all(along(value, name) is not None for value in read):
+        if all(along(value, name) is not None or counts.get(str(value.name)) == name for value in read):
             packed = [str(one.rows.name) for one in marks if one.packed and _steps_axis(one.rows) == name]
             one = LongestRow(str(mark.lengths.name), name, tuple(str(value.name) for value in read), tuple(packed))
             found[one.lengths, one.axis] = one

@@ -205,7 +205,7 @@ def trace(
     inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
     example = replace(example, inputs=inputs)
     kept = dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids, sizes
-    return Trace(model, example, *kept, longest_rows(marks))
+    return Trace(model, example, *kept, longest_rows(marks, example.counts))
 
 
 def _below_most(time: Extent, sizes: Mapping[str, int]) -> int:

@@ -280,3 +280,33 @@ def test_lengths_as_an_argument_stream(tmp_path: Path) -> None:
     given_ = Given(nn.LSTM, "!= 0", "steps").eval()
     export(given_, tmp_path / "g.onnx", (FULL, torch.tensor([5, 5])))
     assert load(tmp_path / "g.onnx").signature.causal
+
+
+class PaddingShows(Counting):
+    """The padding of shorter rows, up to the longest, takes part in a maximum: what a row is answered is not its own."""
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """[batch, 2]."""
+        packed = pack_padded_sequence(self.table(ids), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return self.head(pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0]).max(1)[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"lengths": False}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
+def test_lengths_of_rows_that_are_not_answered_as_alone(
+    options: dict[str, Any], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """They are an input like others then, and the file answers as PyTorch does."""
+    module = PaddingShows(nn.GRU, "!= 0", "steps", both=True).eval()
+    report = export(module, tmp_path / "m.onnx", (FULL, torch.tensor([5, 3], dtype=dtype)), **options)
+    assert ("answered as PyTorch answers it, not each row as it is alone" in str(report)) is (not options)
+    model = load(tmp_path / "m.onnx")
+    assert model.inputs == ("ids", "lengths") and model.signature.rows_together
+    ids = torch.cat([FULL, FULL], 1)
+    for ends in ([10, 2], [7, 4], [1, 1]):
+        lengths = torch.tensor(ends, dtype=dtype)
+        with torch.no_grad():
+            wanted = module(ids, lengths)
+        np.testing.assert_allclose(model.run(ids.numpy(), lengths.numpy()), wanted.numpy(), **BOUND)
+    with pytest.raises(VerificationError, match="not what each row answers alone"):
+        export(module, tmp_path / "n.onnx", (FULL, torch.tensor([5, 3])), lengths="lengths")

@@ -235,7 +235,20 @@ def test_rows_that_are_mixed_are_refused(tmp_path: Path) -> None:
 def test_padding_that_leaks_is_refused(module: Packed, tmp_path: Path) -> None:
     module = randomize(module.eval(), 3)
     with pytest.raises(VerificationError, match="mask them by the lengths"):
-        export(module, tmp_path / "m.onnx", (torch.randn(2, 9, FEATURES), torch.tensor([9, 5])))
+        export(module, tmp_path / "m.onnx", (torch.randn(2, 9, FEATURES), torch.tensor([9, 5])), lengths="lengths")
+
+
+@pytest.mark.parametrize("module", [Packed(before="mean"), Packed(after="last")])
+def test_padding_that_leaks_leaks_as_in_pytorch(module: Packed, tmp_path: Path) -> None:
+    """Where nobody asks for rows that are answered as they are alone, lengths are an input like others."""
+    module = randomize(module.eval(), 3)
+    export(module, tmp_path / "m.onnx", (torch.randn(2, 9, FEATURES), torch.tensor([9, 5])))
+    x = torch.randn(3, 20, FEATURES)
+    for lengths in (torch.tensor([20, 7, 3]), torch.tensor([12, 7, 3])):
+        with torch.no_grad():
+            expected = module(x, lengths)
+        got = runtime.load(tmp_path / "m.onnx").run(x.numpy(), lengths.numpy())
+        np.testing.assert_allclose(got, expected, rtol=0, atol=fixed("float32"))
 
 
 def test_padding_that_is_masked_is_right(tmp_path: Path) -> None:
