@@ -25,6 +25,7 @@ from rnncore.export.tracing.held_sizes import with_ones_held, with_sizes_held
 from rnncore.export.tracing.one_sequence import RowByRow, Rows, has_real_batch, row_by_row
 from rnncore.export.tracing.one_step import over_time, states_from_zeros, unclear_states
 from rnncore.export.tracing.source_lines import line_of_exception
+from rnncore.export.tracing.told_numbers import with_told_numbers
 from rnncore.export.tracing.trace import NO_LAYER
 from rnncore.export.verification.first_call import after_first_call
 from rnncore.export.verification.structure import CHUNKS_DIFFER
@@ -202,16 +203,20 @@ def _settled_readings(why: Exception, model: nn.Module, example: Any, options: O
         yield model, example, replace(options, lengths=False, remarks=remarks)
     if not isinstance(why, VerificationError) and not options.written_out and uses_complex_numbers(model, example):
         yield model, example, replace(options, written_out=True)
-    following = None if isinstance(why, VerificationError) else with_following_numbers(model, example)
-    if following is not None:
-        yield following[0], example, replace(options, remarks=(*options.remarks, following[1]))
+    for follow in () if isinstance(why, VerificationError) else (with_following_numbers, with_told_numbers):
+        following = follow(model, example)
+        if following is not None:
+            yield following[0], example, replace(options, remarks=(*options.remarks, following[1]))
     if isinstance(why, NoBatchAxis):
         yield from _row_by_row(model, example, options)
     begun = with_rows_of_inputs(model, example) if options.axes is None else None
-    if begun is not None and _has_time(begun[0], example, options):
-        what = f"forward keeps its state in '{next(iter(begun[1]))}': every sequence begins with zeros"
-        yield begun[0], example, replace(options, remarks=(*options.remarks, what))
-        return
+    if begun is not None:
+        told = None if isinstance(why, VerificationError) else with_told_numbers(begun[0], example)
+        module, follows = begun[0] if told is None else told[0], [] if told is None else [told[1]]
+        if _has_time(module, example, options):
+            what = f"forward keeps its state in '{next(iter(begun[1]))}': every sequence begins with zeros"
+            yield module, example, replace(options, remarks=(*options.remarks, *follows, what))
+            return
     remembers = step_that_remembers(model, example, options)
     if remembers is not None:
         yield remembers

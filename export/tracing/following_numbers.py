@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,14 @@ from rnncore.runtime.error_boundary import pass_on_interruption
 
 _AXES = (0, 1)
 """Axes whose size a number may be: rows and steps are among the first two."""
+_BATCH = re.compile(r"batch|^bsz?$|^b$|^n$|rows|envs", re.IGNORECASE)
 Place = tuple[int, int]
 """(number of a tensor among all arguments, axis of it)."""
+
+
+def is_called_batch(name: str) -> bool:
+    """Whether a number of this name says how many rows there are, and nothing else."""
+    return _BATCH.search(name) is not None
 
 
 def with_following_numbers(model: nn.Module, example: Any) -> tuple[nn.Module, str] | None:
@@ -46,22 +53,29 @@ def with_following_numbers(model: nn.Module, example: Any) -> tuple[nn.Module, s
         named = [(path, own) for path, own in _numbers([*arguments.items()])]
         for size in dict.fromkeys(own for _, own in named):
             places = [(k, axis) for k, one in enumerate(tensors) if one.dim() > axis and one.shape[axis] == size]
-            if size > 1 and places and _has_to_follow(run, values, tensors, places):
-                names = ", ".join(f"'{path}'" for path, own in named if own == size)
+            called = [path for path, own in named if own == size]
+            steps = not all(map(is_called_batch, called))
+            if size > 1 and places and _has_to_follow(run, values, tensors, places, steps=steps):
+                names = ", ".join(map(repr, called))
                 return _following(made, size, places[0]), f"{names} is the size of axis {axis}, and follows it"
     return None
 
 
 def _has_to_follow(
-    run: Callable[[Sequence[Any]], bool], values: Sequence[Any], tensors: Sequence[Tensor], places: Sequence[Place]
+    run: Callable[[Sequence[Any]], bool],
+    values: Sequence[Any],
+    tensors: Sequence[Tensor],
+    places: Sequence[Place],
+    *,
+    steps: bool,
 ) -> bool:
     """Whether the module fails where an axis has other sizes and the number has not, and runs where it has.
 
-    Of 1 it may make what it likes.  Steps may come in blocks of a number, so that their double runs as well.
+    Of 1 it may make what it likes.  steps: they may come in blocks of a number, so that their double runs as well.
     """
     (_, axis), own = places[0], tensors[places[0][0]].shape[places[0][1]]
     along = {k for k, _ in places}
-    for size in (1, own + 1, *([2 * own] if axis else [])):
+    for size in (1, own + 1, *([2 * own] if steps else [])):
         entries = torch.arange(size).clamp(max=own - 1)
         changed = [one.index_select(axis, entries) if k in along else one for k, one in enumerate(tensors)]
         if not run(with_tensors(_replaced(values, own, size), iter(changed))):
