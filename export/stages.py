@@ -77,7 +77,8 @@ class Captured:
     reference: a copy of the user's module in eval mode, which says what the file must answer.  module: another one, with
     plain layers converted; its parameters name the weights.  program: what is traced, ``module`` or the same with its
     loops over time rolled.  operators: answers to calls of torch's recurrent functions in ``program``.  why_not_rolled: why
-    loops over time are left in it; None if there are none.
+    loops over time are left in it; None if there are none.  why_not_as_it_is: why the loops of the module itself cannot be
+    rolled, where ``program`` has others.
     """
 
     reference: nn.Module
@@ -86,6 +87,7 @@ class Captured:
     example: Example
     operators: Operators
     why_not_rolled: ExportError | None = None
+    why_not_as_it_is: ExportError | None = None
     remarks: tuple[str, ...] = ()
 
     @property
@@ -148,9 +150,10 @@ class Captured:
         try:
             rolled = roll(plain, call, operators, options.seed, always=options.written_out)
         except ExportError as reason:  # matters only if torch cannot trace the loops as they are
-            return cls._of_both_ways(reference, plain, call, options) or cls(
-                reference, plain, plain, call, operators, reason
-            )
+            both = cls._of_both_ways(reference, plain, call, options)
+            if both is not None:
+                return replace(both, why_not_as_it_is=reason)
+            return cls(reference, plain, plain, call, operators, reason)
         if rolled is None:
             return cls(reference, plain, plain, call, operators)
         there = " and ".join(f"'{name}'" for name in rolled.left_out)
@@ -198,9 +201,10 @@ class Traced:
         try:
             found = trace(program, captured.example, operators, **asked)
         except ExportError as error:
-            if captured.why_not_rolled is None:
+            reason = captured.why_not_rolled or captured.why_not_as_it_is
+            if reason is None:
                 raise
-            raise captured.why_not_rolled from error
+            raise reason from error
         steps = steps_of_own_way(found, captured.example)
         if steps is not None:  # that of the sizes chosen here is another than that of the user's example
             with suppress(ExportError):

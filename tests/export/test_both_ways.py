@@ -130,6 +130,29 @@ def test_ways_that_do_more_are_refused(tmp_path: Path) -> None:
         export(Lists(2, 0).eval(), tmp_path / "model.onnx", torch.randn(2, 7, 3))
 
 
+class Parts(Steps):
+    """Two questions about the step, each of which writes to a part of one mask."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, _ = self.start(x)
+        found = []
+        for t in range(x.size(1)):
+            mask = torch.zeros(h.shape[-1])
+            if t % 2 == 0:
+                mask[:1] = 1
+            if t % 4 == 0:
+                mask[1:] = 1
+            h = mask * self.low(x[:, t], h) + (1 - mask) * h
+            found.append(h)
+        return torch.stack(found, 1)
+
+
+def test_a_refusal_speaks_of_the_module_as_it_is(tmp_path: Path) -> None:
+    """And not of what came of its other spelling: it said that the size of a storage overflows."""
+    with pytest.raises(ExportError, match=r"(?s)^Parts: a loop over time whose iterations differ.*torch\.where"):
+        export(Parts(2, 0).eval(), tmp_path / "model.onnx", torch.randn(2, 7, 3))
+
+
 class ByHand(Skips):
     """The choice as the guide advises it, in a loop of two layers, which is cut into two loops."""
 
