@@ -44,14 +44,14 @@ def test_a_list_of_layers_is_not(tmp_path: Path) -> None:
 
 
 class Held(nn.Module):
-    """Begins from as many rows as it was built for."""
+    """Begins from two rows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer, self.rows = nn.GRU(4, 5, batch_first=True), 2
+        self.layer = nn.GRU(4, 5, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x, x.new_zeros(1, self.rows, 5))[0]
+        return self.layer(x, x.new_zeros(1, 2, 5))[0]
 
 
 def test_a_batch_that_is_held_is_named_by_the_line_that_fails(tmp_path: Path) -> None:
