@@ -98,6 +98,11 @@ def test_no_wrong_file_is_ever_called_verified(
     event(f"{type(drawn.module).__name__}: {'streams' if report.causal else 'batch only'}")
     file = runtime.load(report.path)
     far = int(FAR * drawn.number)
+    if drawn.lengths and file.signature.lengths is None:  # a padded row is not answered as it is alone
+        for _ in range(6):
+            lengths = data.draw(st.lists(st.integers(1, far), min_size=1, max_size=8))
+            padded_is_right(file, module, lengths, behind=data.draw(st.integers(0, 3)))
+        return
     for _ in range(6):
         batch, steps = data.draw(st.integers(1, 8)), data.draw(st.integers(1, far))
         whole_is_right(file, module, batch, steps)
@@ -119,6 +124,18 @@ def whole_is_right(file: runtime.Model, module: nn.Module, batch: int, steps: in
         except RuntimeError:  # the file may do more than the module
             return
     np.testing.assert_allclose(file.run(x.numpy()), expected, rtol=0, atol=fixed("float32 long"))
+
+
+def padded_is_right(file: runtime.Model, module: nn.Module, lengths: list[int], *, behind: int) -> None:
+    """Rows of one array, ``behind`` steps longer than the longest."""
+    x, ends = torch.randn(len(lengths), max(lengths) + behind, FEATURES), torch.tensor(lengths)
+    if not file.signature.axis("time").takes(x.shape[1]):
+        with pytest.raises(InputError, match=file.signature.axis("time").expected):
+            file.run(x.numpy(), ends.numpy())
+        return
+    with torch.no_grad():
+        expected = module(x, ends)
+    np.testing.assert_allclose(file.run(x.numpy(), ends.numpy()), expected, rtol=0, atol=fixed("float32 long"))
 
 
 def rows_are_right(file: runtime.Model, module: nn.Module, lengths: list[int]) -> None:
