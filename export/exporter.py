@@ -45,6 +45,7 @@ from rnncore.runtime.format.golden import GOLDEN_KEY
 
 
 @only_own_errors(ExportError, "the export", line_of_exception)
+@in_turn()
 def export(
     model: nn.Module,
     path: str | Path,
@@ -116,32 +117,31 @@ def export(
         NotStreamableError: streaming=True for a module that is not causal; names the layer.
         VerificationError: the file and the module disagree; the worst cases are listed and no file is left.
     """
-    with in_turn():
-        model = in_python(model, example)
-        model, example, accuracy_data = map(brought_here, (*without_packing(model, example), accuracy_data))
-        options = Options(
-            form=form,
-            streaming=streaming,
-            lengths=lengths,
-            verify=verify,
-            axes=axes,
-            output_names=output_names,
-            metadata=metadata,
-            pick=pick,
-            seed=seed,
-            quantize=quantize,
-            accuracy_data=accuracy_data,
-            target=target,
-            external_data=external_data,
-            states=states,
-            branches=branches,
-        )
-        writable(file := named(path), external=external_data is True)
-        with undisturbed(model), Progress(f"export of {file.name}") as progress:
-            with suppress(NeedsOtherDevice), asking_for_devices():
-                return _best(model, example, options, file, progress)
-            with devices_taken_as_cpu():
-                return _best(model, example, options, file, progress)
+    model = in_python(model, example)
+    model, example, accuracy_data = map(brought_here, (*without_packing(model, example), accuracy_data))
+    options = Options(
+        form=form,
+        streaming=streaming,
+        lengths=lengths,
+        verify=verify,
+        axes=axes,
+        output_names=output_names,
+        metadata=metadata,
+        pick=pick,
+        seed=seed,
+        quantize=quantize,
+        accuracy_data=accuracy_data,
+        target=target,
+        external_data=external_data,
+        states=states,
+        branches=branches,
+    )
+    writable(file := named(path), external=external_data is True)
+    with undisturbed(model), Progress(f"export of {file.name}") as progress:
+        with suppress(NeedsOtherDevice), asking_for_devices():
+            return _best(model, example, options, file, progress)
+        with devices_taken_as_cpu():
+            return _best(model, example, options, file, progress)
 
 
 def _best(model: nn.Module, example: Any, options: Options, file: Path, progress: Progress) -> ExportReport:

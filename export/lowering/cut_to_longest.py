@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from rnncore.export.graph.builder import Builder
-from rnncore.export.tracing.longest_rows import LongestRow, along, are_plain, behind
+from rnncore.export.graph.dims import dims_of
+from rnncore.export.tracing.longest_rows import LongestRow, along, are_plain, nodes_behind
+from rnncore.export.tracing.states import depends
 
 
 def cut_to_longest(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
@@ -22,7 +24,7 @@ def cut_to_longest(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
     for axis in dict.fromkeys(one.axis for one in longest):
         own = [one for one in longest if one.axis == axis]
         packed = dict.fromkeys(values[name] for one in own for name in one.packed if name in values)
-        _cut(graph, axis, [values[one.lengths] for one in own], [x for x in packed if are_plain(behind(x)[0])])
+        _cut(graph, axis, [values[one.lengths] for one in own], [x for x in packed if are_plain(nodes_behind(x))])
 
 
 def forget_sizes(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
@@ -30,13 +32,13 @@ def forget_sizes(graph: ir.Graph, longest: Sequence[LongestRow]) -> None:
     axes = {one.axis for one in longest}
     for node in ir.traversal.RecursiveGraphIterator(graph):
         for value in node.outputs:
-            if value.shape is not None and any(along(value, axis) is not None for axis in axes):
-                value.shape = ir.Shape([None if _name(dim) in axes else dim for dim in value.shape])
+            if axes.intersection(dims := dims_of(value)):
+                value.shape = ir.Shape([None if dim in axes else dim for dim in dims])
 
 
 def _cut(graph: ir.Graph, axis: str, lengths: Sequence[ir.Value], packed: Sequence[ir.Value]) -> None:
     builder = Builder(f"longest {axis}", graph)
-    before = {node for value in (*lengths, *packed) for node in behind(value)[0]}
+    before = {node for value in (*lengths, *packed) for node in nodes_behind(value)}
     as_they_came: dict[ir.Value, ir.Value] = {}
     for node in [node for node in graph if node in before]:
         given = [None if part is None else as_they_came.get(part, part) for part in node.inputs]
@@ -57,13 +59,9 @@ def _cut(graph: ir.Graph, axis: str, lengths: Sequence[ir.Value], packed: Sequen
                 if user not in uncut and user is not part.producer():
                     user.replace_input_with(number, part)
     for old, new in as_they_came.items():
-        if old.shape is not None and along(old, axis) is None and behind(old)[1]:  # no size
+        if old.shape is not None and along(old, axis) is None and depends(old):  # no size
             name, out = old.name, old.is_graph_output()
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             if out:
                 old.name, new.name = f"{name}/cut", name
     graph.insert_before(next(iter(graph)), builder.nodes)
-
-
-def _name(dim: int | ir.SymbolicDim) -> str | None:
-    return None if isinstance(dim, int) else dim.value

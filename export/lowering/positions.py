@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from rnncore.export.lowering.context_states import ContextStates
 from rnncore.export.lowering.layouts import Layout, free_axes, numbers_of, part_of, sizes_of
-from rnncore.export.tracing.states import depends, evaluated
+from rnncore.export.tracing.states import above, depends, evaluated
 from rnncore.runtime.format.axes import BATCH, TIME
 
 _TOGETHER = {
@@ -187,7 +187,7 @@ class _Places:
             return self._copies[value]
         node = value.producer()
         self._positions()
-        if node is None or not any(part.is_graph_input() for part in _all_above(value)):
+        if node is None or not any(part.is_graph_input() for part in above([value], through_sizes=True)):
             return value
         if value in self._positional and _is_range(node):
             copied = self._range(node, value)
@@ -248,18 +248,6 @@ def _asked_of(node: ir.Node) -> tuple[int | str, ...]:
     dims = sizes_of(node.inputs[0])
     start = node.attributes["start"].as_int() if "start" in node.attributes else 0
     return dims[start : node.attributes["end"].as_int() if "end" in node.attributes else len(dims)]
-
-
-def _all_above(value: ir.Value) -> dict[ir.Value, None]:
-    todo, seen = [value], dict[ir.Value, None]()
-    while todo:
-        current = todo.pop()
-        if current in seen:
-            continue
-        seen[current] = None
-        node = current.producer()
-        todo += [part for part in (() if node is None else node.inputs) if part is not None]
-    return seen
 
 
 def most_steps(model: ir.Model) -> int | None:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncore.export.tracing.observing import Observed, observing
-from rnncore.runtime.error_boundary import pass_on_interruption
+from rnncore.export.tracing.observing import Observed, packed_by
 
 
 def lengths_behind(
@@ -19,7 +18,7 @@ def lengths_behind(
 
     Such an input counts along an axis of another, and with half of each count all rows are packed shorter.
     """
-    packed = _packed(seen)
+    packed = seen.packed
     if not packed:
         return None
     sizes = {size for value in named.values() if value.dim() > 1 for size in value.shape[1:]} | {
@@ -44,17 +43,9 @@ def _shortens(
     named: Mapping[str, Tensor],
     call: Callable[[Sequence[Tensor]], Any],
 ) -> bool:
-    with observing(module) as again, torch.no_grad():
-        try:
-            call([(value + 1) // 2 if own == name else value for own, value in named.items()])
-        except Exception as failure:
-            pass_on_interruption(failure)
-            return False
-    found = _packed(again)
+    found = packed_by(
+        module, lambda: call([(value + 1) // 2 if own == name else value for own, value in named.items()])
+    )
     return len(found) == len(packed) and all(
         a.shape == b.shape and bool((a < b).all()) for a, b in zip(found, packed, strict=True)
     )
-
-
-def _packed(seen: Observed) -> list[Tensor]:
-    return [torch.as_tensor(lengths).cpu().long() for lengths in seen.packs.lengths]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -36,18 +36,11 @@ def with_following_numbers(model: nn.Module, example: Any) -> tuple[nn.Module, s
     """A copy of ``model`` in which numbers follow an axis, and what to say of it; None where none has to."""
     if "forward" in model.__dict__:
         return None
-    made = copied(model).eval()
-    try:
-        bound = bind(made, example)
-    except Exception as failure:  # which is said elsewhere
-        pass_on_interruption(failure)
+    found = copied_and_bound(model, example)
+    if found is None:
         return None
+    made, bound = found
     arguments, values = bound.arguments, list(bound.arguments.values())
-
-    def run(given: Sequence[Any]) -> bool:
-        call = inspect.BoundArguments(bound.signature, dict(zip(arguments, given, strict=True)))
-        return _runs(made, call)
-
     tensors = [tensor for _, tensor in named_tensors(values, "")]
     for axis in _AXES:
         named = [(path, own) for path, own in _numbers([*arguments.items()])]
@@ -55,37 +48,52 @@ def with_following_numbers(model: nn.Module, example: Any) -> tuple[nn.Module, s
             places = [(k, axis) for k, one in enumerate(tensors) if one.dim() > axis and one.shape[axis] == size]
             called = [path for path, own in named if own == size]
             steps = not all(map(is_called_batch, called))
-            if size > 1 and places and _has_to_follow(run, values, tensors, places, steps=steps):
+
+            def run(changed: Sequence[Tensor], now: int, size: int = size) -> bool:
+                return runs(made, bound, _replaced(values, size, now), changed)
+
+            along = {k for k, _ in places}
+            if size > 1 and places and has_to_follow(run, tensors, along, axis, steps=steps):
                 names = ", ".join(map(repr, called))
                 return _following(made, size, places[0]), f"{names} is the size of axis {axis}, and follows it"
     return None
 
 
-def _has_to_follow(
-    run: Callable[[Sequence[Any]], bool],
-    values: Sequence[Any],
-    tensors: Sequence[Tensor],
-    places: Sequence[Place],
-    *,
-    steps: bool,
-) -> bool:
-    """Whether the module fails where an axis has other sizes and the number has not, and runs where it has.
+def copied_and_bound(model: nn.Module, example: Any) -> tuple[nn.Module, inspect.BoundArguments] | None:
+    """A copy of ``model`` in eval mode, and its arguments; None where the example is none for it, which is said elsewhere."""
+    made = copied(model).eval()
+    try:
+        return made, bind(made, example)
+    except Exception as failure:
+        pass_on_interruption(failure)
+        return None
 
-    Of 1 it may make what it likes.  steps: they may come in blocks of a number, so that their double runs as well.
+
+def has_to_follow(
+    run: Callable[[Sequence[Tensor], int], bool], tensors: Sequence[Tensor], along: Set[int], axis: int, *, steps: bool
+) -> bool:
+    """Whether a module fails where an axis has other sizes and a number has not, and runs where it has.
+
+    Of 1 it may make what it likes.
+
+    Args:
+        run: whether the module runs on tensors with the number given.
+        tensors: all of the example.  along: which of them have the axis.
+        steps: the axis may be of steps, which may come in blocks of a number, so that their double runs as well.
     """
-    (_, axis), own = places[0], tensors[places[0][0]].shape[places[0][1]]
-    along = {k for k, _ in places}
+    own = tensors[min(along)].shape[axis]
     for size in (1, own + 1, *([2 * own] if steps else [])):
         entries = torch.arange(size).clamp(max=own - 1)
         changed = [one.index_select(axis, entries) if k in along else one for k, one in enumerate(tensors)]
-        if not run(with_tensors(_replaced(values, own, size), iter(changed))):
-            return False
-        if size > 1 and run(with_tensors(list(values), iter(changed))):
+        if not run(changed, size) or (size > 1 and run(changed, own)):
             return False
     return True
 
 
-def _runs(module: nn.Module, call: inspect.BoundArguments) -> bool:
+def runs(module: nn.Module, bound: inspect.BoundArguments, values: Sequence[Any], tensors: Sequence[Tensor]) -> bool:
+    """Whether ``module`` runs on ``values``, with ``tensors`` in place of theirs, as its arguments."""
+    given = with_tensors(list(values), iter(tensors))
+    call = inspect.BoundArguments(bound.signature, dict(zip(bound.arguments, given, strict=True)))
     try:
         with unchanged(module), torch.no_grad():
             module(*call.args, **call.kwargs)

@@ -15,7 +15,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from rnncore.export.graph.dims import dims_of
 from rnncore.export.tracing.recorder import DOMAIN
+from rnncore.export.tracing.states import above
 
 _PACKED, _UNPACKED = "PackedRows", "LongestRow"
 
@@ -72,8 +74,11 @@ def longest_rows(marks: Sequence[Mark], counts: Mapping[str, str]) -> tuple[Long
     """
     found: dict[tuple[str, str], LongestRow] = {}
     for mark in marks:
-        name, (nodes, read) = _steps_axis(mark.rows), behind(mark.lengths)
-        if mark.packed or name is None or not read or not are_plain(nodes):
+        name, read = (
+            _steps_axis(mark.rows),
+            [v for v in above([mark.lengths], through_sizes=False) if v.is_graph_input()],
+        )
+        if mark.packed or name is None or not read or not are_plain(nodes_behind(mark.lengths)):
             continue
         if all(along(value, name) is not None or counts.get(str(value.name)) == name for value in read):
             packed = [str(one.rows.name) for one in marks if one.packed and _steps_axis(one.rows) == name]
@@ -89,24 +94,13 @@ def are_plain(nodes: Iterable[ir.Node]) -> bool:
 
 def along(value: ir.Value, axis: str) -> int | None:
     """The place of a named axis in the shape of ``value``, None if it has none."""
-    names = [None if isinstance(dim, int) else dim.value for dim in value.shape or ()]
-    return names.index(axis) if axis in names else None
+    dims = dims_of(value)
+    return dims.index(axis) if axis in dims else None
 
 
-def behind(value: ir.Value) -> tuple[Sequence[ir.Node], Sequence[ir.Value]]:
-    """Nodes that ``value`` is computed by, in any order, and inputs of the graph that it is computed from; not those of sizes."""
-    nodes: dict[ir.Node, None] = {}
-    inputs: dict[ir.Value, None] = {}
-    todo = [value]
-    while todo:
-        one = todo.pop()
-        node = one.producer()
-        if one.is_graph_input():
-            inputs[one] = None
-        elif node is not None and node not in nodes:
-            nodes[node] = None
-            todo += [] if node.op_type == "Shape" else [part for part in node.inputs if part is not None]
-    return list(nodes), list(inputs)
+def nodes_behind(value: ir.Value) -> set[ir.Node]:
+    """Nodes that ``value`` is computed by; of sizes those that ask for them."""
+    return {node for part in above([value], through_sizes=False) if (node := part.producer()) is not None}
 
 
 def _marked(op_type: str, value: Tensor, lengths: Tensor) -> Tensor:
@@ -117,5 +111,5 @@ def _marked(op_type: str, value: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _steps_axis(rows: ir.Value) -> str | None:
-    axis = None if rows.shape is None else rows.shape[1]
-    return None if axis is None or isinstance(axis, int) else axis.value
+    axis = [*dims_of(rows), None, None][1]
+    return axis if isinstance(axis, str) else None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rnncore.export.tracing.nesting import named_tensors
 from rnncore.export.tracing.packing import PackObserver, packing_by
+from rnncore.runtime.error_boundary import pass_on_interruption
 from rnncore.runtime.errors import ExportError
 
 
@@ -20,6 +22,11 @@ class Observed:
 
     packs: PackObserver = field(default_factory=PackObserver)
     states: list[Tensor] = field(default_factory=list)
+
+    @property
+    def packed(self) -> list[Tensor]:
+        """Lengths of every pack, int64."""
+        return [torch.as_tensor(lengths).cpu().long() for lengths in self.packs.lengths]
 
     def lengths_among(self, named: Sequence[tuple[str, Tensor]]) -> str | None:
         """Name of the input that the module packs with.
@@ -55,3 +62,14 @@ def observing(module: nn.Module) -> Iterator[Observed]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def packed_by(module: nn.Module, run: Callable[[], Any]) -> list[Tensor]:
+    """Lengths of every pack while ``run`` calls ``module``, none if it fails."""
+    with observing(module) as seen, torch.no_grad():
+        try:
+            run()
+        except Exception as failure:
+            pass_on_interruption(failure)
+            return []
+    return seen.packed

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnncore.export.tracing.observing import Observed, observing
-from rnncore.runtime.error_boundary import pass_on_interruption
+from rnncore.export.tracing.observing import Observed, packed_by
 
 _USUAL = (0, 1)
 """Of most tokenizers."""
@@ -25,7 +24,7 @@ def padding_of(
     ``seen`` tells what was packed, ``call`` takes all inputs.  Found by trial: with that number at the end of a row, and nowhere
     else, this row alone is packed shorter.
     """
-    packed = _packed(seen)
+    packed = _of_rows(seen.packed)
     found: dict[str, float] = {}
     for name in may if packed else ():
         value = named[name]
@@ -98,15 +97,8 @@ def _layouts(value: Tensor, rows: int) -> list[tuple[int, int]]:
 
 
 def _lengths(module: nn.Module, named: Mapping[str, Tensor], call: Call) -> list[Tensor]:
-    with observing(module) as seen, torch.no_grad():
-        try:
-            call(list(named.values()))
-        except Exception as failure:
-            pass_on_interruption(failure)
-            return []
-    return _packed(seen)
+    return _of_rows(packed_by(module, lambda: call(list(named.values()))))
 
 
-def _packed(seen: Observed) -> list[Tensor]:
-    found = [torch.as_tensor(lengths).cpu().long() for lengths in seen.packs.lengths]
-    return [lengths for lengths in found if lengths.dim() == 1]
+def _of_rows(packed: Sequence[Tensor]) -> list[Tensor]:
+    return [lengths for lengths in packed if lengths.dim() == 1]

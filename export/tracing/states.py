@@ -155,7 +155,7 @@ def _ends(value: ir.Value) -> Ends:
     return frozenset(ends)
 
 
-def _above(values: Sequence[ir.Value | None], *, through_sizes: bool) -> Iterator[ir.Value]:
+def above(values: Sequence[ir.Value | None], *, through_sizes: bool) -> Iterator[ir.Value]:
     """Everything that ``values`` are computed from, themselves included.
 
     through_sizes: also what only the sizes are taken of; otherwise the sizes of a value are not the value.
@@ -174,7 +174,7 @@ def _above(values: Sequence[ir.Value | None], *, through_sizes: bool) -> Iterato
 
 def depends(value: ir.Value | None) -> bool:
     """Whether ``value`` depends on more than sizes of inputs: on what is in them, on chance, on a loop."""
-    for part in _above([value], through_sizes=False):
+    for part in above([value], through_sizes=False):
         node = part.producer()
         if node is None:
             if part.is_graph_input():
@@ -196,7 +196,7 @@ def evaluated(model: ir.Model, values: Sequence[ir.Value | None], steps: int = 3
     }
     wanted = [by_name[name] for name in names]
     graph.outputs.clear()
-    needed = set(_above(wanted, through_sizes=True))
+    needed = set(above(wanted, through_sizes=True))
     for node in reversed(list(graph)):
         if not any(value in needed for value in node.outputs):
             graph.remove(node, safe=False)

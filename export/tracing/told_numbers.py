@@ -13,14 +13,10 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from rnncore.export.tracing.binding import bind
-from rnncore.export.tracing.copying import copied, unchanged
-from rnncore.export.tracing.following_numbers import is_called_batch
-from rnncore.export.tracing.nesting import named_tensors, with_tensors
-from rnncore.runtime.error_boundary import pass_on_interruption
+from rnncore.export.tracing.following_numbers import copied_and_bound, has_to_follow, is_called_batch, runs
+from rnncore.export.tracing.nesting import named_tensors
 
 _AXES = (0, 1)
 """Rows and steps are among the first two."""
@@ -30,12 +26,10 @@ Number = tuple[str, str, str | None]
 
 def with_told_numbers(model: nn.Module, example: Any) -> tuple[nn.Module, str] | None:
     """A copy of ``model`` in which numbers follow the sizes of its inputs, and what to say of it; None where none has to."""
-    made = copied(model).eval()
-    try:
-        bound = bind(made, example)
-    except Exception as failure:  # which is said elsewhere
-        pass_on_interruption(failure)
+    bound_copy = copied_and_bound(model, example)
+    if bound_copy is None:
         return None
+    made, bound = bound_copy
     said = []
     for axis in _AXES:
         tensors = [tensor for _, tensor in named_tensors(list(bound.arguments.values()), "")]
@@ -56,7 +50,12 @@ def _following(
     for size in sizes:
         along = {k for k, tensor in enumerate(tensors) if tensor.dim() > axis and tensor.shape[axis] == size}
         for numbers in _groups([number for number, value in _told(module) if value == size]):
-            if _have_to_follow(module, bound, tensors, along, axis, numbers):
+
+            def run(changed: Sequence[Tensor], now: int, numbers: Sequence[Number] = numbers) -> bool:
+                with _set(module, numbers, now):
+                    return runs(module, bound, list(bound.arguments.values()), changed)
+
+            if has_to_follow(run, tensors, along, axis, steps=not all(map(_is_called_batch, numbers))):
                 return numbers, min(along)
     return None
 
@@ -92,39 +91,6 @@ def _entries(value: Any) -> Mapping[Any, Any]:
         return value
     plain = not isinstance(value, nn.Module | Tensor | type) and not callable(value)
     return getattr(value, "__dict__", {}) if plain else {}
-
-
-def _have_to_follow(
-    module: nn.Module,
-    bound: inspect.BoundArguments,
-    tensors: Sequence[Tensor],
-    along: set[int],
-    axis: int,
-    numbers: Sequence[Number],
-) -> bool:
-    """Whether the module fails where an axis has other sizes and the numbers have not, and runs where they have.
-
-    Of 1 it may make what it likes.  Steps may come in blocks of a number, so that their double runs as well; rows do not.
-    """
-    own, steps = tensors[min(along)].shape[axis], not all(map(_is_called_batch, numbers))
-
-    def runs(changed: Sequence[Tensor], size: int) -> bool:
-        values = with_tensors(list(bound.arguments.values()), iter(changed))
-        call = inspect.BoundArguments(bound.signature, dict(zip(bound.arguments, values, strict=True)))
-        try:
-            with unchanged(module), torch.no_grad(), _set(module, numbers, size):
-                module(*call.args, **call.kwargs)
-        except Exception as failure:  # then it does not
-            pass_on_interruption(failure)
-            return False
-        return True
-
-    for size in (1, own + 1, *([2 * own] if steps else [])):
-        entries = torch.arange(size).clamp(max=own - 1)
-        changed = [one.index_select(axis, entries) if k in along else one for k, one in enumerate(tensors)]
-        if not runs(changed, size) or (size > 1 and runs(changed, own)):
-            return False
-    return True
 
 
 def _follow(module: nn.Module, numbers: Sequence[Number], place: int, axis: int) -> None:

@@ -204,8 +204,8 @@ def trace(
     found = {str(v.name): _dims(v) for v in model.graph.inputs}
     inputs = tuple(replace(i, axes=_roles(i.axes, found[i.name])) for i in example.inputs)
     example = replace(example, inputs=inputs)
-    kept = dict(recorder.calls), lengths, used, dict(recorder.carried), time_operators, limits, ids, sizes
-    return Trace(model, example, *kept, longest_rows(marks, example.counts))
+    calls, carried, longest = dict(recorder.calls), dict(recorder.carried), longest_rows(marks, example.counts)
+    return Trace(model, example, calls, lengths, used, carried, time_operators, limits, ids, sizes, longest)
 
 
 def _below_most(time: Extent, sizes: Mapping[str, int]) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rnncore.export.tracing.example import are_shares
 from rnncore.export.tracing.masks import masked_behind
+from rnncore.export.tracing.padding import padded_behind
 from rnncore.export.verification.bench import Bench, Question
 from rnncore.export.verification.cases import Case, why_refused
 from rnncore.runtime import Model
@@ -120,9 +121,7 @@ def _zeros_beyond(bench: Bench, tensors: list[Tensor], lengths: Tensor) -> list[
         timed = [(place, axis) for place, axis in enumerate(known.axes) if axis and base_of(axis) == TIME]
         if BATCH in known.axes and timed:
             place, axis = timed[0]
-            tensor = tensor.clone()
-            by_row = tensor.movedim((known.axes.index(BATCH), place), (0, 1))
-            for row, length in enumerate(lengths.tolist()):
-                by_row[row, known_size(axis, {TIME: length}) :] = 0
+            ends = [known_size(axis, {TIME: length}) for length in lengths.tolist()]
+            tensor = padded_behind(tensor, ends, 0, known.axes.index(BATCH), place)
         results.append(tensor)
     return results
